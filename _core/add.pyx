@@ -1,0 +1,15 @@
+"""The sum of two flat blobs, in pieces of a fixed length."""
+
+from cython cimport floating
+from cython.parallel cimport prange
+
+cdef Py_ssize_t PIECE = 1 << 16
+
+
+def forward(const floating[::1] x1, const floating[::1] x2, floating[::1] y):
+    """y = x1 + x2."""
+    cdef Py_ssize_t size = x1.shape[0], piece, i
+    with nogil:
+        for piece in prange((size + PIECE - 1) // PIECE, schedule="static"):
+            for i in range(piece * PIECE, min((piece + 1) * PIECE, size)):
+                y[i] = x1[i] + x2[i]

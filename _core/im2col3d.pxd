@@ -1,0 +1,24 @@
+from cython cimport floating
+
+
+# Where the patches of a convolution lie: sizes of the input volume, the kernel and the output
+# volume, and how a kernel tap and an output position together name an input position,
+#     input = output * stride + tap * dilation - pad,    on each of the axes T, H, W.
+cdef struct Geometry:
+    Py_ssize_t T, H, W
+    Py_ssize_t kT, kH, kW
+    Py_ssize_t sT, sH, sW
+    Py_ssize_t pT, pH, pW
+    Py_ssize_t dT, dH, dW
+    Py_ssize_t oT, oH, oW
+
+
+cdef Geometry geometry(volume, kernel, stride, pad, dilation, output)
+
+cdef void gather(const floating[:, :, :, ::1] x, floating* columns, Geometry g,
+                 Py_ssize_t row_start, Py_ssize_t row_stop,
+                 Py_ssize_t start, Py_ssize_t stop) noexcept nogil
+
+cdef void scatter(const floating* columns, floating[:, :, :, ::1] dx, Geometry g,
+                  Py_ssize_t row_start, Py_ssize_t row_stop,
+                  Py_ssize_t start, Py_ssize_t stop) noexcept nogil

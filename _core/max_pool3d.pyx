@@ -1,0 +1,57 @@
+"""Max pooling, one (sample, channel) plane at a time; a plane is a volume T x H x W."""
+
+from cython cimport floating
+from cython.parallel cimport prange
+from libc.string cimport memset
+
+from refnet._core.im2col3d cimport Geometry, geometry
+
+
+cdef void pool(const floating* x, floating* y, Py_ssize_t* winner, Geometry g) noexcept nogil:
+    """One plane: y and winner (oT, oH, oW) from x (T, H, W)."""
+    cdef Py_ssize_t ot, oh, ow, t, h, w, t0, h0, w0, t1, h1, w1, at
+    cdef floating best, value
+    for ot in range(g.oT):
+        t0 = max(ot * g.sT - g.pT, 0)
+        t1 = min(ot * g.sT - g.pT + g.kT, g.T)
+        for oh in range(g.oH):
+            h0 = max(oh * g.sH - g.pH, 0)
+            h1 = min(oh * g.sH - g.pH + g.kH, g.H)
+            for ow in range(g.oW):
+                w0 = max(ow * g.sW - g.pW, 0)
+                w1 = min(ow * g.sW - g.pW + g.kW, g.W)
+                at = (t0 * g.H + h0) * g.W + w0
+                best = x[at]
+                for t in range(t0, t1):
+                    for h in range(h0, h1):
+                        for w in range(w0, w1):
+                            value = x[(t * g.H + h) * g.W + w]
+                            # `value != value`: a NaN wins over every number.
+                            if value > best or (value != value and best == best):
+                                best = value
+                                at = (t * g.H + h) * g.W + w
+                y[0] = best
+                winner[0] = at
+                y += 1
+                winner += 1
+
+
+def forward(const floating[:, ::1] x, floating[:, ::1] y, Py_ssize_t[:, ::1] winner,
+            volume, kernel, stride, pad, output):
+    """y (planes, P) = each window's largest value, winner (planes, P) = its position in x."""
+    cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
+    cdef Py_ssize_t plane
+    with nogil:
+        for plane in prange(x.shape[0], schedule="static"):
+            pool(&x[plane, 0], &y[plane, 0], &winner[plane, 0], g)
+
+
+def input_gradient(const floating[:, ::1] dy, const Py_ssize_t[:, ::1] winner,
+                   floating[:, ::1] dx):
+    """dx (planes, T * H * W) = dy (planes, P) added up at the winners, in the order of P."""
+    cdef Py_ssize_t plane, p
+    with nogil:
+        for plane in prange(dx.shape[0], schedule="static"):
+            memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
+            for p in range(dy.shape[1]):
+                dx[plane, winner[plane, p]] += dy[plane, p]

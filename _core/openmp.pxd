@@ -1,0 +1,3 @@
+cdef bint enabled() noexcept nogil
+cdef int max_threads() noexcept nogil
+cdef int thread_num() noexcept nogil

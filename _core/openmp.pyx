@@ -1,0 +1,41 @@
+"""The only door to OpenMP: whether it was compiled in, how many threads, which one this is.
+
+Built without OpenMP, everything runs on one thread and gives the same bits.
+"""
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define REFNET_OPENMP 1
+    #else
+    #define REFNET_OPENMP 0
+    #define omp_get_max_threads() 1
+    #define omp_get_thread_num() 0
+    #endif
+    """
+    const bint REFNET_OPENMP
+    int omp_get_max_threads() noexcept nogil
+    int omp_get_thread_num() noexcept nogil
+
+
+cdef bint enabled() noexcept nogil:
+    return REFNET_OPENMP
+
+
+cdef int max_threads() noexcept nogil:
+    return omp_get_max_threads()
+
+
+cdef int thread_num() noexcept nogil:
+    return omp_get_thread_num()
+
+
+def is_enabled():
+    """Whether the kernels were compiled with OpenMP."""
+    return bool(enabled())
+
+
+def threads():
+    """How many threads a parallel loop started from this Python thread may use."""
+    return max_threads()

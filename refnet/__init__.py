@@ -1,0 +1,27 @@
+"""refnet: a framework-independent correctness oracle for 3D residual networks."""
+
+from importlib.metadata import version
+
+from refnet import fill, interop, networks
+from refnet.arithmetic import Arithmetic, Kernel
+from refnet.errors import RefnetError
+from refnet.net import Net
+from refnet.networks import build
+from refnet.run import Gradients, Run, backward, forward
+
+__version__ = version("refnet")
+
+__all__ = [
+    "Arithmetic",
+    "Gradients",
+    "Kernel",
+    "Net",
+    "RefnetError",
+    "Run",
+    "backward",
+    "build",
+    "fill",
+    "forward",
+    "interop",
+    "networks",
+]

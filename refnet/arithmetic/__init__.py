@@ -1,0 +1,25 @@
+"""How operators are carried out: `reference` (the NumPy definitions), `core` (the Cython kernels)."""
+
+from refnet.arithmetic.core import core
+from refnet.arithmetic.reference import reference
+from refnet.arithmetic.table import Arithmetic, Kernel
+from refnet.errors import UnknownNameError
+
+ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (reference, core)}
+
+__all__ = ["ARITHMETICS", "Arithmetic", "Kernel", "core", "named", "reference"]
+
+
+def named(arithmetic: str | Arithmetic) -> Arithmetic:
+    """Return the arithmetic of that name, or the arithmetic itself.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none of that name.
+    """
+    if isinstance(arithmetic, Arithmetic):
+        return arithmetic
+    if arithmetic not in ARITHMETICS:
+        raise UnknownNameError("arithmetic", arithmetic, ARITHMETICS)
+    return ARITHMETICS[arithmetic]

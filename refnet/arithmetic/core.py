@@ -1,0 +1,232 @@
+"""The Cython kernels, in the dtype of their inputs. Same bits for any number of threads.
+
+Here is what a kernel needs before it runs: output arrays, the workspace, the sizes of the tiles.
+Tiles follow from the problem alone. While a convolution runs, BLAS is held to one thread, because
+the number of BLAS threads changes bits; the parallelism is in the loop over tiles.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from refnet._core import add as add_kernels
+from refnet._core import affine as affine_kernels
+from refnet._core import conv3d as conv3d_kernels
+from refnet._core import max_pool3d as max_pool3d_kernels
+from refnet._core import openmp
+from refnet._core import relu as relu_kernels
+from refnet.arithmetic.reference import reference
+from refnet.arithmetic.table import Arithmetic, Kernel
+from refnet.op import Array, Gradients, Needs
+from refnet.ops import OPS
+from refnet.shapes import Triple
+
+ONES: Triple = (1, 1, 1)
+ZEROS: Triple = (0, 0, 0)
+
+# The largest tile of the patch matrix, (rows, columns): 6 MiB of float64 forward, 8 MiB backward.
+FORWARD_TILE = (1536, 512)
+GRADIENT_TILE = (512, 2048)
+# Work is divided among threads in at least this many columns or rows.
+SMALLEST_SHARE = 32
+
+
+class SingleThreadedBLAS:
+    """Holds BLAS to one thread while any Python thread is inside, and gives the rest back after."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        self._threads: list[int] = []
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._threads = [library.num_threads for library in self._libraries]
+                self._set([1] * len(self._libraries))
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._set(self._threads)
+
+    def _set(self, threads: list[int]) -> None:
+        for library, count in zip(self._libraries, threads, strict=True):
+            library.set_num_threads(count)
+
+
+single_threaded_blas = SingleThreadedBLAS()
+
+
+def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
+    """Compute `refnet.ops.conv3d`."""
+    y = np.empty(OPS["conv3d"].infer(x.shape, w.shape, **attrs), x.dtype)
+    rows = _in_sequence(w[0].size, FORWARD_TILE[0])
+    columns = _in_parallel(prod(y.shape[2:]), FORWARD_TILE[1])
+    workspace = _workspace(x.dtype, rows * columns)
+    with single_threaded_blas():
+        conv3d_kernels.forward(
+            x, _matrix(w), _flat(y), workspace, *_window(w, y, attrs), rows, columns
+        )
+    if b is not None:
+        y += b[:, None, None, None]
+    return y, (x, w, b is not None, attrs)
+
+
+def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradients of `refnet.ops.conv3d`."""
+    x, w, has_bias, attrs = context
+    taps = prod(w.shape[2:])
+    rows = _in_parallel(w[0].size, GRADIENT_TILE[0])
+    channels = max(1, rows // taps)
+    columns = _in_sequence(prod(dy.shape[2:]), GRADIENT_TILE[1])
+    workspace = _workspace(x.dtype, max(rows, channels * taps) * columns)
+    window = _window(w, dy, attrs)
+    dx = np.empty_like(x) if needs[0] else None
+    dw = np.empty_like(w) if needs[1] else None
+    with single_threaded_blas():
+        if dx is not None:
+            conv3d_kernels.input_gradient(
+                _flat(dy), _matrix(w), dx, workspace, *window, channels, columns
+            )
+        if dw is not None:
+            conv3d_kernels.weight_gradient(
+                _flat(dy), x, _matrix(dw), workspace, *window, rows, columns
+            )
+    if not has_bias:
+        return dx, dw
+    return dx, dw, _bias_gradient(dy) if needs[2] else None
+
+
+def affine_forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
+    """Compute `refnet.ops.affine`."""
+    y = np.empty_like(x)
+    affine_kernels.forward(_flat(x), s, b, _flat(y))
+    return y, (x, s)
+
+
+def affine_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradients of `refnet.ops.affine`."""
+    x, s = context
+    dx = np.empty_like(x) if needs[0] else None
+    ds = np.empty_like(s) if needs[1] else None
+    if dx is not None:
+        affine_kernels.input_gradient(_flat(dy), s, _flat(dx))
+    if ds is not None:
+        affine_kernels.scale_gradient(_flat(dy), _flat(x), ds)
+    return dx, ds, _bias_gradient(dy) if needs[2] else None
+
+
+def relu_forward(x: Array) -> tuple[Array, Any]:
+    """Compute `refnet.ops.relu`."""
+    y = np.empty_like(x)
+    relu_kernels.forward(x.reshape(-1), y.reshape(-1))
+    return y, y
+
+
+def relu_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.relu`."""
+    if not needs[0]:
+        return (None,)
+    dx = np.empty_like(dy)
+    relu_kernels.input_gradient(dy.reshape(-1), context.reshape(-1), dx.reshape(-1))
+    return (dx,)
+
+
+def max_pool3d_forward(
+    x: Array, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS
+) -> tuple[Array, Any]:
+    """Compute `refnet.ops.max_pool3d`."""
+    shape = OPS["max_pool3d"].infer(x.shape, kernel=kernel, stride=stride, pad=pad)
+    y, winner = np.empty(shape, x.dtype), np.empty(shape, np.intp)
+    max_pool3d_kernels.forward(
+        _planes(x), _planes(y), _planes(winner), x.shape[2:], kernel, stride, pad, shape[2:]
+    )
+    return y, (x.shape, winner)
+
+
+def max_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.max_pool3d`."""
+    shape, winner = context
+    if not needs[0]:
+        return (None,)
+    dx = np.empty(shape, dy.dtype)
+    max_pool3d_kernels.input_gradient(_planes(dy), _planes(winner), _planes(dx))
+    return (dx,)
+
+
+def add_forward(x1: Array, x2: Array) -> tuple[Array, Any]:
+    """Compute `refnet.ops.add`."""
+    y = np.empty_like(x1)
+    add_kernels.forward(x1.reshape(-1), x2.reshape(-1), y.reshape(-1))
+    return y, None
+
+
+def _in_sequence(total: int, largest: int) -> int:
+    """Size of equal tiles, each at most `largest`."""
+    return ceil(total / ceil(total / largest))
+
+
+def _in_parallel(total: int, largest: int) -> int:
+    """Size of an even number of equal tiles, each at most `largest`: a fair share for two threads."""
+    if total < 2 * SMALLEST_SHARE:
+        return total
+    return ceil(total / (2 * ceil(total / (2 * largest))))
+
+
+def _workspace(dtype: np.dtype[Any], size: int) -> Array:
+    """One row for each thread; the pages that no thread touches cost nothing."""
+    return np.empty((openmp.threads(), size), dtype)
+
+
+def _window(w: Array, y: Array, attrs: dict[str, Any]) -> tuple[Any, ...]:
+    """Kernel, stride, pad, dilation, output volume, groups."""
+    stride, pad = attrs.get("stride", ONES), attrs.get("pad", ZEROS)
+    return (
+        w.shape[2:], stride, pad, attrs.get("dilation", ONES), y.shape[2:], attrs.get("groups", 1)
+    )
+
+
+def _bias_gradient(dy: Array) -> Array:
+    db = np.empty(dy.shape[1], dy.dtype)
+    affine_kernels.bias_gradient(_flat(dy), db)
+    return db
+
+
+def _flat(blob: Array) -> Array:
+    """View (N, C, T, H, W) as (N, C, T * H * W)."""
+    return blob.reshape(*blob.shape[:2], -1)
+
+
+def _planes(blob: Array) -> Array:
+    """View (N, C, T, H, W) as (N * C, T * H * W)."""
+    return blob.reshape(prod(blob.shape[:2]), -1)
+
+
+def _matrix(w: Array) -> Array:
+    """View (C_out, C/groups, kT, kH, kW) as (C_out, C/groups * kT * kH * kW)."""
+    return w.reshape(w.shape[0], -1)
+
+
+core = Arithmetic(
+    "core",
+    {
+        "conv3d": Kernel(conv3d_forward, conv3d_backward),
+        "affine": Kernel(affine_forward, affine_backward),
+        "relu": Kernel(relu_forward, relu_backward),
+        "max_pool3d": Kernel(max_pool3d_forward, max_pool3d_backward),
+        "add": Kernel(add_forward, OPS["add"].backward),
+        # The NumPy definition, stated outright: there is nothing to compute.
+        "stop_gradient": reference.kernels["stop_gradient"],
+    },
+)

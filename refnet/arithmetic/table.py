@@ -1,0 +1,230 @@
+"""What an arithmetic is: a table from operator name to the kernel that carries it out.
+
+Every kernel stands behind the same door. It checks names, dtypes and shapes, and hands the kernel
+C-contiguous arrays in native byte order; what comes back must have the inferred shape. So a kernel
+of somebody's own, put in place of one entry, meets clean inputs and is caught when it returns
+something else.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.errors import DTypeError, ShapeError, UnknownNameError
+from refnet.op import Array, Gradients, Needs, Op
+from refnet.ops import OPS
+from refnet.shapes import Shape, text
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How one operator is carried out.
+
+    Attributes
+    ----------
+    forward : ``(*arrays, **attrs) -> (y, context)``
+        `context` is whatever `backward` wants to know.
+    backward : ``(dy, context, needs) -> gradients``
+        For each input its gradient, or None; `needs` says for which inputs one is wanted.
+    """
+
+    forward: Callable[..., tuple[Array, Any]]
+    backward: Callable[..., Gradients]
+
+
+class Context(NamedTuple):
+    """What the door remembers of a forward call, around what the kernel does."""
+
+    kernel: Any
+    inputs: tuple[Shape, ...]
+    output: Shape
+    dtype: np.dtype[Any]
+
+
+class Door:
+    """A kernel behind its checks; called in the same way.
+
+    Parameters
+    ----------
+    arithmetic : str
+        Whose kernel it is, for messages.
+    op : Op
+    kernel : Kernel
+    """
+
+    def __init__(self, arithmetic: str, op: Op, kernel: Kernel):
+        self._arithmetic, self._op, self._kernel = arithmetic, op, kernel
+
+    def forward(self, *arrays: Array, **attrs: Any) -> tuple[Array, Context]:
+        """Compute the operator's output.
+
+        Parameters
+        ----------
+        *arrays : ndarray
+            The inputs, all float32 or all float64; any memory layout and byte order, left as
+            they are.
+        **attrs
+            The operator's attributes.
+
+        Returns
+        -------
+        y : ndarray
+        context : Context
+            For `backward`.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            If the inputs do not fit the operator, or the kernel's output is not what it must be.
+        """
+        clean = [at_the_door(f"{self._op.name} input {i}", a) for i, a in enumerate(arrays)]
+        dtypes = {a.dtype for a in clean}
+        if len(dtypes) > 1:
+            found = ", ".join(str(a.dtype) for a in clean)
+            raise DTypeError(f"{self._op.name} inputs have dtypes {found}: expected one dtype for all")
+        shape = infer(self._op, tuple(a.shape for a in clean), attrs)
+        y, context = self._kernel.forward(*clean, **attrs)
+        dtype = dtypes.pop()
+        self._check("forward: y", y, shape, dtype)
+        return y, Context(context, tuple(a.shape for a in clean), shape, dtype)
+
+    def backward(self, dy: Array, context: Context, needs: Needs | None = None) -> Gradients:
+        """Compute the gradients of sum(dy * y) with respect to the inputs.
+
+        Parameters
+        ----------
+        dy : ndarray
+            The shape and dtype of y.
+        context : Context
+            From `forward`.
+        needs : tuple of bool, optional
+            For which inputs a gradient is wanted; all by default.
+
+        Returns
+        -------
+        tuple of (ndarray or None)
+            One for each input; None where none was wanted.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            If dy is not of y's shape and dtype, or the kernel returns something else than the
+            wanted gradients.
+        """
+        if needs is None:
+            needs = (True,) * len(context.inputs)
+        dy = at_the_door(f"{self._op.name} dy", dy)
+        if dy.shape != context.output or dy.dtype != context.dtype:
+            raise ShapeError(
+                f"{self._op.name} dy is {dy.dtype} {text(dy.shape)}: "
+                f"expected {context.dtype} {text(context.output)}, as y"
+            )
+        gradients = tuple(self._kernel.backward(dy, context.kernel, needs))
+        if len(gradients) != len(needs):
+            raise ShapeError(
+                f"{self._arithmetic} {self._op.name} backward returned {len(gradients)} gradients: "
+                f"expected {len(needs)}, one or None for each input"
+            )
+        if self._op.name == "stop_gradient":
+            return gradients
+        for i, (gradient, needed, shape) in enumerate(
+            zip(gradients, needs, context.inputs, strict=True)
+        ):
+            if needed:
+                self._check(f"backward: gradient of input {i}", gradient, shape, context.dtype)
+        return gradients
+
+    def _check(self, what: str, array: object, shape: Shape, dtype: np.dtype[Any]) -> None:
+        if not isinstance(array, np.ndarray):
+            raise DTypeError(
+                f"{self._arithmetic} {self._op.name} {what} is a {type(array).__name__}: "
+                "expected a NumPy array"
+            )
+        if array.shape != shape or array.dtype != dtype:
+            raise ShapeError(
+                f"{self._arithmetic} {self._op.name} {what} is {array.dtype} {text(array.shape)}: "
+                f"expected {dtype} {text(shape)}"
+            )
+
+
+class Arithmetic(Mapping[str, Door]):
+    """A table of kernels: ``arithmetic.conv3d.forward(...)`` or ``arithmetic["conv3d"]``.
+
+    Parameters
+    ----------
+    name : str
+    kernels : mapping of operator name to Kernel
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is not an operator's, or an operator is asked for that this arithmetic lacks.
+    """
+
+    def __init__(self, name: str, kernels: Mapping[str, Kernel]):
+        self.name = name
+        self.kernels = dict(kernels)
+        for op in self.kernels:
+            if op not in OPS:
+                raise UnknownNameError("operator", op, OPS)
+        self._doors = {op: Door(name, OPS[op], kernel) for op, kernel in self.kernels.items()}
+
+    def __getitem__(self, op: str) -> Door:
+        if op not in self._doors:
+            raise UnknownNameError(f"operator of arithmetic {self.name}", op, self._doors)
+        return self._doors[op]
+
+    def __getattr__(self, op: str) -> Door:
+        if op.startswith("_"):
+            raise AttributeError(op)
+        try:
+            return self[op]
+        except UnknownNameError as error:
+            raise AttributeError(str(error)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._doors)
+
+    def __len__(self) -> int:
+        return len(self._doors)
+
+    def __repr__(self) -> str:
+        return f"<arithmetic {self.name}: {', '.join(self)}>"
+
+    def replace(self, **kernels: Kernel) -> "Arithmetic":
+        """Return this arithmetic with somebody else's kernels in place of some entries.
+
+        Parameters
+        ----------
+        **kernels : Kernel
+            By operator name.
+        """
+        return Arithmetic(f"{self.name} with {', '.join(kernels)} replaced", self.kernels | kernels)
+
+
+def infer(op: Op, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
+    """Infer an operator's output shape, with a clear word for a wrong number of inputs or attributes."""
+    try:
+        signature(op.infer).bind(*shapes, **attrs)
+    except TypeError as error:
+        raise ShapeError(f"{op.name}: {error}") from None
+    return op.infer(*shapes, **attrs)
+
+
+def at_the_door(name: str, array: Array) -> Array:
+    """Return the array C-contiguous, aligned and in native byte order; itself where it is that.
+
+    Raises
+    ------
+    DTypeError
+        If it is not float32 or float64.
+    """
+    array = np.asarray(array)
+    if array.dtype.newbyteorder("=").name not in DTYPES:
+        raise DTypeError(f"{name} is {array.dtype}: expected {' or '.join(DTYPES)}")
+    return np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])

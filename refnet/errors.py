@@ -1,0 +1,51 @@
+"""What can be wrong with an input. Each message names the thing, what was found, what was needed."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RefnetError(Exception):
+    """The input cannot be used; the base of every error that refnet raises on purpose."""
+
+
+class UnknownNameError(RefnetError, KeyError):
+    """A name that is not among the known ones."""
+
+    def __init__(self, what: str, name: object, known: Iterable[str]):
+        known = list(known)
+        near = get_close_matches(str(name), known, n=3)
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        elif len(known) <= 12:
+            hint = f"expected one of {', '.join(known) or 'none'}"
+        else:
+            hint = f"expected one of {', '.join(known[:8])}, ... ({len(known)} in all)"
+        super().__init__(f"unknown {what} {name!r}: {hint}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ShapeError(RefnetError, ValueError):
+    """Sizes that do not fit an operator or a network."""
+
+
+class DTypeError(RefnetError, TypeError):
+    """A dtype other than float32 and float64, or a mixture of the two."""
+
+
+class ValueRangeError(RefnetError, ValueError):
+    """An option, or a value in an array, outside what is allowed."""
+
+
+class TooLargeError(RefnetError, MemoryError):
+    """Work that would not fit into the memory or onto the disk that is left."""
+
+
+class FileError(RefnetError, ValueError):
+    """A file or folder that is missing, unreadable, damaged or not what it claims to be."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of somebody else's exception, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,114 @@
+"""Seeded values with the same bits on every machine.
+
+Raw 64-bit words come from Philox (Salmon et al., SC 2011), whose stream NumPy guarantees; the top 24
+bits of a word become an odd multiple of 2**-24 in (-1, 1), exact in float32 and float64 alike. What
+follows uses only + - * / and sqrt, which IEEE 754 rounds correctly, in float64; float32 values are
+the float64 values rounded once. Each tensor has a stream of its own, keyed by the seed and the
+tensor's name, so it does not depend on what else is drawn.
+"""
+
+from hashlib import sha256
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from refnet.arithmetic.table import DTYPES
+from refnet.errors import UnknownNameError, ValueRangeError
+from refnet.net import Net
+from refnet.op import Array
+from refnet.shapes import Shape, size
+
+# About the range of pixel values once their means are subtracted.
+PIXEL_RANGE = 128.0
+
+
+def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
+    """Draw every parameter of a net, by the last letter of its name.
+
+    ``_w``: uniform with He's variance, sqrt(6 / fan_in) * U(-1, 1), where fan_in is the number of
+    taps of an output element (He et al., arXiv:1502.01852); ``_s``: 1 + U(-1, 1) / 8; ``_b``:
+    U(-1, 1) / 8.
+
+    Parameters
+    ----------
+    net : Net
+    seed : int
+        From 0 to 2**64 - 1.
+    dtype : {"float64", "float32"}
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    UnknownNameError, ValueRangeError
+        If the dtype, the seed or a parameter's ending is not one of these.
+    """
+    return {name: _param(name, shape, seed, dtype) for name, shape in net.params.items()}
+
+
+def inputs(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
+    """Draw every input of a net: 128 * U(-1, 1), about the range of pixels less their means.
+
+    Parameters, returns and errors are those of `params`.
+    """
+    return {
+        name: (PIXEL_RANGE * uniform(name, shape, seed)).astype(_dtype(dtype))
+        for name, shape in net.inputs.items()
+    }
+
+
+def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
+    """Draw a gradient for every output of a net: U(-1, 1).
+
+    Parameters, returns and errors are those of `params`.
+    """
+    return {
+        name: uniform(f"gradient of {name}", shape, seed).astype(_dtype(dtype))
+        for name, shape in net.outputs.items()
+    }
+
+
+def uniform(name: str, shape: Shape, seed: int) -> Array:
+    """Draw U(-1, 1): (2 k + 1 - 2**24) / 2**24 with k the top 24 bits of the words of a Philox stream.
+
+    Parameters
+    ----------
+    name : str
+        The first 8 bytes of its SHA-256, little-endian, are the second word of the Philox key.
+    shape : tuple of int
+    seed : int
+        The first word of the key, from 0 to 2**64 - 1.
+
+    Returns
+    -------
+    ndarray of float64
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise ValueRangeError(f"seed is {seed!r}: expected a whole number from 0 to 2**64 - 1")
+    key = np.array([seed, int.from_bytes(sha256(name.encode()).digest()[:8], "little")], np.uint64)
+    words = np.random.Philox(key=key).random_raw(size(shape))
+    odd = (words >> np.uint64(40)).astype(np.float64) * 2 + (1 - 2**24)
+    return (odd / 2**24).reshape(shape)
+
+
+def _param(name: str, shape: Shape, seed: int, dtype: str) -> Array:
+    values = uniform(name, shape, seed)
+    match name.rpartition("_")[2]:
+        case "w":
+            values *= sqrt(6 / size(shape[1:]))
+        case "s":
+            values = 1 + values / 8
+        case "b":
+            values /= 8
+        case _:
+            raise UnknownNameError("ending of a parameter's name", name, ("_w", "_s", "_b"))
+    return values.astype(_dtype(dtype))
+
+
+def _dtype(dtype: str) -> np.dtype[Any]:
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
+    return np.dtype(dtype)

@@ -1,0 +1,67 @@
+"""The original's blob names. It wrote in place; here every value has a name of its own."""
+
+from refnet.errors import ValueRangeError
+from refnet.net import Net
+from refnet.op import Array
+from refnet.run import Run
+
+
+def names(net: Net) -> dict[str, str]:
+    """Map each blob of the original to the node whose value it holds at the end of a run.
+
+    A convolution and a pool write a blob of their own. An affine that feeds a rectifier, rectifiers
+    and gradient stops write in place. A block's sum is written into its branch's last blob; only
+    the last block of a stage has a ``_sum``.
+
+    Parameters
+    ----------
+    net : Net
+
+    Returns
+    -------
+    dict of str to str
+    """
+    rectified = {node.inputs[0] for node in net.nodes if node.op == "relu"}
+    nodes = {node.name for node in net.nodes}
+    blob_of: dict[str, str] = {}
+    for node in net.nodes:
+        in_place = (
+            node.op in ("relu", "stop_gradient")
+            or (node.op == "affine" and node.name in rectified)
+            or (node.op == "add" and _next_block(node.name) in nodes)
+        )
+        blob_of[node.name] = blob_of.get(node.inputs[0], node.inputs[0]) if in_place else node.name
+    return {blob: node for node, blob in blob_of.items() if blob in nodes}
+
+
+def blobs(run: Run) -> dict[str, Array]:
+    """Return what a Caffe2 dump of the run holds: each original blob's value at its end.
+
+    Parameters
+    ----------
+    run : Run
+        One that kept all blobs.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    ValueRangeError
+        If the run kept only its outputs.
+    """
+    table = names(run.net)
+    missing = [node for node in table.values() if node not in run.blobs]
+    if missing:
+        raise ValueRangeError(
+            f"the run did not keep {missing[0]} and {len(missing) - 1} more blobs: "
+            'run forward with keep="all"'
+        )
+    return {blob: run.blobs[node] for blob, node in table.items()}
+
+
+def _next_block(sum_name: str) -> str:
+    """``res3_1_sum`` for ``res3_0_sum``."""
+    stage, block, _ = sum_name.split("_")
+    return f"{stage}_{int(block) + 1}_sum"

@@ -1,0 +1,162 @@
+"""A network: an append-only list of named nodes. Everything else is a walk over that list."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from refnet.arithmetic.table import infer
+from refnet.errors import ShapeError, UnknownNameError, ValueRangeError
+from refnet.ops import OPS
+from refnet.shapes import Shape, whole
+
+
+class Node(NamedTuple):
+    """One value of a network and where it comes from.
+
+    Attributes
+    ----------
+    name : str
+        The blob's name; no other value has it.
+    op : str
+        The operator, a name in `refnet.ops.OPS`.
+    inputs : tuple of str
+        Names of nodes, inputs and parameters, in the operator's order.
+    attrs : dict
+    shape : tuple of int
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    attrs: dict[str, Any]
+    shape: Shape
+
+
+class Net:
+    """A network under construction, or complete; builders append, nobody takes away.
+
+    Attributes
+    ----------
+    nodes : list of Node
+        In an order in which they can be computed.
+    inputs, params, outputs : dict of str to shape
+        Parameters in build order.
+
+    Examples
+    --------
+    >>> net = Net()
+    >>> x = net.input("data", (1, 3, 2, 8, 8))
+    >>> w = net.param("conv1_w", (4, 3, 1, 3, 3))
+    >>> y = net.add("conv3d", "conv1", (x, w), pad=(0, 1, 1))
+    >>> net.output(net.add("relu", "conv1_relu", (y,)))
+    >>> net.outputs
+    {'conv1_relu': (1, 4, 2, 8, 8)}
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.inputs: dict[str, Shape] = {}
+        self.params: dict[str, Shape] = {}
+        self.outputs: dict[str, Shape] = {}
+        self._shapes: dict[str, Shape] = {}
+
+    def input(self, name: str, shape: Iterable[int]) -> str:
+        """Declare an input blob and return its name."""
+        self.inputs[name] = self._write(name, self._sizes(name, shape))
+        return name
+
+    def param(self, name: str, shape: Iterable[int]) -> str:
+        """Declare a parameter and return its name."""
+        self.params[name] = self._write(name, self._sizes(name, shape))
+        return name
+
+    def add(self, op: str, name: str, inputs: Iterable[str], **attrs: Any) -> str:
+        """Append a node, infer its shape, and return its name.
+
+        Raises
+        ------
+        UnknownNameError
+            If the operator or an input does not exist.
+        ShapeError
+            If the operator's inputs do not fit; the message names the node.
+        ValueRangeError
+            If the name is taken.
+        """
+        if op not in OPS:
+            raise UnknownNameError("operator", op, OPS)
+        inputs = tuple(inputs)
+        try:
+            shape = infer(OPS[op], tuple(self.shape(i) for i in inputs), attrs)
+        except ShapeError as error:
+            raise ShapeError(f"{name} ({op}): {error}") from None
+        self.nodes.append(Node(name, op, inputs, attrs, self._write(name, shape)))
+        return name
+
+    def output(self, name: str) -> None:
+        """Declare a node to be one of the network's results."""
+        self.outputs[name] = self.shape(name)
+
+    def shape(self, name: str) -> Shape:
+        """Return the shape of an input, parameter or node.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is nothing of that name.
+        """
+        if name not in self._shapes:
+            raise UnknownNameError("blob", name, self._shapes)
+        return self._shapes[name]
+
+    def trainable(self) -> set[str]:
+        """Names of the values that depend on an input or parameter without a gradient stop between."""
+        names = {*self.inputs, *self.params}
+        for node in self.nodes:
+            if node.op != "stop_gradient" and not names.isdisjoint(node.inputs):
+                names.add(node.name)
+        return names
+
+    def gradient_flow(self) -> set[str]:
+        """Names of the values whose gradient a backward pass from all outputs computes."""
+        trainable = self.trainable()
+        reached = {*self.outputs}
+        for node in reversed(self.nodes):
+            if node.name in reached and node.op != "stop_gradient":
+                reached.update(trainable.intersection(node.inputs))
+        return reached & trainable
+
+    def upstream(self, names: Iterable[str]) -> set[str]:
+        """Everything that the named values are computed from, themselves included."""
+        found = set(names)
+        for node in reversed(self.nodes):
+            if node.name in found:
+                found.update(node.inputs)
+        return found
+
+    def last_use(self) -> dict[str, int]:
+        """For each node, the index of the last node that reads it, or its own if none does."""
+        last: dict[str, int] = {}
+        for index, node in enumerate(self.nodes):
+            last[node.name] = index
+            for name in node.inputs:
+                if name in last:
+                    last[name] = index
+        return last
+
+    def _sizes(self, name: str, shape: Iterable[int]) -> Shape:
+        sizes = tuple(shape)
+        if not sizes:
+            raise ShapeError(f"{name} has no axes: expected at least one size")
+        return tuple(whole(f"{name} size of axis {i}", n, 1) for i, n in enumerate(sizes))
+
+    def _write(self, name: str, shape: Shape) -> Shape:
+        if not isinstance(name, str) or not name:
+            raise ValueRangeError(f"blob name is {name!r}: expected a non-empty string")
+        if name in self._shapes:
+            raise ValueRangeError(f"blob {name!r} is written twice: expected a name of its own")
+        self._shapes[name] = shape
+        return shape
+
+    def __repr__(self) -> str:
+        return f"<net: {len(self.nodes)} nodes, {len(self.params)} parameters, outputs {self.outputs}>"
+
+

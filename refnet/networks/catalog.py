@@ -1,0 +1,93 @@
+"""The named architectures, and `build`, which makes any of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from refnet.errors import UnknownNameError
+from refnet.net import Net
+from refnet.networks import resnet3d
+from refnet.shapes import Shape
+
+# Blocks of res2 .. res5 (He et al., Table 1).
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+NARROW = (64, 64, 128, 256, 512)
+WIDE = (64, 256, 512, 1024, 2048)
+
+# What a caller of `build` may choose about a body, with what is taken if they do not.
+BODY_OPTIONS: dict[str, Any] = {
+    "transformation": "bottleneck",
+    "freeze_at": 2,
+    "time_kernel": 3,
+    "time_stride": False,
+    "groups": 1,
+    "width_per_group": 64,
+    "stride_1x1": True,
+    "dilation": 1,
+}
+INPUT: Shape = (1, 3, 8, 224, 224)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A 3D body of the catalog."""
+
+    name: str
+    block_counts: tuple[int, ...]
+    feat_dims: tuple[int, ...]
+
+    def build(self, input: Shape, **options: Any) -> Net:
+        """Build it for an input shape, with the options of `refnet.networks.resnet3d.body`."""
+        for option in options:
+            if option not in BODY_OPTIONS:
+                raise UnknownNameError(f"option of {self.name}", option, BODY_OPTIONS)
+        return resnet3d.body(
+            input=input, block_counts=self.block_counts, feat_dims=self.feat_dims, **options
+        )
+
+
+def _body(depth: int, last_stage: int) -> Architecture:
+    dims = NARROW if depth < 50 else WIDE
+    return Architecture(
+        f"resnet{depth}_conv{last_stage}", BLOCKS[depth][: last_stage - 1], dims[:last_stage]
+    )
+
+
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (_body(depth, last_stage) for depth in BLOCKS for last_stage in (4, 5))
+}
+
+
+def build(architecture: str, *, input: Shape = INPUT, **options: Any) -> Net:
+    """Build a named architecture.
+
+    Parameters
+    ----------
+    architecture : str
+        A name of `refnet list`, such as ``"resnet18_conv4"``.
+    input : (N, 3, T, H, W)
+        Shape of the input blob `data`.
+    **options
+        Those of `refnet.networks.resnet3d.body`: transformation, freeze_at, time_kernel,
+        time_stride, groups, width_per_group, stride_1x1, dilation.
+
+    Returns
+    -------
+    Net
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such architecture or option.
+    RefnetError
+        If the value of an option is not allowed, or the input does not fit.
+    """
+    if architecture not in ARCHITECTURES:
+        raise UnknownNameError("architecture", architecture, ARCHITECTURES)
+    return ARCHITECTURES[architecture].build(input, **options)

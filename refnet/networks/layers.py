@@ -1,0 +1,45 @@
+"""Rows of layers that networks are made of; each takes a blob's name and returns the next one's."""
+
+from typing import Required, TypedDict, Unpack
+
+from refnet.net import Net
+from refnet.shapes import Triple
+
+
+class Window(TypedDict, total=False):
+    """The window of a convolution: its kernel, and what differs from the defaults of `conv3d`."""
+
+    kernel: Required[Triple]
+    stride: Triple
+    pad: Triple
+    dilation: Triple
+    groups: int
+
+
+def conv(net: Net, x: str, name: str, out: int, **window: Unpack[Window]) -> str:
+    """Append a convolution without bias, with its weights ``{name}_w``."""
+    depth = net.shape(x)[1] // window.get("groups", 1)
+    w = net.param(f"{name}_w", (out, depth, *window["kernel"]))
+    return net.add("conv3d", name, (x, w), **{k: v for k, v in window.items() if k != "kernel"})
+
+
+def affine(net: Net, x: str, name: str) -> str:
+    """Append a frozen batch norm, with its scale ``{name}_s`` and bias ``{name}_b``."""
+    channels = net.shape(x)[1]
+    s, b = net.param(f"{name}_s", (channels,)), net.param(f"{name}_b", (channels,))
+    return net.add("affine", name, (x, s, b))
+
+
+def relu(net: Net, x: str, name: str) -> str:
+    """Append a rectifier."""
+    return net.add("relu", name, (x,))
+
+
+def conv_affine(net: Net, x: str, name: str, out: int, **window: Unpack[Window]) -> str:
+    """Append a convolution and its frozen batch norm ``{name}_bn``."""
+    return affine(net, conv(net, x, name, out, **window), f"{name}_bn")
+
+
+def conv_affine_relu(net: Net, x: str, name: str, out: int, **window: Unpack[Window]) -> str:
+    """Append a convolution, its frozen batch norm and the rectifier ``{name}_relu``."""
+    return relu(net, conv_affine(net, x, name, out, **window), f"{name}_relu")

@@ -1,0 +1,218 @@
+"""The 3D residual bodies of Detect-and-Track (Girdhar et al., CVPR 2018; arXiv:1712.09184).
+
+Their 2D parent is He et al., *Deep Residual Learning*, arXiv:1512.03385, Table 1. Names are those of
+the original code, one value a name.
+"""
+
+from collections.abc import Sequence
+
+from refnet.errors import ShapeError, UnknownNameError, ValueRangeError
+from refnet.net import Net
+from refnet.networks.layers import affine, conv, conv_affine, conv_affine_relu, relu
+from refnet.shapes import Shape, Triple, volume, whole
+
+
+def body(
+    input: Shape = (1, 3, 8, 224, 224),
+    block_counts: Sequence[int] = (2, 2, 2),
+    feat_dims: Sequence[int] = (64, 64, 128, 256),
+    transformation: str = "bottleneck",
+    freeze_at: int = 2,
+    time_kernel: int = 3,
+    time_stride: bool = False,
+    groups: int = 1,
+    width_per_group: int = 64,
+    stride_1x1: bool = True,
+    dilation: int = 1,
+) -> Net:
+    """Build a body: stem, stages res2, res3, ..., and the gradient stop.
+
+    Parameters
+    ----------
+    input : (N, 3, T, H, W)
+        Shape of the input blob `data`.
+    block_counts : sequence of int
+        Blocks in res2, res3, ...: three for a conv4 body, four for conv5.
+    feat_dims : sequence of int
+        Output channels of the stem and of each stage.
+    transformation : {"bottleneck", "basic"}
+    freeze_at : int
+        The stage behind which the gradient stops, 2 or later; 0 for none.
+    time_kernel : int
+        Odd kernel size along T of the middle convolutions (basic: of both), from res3 on.
+    time_stride : bool
+        Whether blocks that stride in H and W do so in T too, from res3 on.
+    groups, width_per_group : int
+        Groups of the convolution ``branch2b``; the inner width of res2 is their product, and it
+        doubles from stage to stage.
+    stride_1x1 : bool
+        Whether a bottleneck strides in ``branch2a`` (MSRA) or in ``branch2b``.
+    dilation : int
+        Dilation in H and W of res5, which then does not stride. No other stage is dilated.
+
+    Returns
+    -------
+    Net
+        With the input `data` and one output: the last block's ``_relu``, or the stop behind it.
+
+    Raises
+    ------
+    RefnetError
+        If an option is none of the above, or the input does not fit; the message says which.
+    """
+    input = volume("data", tuple(input))
+    if input[1] != 3:
+        raise ShapeError(f"data size C is {input[1]}: expected 3 channels (B, G, R)")
+    if transformation not in TRANSFORMATIONS:
+        raise UnknownNameError("transformation", transformation, TRANSFORMATIONS)
+    if not 1 <= len(block_counts) <= 4:
+        raise ShapeError(f"block_counts has {len(block_counts)} entries: expected 1 to 4, one a stage")
+    if len(feat_dims) != len(block_counts) + 1:
+        raise ShapeError(
+            f"feat_dims has {len(feat_dims)} entries: expected {len(block_counts) + 1}, "
+            "one for the stem and one for each stage"
+        )
+    for i, count in enumerate(block_counts):
+        whole(f"block_counts[{i}]", count, 1)
+    for i, dim in enumerate(feat_dims):
+        whole(f"feat_dims[{i}]", dim, 1)
+    if whole("time_kernel", time_kernel, 1) % 2 == 0:
+        raise ValueRangeError(f"time_kernel is {time_kernel}: expected an odd number, which keeps T")
+    stages = range(2, 2 + len(block_counts))
+    if isinstance(freeze_at, bool) or freeze_at not in (0, *stages):
+        raise ValueRangeError(
+            f"freeze_at is {freeze_at!r}: expected 0 or a stage of this body, {', '.join(map(str, stages))}"
+        )
+    dim_bottleneck = whole("groups", groups, 1) * whole("width_per_group", width_per_group, 1)
+    whole("dilation", dilation, 1)
+
+    net = Net()
+    x = stem(net, net.input("data", input), feat_dims[0])
+    for k, blocks, out in zip(stages, block_counts, feat_dims[1:], strict=True):
+        for i in range(blocks):
+            x = block(
+                net,
+                x,
+                f"res{k}_{i}",
+                transformation=transformation,
+                inner=dim_bottleneck * 2 ** (k - 2),
+                out=out,
+                strides=k > 2,
+                time_kernel=time_kernel if k > 2 else 1,
+                time_stride=time_stride and k > 2,
+                groups=groups,
+                stride_1x1=stride_1x1,
+                dilation=dilation if k == 5 else 1,
+            )
+        if k == freeze_at:
+            x = net.add("stop_gradient", f"res{k}_{blocks - 1}_stop", (x,))
+    net.output(x)
+    return net
+
+
+def stem(net: Net, x: str, out: int) -> str:
+    """conv1: 1x7x7 stride 2 in H and W, affine, ReLU, and pool1: 1x3x3 max, stride 2."""
+    x = conv(net, x, "conv1", out, kernel=(1, 7, 7), stride=(1, 2, 2), pad=(0, 3, 3))
+    x = affine(net, x, "res_conv1_bn")
+    x = relu(net, x, "conv1_relu")
+    return net.add("max_pool3d", "pool1", (x,), kernel=(1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 1))
+
+
+def block(
+    net: Net,
+    x: str,
+    name: str,
+    *,
+    transformation: str,
+    inner: int,
+    out: int,
+    strides: bool,
+    time_kernel: int,
+    time_stride: bool,
+    groups: int,
+    stride_1x1: bool,
+    dilation: int,
+) -> str:
+    """relu(branch(x) + shortcut(x)); where the width changes, the block strides and projects."""
+    projects = net.shape(x)[1] != out
+    step = 2 if projects and strides and dilation == 1 else 1
+    stride = (step if time_stride else 1, step, step)
+    branch = TRANSFORMATIONS[transformation](
+        net,
+        x,
+        name,
+        inner=inner,
+        out=out,
+        stride=stride,
+        time_kernel=time_kernel,
+        groups=groups,
+        stride_1x1=stride_1x1,
+        dilation=dilation,
+    )
+    if projects:
+        x = conv_affine(net, x, f"{name}_branch1", out, kernel=(1, 1, 1), stride=stride)
+    return relu(net, net.add("add", f"{name}_sum", (branch, x)), f"{name}_relu")
+
+
+def bottleneck(
+    net: Net,
+    x: str,
+    name: str,
+    *,
+    inner: int,
+    out: int,
+    stride: Triple,
+    time_kernel: int,
+    groups: int,
+    stride_1x1: bool,
+    dilation: int,
+) -> str:
+    """1x1x1 to the inner width, time_kernel x 3 x 3, 1x1x1 to the output width."""
+    first, middle = (stride, UNIT) if stride_1x1 else (UNIT, stride)
+    x = conv_affine_relu(net, x, f"{name}_branch2a", inner, kernel=(1, 1, 1), stride=first)
+    x = conv_affine_relu(
+        net,
+        x,
+        f"{name}_branch2b",
+        inner,
+        kernel=(time_kernel, 3, 3),
+        stride=middle,
+        pad=(time_kernel // 2, dilation, dilation),
+        dilation=(1, dilation, dilation),
+        groups=groups,
+    )
+    return conv_affine(net, x, f"{name}_branch2c", out, kernel=(1, 1, 1))
+
+
+def basic(
+    net: Net,
+    x: str,
+    name: str,
+    *,
+    inner: int,
+    out: int,
+    stride: Triple,
+    time_kernel: int,
+    groups: int,
+    stride_1x1: bool,
+    dilation: int,
+) -> str:
+    """Two convolutions time_kernel x 3 x 3; there is no 1x1x1 to stride in."""
+    kernel = (time_kernel, 3, 3)
+    x = conv_affine_relu(
+        net, x, f"{name}_branch2a", inner, kernel=kernel, stride=stride, pad=(time_kernel // 2, 1, 1)
+    )
+    return conv_affine(
+        net,
+        x,
+        f"{name}_branch2b",
+        out,
+        kernel=kernel,
+        pad=(time_kernel // 2, dilation, dilation),
+        dilation=(1, dilation, dilation),
+        groups=groups,
+    )
+
+
+UNIT: Triple = (1, 1, 1)
+TRANSFORMATIONS = {"bottleneck": bottleneck, "basic": basic}

@@ -1,0 +1,54 @@
+"""Sum of two blobs of equal shape, y = x1 + x2; nothing is broadcast."""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, size, text, volume
+
+
+def infer(x1: Shape, x2: Shape) -> Shape:
+    """Shape of y, that of x1 and x2 (N, C, T, H, W).
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+    """
+    x1, x2 = volume("x1", x1), volume("x2", x2)
+    if x1 != x2:
+        raise ShapeError(f"x1 has shape {text(x1)} and x2 {text(x2)}: expected equal shapes")
+    return x1
+
+
+def forward(x1: Array, x2: Array) -> tuple[Array, Any]:
+    """Compute x1 + x2."""
+    return x1 + x2, None
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Both inputs have the gradient dy itself."""
+    return dy if needs[0] else None, dy if needs[1] else None
+
+
+def magnitude(x1: Array, x2: Array) -> Magnitude:
+    """|x1| + |x2|: two terms."""
+    return Magnitude(np.abs(x1) + np.abs(x2), terms(2))
+
+
+def cost(x1: Shape, x2: Shape, *, itemsize: int) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, 3 * size(x1) * itemsize)
+
+
+OP = Op(
+    "add",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(Case("small", ((2, 3, 2, 4, 5), (2, 3, 2, 4, 5))),),
+)

@@ -1,0 +1,72 @@
+"""Frozen batch norm: a scale and a bias for each channel, y[n, c] = s[c] * x[n, c] + b[c].
+
+Caffe2's `AffineChannelNd`, which had neither a CPU kernel nor gradients for s and b.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, size, text, volume
+
+
+def infer(x: Shape, s: Shape, b: Shape) -> Shape:
+    """Shape of y, that of x (N, C, T, H, W); s and b are (C,).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank, or s or b has not one entry for each channel.
+    """
+    x = volume("x", x)
+    for name, shape in (("s", s), ("b", b)):
+        if tuple(shape) != x[1:2]:
+            raise ShapeError(
+                f"{name} has shape {text(shape)}: expected {x[1]}, one entry for each channel of x"
+            )
+    return x
+
+
+def forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
+    """Compute s x + b, channel by channel."""
+    return _per_channel(s) * x + _per_channel(b), (x, s)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W."""
+    x, s = context
+    return (
+        _per_channel(s) * dy if needs[0] else None,
+        (dy * x).sum(axis=(0, 2, 3, 4)) if needs[1] else None,
+        dy.sum(axis=(0, 2, 3, 4)) if needs[2] else None,
+    )
+
+
+def magnitude(x: Array, s: Array, b: Array) -> Magnitude:
+    """|s x| + |b|: two terms."""
+    return Magnitude(np.abs(_per_channel(s) * x) + np.abs(_per_channel(b)), terms(2))
+
+
+def cost(x: Shape, s: Shape, b: Shape, *, itemsize: int) -> Cost:
+    """One multiply-add an element."""
+    return Cost(size(x), (2 * size(x) + size(s) + size(b)) * itemsize)
+
+
+def _per_channel(v: Array) -> Array:
+    return v[:, None, None, None]
+
+
+OP = Op(
+    "affine",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("small", ((2, 3, 2, 4, 5), (3,), (3,))),
+        Case("one position", ((3, 4, 1, 1, 1), (4,), (4,))),
+    ),
+)

@@ -1,0 +1,146 @@
+"""3D convolution (cross-correlation), with stride, padding, dilation, groups and optional bias.
+
+For sample n, output channel k of group g, output position o = (t, h, w)::
+
+    y[n, k, o] = b[k] + sum over c in group g, tap j of  w[k, c, j] * x[n, c, o * stride + j * dilation - pad]
+
+where x is zero in the padding. This is Caffe2's and PyTorch's convolution, and ONNX's `Conv`
+(opset 11, ONNX operator specification).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op
+from refnet.shapes import Shape, Triple, size, taps, text, triple, volume, whole, window_output
+
+ONES: Triple = (1, 1, 1)
+ZEROS: Triple = (0, 0, 0)
+
+
+def infer(
+    x: Shape,
+    w: Shape,
+    b: Shape | None = None,
+    *,
+    stride: Triple = ONES,
+    pad: Triple = ZEROS,
+    dilation: Triple = ONES,
+    groups: int = 1,
+) -> Shape:
+    """Shape of y (N, C_out, oT, oH, oW) for x (N, C, T, H, W), w (C_out, C/groups, kT, kH, kW), b (C_out,).
+
+    Raises
+    ------
+    ShapeError
+        If ranks, channels, groups or the bias do not match, or no output position would be left.
+    """
+    n, c, *source = volume("x", x)
+    k, depth, *kernel = volume("w", w)
+    stride, pad, dilation = triple("stride", stride, 1), triple("pad", pad, 0), triple("dilation", dilation, 1)
+    groups = whole("groups", groups, 1)
+    if c % groups or k % groups:
+        raise ShapeError(f"groups is {groups}: expected a divisor of {c} input and {k} output channels")
+    if depth != c // groups:
+        raise ShapeError(
+            f"w size C is {depth} (shape {text(w)}): expected {c // groups}, "
+            f"the {c} channels of x over {groups} group{'s' if groups > 1 else ''}"
+        )
+    if b is not None and tuple(b) != (k,):
+        raise ShapeError(f"b has shape {text(b)}: expected {k}, one entry for each output channel")
+    return (n, k, *window_output(tuple(source), tuple(kernel), stride, pad, dilation))  # type: ignore[arg-type]
+
+
+def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
+    """Add up, tap by tap, what the tap's weights make of the inputs that it reads."""
+    y = np.zeros(infer(x.shape, w.shape, **attrs), x.dtype)
+    groups = attrs.get("groups", 1)
+    for tap, outputs, inputs in _taps(x.shape, w.shape, y.shape, attrs):
+        _grouped(y, groups)[..., *outputs] += np.einsum(
+            "gkc,ngcthw->ngkthw",
+            _grouped_weights(w, groups)[..., *tap],
+            _grouped(x, groups)[..., *inputs],
+        )
+    if b is not None:
+        y += b[:, None, None, None]
+    return y, (x, w, b is not None, attrs)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Walk the same taps: dx gathers dy through w, dw pairs dy with x; db sums dy."""
+    x, w, has_bias, attrs = context
+    groups = attrs.get("groups", 1)
+    dx = np.zeros_like(x) if needs[0] else None
+    dw = np.zeros_like(w) if needs[1] else None
+    for tap, outputs, inputs in _taps(x.shape, w.shape, dy.shape, attrs):
+        grads = _grouped(dy, groups)[..., *outputs]
+        if dx is not None:
+            _grouped(dx, groups)[..., *inputs] += np.einsum(
+                "gkc,ngkthw->ngcthw", _grouped_weights(w, groups)[..., *tap], grads
+            )
+        if dw is not None:
+            _grouped_weights(dw, groups)[..., *tap] = np.einsum(
+                "ngkthw,ngcthw->gkc", grads, _grouped(x, groups)[..., *inputs]
+            )
+    if not has_bias:
+        return dx, dw
+    return dx, dw, dy.sum(axis=(0, 2, 3, 4)) if needs[2] else None
+
+
+def magnitude(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magnitude:
+    """Sum over the patch of |w x|, plus |b|; as many terms as the patch has taps inside x."""
+    sum_abs, _ = forward(np.abs(x), np.abs(w), None if b is None else np.abs(b), **attrs)
+    terms = np.zeros(sum_abs.shape[2:], np.int64)
+    for _, outputs, _ in _taps(x.shape, w.shape, sum_abs.shape, attrs):
+        terms[outputs] += w.shape[1]
+    return Magnitude(sum_abs, terms + (b is not None))
+
+
+def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int, **attrs: Any) -> Cost:
+    """Every output element is a sum over a whole patch, padding included."""
+    y = infer(x, w, b, **attrs)
+    read = size(x) + size(w) + (0 if b is None else size(b))
+    return Cost(size(y) * size(w[1:]), (read + size(y)) * itemsize)
+
+
+def _taps(x: Shape, w: Shape, y: Shape, attrs: dict[str, Any]) -> Any:
+    stride, pad, dilation = attrs.get("stride", ONES), attrs.get("pad", ZEROS), attrs.get("dilation", ONES)
+    return taps(x[2:], y[2:], w[2:], stride, pad, dilation)  # type: ignore[arg-type]
+
+
+def _grouped(blob: Array, groups: int) -> Array:
+    """View (N, C, T, H, W) as (N, groups, C/groups, T, H, W)."""
+    n, c, *rest = blob.shape
+    return blob.reshape(n, groups, c // groups, *rest)
+
+
+def _grouped_weights(w: Array, groups: int) -> Array:
+    """View (C_out, C/groups, kT, kH, kW) as (groups, C_out/groups, C/groups, kT, kH, kW)."""
+    return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
+
+
+OP = Op(
+    "conv3d",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("pointwise", ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1))),
+        Case("pointwise strided", ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1)), {"stride": (2, 2, 2)}),
+        Case("pointwise grouped", ((2, 4, 3, 5, 4), (6, 2, 1, 1, 1)), {"groups": 2}),
+        Case("stem", ((1, 3, 2, 15, 14), (4, 3, 1, 7, 7)), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
+        Case("3x3x3", ((2, 3, 4, 6, 5), (5, 3, 3, 3, 3)), {"pad": (1, 1, 1)}),
+        Case("bias", ((2, 3, 4, 6, 5), (5, 3, 3, 3, 3), (5,)), {"pad": (1, 1, 1)}),
+        Case(
+            "strided, dilated, grouped, bias",
+            ((2, 6, 5, 9, 8), (4, 3, 2, 3, 2), (4,)),
+            {"stride": (2, 1, 3), "pad": (1, 2, 0), "dilation": (2, 2, 3), "groups": 2},
+        ),
+        Case("depthwise", ((1, 4, 3, 5, 5), (4, 1, 3, 3, 3)), {"pad": (1, 1, 1), "groups": 4}),
+        Case("taps that see only padding", ((1, 2, 1, 4, 4), (3, 2, 5, 3, 3)), {"pad": (2, 1, 1)}),
+    ),
+)

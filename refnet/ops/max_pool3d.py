@@ -1,0 +1,90 @@
+"""Max pooling over a (T, H, W) window. Padding never wins.
+
+Among equal values the first in C order of the window wins, and takes the whole gradient
+(Caffe2, PyTorch); a NaN wins over every number.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, Triple, size, taps, triple, volume, window_output
+
+ONES: Triple = (1, 1, 1)
+ZEROS: Triple = (0, 0, 0)
+
+
+def infer(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> Shape:
+    """Shape of y (N, C, oT, oH, oW) for x (N, C, T, H, W).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank, the window does not fit, or could lie in padding entirely.
+    """
+    n, c, *source = volume("x", x)
+    kernel, stride, pad = triple("kernel", kernel, 1), triple("stride", stride, 1), triple("pad", pad, 0)
+    for axis, k, p in zip("THW", kernel, pad, strict=True):
+        if p >= k:
+            raise ShapeError(
+                f"pad[{axis}] is {p}: expected less than the kernel's {k}, "
+                "or a window would hold nothing but padding"
+            )
+    return (n, c, *window_output(tuple(source), kernel, stride, pad, ONES))
+
+
+def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
+    """Let each tap, in order, challenge the best value so far; remember the winner's position."""
+    y = np.zeros(infer(x.shape, **attrs), x.dtype)
+    winner = np.full(y.shape, -1, np.intp)
+    position = np.arange(size(x.shape[2:]), dtype=np.intp).reshape(x.shape[2:])
+    for outputs, inputs in _windows(x.shape, y.shape, attrs):
+        challenger, best, at = x[..., *inputs], y[..., *outputs], winner[..., *outputs]
+        wins = (at < 0) | (challenger > best) | (np.isnan(challenger) & ~np.isnan(best))
+        np.copyto(best, challenger, where=wins)
+        np.copyto(at, position[inputs], where=wins)
+    return y, (x.shape, winner)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Each output's gradient goes to its winner; where windows share one, they add in C order."""
+    shape, winner = context
+    if not needs[0]:
+        return (None,)
+    dx = np.zeros((size(shape[:2]), size(shape[2:])), dy.dtype)
+    planes = np.arange(dx.shape[0])[:, None]
+    np.add.at(dx, (planes, winner.reshape(dx.shape[0], -1)), dy.reshape(dx.shape[0], -1))
+    return (dx.reshape(shape),)
+
+
+def magnitude(x: Array, **attrs: Any) -> Magnitude:
+    """|y|: one term, so no rounding."""
+    return Magnitude(np.abs(forward(x, **attrs)[0]), terms(1))
+
+
+def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, (size(x) + size(infer(x, **attrs))) * itemsize)
+
+
+def _windows(x: Shape, y: Shape, attrs: dict[str, Any]) -> Any:
+    kernel, stride, pad = attrs["kernel"], attrs.get("stride", ONES), attrs.get("pad", ZEROS)
+    for _, outputs, inputs in taps(x[2:], y[2:], kernel, stride, pad, ONES):  # type: ignore[arg-type]
+        yield outputs, inputs
+
+
+OP = Op(
+    "max_pool3d",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("pool1", ((2, 3, 2, 9, 8),), {"kernel": (1, 3, 3), "stride": (1, 2, 2), "pad": (0, 1, 1)}),
+        Case("overlapping", ((1, 2, 4, 5, 6),), {"kernel": (3, 2, 3), "pad": (2, 1, 1)}),
+        Case("subsample", ((1, 2, 2, 5, 6),), {"kernel": (1, 1, 1), "stride": (1, 2, 2)}),
+    ),
+)

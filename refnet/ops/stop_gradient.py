@@ -1,0 +1,54 @@
+"""The identity forward, y = x; backward nothing passes, not even zeros.
+
+Caffe2's `StopGradient`. A walk over a net never calls `backward` here: what lies behind a stop is
+*absent* from the gradients.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, volume
+
+
+def infer(x: Shape) -> Shape:
+    """Shape of y, that of x (N, C, T, H, W).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank.
+    """
+    return volume("x", x)
+
+
+def forward(x: Array) -> tuple[Array, Any]:
+    """Hand on x itself."""
+    return x, None
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """No gradient."""
+    return (None,)
+
+
+def magnitude(x: Array) -> Magnitude:
+    """|x|: one term, so no rounding."""
+    return Magnitude(np.abs(x), terms(1))
+
+
+def cost(x: Shape, *, itemsize: int) -> Cost:
+    """Nothing is computed or moved."""
+    return Cost(0, 0)
+
+
+OP = Op(
+    "stop_gradient",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(Case("small", ((2, 3, 2, 4, 5),)),),
+)

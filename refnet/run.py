@@ -1,0 +1,267 @@
+"""Forward and backward walks over a net, under one arithmetic."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from refnet import memory
+from refnet.arithmetic import Arithmetic, named
+from refnet.arithmetic.table import Context, at_the_door
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, ValueRangeError
+from refnet.net import Net, Node
+from refnet.op import Array
+from refnet.shapes import size, text
+
+Keep = Literal["all", "outputs"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished forward pass.
+
+    Attributes
+    ----------
+    net : Net
+    arithmetic : Arithmetic
+    given : dict of str to ndarray
+        Inputs and parameters.
+    blobs : dict of str to ndarray
+        The value of every node, or, where only those were kept, of the outputs.
+    """
+
+    net: Net
+    arithmetic: Arithmetic
+    given: dict[str, Array]
+    blobs: dict[str, Array]
+    _contexts: dict[str, Context] = field(repr=False)
+
+
+class Gradients(Mapping[str, Array]):
+    """Gradients by name of input or parameter; absent means blocked or unconnected.
+
+    Attributes
+    ----------
+    blocked : frozenset of str
+        The inputs and parameters that the outputs depend on, but only through a gradient stop.
+    """
+
+    def __init__(self, gradients: Mapping[str, Array], blocked: frozenset[str]):
+        self._gradients = dict(gradients)
+        self.blocked = blocked
+
+    def __getitem__(self, name: str) -> Array:
+        if name in self.blocked:
+            raise KeyError(f"{name}: its gradient is blocked")
+        return self._gradients[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._gradients)
+
+    def __len__(self) -> int:
+        return len(self._gradients)
+
+    def __repr__(self) -> str:
+        return f"<gradients: {len(self)} computed, {len(self.blocked)} blocked>"
+
+
+def forward(
+    net: Net,
+    given: Mapping[str, Array],
+    arithmetic: str | Arithmetic = "core",
+    *,
+    keep: Keep = "all",
+    allow_nonfinite: bool = False,
+    on_node: Callable[[Node], None] | None = None,
+) -> Run:
+    """Compute every node of a net.
+
+    Parameters
+    ----------
+    net : Net
+    given : mapping of str to ndarray
+        Every input and parameter of the net, all float32 or all float64, of any memory layout and
+        byte order. They are never modified.
+    arithmetic : str or Arithmetic
+    keep : {"all", "outputs"}
+        With "outputs", a blob is freed as soon as neither a later node nor `backward` needs it.
+    allow_nonfinite : bool
+        Accept NaN and infinity in `given`.
+    on_node : callable, optional
+        Told each node once it has been computed.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    UnknownNameError, ShapeError, DTypeError, ValueRangeError
+        If something is missing from `given`, unknown, or of the wrong shape, dtype or value.
+    TooLargeError
+        If the blobs would not fit into memory.
+    """
+    arithmetic = named(arithmetic)
+    if keep not in ("all", "outputs"):
+        raise UnknownNameError("value of keep", keep, ("all", "outputs"))
+    values = _clean(net, given, allow_nonfinite)
+    itemsize = next(iter(values.values())).itemsize if values else 8
+    memory.require(blob_bytes(net, itemsize, keep), "a forward run")
+
+    last_use = net.last_use()
+    wanted = net.gradient_flow() if keep == "outputs" else {node.name for node in net.nodes}
+    kept = net.outputs if keep == "outputs" else wanted
+    blobs: dict[str, Array] = {}
+    contexts: dict[str, Context] = {}
+    for index, node in enumerate(net.nodes):
+        arrays = [values[name] if name in values else blobs[name] for name in node.inputs]
+        blobs[node.name], context = arithmetic[node.op].forward(*arrays, **node.attrs)
+        if node.name in wanted:
+            contexts[node.name] = context
+        for name in {node.name, *node.inputs}:
+            if last_use.get(name) == index and name not in kept:
+                del blobs[name]
+        if on_node is not None:
+            on_node(node)
+    return Run(net, arithmetic, values, blobs, contexts)
+
+
+def backward(
+    run: Run,
+    output_gradients: Mapping[str, Array],
+    *,
+    allow_nonfinite: bool = False,
+    on_node: Callable[[Node], None] | None = None,
+) -> Gradients:
+    """Compute the gradients of sum over outputs of sum(dy * y), for every input and parameter.
+
+    Nothing is computed upstream of a gradient stop.
+
+    Parameters
+    ----------
+    run : Run
+        From `forward`.
+    output_gradients : mapping of str to ndarray
+        dy by node name, of that node's shape and dtype; nodes that are not outputs may be named too.
+    allow_nonfinite : bool
+        Accept NaN and infinity in `output_gradients`.
+    on_node : callable, optional
+        Told each node once its input gradients have been computed.
+
+    Returns
+    -------
+    Gradients
+
+    Raises
+    ------
+    UnknownNameError, ShapeError, DTypeError, ValueRangeError
+        If a gradient is given for no node, or has the wrong shape, dtype or value.
+    """
+    net = run.net
+    pending: dict[str, list[Array]] = {}
+    for name, dy in output_gradients.items():
+        pending[name] = [_clean_gradient(run, name, dy, allow_nonfinite)]
+    trainable = net.trainable()
+    for node in reversed(net.nodes):
+        if node.name not in pending:
+            continue
+        dy = _total(pending.pop(node.name))
+        if node.op == "stop_gradient":
+            continue
+        needs = tuple(name in trainable for name in node.inputs)
+        if not any(needs):
+            continue
+        gradients = run.arithmetic[node.op].backward(dy, run._contexts[node.name], needs)
+        for name, gradient in zip(node.inputs, gradients, strict=True):
+            if gradient is not None and name in trainable:
+                pending.setdefault(name, []).append(gradient)
+        if on_node is not None:
+            on_node(node)
+    computed = {name: _total(pending[name]) for name in (*net.inputs, *net.params) if name in pending}
+    connected = net.upstream(output_gradients)
+    blocked = {name for name in (*net.inputs, *net.params) if name in connected} - computed.keys()
+    return Gradients(computed, frozenset(blocked))
+
+
+def blob_bytes(net: Net, itemsize: int, keep: Keep = "all") -> int:
+    """Bytes of the blobs that a forward run holds at its largest.
+
+    With ``keep="outputs"``, what backward will need is counted as kept.
+    """
+    if keep == "all":
+        return sum(size(node.shape) for node in net.nodes) * itemsize
+    last_use, kept = net.last_use(), net.gradient_flow() | net.outputs.keys()
+    held = largest = 0
+    for index, node in enumerate(net.nodes):
+        held += size(node.shape)
+        largest = max(largest, held)
+        for name in {node.name, *node.inputs}:
+            if last_use.get(name) == index and name not in kept:
+                held -= size(net.shape(name))
+    return largest * itemsize
+
+
+def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[str, Array]:
+    """The inputs and parameters of a net, checked, contiguous and native."""
+    shapes = {**net.inputs, **net.params}
+    for name in given:
+        if name not in shapes:
+            raise UnknownNameError("input or parameter", name, shapes)
+    missing = [name for name in shapes if name not in given]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ValueRangeError(
+            f"no value is given for {', '.join(missing[:5])}{more}: "
+            "expected one for every input and parameter of the net"
+        )
+    values = {name: at_the_door(name, given[name]) for name in shapes}
+    first = next(iter(values), None)
+    for name, value in values.items():
+        if value.shape != shapes[name]:
+            raise ShapeError(f"{name} has shape {text(value.shape)}: expected {text(shapes[name])}")
+        if first is not None and value.dtype != values[first].dtype:
+            raise DTypeError(
+                f"{name} is {value.dtype}: expected {values[first].dtype}, the dtype of {first}"
+            )
+        _require_finite(name, value, allow_nonfinite)
+    return values
+
+
+def _clean_gradient(run: Run, name: str, dy: Array, allow_nonfinite: bool) -> Array:
+    shapes = {node.name: node.shape for node in run.net.nodes}
+    if name not in shapes:
+        raise UnknownNameError("node to start backward from", name, shapes)
+    if name not in run._contexts and name not in run.net.outputs:
+        raise ValueRangeError(
+            f"backward cannot start from {name}: the run kept only what the outputs need; "
+            'run forward with keep="all"'
+        )
+    dy = at_the_door(f"gradient of {name}", dy)
+    if dy.shape != shapes[name]:
+        raise ShapeError(f"gradient of {name} has shape {text(dy.shape)}: expected {text(shapes[name])}")
+    dtypes = {value.dtype for value in run.given.values()}
+    if dtypes and dy.dtype not in dtypes:
+        raise DTypeError(f"gradient of {name} is {dy.dtype}: expected {dtypes.pop()}, the run's dtype")
+    _require_finite(f"gradient of {name}", dy, allow_nonfinite)
+    return dy
+
+
+def _require_finite(name: str, value: Array, allow_nonfinite: bool) -> None:
+    finite = np.isfinite(value)
+    if not allow_nonfinite and not finite.all():
+        index = tuple(int(i) for i in np.unravel_index(np.argmin(finite), value.shape))
+        count = prod(value.shape) - int(finite.sum())
+        raise ValueRangeError(
+            f"{name} has {count} non-finite value{'s' if count > 1 else ''}, the first is "
+            f"{value[index]} at {list(index)}: expected finite numbers (or allow_nonfinite)"
+        )
+
+
+def _total(contributions: list[Array]) -> Array:
+    """The sum of a value's gradients, in the order in which they arrived; none of them is changed."""
+    total: Any = contributions[0]
+    for gradient in contributions[1:]:
+        total = total + gradient
+    return total

@@ -1,0 +1,127 @@
+"""Integer facts of 3D windows: sizes, and which output meets which input. No arrays here.
+
+Axes are N C T H W; `kernel`, `stride`, `pad`, `dilation` are (T, H, W) triples, dilation 1-based.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from numbers import Integral
+
+from refnet.errors import ShapeError
+
+Shape = tuple[int, ...]
+Triple = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
+
+AXES = ("N", "C", "T", "H", "W")
+
+
+def size(shape: Shape) -> int:
+    """Count the elements of an array of this shape."""
+    return prod(shape)
+
+
+def text(shape: Shape) -> str:
+    """Write a shape as people do: ``1x3x8x224x224``."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def whole(name: str, value: object, least: int) -> int:
+    """Check a whole number, at least `least`.
+
+    Raises
+    ------
+    ShapeError
+        If `value` is not an integer, or smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ShapeError(f"{name} is {value!r}: expected a whole number, at least {least}")
+    return int(value)
+
+
+def triple(name: str, value: object, least: int) -> Triple:
+    """Check a (T, H, W) triple of whole numbers, each at least `least`.
+
+    Raises
+    ------
+    ShapeError
+        If `value` has not three entries, or one is not an integer or too small.
+    """
+    if not isinstance(value, tuple | list) or len(value) != 3:
+        raise ShapeError(f"{name} is {value!r}: expected three whole numbers (T, H, W)")
+    t, h, w = (
+        whole(f"{name}[{axis}]", entry, least)
+        for axis, entry in zip("THW", value, strict=True)
+    )
+    return t, h, w
+
+
+def volume(name: str, shape: Shape, rank: int = 5) -> Shape:
+    """Check the shape of an array: its rank, and every size at least 1.
+
+    Raises
+    ------
+    ShapeError
+        If the rank is another, or a size is zero or negative.
+    """
+    if len(shape) != rank:
+        layout = f" ({' x '.join(AXES)})" if rank == 5 else ""
+        raise ShapeError(
+            f"{name} has rank {len(shape)} (shape {text(shape)}): expected rank {rank}{layout}"
+        )
+    axes = AXES if rank == 5 else [f"axis {i}" for i in range(rank)]
+    return tuple(
+        whole(f"{name} size {axis}", entry, 1) for axis, entry in zip(axes, shape, strict=True)
+    )
+
+
+def window_output(
+    source: Shape, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple
+) -> Triple:
+    """Output volume of a sliding window: floor((in + 2 pad - dilation (k - 1) - 1) / stride) + 1.
+
+    Raises
+    ------
+    ShapeError
+        If the window is larger than the padded input on an axis.
+    """
+    sizes = []
+    for axis, n, k, s, p, d in zip("THW", source, kernel, stride, pad, dilation, strict=True):
+        extent = d * (k - 1) + 1
+        if n + 2 * p < extent:
+            raise ShapeError(
+                f"input size {axis} is {n}, {n + 2 * p} with padding: "
+                f"the kernel needs at least {extent} (kernel {k}, dilation {d})"
+            )
+        sizes.append((n + 2 * p - extent) // s + 1)
+    t, h, w = sizes
+    return t, h, w
+
+
+def taps(
+    source: Triple, output: Triple, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple
+) -> Iterator[tuple[Triple, Box, Box]]:
+    """Every kernel tap, with the outputs that it reaches and the inputs that it reads for them.
+
+    Output o reads input o * stride + tap * dilation - pad on each axis; outputs for which that
+    lies in the padding are left out.
+
+    Yields
+    ------
+    tap : (kt, kh, kw), in C order
+    outputs, inputs : three slices each, of equal lengths
+    """
+    along: list[list[tuple[int, slice, slice]]] = []
+    for n, m, k, s, p, d in zip(source, output, kernel, stride, pad, dilation, strict=True):
+        axis = []
+        for tap in range(k):
+            offset = tap * d - p
+            first = max(0, -(offset // s))
+            last = max(first, min(m, (n - 1 - offset) // s + 1))
+            start = first * s + offset
+            inputs = slice(start, start + (last - first - 1) * s + 1, s)
+            axis.append((tap, slice(first, last), inputs if first < last else slice(0, 0)))
+        along.append(axis)
+    for (kt, ot, it), (kh, oh, ih), (kw, ow, iw) in product(*along):
+        yield (kt, kh, kw), (ot, oh, ow), (it, ih, iw)

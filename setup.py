@@ -1,0 +1,85 @@
+"""Builds the Cython core: every `_core/*.pyx` becomes `refnet._core.*`, with OpenMP if there is any."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
+
+CORE = Path("_core")
+
+# (compile, link) flags for OpenMP, the first pair that works is taken.
+OPENMP = {
+    "win32": [(["/openmp"], [])],
+    "darwin": [(["-Xpreprocessor", "-fopenmp"], ["-lomp"]), (["-fopenmp"], ["-fopenmp"])],
+}.get(sys.platform, [(["-fopenmp"], ["-fopenmp"])])
+
+# No fast-math, no contraction of a * b + c and no -march: the same source gives the same bits on
+# every machine of an architecture.
+OPTIMISE = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"]
+
+OPENMP_PROBE = """
+#include <omp.h>
+int main(void) { return omp_get_max_threads() > 0 ? 0 : 1; }
+"""
+
+
+def staged_headers() -> str:
+    """A folder in which `cimport refnet._core.x` finds `_core/x.pxd`."""
+    root = Path("build", "cython_include")
+    package = root / "refnet" / "_core"
+    package.mkdir(parents=True, exist_ok=True)
+    (package.parent / "__init__.pxd").touch()
+    (package / "__init__.pxd").touch()
+    for header in CORE.glob("*.pxd"):
+        shutil.copy2(header, package)
+    return str(root)
+
+
+class BuildExt(build_ext):
+    """Adds OpenMP where the compiler has it; without, the same code runs on one thread."""
+
+    def build_extensions(self) -> None:
+        compile_flags, link_flags = next(filter(self.compiles, OPENMP), ([], []))
+        if not compile_flags:
+            print("refnet: this compiler has no OpenMP, the kernels will run on one thread")
+        for extension in self.extensions:
+            extension.extra_compile_args += [*OPTIMISE, *compile_flags]
+            extension.extra_link_args += link_flags
+        super().build_extensions()
+
+    def compiles(self, flags: tuple[list[str], list[str]]) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder, "probe.c")
+            probe.write_text(OPENMP_PROBE)
+            try:
+                objects = self.compiler.compile(
+                    [str(probe)], output_dir=folder, extra_postargs=flags[0]
+                )
+                self.compiler.link_executable(
+                    objects, "probe", output_dir=folder, extra_postargs=flags[1]
+                )
+            except (CompileError, LinkError):
+                return False
+        return True
+
+
+setup(
+    ext_modules=cythonize(
+        [Extension(f"refnet._core.{source.stem}", [str(source)]) for source in sorted(CORE.glob("*.pyx"))],
+        include_path=[staged_headers()],
+        build_dir="build",
+        compiler_directives={
+            "language_level": "3",
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+        },
+    ),
+    cmdclass={"build_ext": BuildExt},
+)
