@@ -57,12 +57,8 @@ class BuildExt(build_ext):
             probe = Path(folder, "probe.c")
             probe.write_text(OPENMP_PROBE)
             try:
-                objects = self.compiler.compile(
-                    [str(probe)], output_dir=folder, extra_postargs=flags[0]
-                )
-                self.compiler.link_executable(
-                    objects, "probe", output_dir=folder, extra_postargs=flags[1]
-                )
+                objects = self.compiler.compile([str(probe)], output_dir=folder, extra_postargs=flags[0])
+                self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=flags[1])
             except (CompileError, LinkError):
                 return False
         return True

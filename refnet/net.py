@@ -158,5 +158,3 @@ class Net:
 
     def __repr__(self) -> str:
         return f"<net: {len(self.nodes)} nodes, {len(self.params)} parameters, outputs {self.outputs}>"
-
-

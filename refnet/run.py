@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -222,9 +222,7 @@ def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[
         if value.shape != shapes[name]:
             raise ShapeError(f"{name} has shape {text(value.shape)}: expected {text(shapes[name])}")
         if first is not None and value.dtype != values[first].dtype:
-            raise DTypeError(
-                f"{name} is {value.dtype}: expected {values[first].dtype}, the dtype of {first}"
-            )
+            raise DTypeError(f"{name} is {value.dtype}: expected {values[first].dtype}, the dtype of {first}")
         _require_finite(name, value, allow_nonfinite)
     return values
 
@@ -261,7 +259,7 @@ def _require_finite(name: str, value: Array, allow_nonfinite: bool) -> None:
 
 def _total(contributions: list[Array]) -> Array:
     """The sum of a value's gradients, in the order in which they arrived; none of them is changed."""
-    total: Any = contributions[0]
+    total = contributions[0]
     for gradient in contributions[1:]:
-        total = total + gradient
+        total = np.add(total, gradient)
     return total

@@ -50,10 +50,7 @@ def triple(name: str, value: object, least: int) -> Triple:
     """
     if not isinstance(value, tuple | list) or len(value) != 3:
         raise ShapeError(f"{name} is {value!r}: expected three whole numbers (T, H, W)")
-    t, h, w = (
-        whole(f"{name}[{axis}]", entry, least)
-        for axis, entry in zip("THW", value, strict=True)
-    )
+    t, h, w = (whole(f"{name}[{axis}]", entry, least) for axis, entry in zip("THW", value, strict=True))
     return t, h, w
 
 
@@ -67,18 +64,12 @@ def volume(name: str, shape: Shape, rank: int = 5) -> Shape:
     """
     if len(shape) != rank:
         layout = f" ({' x '.join(AXES)})" if rank == 5 else ""
-        raise ShapeError(
-            f"{name} has rank {len(shape)} (shape {text(shape)}): expected rank {rank}{layout}"
-        )
+        raise ShapeError(f"{name} has rank {len(shape)} (shape {text(shape)}): expected rank {rank}{layout}")
     axes = AXES if rank == 5 else [f"axis {i}" for i in range(rank)]
-    return tuple(
-        whole(f"{name} size {axis}", entry, 1) for axis, entry in zip(axes, shape, strict=True)
-    )
+    return tuple(whole(f"{name} size {axis}", entry, 1) for axis, entry in zip(axes, shape, strict=True))
 
 
-def window_output(
-    source: Shape, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple
-) -> Triple:
+def window_output(source: Shape, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple) -> Triple:
     """Output volume of a sliding window: floor((in + 2 pad - dilation (k - 1) - 1) / stride) + 1.
 
     Raises

@@ -36,36 +36,56 @@ GRADIENT_TILE = (512, 2048)
 SMALLEST_SHARE = 32
 
 
-class SingleThreadedBLAS:
-    """Holds BLAS to one thread while any Python thread is inside, and gives the rest back after."""
+class _HeldBLAS:
+    """BLAS libraries that are held to one thread while any Python thread asks for it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-        self._threads: list[int] = []
+        self.lock = threading.Lock()
+        self.holders = 0
+        self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        self.threads: list[int] = []
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            if self._inside == 0:
-                self._threads = [library.num_threads for library in self._libraries]
-                self._set([1] * len(self._libraries))
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    self._set(self._threads)
-
-    def _set(self, threads: list[int]) -> None:
-        for library, count in zip(self._libraries, threads, strict=True):
+    def set_threads(self, counts: list[int]) -> None:
+        for library, count in zip(self.libraries, counts, strict=True):
             library.set_num_threads(count)
 
 
-single_threaded_blas = SingleThreadedBLAS()
+_held = _HeldBLAS()
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Hold BLAS to one thread; the last to leave gives back what it had."""
+    with _held.lock:
+        if _held.holders == 0:
+            _held.threads = [library.num_threads for library in _held.libraries]
+            _held.set_threads([1] * len(_held.libraries))
+        _held.holders += 1
+    try:
+        yield
+    finally:
+        with _held.lock:
+            _held.holders -= 1
+            if _held.holders == 0:
+                _held.set_threads(_held.threads)
+
+
+def blas() -> list[str]:
+    """Name the BLAS libraries of this process: implementation, version, kernels."""
+    return sorted(
+        " ".join(str(info[key]) for key in ("internal_api", "version", "architecture") if info.get(key))
+        for info in ThreadpoolController().select(user_api="blas").info()
+    )
+
+
+def openmp_enabled() -> bool:
+    """Whether the kernels were built with OpenMP."""
+    return bool(openmp.is_enabled())
+
+
+def openmp_threads() -> int:
+    """How many threads a kernel called now may use."""
+    return int(openmp.threads())
 
 
 def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
@@ -75,9 +95,7 @@ def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> 
     columns = _in_parallel(prod(y.shape[2:]), FORWARD_TILE[1])
     workspace = _workspace(x.dtype, rows * columns)
     with single_threaded_blas():
-        conv3d_kernels.forward(
-            x, _matrix(w), _flat(y), workspace, *_window(w, y, attrs), rows, columns
-        )
+        conv3d_kernels.forward(x, _matrix(w), _flat(y), workspace, *_window(w, y, attrs), rows, columns)
     if b is not None:
         y += b[:, None, None, None]
     return y, (x, w, b is not None, attrs)
@@ -96,13 +114,9 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     dw = np.empty_like(w) if needs[1] else None
     with single_threaded_blas():
         if dx is not None:
-            conv3d_kernels.input_gradient(
-                _flat(dy), _matrix(w), dx, workspace, *window, channels, columns
-            )
+            conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window, channels, columns)
         if dw is not None:
-            conv3d_kernels.weight_gradient(
-                _flat(dy), x, _matrix(dw), workspace, *window, rows, columns
-            )
+            conv3d_kernels.weight_gradient(_flat(dy), x, _matrix(dw), workspace, *window, rows, columns)
     if not has_bias:
         return dx, dw
     return dx, dw, _bias_gradient(dy) if needs[2] else None
@@ -186,14 +200,19 @@ def _in_parallel(total: int, largest: int) -> int:
 
 def _workspace(dtype: np.dtype[Any], size: int) -> Array:
     """One row for each thread; the pages that no thread touches cost nothing."""
-    return np.empty((openmp.threads(), size), dtype)
+    return np.empty((openmp_threads(), size), dtype)
 
 
 def _window(w: Array, y: Array, attrs: dict[str, Any]) -> tuple[Any, ...]:
     """Kernel, stride, pad, dilation, output volume, groups."""
     stride, pad = attrs.get("stride", ONES), attrs.get("pad", ZEROS)
     return (
-        w.shape[2:], stride, pad, attrs.get("dilation", ONES), y.shape[2:], attrs.get("groups", 1)
+        w.shape[2:],
+        stride,
+        pad,
+        attrs.get("dilation", ONES),
+        y.shape[2:],
+        attrs.get("groups", 1),
     )
 
 

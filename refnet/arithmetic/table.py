@@ -132,9 +132,7 @@ class Door:
             )
         if self._op.name == "stop_gradient":
             return gradients
-        for i, (gradient, needed, shape) in enumerate(
-            zip(gradients, needs, context.inputs, strict=True)
-        ):
+        for i, (gradient, needed, shape) in enumerate(zip(gradients, needs, context.inputs, strict=True)):
             if needed:
                 self._check(f"backward: gradient of input {i}", gradient, shape, context.dtype)
         return gradients

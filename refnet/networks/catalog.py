@@ -46,16 +46,12 @@ class Architecture:
         for option in options:
             if option not in BODY_OPTIONS:
                 raise UnknownNameError(f"option of {self.name}", option, BODY_OPTIONS)
-        return resnet3d.body(
-            input=input, block_counts=self.block_counts, feat_dims=self.feat_dims, **options
-        )
+        return resnet3d.body(input=input, block_counts=self.block_counts, feat_dims=self.feat_dims, **options)
 
 
 def _body(depth: int, last_stage: int) -> Architecture:
     dims = NARROW if depth < 50 else WIDE
-    return Architecture(
-        f"resnet{depth}_conv{last_stage}", BLOCKS[depth][: last_stage - 1], dims[:last_stage]
-    )
+    return Architecture(f"resnet{depth}_conv{last_stage}", BLOCKS[depth][: last_stage - 1], dims[:last_stage])
 
 
 ARCHITECTURES = {

@@ -200,7 +200,13 @@ def basic(
     """Two convolutions time_kernel x 3 x 3; there is no 1x1x1 to stride in."""
     kernel = (time_kernel, 3, 3)
     x = conv_affine_relu(
-        net, x, f"{name}_branch2a", inner, kernel=kernel, stride=stride, pad=(time_kernel // 2, 1, 1)
+        net,
+        x,
+        f"{name}_branch2a",
+        inner,
+        kernel=kernel,
+        stride=stride,
+        pad=(time_kernel // 2, 1, 1),
     )
     return conv_affine(
         net,

@@ -35,7 +35,7 @@ def forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
-    """dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W."""
+    """Dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W."""
     x, s = context
     return (
         _per_channel(s) * dy if needs[0] else None,

@@ -39,7 +39,11 @@ def infer(
     """
     n, c, *source = volume("x", x)
     k, depth, *kernel = volume("w", w)
-    stride, pad, dilation = triple("stride", stride, 1), triple("pad", pad, 0), triple("dilation", dilation, 1)
+    stride, pad, dilation = (
+        triple("stride", stride, 1),
+        triple("pad", pad, 0),
+        triple("dilation", dilation, 1),
+    )
     groups = whole("groups", groups, 1)
     if c % groups or k % groups:
         raise ShapeError(f"groups is {groups}: expected a divisor of {c} input and {k} output channels")
@@ -106,7 +110,11 @@ def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int, **attrs: 
 
 
 def _taps(x: Shape, w: Shape, y: Shape, attrs: dict[str, Any]) -> Any:
-    stride, pad, dilation = attrs.get("stride", ONES), attrs.get("pad", ZEROS), attrs.get("dilation", ONES)
+    stride, pad, dilation = (
+        attrs.get("stride", ONES),
+        attrs.get("pad", ZEROS),
+        attrs.get("dilation", ONES),
+    )
     return taps(x[2:], y[2:], w[2:], stride, pad, dilation)  # type: ignore[arg-type]
 
 

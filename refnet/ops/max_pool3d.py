@@ -25,7 +25,11 @@ def infer(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZERO
         If x has another rank, the window does not fit, or could lie in padding entirely.
     """
     n, c, *source = volume("x", x)
-    kernel, stride, pad = triple("kernel", kernel, 1), triple("stride", stride, 1), triple("pad", pad, 0)
+    kernel, stride, pad = (
+        triple("kernel", kernel, 1),
+        triple("stride", stride, 1),
+        triple("pad", pad, 0),
+    )
     for axis, k, p in zip("THW", kernel, pad, strict=True):
         if p >= k:
             raise ShapeError(
@@ -83,7 +87,11 @@ OP = Op(
     magnitude,
     cost,
     cases=(
-        Case("pool1", ((2, 3, 2, 9, 8),), {"kernel": (1, 3, 3), "stride": (1, 2, 2), "pad": (0, 1, 1)}),
+        Case(
+            "pool1",
+            ((2, 3, 2, 9, 8),),
+            {"kernel": (1, 3, 3), "stride": (1, 2, 2), "pad": (0, 1, 1)},
+        ),
         Case("overlapping", ((1, 2, 4, 5, 6),), {"kernel": (3, 2, 3), "pad": (2, 1, 1)}),
         Case("subsample", ((1, 2, 2, 5, 6),), {"kernel": (1, 1, 1), "stride": (1, 2, 2)}),
     ),

@@ -26,7 +26,7 @@ def forward(x: Array) -> tuple[Array, Any]:
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
-    """dx = dy where x > 0; at x = 0, zero."""
+    """Dx = dy where x > 0; at x = 0, zero."""
     y = context
     return (np.where(y <= 0, dy.dtype.type(0), dy) if needs[0] else None,)
 

@@ -1,0 +1,5 @@
+"""``python -m refnet``."""
+
+from refnet.cli import main
+
+main()

@@ -1,0 +1,414 @@
+"""The command line: ``refnet --help``.
+
+Exit codes: 0 fine, 1 a check failed, 2 unusable input (one line says what), 130 interrupted.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from refnet import golden, machine, memory
+from refnet.arithmetic import ARITHMETICS
+from refnet.arithmetic.table import DTYPES
+from refnet.errors import RefnetError, ShapeError, ValueRangeError
+from refnet.networks import ARCHITECTURES, build
+from refnet.networks.catalog import BODY_OPTIONS, INPUT
+from refnet.networks.resnet3d import TRANSFORMATIONS
+from refnet.run import blob_bytes
+from refnet.shapes import Shape, size, text
+from refnet.trace import trace as trace_net
+
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+# Names of the differing tensors that a person is shown; --json has them all.
+MOST_SHOWN = 40
+
+app = typer.Typer(
+    help="A correctness oracle for 3D residual networks: golden values, on any CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+golden_app = typer.Typer(help="Golden bundles: make, verify, compare.", no_args_is_help=True)
+app.add_typer(golden_app, name="golden")
+
+Arch = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `refnet list`.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+Input = Annotated[
+    str | None,
+    typer.Option(metavar="NxCxTxHxW", help=f"Shape of the input.  [default: {text(INPUT)}]"),
+]
+Transformation = Annotated[str, typer.Option(help=f"The kind of block: {' or '.join(TRANSFORMATIONS)}.")]
+TimeKernel = Annotated[int, typer.Option(help="Odd kernel size along T, from res3 on.")]
+TimeStride = Annotated[bool, typer.Option("--time-stride", help="Stride in T too, from res3 on.")]
+FreezeAt = Annotated[int, typer.Option(help="Stage behind which gradients stop; 0: none.")]
+Groups = Annotated[int, typer.Option(help="Groups of branch2b.")]
+WidthPerGroup = Annotated[int, typer.Option(help="Inner width of res2, per group.")]
+Stride1x1 = Annotated[bool, typer.Option("--stride-1x1/--stride-3x3", help="Where a bottleneck strides.")]
+Dilation = Annotated[int, typer.Option(help="Dilation of res5 in H and W.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command("list")
+def list_command(as_json: Json = False) -> None:
+    """List the architectures, with their sizes for the default options and input."""
+    rows: list[dict[str, Any]] = []
+    for architecture in ARCHITECTURES.values():
+        net = build(architecture.name)
+        rows.append(
+            {
+                "name": architecture.name,
+                "blocks": list(architecture.block_counts),
+                "feat_dims": list(architecture.feat_dims),
+                "params": sum(map(size, net.params.values())),
+                "multiply_adds": sum(row.multiply_adds for row in trace_net(net)),
+                "output": list(next(iter(net.outputs.values()))),
+            }
+        )
+    if as_json:
+        return print_json({"input": list(INPUT), "options": BODY_OPTIONS, "architectures": rows})
+    table = Table("architecture", "blocks", "widths", box=None)
+    for column in ("parameters", "multiply-adds"):
+        table.add_column(column, justify="right")
+    table.add_column("output")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            " ".join(map(str, row["blocks"])),
+            " ".join(map(str, row["feat_dims"])),
+            f"{row['params'] / 1e6:.2f} M",
+            f"{row['multiply_adds'] / 1e9:.2f} G",
+            text(tuple(row["output"])),
+        )
+    screen().print(table)
+    screen().print(f"\nInput {text(INPUT)}, transformation bottleneck, time kernel 3.", highlight=False)
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """Show what decides about bits and speed here: versions, BLAS, OpenMP, processor, kernels."""
+    facts = machine.facts() | {
+        "memory_available": memory.available(),
+        "kernels": machine.kernels(),
+    }
+    if as_json:
+        return print_json(facts)
+    table = Table(box=None, show_header=False)
+    shown = {
+        **facts,
+        "blas": "\n".join(facts["blas"]),
+        "memory_available": memory.text(facts["memory_available"]),
+        "kernels": "\n".join(f"{op}: {how}" for op, how in facts["kernels"].items()),
+    }
+    for name, value in shown.items():
+        table.add_row(name.replace("_", " "), str(value))
+    screen().print(table)
+
+
+@app.command()
+def trace(
+    arch: Arch,
+    input: Input = None,
+    transformation: Transformation = BODY_OPTIONS["transformation"],
+    time_kernel: TimeKernel = 3,
+    time_stride: TimeStride = False,
+    freeze_at: FreezeAt = 2,
+    groups: Groups = 1,
+    width_per_group: WidthPerGroup = 64,
+    stride_1x1: Stride1x1 = True,
+    dilation: Dilation = 1,
+    as_json: Json = False,
+) -> None:
+    """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
+    net = build(arch, input=parse_shape("--input", input) if input else INPUT, **options(locals()))
+    rows = trace_net(net)
+    totals = {
+        "params": sum(map(size, net.params.values())),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+        "blob_bytes_float64": blob_bytes(net, 8),
+    }
+    if as_json:
+        return print_json({"nodes": [asdict(row) for row in rows], "totals": totals})
+    table = Table("node", "operator", "input", "output", box=None)
+    for column in ("parameters", "multiply-adds"):
+        table.add_column(column, justify="right")
+    table.add_column("gradient")
+    for row in rows:
+        # A sum's two inputs have one shape.
+        table.add_row(
+            row.name,
+            row.op,
+            " ".join(dict.fromkeys(map(text, row.inputs))),
+            text(row.output),
+            f"{row.params:,}" if row.params else "",
+            f"{row.multiply_adds:,}" if row.multiply_adds else "",
+            "flows" if row.gradient else "blocked",
+            style=None if row.gradient else "dim",
+        )
+    screen().print(table)
+    screen().print(
+        f"\n{len(rows)} nodes, {totals['params']:,} parameters, {totals['multiply_adds']:,} multiply-adds, "
+        f"blobs {memory.text(totals['blob_bytes_float64'])} in float64.",
+        highlight=False,
+    )
+
+
+@golden_app.command()
+def make(
+    arch: Arch,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to be written.")],
+    clip: Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of the clip.  [default: 8]")] = None,
+    stride: Annotated[int | None, typer.Option(help="Take every so many-th.  [default: 1]")] = None,
+    start: Annotated[int | None, typer.Option(help="Index of the first.  [default: 0]")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")] = None,
+    seed: Annotated[int, typer.Option(help="Of parameters, gradients and, without a clip, input.")] = 0,
+    input: Input = None,
+    dtype: Annotated[str, typer.Option(help=f"{' or '.join(DTYPES)}.")] = "float64",
+    arithmetic: Annotated[
+        str, typer.Option(help=f"How operators are carried out: {' or '.join(ARITHMETICS)}.")
+    ] = "core",
+    transformation: Transformation = BODY_OPTIONS["transformation"],
+    time_kernel: TimeKernel = 3,
+    time_stride: TimeStride = False,
+    freeze_at: FreezeAt = 2,
+    groups: Groups = 1,
+    width_per_group: WidthPerGroup = 64,
+    stride_1x1: Stride1x1 = True,
+    dilation: Dilation = 1,
+    backward: Annotated[
+        bool, typer.Option("--backward/--no-backward", help="Whether to compute gradients.")
+    ] = True,
+    hashes_only: Annotated[
+        bool, typer.Option("--hashes-only", help="Store SHA-256 only (and a clip's pixels).")
+    ] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Accept NaN and infinity in a clip.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a network forward and backward and write every value as a bundle."""
+    recipe = golden.Recipe(
+        arch,
+        parse_shape("--input", input) if input else INPUT,
+        options(locals()),
+        seed,
+        None,
+        dtype,
+        arithmetic,
+        backward,
+    )
+    golden.require_free(out, force)
+    pixels = None
+    given = {"frames": frames, "stride": stride, "start": start, "size": size}
+    if clip is None:
+        for name, value in given.items():
+            if value is not None:
+                raise ValueRangeError(f"--{name} is {value}, but there is no clip: expected --clip too")
+    elif input is not None:
+        raise ValueRangeError(f"--input is {input}, but there is a clip: expected --frames and --size")
+    else:
+        recipe, pixels = golden.clip_recipe(
+            clip,
+            recipe,
+            frames=8 if frames is None else frames,
+            stride=1 if stride is None else stride,
+            start=0 if start is None else start,
+            size=None if size is None else parse_shape("--size", size, rank=2),
+            allow_nonfinite=allow_nonfinite,
+        )
+    with progress_bar(as_json) as progress:
+        bundle = golden.make(
+            out,
+            recipe,
+            pixels=pixels,
+            hashes_only=hashes_only,
+            force=force,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+        )
+    if as_json:
+        return print_json({"bundle": str(out), **bundle.manifest})
+    table = Table("tensors", box=None)
+    for column in ("number", "elements"):
+        table.add_column(column, justify="right")
+    table.add_column("file")
+    for section, entries in bundle.entries.items():
+        files = {entry["file"] or "SHA-256 only" for entry in entries.values()}
+        elements = sum(count_elements(entry["shape"]) for entry in entries.values())
+        table.add_row(section, str(len(entries)), f"{elements:,}", " ".join(files))
+    screen().print(table)
+    screen().print(
+        f"\n{out}: {arch} on {text(recipe.input)}, {recipe.dtype}, {recipe.arithmetic}; "
+        f"{len(bundle.blocked)} gradients blocked (freeze_at {freeze_at}).",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@golden_app.command()
+def verify(bundle: BundlePath, as_json: Json = False) -> None:
+    """Derive a bundle again from its manifest and compare bits."""
+    with progress_bar(as_json) as progress:
+        findings = golden.verify(bundle, progress=progress)
+    made, here = golden.Bundle(bundle).manifest["machine"], machine.facts()
+    report(findings, as_json, f"{bundle}: derived again")
+    if not as_json and not all(finding.equal for finding in findings):
+        for name in here:
+            if made.get(name) != here[name]:
+                screen().print(f"made with {name} {made.get(name)}, here {here[name]}", highlight=False)
+    finish(findings)
+
+
+@golden_app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A bundle's folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
+    as_json: Json = False,
+) -> None:
+    """Compare two bundles: which tensors differ, in how many bits and by how many ulp."""
+    with progress_bar(as_json) as progress:
+        findings = golden.diff(a, b, progress=progress)
+    report(findings, as_json, f"{a} and {b}")
+    finish(findings)
+
+
+def report(findings: list[golden.Finding], as_json: bool, what: str) -> None:
+    """Print which tensors differ."""
+    bad = [finding for finding in findings if not finding.equal]
+    if as_json:
+        return print_json({"ok": not bad, "tensors": [asdict(finding) for finding in findings]})
+    if bad:
+        table = Table("tensors", "name", box=None)
+        for column in ("elements", "largest ulp"):
+            table.add_column(column, justify="right")
+        table.add_column("finding")
+        for finding in bad[:MOST_SHOWN]:
+            table.add_row(
+                finding.section,
+                finding.name,
+                "" if finding.different is None else f"{finding.different:,}",
+                "" if finding.max_ulp is None else f"{finding.max_ulp:,}",
+                finding.note,
+            )
+        screen().print(table)
+        if len(bad) > MOST_SHOWN:
+            screen().print(f"... and {len(bad) - MOST_SHOWN} more (--json prints all)")
+        screen().print()
+    equal = len(findings) - len(bad)
+    screen().print(
+        f"{what}: {equal} of {len(findings)} tensors equal bit for bit"
+        + (f", {len(bad)} not." if bad else "."),
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def finish(findings: list[golden.Finding]) -> None:
+    """Exit with 1 if a tensor differs."""
+    if not all(finding.equal for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+def options(values: dict[str, Any]) -> dict[str, Any]:
+    """The architecture's options among a command's arguments."""
+    return {name: values[name] for name in BODY_OPTIONS}
+
+
+def parse_shape(option: str, value: str, rank: int = 5) -> Shape:
+    """Read ``1x3x8x224x224``."""
+    parts = value.lower().split("x")
+    if len(parts) != rank or not all(part.lstrip("-").isdecimal() for part in parts):
+        example = "1x3x8x224x224" if rank == 5 else "224x224"
+        raise ShapeError(f"{option} is {value!r}: expected {rank} whole numbers, such as {example}")
+    return tuple(int(part) for part in parts)
+
+
+def count_elements(shape: list[int]) -> int:
+    """Count the elements of a shape."""
+    return size(tuple(shape))
+
+
+def screen() -> Console:
+    """Standard output; wide enough for a table where it is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[golden.Progress]:
+    """A bar on standard error for each stage, if that is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:>8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done)
+
+        yield progress
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, one document."""
+    json.dump(value, sys.stdout, indent=1)
+    print()
+
+
+def version_option(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        print(f"refnet {machine.facts()['refnet']}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=version_option, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take what goes before a command."""
+
+
+def main() -> NoReturn:
+    """Run the command line; every expected failure is one line on standard error."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        code = app(standalone_mode=False)
+    except (RefnetError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        fail(" ".join(message.split()), UNUSABLE)
+    except MemoryError:
+        fail("out of memory: take a smaller input, or float32", UNUSABLE)
+    except (KeyboardInterrupt, typer.Abort):
+        fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say what is wrong, in one line, and exit."""
+    print(f"refnet: {message}", file=sys.stderr)
+    sys.exit(code)

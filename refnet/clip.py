@@ -1,0 +1,221 @@
+"""Real clips: a video file, a folder of images or an array, as the network's input blob.
+
+Pixels are in B, G, R order less the original's means (Detect-and-Track, `lib/core/config.py`).
+Videos and images are decoded and resized by FFmpeg through PyAV (extra `video`). Decoded pixels of
+a standard codec are the same everywhere; scaling and colour conversion may differ in the last unit
+between FFmpeg builds, so a golden bundle made from a clip stores the pixels that it used.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from refnet import memory
+from refnet.arithmetic.table import DTYPES
+from refnet.errors import (
+    DTypeError,
+    FileError,
+    ShapeError,
+    UnknownNameError,
+    ValueRangeError,
+    one_line,
+)
+from refnet.op import Array
+from refnet.shapes import text, whole
+
+PIXEL_MEANS = (102.9801, 115.9465, 122.7717)
+IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+ARRAYS = {".npy", ".npz"}
+
+
+def load(
+    path: str | Path,
+    *,
+    frames: int = 8,
+    stride: int = 1,
+    start: int = 0,
+    size: tuple[int, int] | None = None,
+    dtype: str = "float64",
+    allow_nonfinite: bool = False,
+) -> Array:
+    """Read a clip.
+
+    Parameters
+    ----------
+    path : str or Path
+        A video file; a folder of images, taken in the order of their names; or a ``.npy`` or
+        ``.npz`` file with either frames, (T, H, W, 3) uint8 in R, G, B order, or a blob that is
+        ready, (N, 3, T, H, W) float, which is neither resized nor are means subtracted from it.
+    frames : int
+        How many frames, T.
+    stride : int
+        Every how many-th frame is taken.
+    start : int
+        Index of the first, from 0.
+    size : (H, W), optional
+        Resize to this, bilinearly, each axis on its own; by default the frames' own size.
+    dtype : {"float64", "float32"}
+    allow_nonfinite : bool
+        Accept NaN and infinity in a blob that is ready.
+
+    Returns
+    -------
+    (1, 3, T, H, W) ndarray
+        pixel - mean, in units of 1/255 of full brightness; the difference is taken in float64.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, unreadable or not a clip, or holds too few frames.
+    RefnetError
+        If an option is out of range, sizes do not fit, or the clip would not fit into memory.
+    """
+    path = Path(path)
+    frames, stride = whole("frames", frames, 1), whole("stride", stride, 1)
+    start = whole("start", start, 0)
+    if size is not None:
+        size = whole("size H", size[0], 1), whole("size W", size[1], 1)
+        memory.require(frames * size[0] * size[1] * 3 * 8, f"a clip of {frames} frames")
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
+    if not path.exists():
+        raise FileError(f"clip {path} does not exist: expected a video, a folder of images, .npy or .npz")
+
+    pick = slice(start, start + (frames - 1) * stride + 1, stride)
+    if path.suffix.lower() in ARRAYS:
+        array = _array(path)
+        if array.ndim == 5:
+            ready = _ready(path, array, pick, size).astype(dtype)
+            if not (allow_nonfinite or np.isfinite(ready).all()):
+                raise ValueRangeError(
+                    f"clip {path} has non-finite values: expected finite numbers, or --allow-nonfinite"
+                )
+            return ready
+        source: Iterator[Any] = iter(array[..., ::-1])
+    elif path.is_dir():
+        source = _images(path)
+    else:
+        source = _video(path)
+    picked = [_pixels(frame, size) for frame in islice(source, pick.start, pick.stop, pick.step)]
+    if len(picked) < frames:
+        raise _too_short(path, len(picked), pick)
+    if len({frame.shape for frame in picked}) > 1:
+        found = ", ".join(sorted({text(frame.shape[:2]) for frame in picked}))
+        raise ShapeError(f"clip {path} has frames of sizes {found}: expected one size, or give size HxW")
+    pixels = np.stack(picked).transpose(3, 0, 1, 2)[None]
+    means = np.array(PIXEL_MEANS)[:, None, None, None]
+    return np.ascontiguousarray((pixels - means).astype(dtype))
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a clip: of the file, or of the images of a folder in the order of their names."""
+    path = Path(path)
+    total = sha256()
+    try:
+        for file in _image_files(path) if path.is_dir() else [path]:
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    total.update(block)
+    except OSError as error:
+        raise FileError(f"clip {path} cannot be read: {one_line(error)}") from error
+    return total.hexdigest()
+
+
+def _array(path: Path) -> Array:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            array = loaded
+        else:
+            with loaded:
+                names = loaded.files
+                if len(names) != 1:
+                    raise FileError(
+                        f"clip {path} holds arrays {', '.join(names) or 'none'}: expected exactly one"
+                    )
+                array = loaded[names[0]]
+    except (OSError, ValueError, EOFError, BadZipFile, KeyError) as error:
+        raise FileError(f"clip {path} is not a readable array file: {one_line(error)}") from error
+    if array.ndim == 5:
+        if array.dtype.newbyteorder("=").name not in DTYPES:
+            raise DTypeError(f"clip {path} is a {array.dtype} blob: expected {' or '.join(DTYPES)}")
+        if array.shape[1] != 3:
+            raise ShapeError(f"clip {path} has shape {text(array.shape)}: expected N x 3 x T x H x W")
+        return array
+    if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
+        raise ShapeError(
+            f"clip {path} is {array.dtype} {text(array.shape)}: expected uint8 frames T x H x W x 3, "
+            "or a float blob N x 3 x T x H x W"
+        )
+    return array
+
+
+def _ready(path: Path, array: Array, pick: slice, size: tuple[int, int] | None) -> Array:
+    picked = array[:, :, pick]
+    wanted = len(range(pick.start, pick.stop, pick.step))
+    if picked.shape[2] < wanted:
+        raise _too_short(path, picked.shape[2], pick)
+    if size is not None and picked.shape[3:] != size:
+        raise ShapeError(
+            f"clip {path} is a ready blob of {text(picked.shape[3:])}: expected {text(size)}; "
+            "only frames are resized"
+        )
+    return np.ascontiguousarray(picked)
+
+
+def _too_short(path: Path, found: int, pick: slice) -> FileError:
+    wanted = len(range(pick.start, pick.stop, pick.step))
+    return FileError(
+        f"clip {path} is too short: {found} of the frames asked for are there, expected {wanted} "
+        f"(start {pick.start}, stride {pick.step}, so at least {pick.stop} in all)"
+    )
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise FileError(
+            "reading or resizing videos and images needs PyAV: pip install 'refnet[video]'"
+        ) from None
+    return av
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES)
+
+
+def _images(folder: Path) -> Iterator[Any]:
+    files = _image_files(folder)
+    if not files:
+        raise FileError(f"folder {folder} holds no images: expected {', '.join(sorted(IMAGES))}")
+    for file in files:
+        yield from islice(_video(file), 1)
+
+
+def _video(path: Path) -> Iterator[Any]:
+    av = _av()
+    try:
+        # An open file, not a name: FFmpeg would take some names for addresses.
+        with path.open("rb") as stream, av.open(stream) as container:
+            if not container.streams.video:
+                raise FileError(f"clip {path} has no video stream: expected a video or an image")
+            yield from container.decode(container.streams.video[0])
+    except (av.FFmpegError, OSError) as error:
+        raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
+
+
+def _pixels(frame: Any, size: tuple[int, int] | None) -> Array:
+    """One frame as (H, W, 3) uint8 in B, G, R order."""
+    if isinstance(frame, np.ndarray):
+        if size is None or frame.shape[:2] == size:
+            return frame
+        frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
+    height, width = size or (frame.height, frame.width)
+    pixels: Array = frame.to_ndarray(format="bgr24", height=height, width=width, interpolation="BILINEAR")
+    return pixels

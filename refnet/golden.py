@@ -1,0 +1,613 @@
+"""Golden bundles: everything that one run computes, in files, with what it takes to compute it again.
+
+A bundle is a folder. `manifest.json` says what was run (the recipe), where, and for each tensor its
+shape, dtype, SHA-256 and file; the tensors are in one safetensors file for each of `SECTIONS`. The
+format is described in docs/bundle.md.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from threadpoolctl import threadpool_limits
+
+from refnet import clip, fill, machine, memory
+from refnet.arithmetic import named
+from refnet.arithmetic.table import DTYPES
+from refnet.errors import (
+    FileError,
+    RefnetError,
+    ShapeError,
+    TooLargeError,
+    UnknownNameError,
+    one_line,
+)
+from refnet.net import Net
+from refnet.networks import build
+from refnet.networks.catalog import BODY_OPTIONS
+from refnet.op import Array
+from refnet.run import backward, blob_bytes, forward
+from refnet.shapes import Shape, size, text, volume
+
+FORMAT = "refnet golden bundle"
+VERSION = 1
+MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 64 << 20
+SECTIONS = ("inputs", "params", "blobs", "output_gradients", "gradients")
+
+Tensors = dict[str, dict[str, Array]]
+Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Report no progress."""
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Which frames of which clip the input was read from."""
+
+    name: str
+    sha256: str
+    frames: int
+    stride: int
+    start: int
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a bundle is derived from; with the clip's pixels, all of it.
+
+    Attributes
+    ----------
+    architecture : str
+    options : dict
+        Every option of the architecture, those left at their default included.
+    input : (N, 3, T, H, W)
+    seed : int
+        Of the parameters, the output gradients and, without a clip, the input.
+    clip : ClipSource or None
+    dtype : {"float64", "float32"}
+    arithmetic : str
+    backward : bool
+    """
+
+    architecture: str
+    input: Shape
+    options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    clip: ClipSource | None = None
+    dtype: str = "float64"
+    arithmetic: str = "core"
+    backward: bool = True
+
+    def net(self) -> Net:
+        """Build the network, and refuse what is unknown or would not fit into memory."""
+        named(self.arithmetic)
+        if self.dtype not in DTYPES:
+            raise UnknownNameError("dtype", self.dtype, DTYPES)
+        net = build(self.architecture, input=self.input, **self.options)
+        memory.require(self._bytes(net, times_params=2), f"{self.architecture} on {text(self.input)}")
+        return net
+
+    def stored_bytes(self, net: Net) -> int:
+        """About how large the bundle's files are."""
+        return self._bytes(net, times_params=2 if self.backward else 1)
+
+    def _bytes(self, net: Net, times_params: int) -> int:
+        itemsize = np.dtype(self.dtype).itemsize
+        params = sum(map(size, net.params.values()))
+        return blob_bytes(net, itemsize) + (times_params * params + 2 * size(self.input)) * itemsize
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One tensor, compared.
+
+    Attributes
+    ----------
+    section, name : str
+    equal : bool
+        Whether all bits are.
+    note : str
+        What is wrong, for people; empty where nothing is.
+    different : int or None
+        Elements with other bits; None where the tensors are not both at hand.
+    max_ulp : int or None
+        The largest distance in units in the last place; None also where one side is NaN.
+    """
+
+    section: str
+    name: str
+    equal: bool
+    note: str = ""
+    different: int | None = None
+    max_ulp: int | None = None
+
+
+class Bundle:
+    """A bundle on disk, its manifest checked; nothing in it is trusted before that.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Attributes
+    ----------
+    manifest : dict
+    recipe : Recipe
+    entries : dict of section to dict of name to {"shape", "dtype", "sha256", "file"}
+    blocked : frozenset of str
+
+    Raises
+    ------
+    FileError
+        If it is not a bundle, is of another version, or its manifest is damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.manifest = _read_manifest(self.path)
+        try:
+            self.recipe = _recipe(self.manifest["recipe"])
+            self.entries = {s: _entries(s, self.manifest["tensors"][s]) for s in SECTIONS}
+            self.blocked = frozenset(_strings(self.manifest["blocked"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, RefnetError):
+                raise FileError(f"{self.path / MANIFEST}: {error}") from None
+            raise FileError(
+                f"{self.path / MANIFEST} is damaged ({type(error).__name__}: {one_line(error)}): "
+                "make the bundle again"
+            ) from error
+
+    def tensor(self, section: str, name: str) -> Array | None:
+        """Read one tensor; None where the bundle holds only its hash.
+
+        Raises
+        ------
+        FileError
+            If its file is missing, damaged, or holds something else than the manifest says.
+        """
+        entry = self.entries[section][name]
+        if entry["file"] is None:
+            return None
+        path = self.path / entry["file"]
+        if path.is_symlink() or not path.is_file():
+            raise FileError(f"{path} is not a file of the bundle: expected the tensors of {section}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                array: Array = file.get_tensor(name)
+        except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+            raise FileError(f"{path} cannot be read: {one_line(error)}") from error
+        if list(array.shape) != entry["shape"] or array.dtype.name != entry["dtype"]:
+            raise FileError(
+                f"{path}: {name} is {array.dtype} {text(array.shape)}, "
+                f"expected {entry['dtype']} {text(tuple(entry['shape']))} as in the manifest"
+            )
+        return array
+
+
+def make(
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    pixels: Array | None = None,
+    hashes_only: bool = False,
+    force: bool = False,
+    allow_nonfinite: bool = False,
+    progress: Progress = silent,
+) -> Bundle:
+    """Run a recipe and write the bundle.
+
+    Parameters
+    ----------
+    out : str or Path
+        The folder to be written. It appears complete or not at all.
+    recipe : Recipe
+    pixels : (1, 3, T, H, W) ndarray, optional
+        The input, where the recipe names a clip.
+    hashes_only : bool
+        Store no tensor but the clip's pixels, which nobody could derive.
+    force : bool
+        Replace a bundle that is already there.
+    allow_nonfinite : bool
+        Accept NaN and infinity in the input.
+    progress : callable
+        Told (stage, done, total).
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    FileError
+        If something is in the way, or cannot be written.
+    RefnetError
+        If the recipe cannot be run.
+    """
+    out = Path(out)
+    require_free(out, force)
+    net = recipe.net()
+    if not hashes_only:
+        _require_disk(out, recipe.stored_bytes(net))
+    tensors, blocked = _derive(recipe, net, pixels, allow_nonfinite, progress)
+    stored = {
+        section
+        for section in SECTIONS
+        if not hashes_only or (section == "inputs" and recipe.clip is not None)
+    }
+    manifest = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "refnet": machine.facts()["refnet"],
+        "recipe": asdict(recipe) | {"options": BODY_OPTIONS | recipe.options},
+        "machine": machine.facts(),
+        "blocked": sorted(blocked),
+        "tensors": _describe(tensors, stored, progress),
+    }
+    with _beside(out, force) as folder:
+        for done, section in enumerate(SECTIONS):
+            progress("write", done, len(SECTIONS))
+            if section in stored and tensors[section]:
+                file = folder / f"{section}.safetensors"
+                save_file(tensors[section], file)
+                file.chmod(0o644)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    progress("write", len(SECTIONS), len(SECTIONS))
+    return Bundle(out)
+
+
+def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
+    """Derive a bundle again from its manifest and compare bits with what it says and holds.
+
+    Parameters
+    ----------
+    path : str or Path
+    progress : callable
+        Told (stage, done, total).
+
+    Returns
+    -------
+    list of Finding
+        One for each tensor that the bundle or the recipe has.
+
+    Raises
+    ------
+    FileError
+        If the bundle cannot be read.
+    RefnetError
+        If its recipe cannot be run.
+    """
+    bundle = Bundle(path)
+    net = bundle.recipe.net()
+    pixels = None
+    if bundle.recipe.clip is not None:
+        pixels = next((bundle.tensor("inputs", name) for name in bundle.entries["inputs"]), None)
+        if pixels is None:
+            raise FileError(f"{bundle.path} holds no pixels of its clip: expected inputs.safetensors")
+        if pixels.shape != bundle.recipe.input:
+            raise FileError(
+                f"{bundle.path} holds pixels of shape {text(pixels.shape)}: "
+                f"expected {text(bundle.recipe.input)}, the recipe's input"
+            )
+    tensors, blocked = _derive(bundle.recipe, net, pixels, True, progress)
+    findings = []
+    names = [(s, n) for s in SECTIONS for n in {**bundle.entries[s], **tensors[s]}]
+    for done, (section, name) in enumerate(names):
+        progress("compare", done, len(names))
+        findings.append(_verify_tensor(bundle, section, name, tensors[section].get(name)))
+    progress("compare", len(names), len(names))
+    for name in sorted(bundle.blocked ^ blocked):
+        side = "the manifest" if name in bundle.blocked else "the derivation"
+        findings.append(Finding("blocked", name, False, f"blocked only in {side}"))
+    return findings
+
+
+def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[Finding]:
+    """Compare two bundles tensor by tensor.
+
+    Parameters
+    ----------
+    a, b : str or Path
+    progress : callable
+        Told (stage, done, total).
+
+    Returns
+    -------
+    list of Finding
+        One for each tensor that either has.
+
+    Raises
+    ------
+    FileError
+        If a bundle cannot be read.
+    """
+    first, second = Bundle(a), Bundle(b)
+    names = [(s, n) for s in SECTIONS for n in {**first.entries[s], **second.entries[s]}]
+    findings = []
+    for done, (section, name) in enumerate(names):
+        progress("compare", done, len(names))
+        findings.append(_diff_tensor(first, second, section, name))
+    progress("compare", len(names), len(names))
+    for name in sorted(first.blocked ^ second.blocked):
+        side = first if name in first.blocked else second
+        findings.append(Finding("blocked", name, False, f"blocked only in {side.path}"))
+    return findings
+
+
+def ulp_distance(a: Array, b: Array) -> Array:
+    """How many floating-point numbers lie between a and b, plus one where they differ.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        float32 or float64, of one dtype and shape, without NaN. -0.0 and +0.0 are 0 apart.
+
+    Returns
+    -------
+    ndarray of uint64
+    """
+    unsigned, top = (np.uint32, 1 << 31) if a.dtype == np.float32 else (np.uint64, 1 << 63)
+    sign = np.uint64(top)
+
+    def on_a_line(x: Array) -> Array:
+        # Bits in the order of the numbers: counted up from the sign above zero, down from it below.
+        bits = np.ascontiguousarray(x).view(unsigned).astype(np.uint64)
+        return np.where(bits & sign, sign - (bits ^ sign), sign + bits)
+
+    p, q = on_a_line(a), on_a_line(b)
+    return np.where(p > q, p - q, q - p)
+
+
+def sha(array: Array) -> str:
+    """SHA-256 of the elements in C order, little-endian."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def _derive(
+    recipe: Recipe,
+    net: Net,
+    pixels: Array | None,
+    allow_nonfinite: bool,
+    progress: Progress,
+) -> tuple[Tensors, frozenset[str]]:
+    """Compute everything that a bundle holds. BLAS on one thread, whatever the arithmetic."""
+    if (pixels is None) != (recipe.clip is None):
+        raise ShapeError("pixels are given without a clip in the recipe, or the other way round")
+    nodes = len(net.nodes)
+    params = fill.params(net, recipe.seed, recipe.dtype)
+    inputs = fill.inputs(net, recipe.seed, recipe.dtype) if pixels is None else {"data": pixels}
+    done = iter(range(1, 2 * nodes + 1))
+    with threadpool_limits(1, user_api="blas"):
+        run = forward(
+            net,
+            {**inputs, **params},
+            recipe.arithmetic,
+            allow_nonfinite=allow_nonfinite,
+            on_node=lambda node: progress("forward", next(done), nodes),
+        )
+        tensors: Tensors = {"inputs": inputs, "params": params, "blobs": run.blobs}
+        tensors |= {"output_gradients": {}, "gradients": {}}
+        if not recipe.backward:
+            return tensors, frozenset()
+        tensors["output_gradients"] = fill.output_gradients(net, recipe.seed, recipe.dtype)
+        flowing = sum(node.name in net.gradient_flow() for node in net.nodes)
+        done = iter(range(1, nodes + 1))
+        grads = backward(
+            run,
+            tensors["output_gradients"],
+            on_node=lambda node: progress("backward", next(done), flowing),
+        )
+    tensors["gradients"] = dict(grads)
+    return tensors, grads.blocked
+
+
+def _describe(tensors: Tensors, stored: set[str], progress: Progress) -> dict[str, Any]:
+    total = sum(map(len, tensors.values()))
+    done = iter(range(1, total + 1))
+    described: dict[str, Any] = {}
+    for section, arrays in tensors.items():
+        file = f"{section}.safetensors" if section in stored else None
+        described[section] = {}
+        for name, array in arrays.items():
+            described[section][name] = {
+                "shape": list(array.shape),
+                "dtype": array.dtype.name,
+                "sha256": sha(array),
+                "file": file,
+            }
+            progress("hash", next(done), total)
+    return described
+
+
+def _verify_tensor(bundle: Bundle, section: str, name: str, derived: Array | None) -> Finding:
+    entry = bundle.entries[section].get(name)
+    if entry is None:
+        return Finding(section, name, False, "missing from the manifest")
+    if derived is None:
+        return Finding(section, name, False, "in the manifest, but not of this recipe")
+    if entry["shape"] != list(derived.shape) or entry["dtype"] != derived.dtype.name:
+        found = f"{entry['dtype']} {text(tuple(entry['shape']))}"
+        return Finding(
+            section,
+            name,
+            False,
+            f"{found} in the manifest, derived {derived.dtype} {text(derived.shape)}",
+        )
+    stored, claimed, right = bundle.tensor(section, name), entry["sha256"], sha(derived)
+    if stored is None:
+        note = "" if claimed == right else "derived bits are not those of its SHA-256"
+        return Finding(section, name, not note, note)
+    if sha(stored) != claimed:
+        compared = _compare(section, name, stored, derived, "")
+        return replace(compared, equal=False, note="stored bits are not those of its SHA-256")
+    return _compare(section, name, stored, derived, "derived bits differ")
+
+
+def _diff_tensor(a: Bundle, b: Bundle, section: str, name: str) -> Finding:
+    ours, theirs = a.entries[section].get(name), b.entries[section].get(name)
+    if ours is None or theirs is None:
+        return Finding(section, name, False, f"missing from {a.path if ours is None else b.path}")
+    if ours["shape"] != theirs["shape"] or ours["dtype"] != theirs["dtype"]:
+        found = " and ".join(f"{e['dtype']} {text(tuple(e['shape']))}" for e in (ours, theirs))
+        return Finding(section, name, False, f"not comparable: {found}")
+    x, y = a.tensor(section, name), b.tensor(section, name)
+    if x is None or y is None:
+        equal = ours["sha256"] == theirs["sha256"]
+        return Finding(section, name, equal, "" if equal else "other SHA-256; a bundle holds only hashes")
+    return _compare(section, name, x, y, "bits differ")
+
+
+def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
+    bits = np.uint32 if a.dtype == np.float32 else np.uint64
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    different = int(np.count_nonzero(a.view(bits) != b.view(bits)))
+    if different == 0:
+        return Finding(section, name, True, "", 0, 0)
+    if np.isnan(a).any() or np.isnan(b).any():
+        return Finding(section, name, False, f"{note}, with NaN", different, None)
+    return Finding(section, name, False, note, different, int(ulp_distance(a, b).max()))
+
+
+def require_free(out: Path, force: bool) -> None:
+    """Refuse to write where something else is, or nothing can be.
+
+    Raises
+    ------
+    FileError
+        If `out` exists and is not a bundle to be replaced, or its folder is not writable.
+    """
+    if not (out.exists() or out.is_symlink()):
+        for parent in out.absolute().parents:
+            if parent.exists():
+                if not parent.is_dir() or not os.access(parent, os.W_OK):
+                    raise FileError(f"{out} cannot be written: {parent} is not a writable folder")
+                return
+    if out.is_symlink() or not (out / MANIFEST).is_file():
+        raise FileError(f"{out} exists and is not a golden bundle: expected a new folder's name")
+    if not force:
+        raise FileError(f"bundle {out} exists: expected a new folder's name, or --force to replace it")
+
+
+def _require_disk(out: Path, needed: int) -> None:
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise TooLargeError(
+            f"the bundle needs about {memory.text(needed)} of disk, {memory.text(free)} is free "
+            f"in {parent}: take a smaller input, or --hashes-only"
+        )
+
+
+@contextmanager
+def _beside(out: Path, force: bool) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` when all went well, and is gone when not."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise FileError(f"{out} cannot be written: {one_line(error)}") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        require_free(out, force)
+        if out.exists():
+            old = folder.with_suffix(".replaced")
+            out.rename(old)
+            folder.rename(out)
+            shutil.rmtree(old)
+        else:
+            folder.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"{out} cannot be written: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise FileError(f"{path} is not a folder: expected a golden bundle")
+    if file.is_symlink() or not file.is_file():
+        raise FileError(f"{path} has no {MANIFEST}: expected a golden bundle")
+    if file.stat().st_size > LARGEST_MANIFEST:
+        raise FileError(f"{file} is larger than {memory.text(LARGEST_MANIFEST)}: not a manifest")
+    try:
+        manifest = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{file} is not readable JSON: {one_line(error)}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise FileError(f'{file} is not of format "{FORMAT}"')
+    if manifest.get("format_version") != VERSION:
+        raise FileError(
+            f"{file} has format version {manifest.get('format_version')!r}: "
+            f"expected {VERSION}; make the bundle again with this refnet"
+        )
+    return manifest
+
+
+def _recipe(found: Mapping[str, Any]) -> Recipe:
+    values = dict(found)
+    values["input"] = volume("recipe input", tuple(values["input"]))
+    values["options"] = dict(values["options"])
+    if values["clip"] is not None:
+        source = dict(values["clip"])
+        source["size"] = None if source["size"] is None else tuple(source["size"])
+        values["clip"] = ClipSource(**source)
+    return Recipe(**values)
+
+
+def _entries(section: str, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    entries = {}
+    for name, entry in found.items():
+        if entry["file"] not in (None, f"{section}.safetensors"):
+            raise FileError(
+                f"{section} {name} points to the file {entry['file']!r}: "
+                f"expected {section}.safetensors, in the bundle"
+            )
+        if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+            raise FileError(f"{section} {name} has sha256 {entry['sha256']!r}: expected 64 hex digits")
+        if entry["dtype"] not in DTYPES:
+            raise FileError(f"{section} {name} is {entry['dtype']!r}: expected {' or '.join(DTYPES)}")
+        shape = volume(f"{section} {name}", tuple(entry["shape"]), rank=len(entry["shape"]))
+        entries[name] = {**entry, "shape": list(shape)}
+    return entries
+
+
+def _strings(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise TypeError("blocked is not a list of names")
+    return found
+
+
+def clip_recipe(
+    path: str | Path, recipe: Recipe, *, allow_nonfinite: bool = False, **frames: Any
+) -> tuple[Recipe, Array]:
+    """Read a clip, and the recipe with the clip's shape and source in it.
+
+    Parameters
+    ----------
+    path : str or Path
+    recipe : Recipe
+        Its `input` is replaced.
+    allow_nonfinite : bool
+    **frames
+        `frames`, `stride`, `start`, `size` of `refnet.clip.load`.
+    """
+    pixels = clip.load(path, dtype=recipe.dtype, allow_nonfinite=allow_nonfinite, **frames)
+    source = ClipSource(Path(path).name, clip.digest(path), **frames)
+    return replace(recipe, input=pixels.shape, clip=source), pixels

@@ -1,0 +1,46 @@
+"""What decides about bits and speed on this machine: versions, BLAS, OpenMP, processor."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from refnet.arithmetic import core, reference
+from refnet.arithmetic.core import blas, openmp_enabled, openmp_threads
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def facts() -> dict[str, Any]:
+    """Collect them; plain values that JSON can hold."""
+    return {
+        "refnet": version("refnet"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "scipy": version("scipy"),
+        "blas": blas(),
+        "openmp": openmp_enabled(),
+        "threads": openmp_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+    }
+
+
+def kernels() -> dict[str, str]:
+    """For each operator, what the `core` arithmetic runs."""
+    return {
+        op: "NumPy definition" if kernel is reference.kernels[op] else "Cython"
+        for op, kernel in core.kernels.items()
+    }
+
+
+def _cpu() -> str:
+    try:
+        for line in CPUINFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
