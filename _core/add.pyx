@@ -3,6 +3,8 @@
 from cython cimport floating
 from cython.parallel cimport prange
 
+from refnet._core cimport openmp
+
 cdef Py_ssize_t PIECE = 1 << 16
 
 
@@ -10,6 +12,7 @@ def forward(const floating[::1] x1, const floating[::1] x2, floating[::1] y):
     """y = x1 + x2."""
     cdef Py_ssize_t size = x1.shape[0], piece, i
     with nogil:
-        for piece in prange((size + PIECE - 1) // PIECE, schedule="static"):
+        for piece in prange((size + PIECE - 1) // PIECE, schedule="static",
+                            use_threads_if=openmp.pays(size)):
             for i in range(piece * PIECE, min((piece + 1) * PIECE, size)):
                 y[i] = x1[i] + x2[i]

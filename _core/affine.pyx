@@ -6,13 +6,16 @@ Blobs are (N, C, P) with P = T * H * W.
 from cython cimport floating
 from cython.parallel cimport prange
 
+from refnet._core cimport openmp
+
 
 def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[::1] b,
             floating[:, :, ::1] y):
     """y = s x + b."""
     cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c, p
     with nogil:
-        for plane in prange(x.shape[0] * C, schedule="static"):
+        for plane in prange(x.shape[0] * C, schedule="static",
+                            use_threads_if=openmp.pays(x.shape[0] * C * P)):
             n = plane // C
             c = plane % C
             for p in range(P):
@@ -23,7 +26,8 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating
     """dx = s dy."""
     cdef Py_ssize_t C = dy.shape[1], P = dy.shape[2], plane, n, c, p
     with nogil:
-        for plane in prange(dy.shape[0] * C, schedule="static"):
+        for plane in prange(dy.shape[0] * C, schedule="static",
+                            use_threads_if=openmp.pays(dy.shape[0] * C * P)):
             n = plane // C
             c = plane % C
             for p in range(P):
@@ -35,7 +39,8 @@ def scale_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, fl
     cdef Py_ssize_t c, n, p, P = dy.shape[2], whole = P - P % 8
     cdef floating s0, s1, s2, s3, s4, s5, s6, s7
     with nogil:
-        for c in prange(ds.shape[0], schedule="static"):
+        for c in prange(ds.shape[0], schedule="static",
+                        use_threads_if=openmp.pays(dy.shape[0] * ds.shape[0] * P)):
             s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0
             for n in range(dy.shape[0]):
                 for p in range(0, whole, 8):
@@ -57,7 +62,8 @@ def bias_gradient(const floating[:, :, ::1] dy, floating[::1] db):
     cdef Py_ssize_t c, n, p, P = dy.shape[2], whole = P - P % 8
     cdef floating s0, s1, s2, s3, s4, s5, s6, s7
     with nogil:
-        for c in prange(db.shape[0], schedule="static"):
+        for c in prange(db.shape[0], schedule="static",
+                        use_threads_if=openmp.pays(dy.shape[0] * db.shape[0] * P)):
             s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0
             for n in range(dy.shape[0]):
                 for p in range(0, whole, 8):

@@ -5,8 +5,8 @@ output positions, and with the patch matrix X (K, P) of the input,
 
     Y = W X,    dX = W' dY,    dW = dY X'.
 
-X is never held whole. It is cut into tiles of `workspace.shape[1]` values whose shape follows
-from the problem alone; each product of a tile runs on one thread, and a sum over tiles is taken
+X is never held whole. It is cut into tiles whose shape follows from the problem
+alone; each product of a tile runs on one thread, and a sum over tiles is taken
 in one order by one thread. So the bits do not depend on how many threads there are.
 
 A pointwise convolution (1x1x1 kernel, stride 1, no padding) reads its input as X directly.
@@ -42,10 +42,12 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
     cdef Py_ssize_t C = x.shape[1] // groups, M = w.shape[0] // groups
     cdef Py_ssize_t K = w.shape[1], P = y.shape[2]
     cdef Py_ssize_t tiles = ceil_div(P, tile_columns), task, n, group, start, stop, row, row_stop
+    cdef Py_ssize_t work = y.shape[0] * y.shape[1] * P * K // 8
     cdef bint pointwise = is_pointwise(g)
     cdef floating* columns
     with nogil:
-        for task in prange(x.shape[0] * groups * tiles, schedule="dynamic"):
+        for task in prange(x.shape[0] * groups * tiles, schedule="dynamic",
+                           use_threads_if=openmp.pays(work)):
             n = task // (groups * tiles)
             group = task // tiles % groups
             start = task % tiles * tile_columns
@@ -80,11 +82,13 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
     cdef Py_ssize_t C = dx.shape[1] // groups, M = w.shape[0] // groups
     cdef Py_ssize_t K = w.shape[1], P = dy.shape[2], taps = g.kT * g.kH * g.kW
     cdef Py_ssize_t tiles, task, n, group, start, stop, c, row, row_stop
+    cdef Py_ssize_t work = dy.shape[0] * dy.shape[1] * P * K // 8
     cdef floating* columns
     if is_pointwise(g):
         tiles = ceil_div(P, tile_columns)
         with nogil:
-            for task in prange(dx.shape[0] * groups * tiles, schedule="dynamic"):
+            for task in prange(dx.shape[0] * groups * tiles, schedule="dynamic",
+                               use_threads_if=openmp.pays(work)):
                 n = task // (groups * tiles)
                 group = task // tiles % groups
                 start = task % tiles * tile_columns
@@ -95,7 +99,8 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
         return
     tiles = ceil_div(C, tile_channels)
     with nogil:
-        for task in prange(dx.shape[0] * groups * tiles, schedule="dynamic"):
+        for task in prange(dx.shape[0] * groups * tiles, schedule="dynamic",
+                           use_threads_if=openmp.pays(work)):
             n = task // (groups * tiles)
             group = task // tiles % groups
             c = task % tiles * tile_channels
@@ -127,10 +132,12 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Py_ssize_t C = x.shape[1] // groups, M = dw.shape[0] // groups
     cdef Py_ssize_t K = dw.shape[1], P = dy.shape[2]
     cdef Py_ssize_t tiles = ceil_div(K, tile_rows), task, n, group, start, stop, row, row_stop
+    cdef Py_ssize_t work = dy.shape[0] * dy.shape[1] * P * K // 8
     cdef bint pointwise = is_pointwise(g)
     cdef floating* columns
     with nogil:
-        for task in prange(groups * tiles, schedule="dynamic"):
+        for task in prange(groups * tiles, schedule="dynamic",
+                           use_threads_if=openmp.pays(work)):
             group = task // tiles
             row = task % tiles * tile_rows
             row_stop = min(row + tile_rows, K)

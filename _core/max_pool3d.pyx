@@ -4,6 +4,7 @@ from cython cimport floating
 from cython.parallel cimport prange
 from libc.string cimport memset
 
+from refnet._core cimport openmp
 from refnet._core.im2col3d cimport Geometry, geometry
 
 
@@ -42,7 +43,8 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, Py_ssize_t[:, ::1] win
     cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
     cdef Py_ssize_t plane
     with nogil:
-        for plane in prange(x.shape[0], schedule="static"):
+        for plane in prange(x.shape[0], schedule="static",
+                            use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
             pool(&x[plane, 0], &y[plane, 0], &winner[plane, 0], g)
 
 
@@ -51,7 +53,8 @@ def input_gradient(const floating[:, ::1] dy, const Py_ssize_t[:, ::1] winner,
     """dx (planes, T * H * W) = dy (planes, P) added up at the winners, in the order of P."""
     cdef Py_ssize_t plane, p
     with nogil:
-        for plane in prange(dx.shape[0], schedule="static"):
+        for plane in prange(dx.shape[0], schedule="static",
+                            use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
             memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
             for p in range(dy.shape[1]):
                 dx[plane, winner[plane, p]] += dy[plane, p]

@@ -31,6 +31,11 @@ cdef int thread_num() noexcept nogil:
     return omp_get_thread_num()
 
 
+cdef bint pays(Py_ssize_t work) noexcept nogil:
+    """Whether that many elements read, or eight times as many multiply-adds, are worth a team of threads."""
+    return work >= 1 << 16
+
+
 def is_enabled():
     """Whether the kernels were compiled with OpenMP."""
     return bool(enabled())

@@ -3,6 +3,8 @@
 from cython cimport floating
 from cython.parallel cimport prange
 
+from refnet._core cimport openmp
+
 cdef Py_ssize_t PIECE = 1 << 16
 
 
@@ -10,7 +12,8 @@ def forward(const floating[::1] x, floating[::1] y):
     """y = 0 where x <= 0, else x."""
     cdef Py_ssize_t size = x.shape[0], piece, i
     with nogil:
-        for piece in prange((size + PIECE - 1) // PIECE, schedule="static"):
+        for piece in prange((size + PIECE - 1) // PIECE, schedule="static",
+                            use_threads_if=openmp.pays(size)):
             for i in range(piece * PIECE, min((piece + 1) * PIECE, size)):
                 y[i] = 0 if x[i] <= 0 else x[i]
 
@@ -19,6 +22,7 @@ def input_gradient(const floating[::1] dy, const floating[::1] y, floating[::1] 
     """dx = 0 where y <= 0, else dy."""
     cdef Py_ssize_t size = dy.shape[0], piece, i
     with nogil:
-        for piece in prange((size + PIECE - 1) // PIECE, schedule="static"):
+        for piece in prange((size + PIECE - 1) // PIECE, schedule="static",
+                            use_threads_if=openmp.pays(size)):
             for i in range(piece * PIECE, min((piece + 1) * PIECE, size)):
                 dx[i] = 0 if y[i] <= 0 else dy[i]

@@ -4,7 +4,6 @@ Exit codes: 0 fine, 1 a check failed, 2 unusable input (one line says what), 130
 """
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -42,6 +41,20 @@ app = typer.Typer(
 golden_app = typer.Typer(help="Golden bundles: make, verify, compare.", no_args_is_help=True)
 app.add_typer(golden_app, name="golden")
 
+
+def integer(value: str) -> int:
+    """Read a whole number."""
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a whole number") from None
+
+
+def number(help: str) -> Any:
+    """Declare an option that takes a whole number."""
+    return typer.Option(parser=integer, metavar="INTEGER", help=help)
+
+
 Arch = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `refnet list`.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 Input = Annotated[
@@ -49,13 +62,13 @@ Input = Annotated[
     typer.Option(metavar="NxCxTxHxW", help=f"Shape of the input.  [default: {text(INPUT)}]"),
 ]
 Transformation = Annotated[str, typer.Option(help=f"The kind of block: {' or '.join(TRANSFORMATIONS)}.")]
-TimeKernel = Annotated[int, typer.Option(help="Odd kernel size along T, from res3 on.")]
+TimeKernel = Annotated[int, number("Odd kernel size along T, from res3 on.")]
 TimeStride = Annotated[bool, typer.Option("--time-stride", help="Stride in T too, from res3 on.")]
-FreezeAt = Annotated[int, typer.Option(help="Stage behind which gradients stop; 0: none.")]
-Groups = Annotated[int, typer.Option(help="Groups of branch2b.")]
-WidthPerGroup = Annotated[int, typer.Option(help="Inner width of res2, per group.")]
+FreezeAt = Annotated[int, number("Stage behind which gradients stop; 0: none.")]
+Groups = Annotated[int, number("Groups of branch2b.")]
+WidthPerGroup = Annotated[int, number("Inner width of res2, per group.")]
 Stride1x1 = Annotated[bool, typer.Option("--stride-1x1/--stride-3x3", help="Where a bottleneck strides.")]
-Dilation = Annotated[int, typer.Option(help="Dilation of res5 in H and W.")]
+Dilation = Annotated[int, number("Dilation of res5 in H and W.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -168,11 +181,11 @@ def make(
     arch: Arch,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to be written.")],
     clip: Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames of the clip.  [default: 8]")] = None,
-    stride: Annotated[int | None, typer.Option(help="Take every so many-th.  [default: 1]")] = None,
-    start: Annotated[int | None, typer.Option(help="Index of the first.  [default: 0]")] = None,
+    frames: Annotated[int | None, number("Frames of the clip.  [default: 8]")] = None,
+    stride: Annotated[int | None, number("Take every so many-th.  [default: 1]")] = None,
+    start: Annotated[int | None, number("Index of the first.  [default: 0]")] = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")] = None,
-    seed: Annotated[int, typer.Option(help="Of parameters, gradients and, without a clip, input.")] = 0,
+    seed: Annotated[int, number("Of parameters, gradients and, without a clip, input.")] = 0,
     input: Input = None,
     dtype: Annotated[str, typer.Option(help=f"{' or '.join(DTYPES)}.")] = "float64",
     arithmetic: Annotated[
@@ -401,10 +414,6 @@ def main() -> NoReturn:
         fail("out of memory: take a smaller input, or float32", UNUSABLE)
     except (KeyboardInterrupt, typer.Abort):
         fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code if isinstance(code, int) else 0)
 
 

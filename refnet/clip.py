@@ -21,9 +21,9 @@ from refnet.errors import (
     DTypeError,
     FileError,
     ShapeError,
-    UnknownNameError,
     ValueRangeError,
     one_line,
+    require_known,
 )
 from refnet.op import Array
 from refnet.shapes import text, whole
@@ -81,8 +81,7 @@ def load(
     if size is not None:
         size = whole("size H", size[0], 1), whole("size W", size[1], 1)
         memory.require(frames * size[0] * size[1] * 3 * 8, f"a clip of {frames} frames")
-    if dtype not in DTYPES:
-        raise UnknownNameError("dtype", dtype, DTYPES)
+    require_known("dtype", dtype, DTYPES)
     if not path.exists():
         raise FileError(f"clip {path} does not exist: expected a video, a folder of images, .npy or .npz")
 
@@ -128,11 +127,11 @@ def digest(path: str | Path) -> str:
 
 def _array(path: Path) -> Array:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            array = loaded
-        else:
-            with loaded:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                array = loaded
+            else:
                 names = loaded.files
                 if len(names) != 1:
                     raise FileError(

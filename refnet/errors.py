@@ -26,6 +26,18 @@ class UnknownNameError(RefnetError, KeyError):
         return str(self.args[0])
 
 
+def require_known(what: str, name: object, known: Iterable[str]) -> None:
+    """Refuse a name that is not among the known ones.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is another, or no string at all.
+    """
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError(what, name, known)
+
+
 class ShapeError(RefnetError, ValueError):
     """Sizes that do not fit an operator or a network."""
 

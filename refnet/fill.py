@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic.table import DTYPES
-from refnet.errors import UnknownNameError, ValueRangeError
+from refnet.errors import UnknownNameError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.op import Array
 from refnet.shapes import Shape, size
@@ -109,6 +109,5 @@ def _param(name: str, shape: Shape, seed: int, dtype: str) -> Array:
 
 
 def _dtype(dtype: str) -> np.dtype[Any]:
-    if dtype not in DTYPES:
-        raise UnknownNameError("dtype", dtype, DTYPES)
+    require_known("dtype", dtype, DTYPES)
     return np.dtype(dtype)

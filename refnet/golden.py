@@ -30,8 +30,8 @@ from refnet.errors import (
     RefnetError,
     ShapeError,
     TooLargeError,
-    UnknownNameError,
     one_line,
+    require_known,
 )
 from refnet.net import Net
 from refnet.networks import build
@@ -96,8 +96,7 @@ class Recipe:
     def net(self) -> Net:
         """Build the network, and refuse what is unknown or would not fit into memory."""
         named(self.arithmetic)
-        if self.dtype not in DTYPES:
-            raise UnknownNameError("dtype", self.dtype, DTYPES)
+        require_known("dtype", self.dtype, DTYPES)
         net = build(self.architecture, input=self.input, **self.options)
         memory.require(self._bytes(net, times_params=2), f"{self.architecture} on {text(self.input)}")
         return net

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from refnet.arithmetic.table import infer
-from refnet.errors import ShapeError, UnknownNameError, ValueRangeError
+from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.ops import OPS
 from refnet.shapes import Shape, whole
 
@@ -81,8 +81,7 @@ class Net:
         ValueRangeError
             If the name is taken.
         """
-        if op not in OPS:
-            raise UnknownNameError("operator", op, OPS)
+        require_known("operator", op, OPS)
         inputs = tuple(inputs)
         try:
             shape = infer(OPS[op], tuple(self.shape(i) for i in inputs), attrs)
@@ -103,8 +102,7 @@ class Net:
         UnknownNameError
             If there is nothing of that name.
         """
-        if name not in self._shapes:
-            raise UnknownNameError("blob", name, self._shapes)
+        require_known("blob", name, self._shapes)
         return self._shapes[name]
 
     def trainable(self) -> set[str]:

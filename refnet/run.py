@@ -10,7 +10,7 @@ import numpy as np
 from refnet import memory
 from refnet.arithmetic import Arithmetic, named
 from refnet.arithmetic.table import Context, at_the_door
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, ValueRangeError
+from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node
 from refnet.op import Array
 from refnet.shapes import size, text
@@ -104,8 +104,7 @@ def forward(
         If the blobs would not fit into memory.
     """
     arithmetic = named(arithmetic)
-    if keep not in ("all", "outputs"):
-        raise UnknownNameError("value of keep", keep, ("all", "outputs"))
+    require_known("value of keep", keep, ("all", "outputs"))
     values = _clean(net, given, allow_nonfinite)
     itemsize = next(iter(values.values())).itemsize if values else 8
     memory.require(blob_bytes(net, itemsize, keep), "a forward run")
@@ -207,8 +206,7 @@ def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[
     """The inputs and parameters of a net, checked, contiguous and native."""
     shapes = {**net.inputs, **net.params}
     for name in given:
-        if name not in shapes:
-            raise UnknownNameError("input or parameter", name, shapes)
+        require_known("input or parameter", name, shapes)
     missing = [name for name in shapes if name not in given]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -229,8 +227,7 @@ def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[
 
 def _clean_gradient(run: Run, name: str, dy: Array, allow_nonfinite: bool) -> Array:
     shapes = {node.name: node.shape for node in run.net.nodes}
-    if name not in shapes:
-        raise UnknownNameError("node to start backward from", name, shapes)
+    require_known("node to start backward from", name, shapes)
     if name not in run._contexts and name not in run.net.outputs:
         raise ValueRangeError(
             f"backward cannot start from {name}: the run kept only what the outputs need; "

@@ -3,7 +3,7 @@
 from refnet.arithmetic.core import core
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
-from refnet.errors import UnknownNameError
+from refnet.errors import require_known
 
 ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (reference, core)}
 
@@ -20,6 +20,5 @@ def named(arithmetic: str | Arithmetic) -> Arithmetic:
     """
     if isinstance(arithmetic, Arithmetic):
         return arithmetic
-    if arithmetic not in ARITHMETICS:
-        raise UnknownNameError("arithmetic", arithmetic, ARITHMETICS)
+    require_known("arithmetic", arithmetic, ARITHMETICS)
     return ARITHMETICS[arithmetic]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.errors import DTypeError, ShapeError, UnknownNameError
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, require_known
 from refnet.op import Array, Gradients, Needs, Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, text
@@ -168,13 +168,11 @@ class Arithmetic(Mapping[str, Door]):
         self.name = name
         self.kernels = dict(kernels)
         for op in self.kernels:
-            if op not in OPS:
-                raise UnknownNameError("operator", op, OPS)
+            require_known("operator", op, OPS)
         self._doors = {op: Door(name, OPS[op], kernel) for op, kernel in self.kernels.items()}
 
     def __getitem__(self, op: str) -> Door:
-        if op not in self._doors:
-            raise UnknownNameError(f"operator of arithmetic {self.name}", op, self._doors)
+        require_known(f"operator of arithmetic {self.name}", op, self._doors)
         return self._doors[op]
 
     def __getattr__(self, op: str) -> Door:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from refnet.errors import UnknownNameError
+from refnet.errors import require_known
 from refnet.net import Net
 from refnet.networks import resnet3d
 from refnet.shapes import Shape
@@ -44,8 +44,7 @@ class Architecture:
     def build(self, input: Shape, **options: Any) -> Net:
         """Build it for an input shape, with the options of `refnet.networks.resnet3d.body`."""
         for option in options:
-            if option not in BODY_OPTIONS:
-                raise UnknownNameError(f"option of {self.name}", option, BODY_OPTIONS)
+            require_known(f"option of {self.name}", option, BODY_OPTIONS)
         return resnet3d.body(input=input, block_counts=self.block_counts, feat_dims=self.feat_dims, **options)
 
 
@@ -84,6 +83,5 @@ def build(architecture: str, *, input: Shape = INPUT, **options: Any) -> Net:
     RefnetError
         If the value of an option is not allowed, or the input does not fit.
     """
-    if architecture not in ARCHITECTURES:
-        raise UnknownNameError("architecture", architecture, ARCHITECTURES)
+    require_known("architecture", architecture, ARCHITECTURES)
     return ARCHITECTURES[architecture].build(input, **options)

@@ -6,7 +6,7 @@ the original code, one value a name.
 
 from collections.abc import Sequence
 
-from refnet.errors import ShapeError, UnknownNameError, ValueRangeError
+from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.networks.layers import affine, conv, conv_affine, conv_affine_relu, relu
 from refnet.shapes import Shape, Triple, volume, whole
@@ -63,8 +63,7 @@ def body(
     input = volume("data", tuple(input))
     if input[1] != 3:
         raise ShapeError(f"data size C is {input[1]}: expected 3 channels (B, G, R)")
-    if transformation not in TRANSFORMATIONS:
-        raise UnknownNameError("transformation", transformation, TRANSFORMATIONS)
+    require_known("transformation", transformation, TRANSFORMATIONS)
     if not 1 <= len(block_counts) <= 4:
         raise ShapeError(f"block_counts has {len(block_counts)} entries: expected 1 to 4, one a stage")
     if len(feat_dims) != len(block_counts) + 1:

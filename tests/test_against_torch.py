@@ -1,0 +1,116 @@
+"""Operators and a whole body against PyTorch, an independent implementation."""
+
+import numpy as np
+import pytest
+from conftest import peer
+
+import refnet
+from refnet.arithmetic import ARITHMETICS
+from refnet.ops import OPS
+
+every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+
+
+@pytest.fixture
+def torch():
+    return peer("torch")
+
+
+def tensors(torch, arrays):
+    return [torch.from_numpy(a).requires_grad_() for a in arrays]
+
+
+@every_arithmetic
+@pytest.mark.parametrize("case", OPS["conv3d"].cases, ids=lambda case: case.name)
+def test_convolution_equals_torch_on_integers(torch, case, arithmetic):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(-9, 10, shape).astype("float64") for shape in case.shapes]
+    y, context = arithmetic.conv3d.forward(*arrays, **case.attrs)
+    names = {"pad": "padding"}
+    theirs = tensors(torch, arrays)
+    z = torch.nn.functional.conv3d(*theirs, **{names.get(k, k): v for k, v in case.attrs.items()})
+    assert np.array_equal(y, z.detach().numpy())
+    dy = rng.integers(-9, 10, y.shape).astype("float64")
+    z.backward(torch.from_numpy(dy))
+    for ours, tensor in zip(arithmetic.conv3d.backward(dy, context), theirs, strict=True):
+        assert np.array_equal(ours, tensor.grad.numpy())
+
+
+@every_arithmetic
+def test_max_pool_equals_torch_ties_included(torch, arithmetic):
+    rng = np.random.default_rng(1)
+    x = rng.integers(-2, 3, (2, 3, 2, 9, 8)).astype("float64")
+    attrs = {"kernel": (1, 3, 3), "stride": (1, 2, 2), "pad": (0, 1, 1)}
+    y, context = arithmetic.max_pool3d.forward(x, **attrs)
+    (t,) = tensors(torch, [x])
+    z = torch.nn.functional.max_pool3d(t, attrs["kernel"], attrs["stride"], attrs["pad"])
+    assert np.array_equal(y, z.detach().numpy())
+    dy = rng.integers(-9, 10, y.shape).astype("float64")
+    z.backward(torch.from_numpy(dy))
+    assert np.array_equal(arithmetic.max_pool3d.backward(dy, context)[0], t.grad.numpy())
+
+
+def torch_walk(torch, net, values):
+    """The net's nodes, each by PyTorch's function."""
+    functional = torch.nn.functional
+
+    def per_channel(v):
+        return v[:, None, None, None]
+
+    def run(node, inputs):
+        a = node.attrs
+        match node.op:
+            case "conv3d":
+                return functional.conv3d(*inputs, None, a.get("stride", 1), a.get("pad", 0),
+                                         a.get("dilation", 1), a.get("groups", 1))  # fmt: skip
+            case "affine":
+                return inputs[0] * per_channel(inputs[1]) + per_channel(inputs[2])
+            case "relu":
+                return functional.relu(inputs[0])
+            case "max_pool3d":
+                return functional.max_pool3d(inputs[0], a["kernel"], a["stride"], a["pad"])
+            case "add":
+                return inputs[0] + inputs[1]
+            case "stop_gradient":
+                return inputs[0].detach()
+
+    for node in net.nodes:
+        values[node.name] = run(node, [values[name] for name in node.inputs])
+    return values
+
+
+@pytest.mark.parametrize("transformation", ["bottleneck", "basic"])
+@pytest.mark.parametrize("freeze_at", [0, 2, 3, 5])
+def test_a_body_with_every_option_equals_torch(torch, transformation, freeze_at):
+    net = refnet.networks.resnet3d.body(
+        input=(2, 3, 5, 40, 33),
+        block_counts=(2, 1, 1, 2),
+        feat_dims=(4, 8, 16, 16, 32),
+        transformation=transformation,
+        freeze_at=freeze_at,
+        time_stride=True,
+        groups=2,
+        width_per_group=4,
+        stride_1x1=False,
+        dilation=2,
+    )
+    given = refnet.fill.params(net) | refnet.fill.inputs(net)
+    run = refnet.forward(net, given)
+    theirs = torch_walk(torch, net, {k: torch.from_numpy(v).requires_grad_() for k, v in given.items()})
+    for node in net.nodes:
+        assert_close(run.blobs[node.name], theirs[node.name].detach().numpy(), node.name)
+    dy = refnet.fill.output_gradients(net)
+    grads = refnet.backward(run, dy)
+    (output,) = net.outputs
+    if freeze_at == 5:
+        assert not theirs[output].requires_grad and not grads
+        return
+    theirs[output].backward(torch.from_numpy(dy[output]))
+    reached = {name for name in given if theirs[name].grad is not None}
+    assert set(grads) == reached and grads.blocked == given.keys() - reached
+    for name in grads:
+        assert_close(grads[name], theirs[name].grad.numpy(), name)
+
+
+def assert_close(ours, theirs, name):
+    assert np.abs(ours - theirs).max() <= 1e-11 * np.abs(theirs).max(), name

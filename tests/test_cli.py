@@ -1,0 +1,176 @@
+"""The command line: what it prints, its exit codes, and one clear line for every mistake."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from refnet import cli
+
+SMALL = ["--input", "1x3x1x32x32", "--width-per-group", "4", "--time-kernel", "1"]
+
+
+@pytest.fixture
+def refnet(monkeypatch, capsys, tmp_path):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["refnet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def fails(result, *words):
+    code, out, err = result
+    assert code == 2 and out == ""
+    assert err.startswith("refnet: ") and err.count("\n") == 1, err
+    for word in words:
+        assert word in err, err
+
+
+def test_list(refnet):
+    code, out, _ = refnet("list")
+    assert code == 0 and "resnet152_conv5" in out and "4.86 M" in out
+    found = json.loads(refnet("list", "--json")[1])["architectures"]
+    assert len(found) == 10 and found[0]["params"] == 4857152
+
+
+def test_info(refnet):
+    code, out, _ = refnet("info")
+    assert code == 0 and "openblas" in out.lower() and "conv3d: Cython" in out
+    assert json.loads(refnet("info", "--json")[1])["numpy"] == np.__version__
+
+
+def test_trace(refnet):
+    code, out, _ = refnet("trace", "resnet18_conv4")
+    assert code == 0 and "944,111,616" in out and "4,857,152 parameters" in out
+    rows = json.loads(refnet("trace", "resnet18_conv4", "--freeze-at", "3", "--json")[1])["nodes"]
+    flows = {row["name"]: row["gradient"] for row in rows}
+    assert flows["res4_0_branch2a"] and not flows["res3_0_branch2a"]
+
+
+def test_version_and_help(refnet):
+    code, out, _ = refnet("--version")
+    assert code == 0 and out.startswith("refnet 0.")
+    code, out, _ = refnet("golden", "make", "--help")
+    assert code == 0 and "--hashes-only" in out
+
+
+def test_make_verify_diff(refnet, tmp_path):
+    code, out, err = refnet("golden", "make", "resnet18_conv4", "a", *SMALL)
+    assert code == 0 and "22 gradients blocked" in out and err == ""
+    assert refnet("golden", "verify", "a")[:2] == (
+        0,
+        "a: derived again: 176 of 176 tensors equal bit for bit.\n",
+    )
+    code, out, _ = refnet("golden", "make", "resnet18_conv4", "b", "--seed", "1", "--json", *SMALL)
+    assert code == 0 and json.loads(out)["recipe"]["seed"] == 1
+    code, out, _ = refnet("golden", "diff", "a", "b")
+    assert code == 1 and "bits differ" in out and "0 of 176 tensors equal bit for bit, 176 not" in out
+    code, out, _ = refnet("golden", "diff", "a", "b", "--json")
+    found = json.loads(out)
+    assert code == 1 and not found["ok"] and len(found["tensors"]) == 176
+    assert refnet("golden", "diff", "a", "a")[0] == 0
+
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    manifest["machine"]["blas"] = ["another"]
+    manifest["tensors"]["blobs"]["pool1"]["sha256"] = "0" * 64
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
+    code, out, _ = refnet("golden", "verify", "b")
+    assert code == 1 and "pool1" in out and "made with blas ['another'], here" in out
+
+
+def test_make_from_a_clip(refnet, video):
+    frames = ["--clip", video, "--frames", 2, "--stride", 4, "--start", 3, "--size", "32x32"]
+    code, out, _ = refnet("golden", "make", "resnet18_conv4", "a", *frames, *SMALL[2:])
+    assert code == 0 and "on 1x3x2x32x32" in out
+    assert refnet("golden", "verify", "a")[0] == 0
+
+
+def test_a_bundle_is_replaced_only_with_force(refnet):
+    make = ["golden", "make", "resnet18_conv4", "a", *SMALL]
+    assert refnet(*make)[0] == 0
+    fails(refnet(*make), "bundle a exists", "--force")
+    assert refnet(*make, "--force", "--no-backward")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mak"], ["mak"]),
+        (["trace"], ["ARCH"]),
+        (["trace", "resnet18_con4"], ["resnet18_con4", "did you mean resnet18_conv4"]),
+        (["trace", "resnet18_conv4", "--bogus"], ["--bogus"]),
+        (["trace", "resnet18_conv4", "--freeze-at", "x"], ["--freeze-at", "x"]),
+        (["trace", "resnet18_conv4", "--freeze-at", "1"], ["freeze_at is 1", "0 or a stage"]),
+        (["trace", "resnet18_conv4", "--input", "1x3x8x224"], ["--input", "1x3x8x224", "5 whole numbers"]),
+        (["trace", "resnet18_conv4", "--input", "1x3x0x32x32"], ["size T is 0", "at least 1"]),
+        (["trace", "resnet18_conv4", "--input", "1x3x-2x32x32"], ["size T is -2"]),
+        (["trace", "resnet18_conv4", "--input", "1x4x2x32x32"], ["size C is 4", "3 channels"]),
+        (["trace", "resnet18_conv4", "--transformation", "x"], ["transformation 'x'", "bottleneck, basic"]),
+        (["trace", "resnet18_conv4", "--groups", "3", "--transformation", "basic"], ["groups is 3"]),
+        (["golden", "make", "resnet18_conv4", "o", "--dtype", "float16"], ["dtype 'float16'", "float64"]),
+        (["golden", "make", "resnet18_conv4", "o", "--arithmetic", "x"], ["arithmetic 'x'", "core"]),
+        (["golden", "make", "resnet18_conv4", "o", "--seed", "-1"], ["seed is -1", "2**64"]),
+        (["golden", "make", "resnet18_conv4", "o", "--frames", "4"], ["--frames is 4", "--clip"]),
+        (["golden", "make", "resnet18_conv4", "o", "--size", "4x4"], ["--size is 4x4", "--clip"]),
+        (["golden", "make", "resnet18_conv4", "o", "--clip", "no.mp4"], ["clip no.mp4", "does not exist"]),
+        (
+            ["golden", "make", "resnet18_conv4", "o", "--clip", "no.mp4", "--input", "1x3x1x32x32"],
+            ["--input is 1x3x1x32x32", "--frames and --size"],
+        ),
+        (
+            ["golden", "make", "resnet18_conv4", "o", "--input", "1x3x9999x9999x9999"],
+            ["resnet18_conv4 on 1x3x9999x9999x9999", "memory", "available"],
+        ),
+        (["golden", "verify", "nothing"], ["nothing is not a folder", "golden bundle"]),
+        (["golden", "diff", ".", "."], ["no manifest.json"]),
+    ],
+)
+def test_mistakes_get_one_clear_line(refnet, tmp_path, arguments, words):
+    fails(refnet(*arguments), *words)
+    assert not list(tmp_path.iterdir()), "something was left behind"
+
+
+def test_a_clip_that_is_too_short_or_broken(refnet, video, tmp_path):
+    make = ["golden", "make", "resnet18_conv4", "o", "--size", "32x32", "--clip"]
+    fails(refnet(*make, video, "--frames", 200), "bigbuckbunny.mp4 is too short", "132", "expected 200")
+    fails(refnet(*make, video, "--size", "32"), "--size is '32'", "2 whole numbers, such as 224x224")
+    (tmp_path / "a.mp4").write_text("no video")
+    fails(refnet(*make, "a.mp4"), "a.mp4 cannot be decoded")
+    blob = np.zeros((1, 3, 8, 32, 32))
+    blob[0, 0, 0, 0, 0] = np.nan
+    np.save(tmp_path / "a.npy", blob)
+    fails(refnet(*make, "a.npy"), "a.npy has non-finite values", "--allow-nonfinite")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.npy"]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_nothing(tmp_path, sent, code):
+    command = [sys.executable, "-m", "refnet", "golden", "make", "resnet50_conv5", "out"]
+    started = subprocess.Popen(
+        [*command, "--arithmetic", "reference"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(4)
+    assert started.poll() is None, started.stderr.read()
+    started.send_signal(sent)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == code
+    assert err in ("refnet: interrupted\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_pipe_is_no_news():
+    command = f"{sys.executable} -m refnet trace resnet152_conv5 --json | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")

@@ -1,0 +1,159 @@
+"""Clips from videos, folders of images and arrays."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from refnet import clip
+from refnet.errors import RefnetError
+
+MEANS = np.array([102.9801, 115.9465, 122.7717])
+
+
+def expected(frames_rgb, dtype="float64"):
+    """(T, H, W, 3) RGB -> (1, 3, T, H, W) BGR less the means, one element at a time."""
+    t, h, w, _ = frames_rgb.shape
+    blob = np.empty((1, 3, t, h, w), dtype)
+    for i, (b, mean) in enumerate(zip((2, 1, 0), MEANS, strict=True)):
+        blob[0, i] = (frames_rgb[..., b].astype(float) - mean).astype(dtype)
+    return blob
+
+
+@pytest.fixture
+def frames():
+    return np.random.default_rng(0).integers(0, 256, (9, 6, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_frames_of_an_array(tmp_path, frames, dtype):
+    np.save(tmp_path / "a.npy", frames)
+    np.savez(tmp_path / "a.npz", anything=frames)
+    for name in ("a.npy", "a.npz"):
+        found = clip.load(tmp_path / name, frames=3, stride=2, start=1, dtype=dtype)
+        assert found.dtype == dtype and found.flags.c_contiguous
+        assert np.array_equal(found, expected(frames[[1, 3, 5]], dtype))
+
+
+def test_a_ready_blob_is_taken_as_it_is(tmp_path):
+    blob = np.random.default_rng(0).standard_normal((2, 3, 5, 4, 4)).astype(">f4")
+    np.save(tmp_path / "a.npy", blob)
+    found = clip.load(tmp_path / "a.npy", frames=2, stride=3, start=1, size=(4, 4), dtype="float64")
+    assert np.array_equal(found, blob[:, :, [1, 4]])
+    with pytest.raises(RefnetError, match="ready blob of 4x4: expected 8x8"):
+        clip.load(tmp_path / "a.npy", frames=2, size=(8, 8))
+    blob[0, 0, 0, 0, 0] = np.nan
+    np.save(tmp_path / "a.npy", blob)
+    with pytest.raises(RefnetError, match="non-finite"):
+        clip.load(tmp_path / "a.npy", frames=2)
+    assert np.isnan(clip.load(tmp_path / "a.npy", frames=2, allow_nonfinite=True)).sum() == 1
+
+
+def test_a_video_decodes_to_the_frames_asked_for(video):
+    one = clip.load(video, frames=1, start=6, size=(24, 32))
+    three = clip.load(video, frames=3, start=2, stride=2, size=(24, 32))
+    assert three.shape == (1, 3, 3, 24, 32)
+    assert np.array_equal(three[:, :, 2:], one)
+    assert clip.load(video, frames=1).shape == (1, 3, 1, 720, 1280)
+    pixels = three + MEANS[:, None, None, None]
+    assert np.abs(pixels - np.rint(pixels)).max() < 1e-9 and pixels.min() >= 0 and pixels.max() <= 255
+
+
+def test_a_folder_of_images_is_read_in_the_order_of_names(tmp_path, frames):
+    import av
+
+    for i, frame in enumerate(frames[:4]):
+        with av.open(
+            str(tmp_path / f"frame{i:03}.png"), "w", format="image2", options={"update": "1"}
+        ) as out:
+            stream = out.add_stream("png")
+            stream.width, stream.height, stream.pix_fmt = 8, 6, "rgb24"
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            out.mux(stream.encode())
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert np.array_equal(clip.load(tmp_path, frames=2, stride=2, start=1), expected(frames[[1, 3]]))
+    with pytest.raises(RefnetError, match="too short: 4 of the frames .* expected 5"):
+        clip.load(tmp_path, frames=5)
+    first = clip.digest(tmp_path)
+    (tmp_path / "frame003.png").unlink()
+    assert clip.digest(tmp_path) != first
+
+
+def test_resizing_an_array_is_resizing_the_image(tmp_path):
+    """A constant image stays constant; a ramp stays a ramp."""
+    np.save(tmp_path / "a.npy", np.full((1, 6, 8, 3), 77, np.uint8))
+    found = clip.load(tmp_path / "a.npy", frames=1, size=(3, 4))
+    assert np.array_equal(found, expected(np.full((1, 3, 4, 3), 77, np.uint8)))
+    ramp = np.broadcast_to(np.arange(0, 256, 16, np.uint8)[:, None], (1, 16, 16, 16)).transpose(0, 1, 3, 2)
+    np.save(tmp_path / "b.npy", np.ascontiguousarray(ramp[..., :3]))
+    found = clip.load(tmp_path / "b.npy", frames=1, size=(8, 8))
+    assert found.shape == (1, 3, 1, 8, 8)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.mp4", b"this is no video", "cannot be decoded"),
+        ("a.mp4", b"", "cannot be decoded"),
+        ("a.npy", b"\x93NUMPY", "not a readable array file"),
+        ("a.npy", b"", "not a readable array file"),
+        ("a.npz", b"PK\x03\x04 broken", "not a readable array file"),
+        ("a.npy", pickle.dumps(Bomb()), "not a readable array file"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RefnetError, match=message):
+        clip.load(tmp_path / name)
+
+
+def test_a_truncated_video_is_refused(tmp_path, video):
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:60_000])
+    with pytest.raises(RefnetError, match=r"cannot be decoded|too short"):
+        clip.load(tmp_path / "cut.mp4", frames=100, size=(16, 16))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([Bomb()], object), "not a readable array file"),
+        (np.zeros((4, 6, 8, 3)), "is float64 4x6x8x3: expected uint8 frames"),
+        (np.zeros((4, 6, 8, 4), np.uint8), "expected uint8 frames"),
+        (np.zeros((1, 4, 4, 6, 8)), "expected N x 3 x T x H x W"),
+        (np.zeros((1, 3, 4, 6, 8), int), "is a int64 blob"),
+        (np.zeros((4, 6, 8, 3), np.uint8), "too short: 4 .* expected 8 .*at least 8 in all"),
+    ],
+)
+def test_arrays_that_are_no_clips_are_refused(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with pytest.raises(RefnetError, match=message):
+        clip.load(tmp_path / "a.npy")
+
+
+def test_other_nonsense_is_refused(tmp_path, video):
+    with pytest.raises(RefnetError, match="does not exist"):
+        clip.load(tmp_path / "nothing.mp4")
+    with pytest.raises(RefnetError, match="holds no images"):
+        clip.load(tmp_path)
+    with pytest.raises(
+        RefnetError, match="too short: 2 of the frames .* .start 0, stride 100, so at least 701"
+    ):
+        clip.load(video, stride=100, size=(8, 8))
+    with pytest.raises(RefnetError, match="frames is 0"):
+        clip.load(video, frames=0)
+    with pytest.raises(RefnetError, match="start is -1"):
+        clip.load(video, start=-1)
+    with pytest.raises(RefnetError, match="size W is 0"):
+        clip.load(video, size=(8, 0))
+    with pytest.raises(RefnetError, match="unknown dtype"):
+        clip.load(video, dtype="uint8")
+    with pytest.raises(RefnetError, match="a clip of 8 frames needs about .* of memory"):
+        clip.load(video, size=(10**6, 10**6))
+    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(RefnetError, match="holds arrays a, b: expected exactly one"):
+        clip.load(tmp_path / "two.npz")

@@ -1,0 +1,166 @@
+"""Convolution against its definition in seven loops."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from loops import conv3d, conv3d_gradients
+
+from refnet.arithmetic import ARITHMETICS
+from refnet.errors import RefnetError
+
+UNIT = {"float32": Fraction(1, 2**24), "float64": Fraction(1, 2**53)}
+LAYOUTS = {
+    "C": lambda a: a.copy(),
+    "Fortran": lambda a: np.asfortranarray(a),
+    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+    "every other": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "reversed": lambda a: np.flip(np.ascontiguousarray(np.flip(a))),
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "unaligned": lambda a: np.frombuffer(b"\0" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
+}
+
+
+@st.composite
+def problems(draw):
+    """A convolution of at most a few thousand products, every option drawn."""
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    depth, filters = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    kernel = draw(st.tuples(*[st.integers(1, 3)] * 3))
+    dilation = draw(st.tuples(*[st.integers(1, 3)] * 3))
+    pad = draw(st.tuples(*[st.integers(0, 3)] * 3))
+    extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    least = [max(1, e - 2 * p) for e, p in zip(extent, pad, strict=True)]
+    volume = [draw(st.integers(n, n + 3)) for n in least]
+    return {
+        "x": (draw(st.integers(1, 2)), groups * depth, *volume),
+        "w": (groups * filters, depth, *kernel),
+        "bias": draw(st.booleans()),
+        "attrs": {
+            "stride": draw(st.tuples(*[st.integers(1, 3)] * 3)),
+            "pad": pad,
+            "dilation": dilation,
+            "groups": groups,
+        },
+    }
+
+
+STEM = {
+    "x": (1, 3, 2, 9, 8),
+    "w": (4, 3, 1, 7, 7),
+    "bias": False,
+    "attrs": {"stride": (1, 2, 2), "pad": (0, 3, 3)},
+}
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+@given(
+    problem=problems(),
+    dtype=st.sampled_from(["float32", "float64"]),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    seed=st.integers(0, 2**32 - 1),
+)
+@example(problem=STEM, dtype="float32", layout="byte-swapped", seed=0)
+def test_integers_are_exact(arithmetic, problem, dtype, layout, seed):
+    rng = np.random.default_rng(seed)
+    shapes = [problem["x"], problem["w"]] + [problem["w"][:1]] * problem["bias"]
+    arrays = [LAYOUTS[layout](rng.integers(-9, 10, shape).astype(dtype)) for shape in shapes]
+    before = [a.copy() for a in arrays]
+    y, context = arithmetic.conv3d.forward(*arrays, **problem["attrs"])
+    exact = [a.astype(int).astype(object) for a in arrays]
+    assert y.dtype == dtype
+    assert np.array_equal(y.astype(object), conv3d(*exact, **problem["attrs"]))
+
+    dy = LAYOUTS[layout](rng.integers(-9, 10, y.shape).astype(dtype))
+    gradients = arithmetic.conv3d.backward(dy, context)
+    expected = conv3d_gradients(dy.astype(int).astype(object), *exact[:2], **problem["attrs"])
+    assert len(gradients) == len(arrays)
+    for ours, theirs in zip(gradients, expected, strict=False):
+        assert ours.dtype == dtype
+        assert np.array_equal(ours.astype(object), theirs)
+    for array, copy in zip(arrays, before, strict=True):
+        assert np.array_equal(array, copy), "an input was modified"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+@given(problem=problems(), seed=st.integers(0, 2**32 - 1))
+def test_floats_stay_within_the_rounding_bound(arithmetic, dtype, problem, seed):
+    """|y - exact| <= gamma_K m, in exact rational arithmetic (Higham, ch. 3)."""
+    rng = np.random.default_rng(seed)
+    shapes = [problem["x"], problem["w"]] + [problem["w"][:1]] * problem["bias"]
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    y, _ = arithmetic.conv3d.forward(*arrays, **problem["attrs"])
+    exact = [np.vectorize(Fraction, otypes=[object])(a) for a in arrays]
+    right = conv3d(*exact, **problem["attrs"])
+    magnitude = conv3d(*[np.abs(a) for a in exact], **problem["attrs"])
+    terms = int(np.prod(problem["w"][1:])) + problem["bias"]
+    gamma = terms * UNIT[dtype] / (1 - terms * UNIT[dtype])
+    found = np.vectorize(Fraction, otypes=[object])(y)
+    assert (np.abs(found - right) <= gamma * magnitude).all()
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+@pytest.mark.parametrize(
+    ("x", "w", "attrs"),
+    [
+        ((1, 70, 3, 20, 21), (33, 70, 3, 3, 3), {"pad": (1, 1, 1)}),
+        ((2, 130, 2, 12, 25), (40, 130, 1, 1, 1), {}),
+        ((1, 96, 4, 9, 40), (64, 48, 3, 3, 3), {"stride": (1, 2, 2), "pad": (1, 1, 1), "groups": 2}),
+        ((1, 3, 2, 60, 70), (8, 3, 1, 7, 7), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
+        ((1, 600, 2, 9, 16), (5, 600, 1, 2, 3), {"dilation": (1, 2, 1)}),
+    ],
+)
+def test_several_tiles_are_exact(arithmetic, x, w, attrs):
+    """Problems larger than a tile, against integer sums of shifted inputs in int64."""
+    rng = np.random.default_rng(0)
+    xs, ws = rng.integers(-9, 10, x), rng.integers(-9, 10, w)
+    y, context = arithmetic.conv3d.forward(xs.astype(float), ws.astype(float), **attrs)
+    dy = rng.integers(-9, 10, y.shape)
+    dx, dw = arithmetic.conv3d.backward(dy.astype(float), context)
+    expected = shifted_sums(xs, ws, dy, **attrs)
+    for ours, theirs in zip((y, dx, dw), expected, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def shifted_sums(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1), groups=1):
+    """(y, dx, dw) in int64, by padding x and slicing it once for each tap."""
+    padded = np.pad(x, [(0, 0), (0, 0)] + [(p, p) for p in pad])
+    y, dx, dw = np.zeros(dy.shape, int), np.zeros(padded.shape, int), np.zeros(w.shape, int)
+    filters, depth = len(w) // groups, w.shape[1]
+    for tap in np.ndindex(*w.shape[2:]):
+        box = tuple(
+            slice(k * d, k * d + s * (n - 1) + 1, s)
+            for k, d, s, n in zip(tap, dilation, stride, dy.shape[2:], strict=True)
+        )
+        for g in range(groups):
+            rows, channels = slice(g * filters, (g + 1) * filters), slice(g * depth, (g + 1) * depth)
+            patch, weights = padded[:, channels][:, :, *box], w[rows][:, :, *tap]
+            y[:, rows] += np.einsum("kc,ncthw->nkthw", weights, patch)
+            dx[:, channels][:, :, *box] += np.einsum("kc,nkthw->ncthw", weights, dy[:, rows])
+            dw[rows][:, :, *tap] = np.einsum("nkthw,ncthw->kc", dy[:, rows], patch)
+    inner = tuple(slice(p, p + n) for p, n in zip(pad, x.shape[2:], strict=True))
+    return y, dx[:, :, *inner], dw
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "attrs", "message"),
+    [
+        ((1, 4, 2, 2), (4, 4, 1, 1, 1), {}, "x has rank 4"),
+        ((1, 4, 2, 0, 2), (4, 4, 1, 1, 1), {}, "x size H is 0"),
+        ((1, 4, 2, 2, 2), (4, 3, 1, 1, 1), {}, "w size C is 3 .* expected 4"),
+        ((1, 4, 2, 2, 2), (6, 2, 1, 1, 1), {"groups": 4}, "groups is 4: expected a divisor of 4 .* 6"),
+        ((1, 4, 2, 2, 2), (4, 4, 3, 1, 1), {}, "input size T is 2.*needs at least 3"),
+        ((1, 4, 2, 2, 2), (4, 4, 1, 1, 1), {"stride": (1, 0, 1)}, r"stride\[H\] is 0"),
+        ((1, 4, 2, 2, 2), (4, 4, 1, 1, 1), {"pad": (0, 0, -1)}, r"pad\[W\] is -1"),
+        ((1, 4, 2, 2, 2), (4, 4, 1, 1, 1), {"dilation": 2}, "dilation is 2: expected three"),
+        ((1, 4, 2, 2, 2), (4, 4, 1, 1, 1), {"strides": (1, 1, 1)}, "strides"),
+    ],
+)
+@pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+def test_what_does_not_fit_is_refused(arithmetic, x, w, attrs, message):
+    with pytest.raises(RefnetError, match=message):
+        arithmetic.conv3d.forward(np.zeros(x), np.zeros(w), **attrs)

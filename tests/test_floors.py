@@ -1,0 +1,106 @@
+"""A file imports only from floors below its own; only `core` knows the kernels."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "refnet"
+FLOORS = [
+    ["errors", "shapes", "memory"],
+    ["op"],
+    ["ops.*"],
+    ["ops"],
+    ["arithmetic.table"],
+    ["arithmetic.reference", "arithmetic.core"],
+    ["arithmetic"],
+    ["net"],
+    ["run"],
+    ["networks.*", "fill", "clip", "trace", "machine"],
+    ["networks"],
+    ["golden", "interop.*"],
+    ["interop"],
+    ["cli"],
+    ["__main__"],
+]
+# Within a floor: the definitions come before the kernels, builders before the catalog.
+NEIGHBOURS = {
+    ("shapes", "errors"),
+    ("memory", "errors"),
+    ("arithmetic.core", "arithmetic.reference"),
+    ("networks.resnet3d", "networks.layers"),
+    ("networks.catalog", "networks.resnet3d"),
+    ("networks.catalog", "networks"),
+    ("clip", "memory"),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module(path) for path in FILES}
+
+
+def floor(name):
+    for height, names in enumerate(FLOORS):
+        if name in names or (name.partition(".")[0] + ".*" in names and "." in name):
+            return height
+    raise AssertionError(f"refnet.{name} stands on no floor: add it to FLOORS")
+
+
+def imports(path):
+    """The refnet modules that a file imports, `from package import module` resolved."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (
+                alias.name.removeprefix("refnet").lstrip(".")
+                for alias in node.names
+                if alias.name.split(".")[0] == "refnet"
+            )
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module.split(".")[0] == "refnet":
+                base = node.module.removeprefix("refnet").lstrip(".")
+                for alias in node.names:
+                    full = f"{base}.{alias.name}".lstrip(".")
+                    is_module = full in MODULES or full.startswith("_core") or node.module == "refnet"
+                    yield full if is_module else base
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if module(f)], ids=module)
+def test_imports_go_down(path):
+    name = module(path)
+    found = sorted(set(imports(path)))
+    for imported in found:
+        if imported.startswith("_core"):
+            assert name == "arithmetic.core", f"{name} imports {imported}: only arithmetic.core may"
+        elif (name, imported) not in NEIGHBOURS:
+            assert floor(imported) < floor(name), f"{name} imports {imported}, not below it"
+
+
+def test_the_test_sees_imports():
+    """The walker itself: it must find what is plainly there."""
+    assert set(imports(PACKAGE / "ops" / "add.py")) == {"errors", "op", "shapes"}
+    assert "_core.conv3d" in set(imports(PACKAGE / "arithmetic" / "core.py"))
+    assert "networks.resnet3d" in set(imports(PACKAGE / "networks" / "catalog.py"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "_core").glob("*.p*x*")), ids=lambda p: p.name)
+def test_kernels_import_nothing_of_refnet_but_each_other(path):
+    text = path.read_text()
+    assert "import refnet" not in text
+    for line in text.splitlines():
+        if line.startswith("from refnet"):
+            assert line.startswith("from refnet._core")
+    if path.stem != "blas":
+        assert "scipy" not in text, "blas.pyx is the only door to BLAS"
+    if path.stem != "openmp":
+        assert "omp.h" not in text and "cimport openmp" not in text.replace("_core cimport openmp", "")
+
+
+def test_every_file_stands_on_a_floor():
+    assert all(floor(name) >= 0 for name in MODULES if name)

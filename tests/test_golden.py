@@ -1,0 +1,371 @@
+"""Golden bundles: what is in them, that they verify, and that nothing bad passes or is left behind."""
+
+import json
+import struct
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import refnet
+from refnet import golden, memory
+from refnet.errors import RefnetError
+
+RECIPE = golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32), {"width_per_group": 4, "time_kernel": 1})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return golden.make(tmp_path_factory.mktemp("golden") / "bundle", RECIPE).path
+
+
+@pytest.fixture
+def bundle(made, tmp_path):
+    """A copy to break."""
+    import shutil
+
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def edit(path, change):
+    manifest = json.loads((path / "manifest.json").read_text())
+    change(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def bad(findings):
+    return {(finding.section, finding.name): finding for finding in findings if not finding.equal}
+
+
+def test_a_bundle_holds_everything_of_a_run(made):
+    manifest = json.loads((made / "manifest.json").read_text())
+    assert {file.name for file in made.iterdir()} == {
+        "manifest.json",
+        *(f"{section}.safetensors" for section in golden.SECTIONS),
+    }
+    net = refnet.build("resnet18_conv4", input=(1, 3, 1, 32, 32), width_per_group=4, time_kernel=1)
+    given = refnet.fill.params(net) | refnet.fill.inputs(net)
+    run = refnet.forward(net, given)
+    dy = refnet.fill.output_gradients(net)
+    grads = refnet.backward(run, dy)
+    expected = {
+        "inputs": {"data": given["data"]},
+        "params": {name: given[name] for name in net.params},
+        "blobs": run.blobs,
+        "output_gradients": dy,
+        "gradients": dict(grads),
+    }
+    for section, arrays in expected.items():
+        stored = load_file(made / f"{section}.safetensors")
+        entries = manifest["tensors"][section]
+        assert stored.keys() == arrays.keys() == entries.keys()
+        for name, array in arrays.items():
+            assert stored[name].tobytes() == array.tobytes()
+            assert entries[name] == {
+                "shape": list(array.shape),
+                "dtype": "float64",
+                "sha256": sha256(array.tobytes()).hexdigest(),
+                "file": f"{section}.safetensors",
+            }
+    assert set(manifest["blocked"]) == grads.blocked
+    options = manifest["recipe"]["options"]
+    assert options == {
+        "transformation": "bottleneck",
+        "freeze_at": 2,
+        "time_kernel": 1,
+        "time_stride": False,
+        "groups": 1,
+        "width_per_group": 4,
+        "stride_1x1": True,
+        "dilation": 1,
+    }
+    assert manifest["format_version"] == 1 and manifest["refnet"] == refnet.__version__
+    assert manifest["machine"]["numpy"] == np.__version__
+
+
+def test_it_verifies_bit_for_bit(made):
+    findings = golden.verify(made)
+    assert len(findings) == 1 + 63 + 69 + 1 + 42
+    assert not bad(findings)
+
+
+@pytest.mark.parametrize("arithmetic", ["reference", "core"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_arithmetic_and_dtype(tmp_path, arithmetic, dtype):
+    recipe = replace(RECIPE, arithmetic=arithmetic, dtype=dtype, seed=3)
+    path = golden.make(tmp_path / "b", recipe).path
+    assert not bad(golden.verify(path))
+    assert load_file(path / "blobs.safetensors")["pool1"].dtype == dtype
+
+
+def test_without_backward(tmp_path):
+    path = golden.make(tmp_path / "b", replace(RECIPE, backward=False)).path
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["blocked"] == []
+    assert manifest["tensors"]["gradients"] == manifest["tensors"]["output_gradients"] == {}
+    assert not (path / "gradients.safetensors").exists()
+    assert not bad(golden.verify(path))
+
+
+def test_hashes_only_finds_every_change_too(tmp_path):
+    path = golden.make(tmp_path / "b", RECIPE, hashes_only=True).path
+    assert [file.name for file in path.iterdir()] == ["manifest.json"]
+    assert not bad(golden.verify(path))
+    edit(path, lambda m: m["tensors"]["blobs"]["pool1"].update(sha256="0" * 64))
+    assert set(bad(golden.verify(path))) == {("blobs", "pool1")}
+    full = golden.make(tmp_path / "full", RECIPE).path
+    found = bad(golden.diff(path, full))
+    assert set(found) == {("blobs", "pool1")}
+    assert "hashes" in found["blobs", "pool1"].note
+
+
+def test_a_clip_is_stored_and_named(tmp_path, video):
+    frames = {"frames": 2, "stride": 3, "start": 1, "size": (32, 32)}
+    recipe, pixels = golden.clip_recipe(video, RECIPE, **frames)
+    assert recipe.input == pixels.shape == (1, 3, 2, 32, 32)
+    for hashes_only in (False, True):
+        path = golden.make(tmp_path / f"{hashes_only}", recipe, pixels=pixels, hashes_only=hashes_only).path
+        source = json.loads((path / "manifest.json").read_text())["recipe"]["clip"]
+        assert source["name"] == "bigbuckbunny.mp4"
+        assert source["sha256"] == sha256(video.read_bytes()).hexdigest()
+        assert source["size"] == [32, 32] and source["stride"] == 3
+        assert (path / "inputs.safetensors").exists()
+        assert not bad(golden.verify(path))
+    (path / "inputs.safetensors").unlink()
+    with pytest.raises(RefnetError, match="inputs.safetensors is not a file of the bundle"):
+        golden.verify(path)
+
+
+def test_one_changed_bit_is_found_and_measured(bundle):
+    file = bundle / "blobs.safetensors"
+    blobs = load_file(file)
+    blobs["pool1"].ravel()[5] = np.nextafter(blobs["pool1"].ravel()[5], np.inf)
+    save_file(blobs, file)
+    (finding,) = bad(golden.verify(bundle)).values()
+    assert (finding.name, finding.different, finding.max_ulp) == ("pool1", 1, 1)
+    assert "SHA-256" in finding.note
+
+
+def test_a_changed_hash_is_found_though_the_tensor_is_right(bundle):
+    edit(bundle, lambda m: m["tensors"]["gradients"]["res4_0_branch2a_w"].update(sha256="f" * 64))
+    (finding,) = bad(golden.verify(bundle)).values()
+    assert finding.name == "res4_0_branch2a_w" and finding.different == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda m: m["recipe"].update(seed=1), None),
+        (lambda m: m["blocked"].remove("data"), {("blocked", "data")}),
+        (lambda m: m["blocked"].append("res4_0_branch2a_w"), {("blocked", "res4_0_branch2a_w")}),
+        (lambda m: m["tensors"]["blobs"].pop("conv1"), {("blobs", "conv1")}),
+        (
+            lambda m: m["tensors"]["blobs"].update(more=m["tensors"]["blobs"]["conv1"]),
+            {("blobs", "more")},
+        ),
+        (lambda m: m["tensors"]["params"]["conv1_w"].update(shape=[1]), {("params", "conv1_w")}),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_found(bundle, change, names):
+    edit(bundle, change)
+    found = set(bad(golden.verify(bundle)))
+    assert found == names if names else len(found) > 100
+
+
+def test_diff_counts_bits_and_ulp(made, bundle):
+    assert not bad(golden.diff(made, bundle))
+    file = bundle / "gradients.safetensors"
+    grads = load_file(file)
+    array = grads["res4_1_branch2c_w"].ravel()
+    array[:3] *= 1 + 2.0**-50
+    save_file({k: v for k, v in grads.items() if k != "res4_1_branch2b_w"}, file)
+    edit(bundle, lambda m: m["tensors"]["gradients"].pop("res4_1_branch2b_w"))
+    edit(bundle, lambda m: m["tensors"]["gradients"]["res4_1_branch2c_w"].update(sha256="0" * 64))
+    found = bad(golden.diff(made, bundle))
+    assert set(found) == {("gradients", "res4_1_branch2b_w"), ("gradients", "res4_1_branch2c_w")}
+    finding = found["gradients", "res4_1_branch2c_w"]
+    assert finding.different == 3 and 4 <= finding.max_ulp <= 9
+    assert "missing from" in found["gradients", "res4_1_branch2b_w"].note
+
+
+def test_diff_of_other_shapes_says_so(made, tmp_path):
+    other = golden.make(tmp_path / "b", replace(RECIPE, input=(1, 3, 2, 32, 32))).path
+    found = bad(golden.diff(made, other))
+    assert "not comparable: float64 1x3x1x32x32 and float64 1x3x2x32x32" in found["inputs", "data"].note
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ulp_distance_literally(dtype):
+    one, tiny = np.array(1, dtype), np.finfo(dtype).smallest_subnormal
+    up = np.nextafter(one, np.array(2, dtype))
+    down = np.nextafter(one, np.array(0, dtype))
+    a = np.array([1, 1, down, 0.0, -0.0, tiny, -1, np.inf], dtype)
+    b = np.array([1, up, up, -0.0, tiny, -tiny, -up, np.finfo(dtype).max], dtype)
+    assert golden.ulp_distance(a, b).tolist() == [0, 1, 2, 0, 1, 2, 1, 1]
+    far = golden.ulp_distance(np.array([-np.inf], dtype), np.array([np.inf], dtype)).item()
+    assert far == 2 * {"float32": 0x7F800000, "float64": 0x7FF0000000000000}[dtype]
+
+
+# Nothing bad passes.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format="else"), "not of format"),
+        (lambda m: m.update(format_version=2), "format version 2: expected 1; make the bundle again"),
+        (lambda m: m.pop("recipe"), "is damaged"),
+        (lambda m: m.update(recipe=[]), "is damaged"),
+        (lambda m: m["recipe"].update(more=1), "is damaged"),
+        (lambda m: m["recipe"].update(architecture="../../x"), "unknown architecture"),
+        (lambda m: m["recipe"].update(architecture=[]), "unknown architecture"),
+        (lambda m: m["recipe"].update(arithmetic="quick"), "unknown arithmetic"),
+        (lambda m: m["recipe"].update(dtype="object"), "unknown dtype"),
+        (lambda m: m["recipe"].update(seed=-5), "seed is -5"),
+        (lambda m: m["recipe"].update(input=[1, 3, 10**7, 10**5, 10**5]), "of memory"),
+        (lambda m: m["recipe"].update(input=["1", 3, 1, 32, 32]), "size N is '1'"),
+        (lambda m: m["recipe"].update(options={"rm": "-rf"}), "unknown option"),
+        (lambda m: m["recipe"]["options"].update(time_kernel=10**9 + 1), "of memory"),
+        (lambda m: m["recipe"]["options"].update(freeze_at="two"), "freeze_at is 'two'"),
+        (lambda m: m.update(blocked="conv1_w"), "is damaged"),
+        (lambda m: m.update(tensors=None), "is damaged"),
+        (lambda m: m["tensors"].pop("blobs"), "is damaged"),
+        (lambda m: m["tensors"]["blobs"]["conv1"].pop("sha256"), "is damaged"),
+        (lambda m: m["tensors"]["blobs"]["conv1"].update(sha256="x"), "expected 64 hex digits"),
+        (lambda m: m["tensors"]["blobs"]["conv1"].update(dtype="object"), "'object': expected float32"),
+        (lambda m: m["tensors"]["blobs"]["conv1"].update(shape=[-1]), "is -1: expected a whole number"),
+        (
+            lambda m: m["tensors"]["blobs"]["conv1"].update(file="../../../etc/passwd"),
+            "points to the file '../../../etc/passwd': expected blobs.safetensors, in the bundle",
+        ),
+        (lambda m: m["tensors"]["blobs"]["conv1"].update(file="/etc/passwd"), "points to the file"),
+    ],
+)
+def test_hostile_manifests_are_refused(bundle, change, message):
+    edit(bundle, change)
+    with pytest.raises(RefnetError, match=message):
+        golden.verify(bundle)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"format": NaN}', "\udcff"])
+def test_manifests_that_are_no_json_objects_are_refused(bundle, text):
+    (bundle / "manifest.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(RefnetError, match=r"manifest\.json is not"):
+        golden.verify(bundle)
+
+
+def lying_header(data):
+    """Claims that the header is larger than the file."""
+    return struct.pack("<Q", 2**62) + data[8:]
+
+
+def lying_offsets(data):
+    """Claims that a tensor ends far behind the file."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    next(v for k, v in header.items() if k == "pool1")["data_offsets"] = [0, 2**60]
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lying_header,
+        lying_offsets,
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: data[:4],
+    ],
+)
+def test_damaged_tensor_files_are_refused(bundle, damage):
+    file = bundle / "blobs.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    for check in (golden.verify, lambda path: golden.diff(path, path)):
+        with pytest.raises(RefnetError, match=r"blobs\.safetensors cannot be read"):
+            check(bundle)
+
+
+def test_files_that_are_elsewhere_are_not_followed(bundle, tmp_path):
+    file = bundle / "blobs.safetensors"
+    file.rename(tmp_path / "outside.safetensors")
+    file.symlink_to(tmp_path / "outside.safetensors")
+    with pytest.raises(RefnetError, match="is not a file of the bundle"):
+        golden.verify(bundle)
+
+
+def test_tensors_that_are_not_what_the_manifest_says_are_refused(bundle):
+    file = bundle / "blobs.safetensors"
+    blobs = load_file(file)
+    save_file({**blobs, "conv1": blobs["conv1"].astype("float32")}, file)
+    with pytest.raises(RefnetError, match="conv1 is float32 .* expected float64 .* as in the manifest"):
+        golden.diff(bundle, bundle)
+    save_file({name: blob for name, blob in blobs.items() if name != "conv1"}, file)
+    with pytest.raises(RefnetError, match="conv1"):
+        golden.diff(bundle, bundle)
+
+
+@pytest.mark.parametrize("path", ["nothing", "."])
+def test_what_is_no_bundle_is_refused(tmp_path, path):
+    with pytest.raises(RefnetError, match="expected a golden bundle"):
+        golden.verify(tmp_path / path)
+
+
+# Nothing bad is left behind.
+
+
+def test_a_bundle_is_not_overwritten_unasked(made):
+    before = (made / "manifest.json").read_bytes()
+    with pytest.raises(RefnetError, match="exists: expected a new folder's name, or --force"):
+        golden.make(made, RECIPE)
+    assert (made / "manifest.json").read_bytes() == before
+
+
+def test_force_replaces_a_bundle_and_nothing_else(bundle):
+    golden.make(bundle, replace(RECIPE, seed=9), force=True)
+    assert golden.Bundle(bundle).recipe.seed == 9
+    assert [file.name for file in bundle.parent.iterdir()] == [bundle.name]
+    other = bundle.parent / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("precious")
+    with pytest.raises(RefnetError, match="is not a golden bundle"):
+        golden.make(other, RECIPE, force=True)
+    (bundle.parent / "file").write_text("precious")
+    with pytest.raises(RefnetError, match="is not a golden bundle"):
+        golden.make(bundle.parent / "file", RECIPE, force=True)
+    with pytest.raises(RefnetError, match="is not a writable folder"):
+        golden.make(bundle.parent / "file" / "below", RECIPE)
+
+
+@pytest.mark.parametrize("stage", ["forward", "backward", "hash", "write"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError])
+def test_a_run_that_fails_leaves_nothing(tmp_path, bundle, stage, error):
+    def progress(found, done, total):
+        if found == stage and done == total // 2:
+            raise error("stop here")
+
+    raised = RefnetError if (error, stage) == (OSError, "write") else error
+    with pytest.raises(raised):
+        golden.make(tmp_path / "new", RECIPE, progress=progress)
+    assert [file.name for file in tmp_path.iterdir()] == [bundle.name]
+    before = {file.name: file.read_bytes() for file in bundle.iterdir()}
+    with pytest.raises(raised):
+        golden.make(bundle, replace(RECIPE, seed=1), force=True, progress=progress)
+    assert [file.name for file in tmp_path.iterdir()] == [bundle.name]
+    assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before
+
+
+def test_what_would_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10**6)
+    with pytest.raises(
+        RefnetError, match="resnet18_conv4 on 1x3x1x32x32 needs about .* 976.6 KiB is available"
+    ):
+        golden.make(tmp_path / "b", RECIPE)
+    monkeypatch.undo()
+    monkeypatch.setattr(golden.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(RefnetError, match="of disk, 1000 B is free"):
+        golden.make(tmp_path / "b", RECIPE)
+    assert not list(tmp_path.iterdir())
+    golden.make(tmp_path / "b", RECIPE, hashes_only=True)

@@ -1,0 +1,203 @@
+"""The catalog, against the facts of the papers and of the original wiring."""
+
+import numpy as np
+import pytest
+
+import refnet
+from refnet.errors import RefnetError, ShapeError
+from refnet.networks import ARCHITECTURES
+from refnet.networks.resnet3d import body
+from refnet.shapes import size
+from refnet.trace import trace
+
+BLOCKS = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}
+SMALL = {"input": (1, 3, 1, 32, 32), "time_kernel": 1}
+
+
+def depth_and_stage(name):
+    depth, stage = name.removeprefix("resnet").split("_conv")
+    return int(depth), int(stage)
+
+
+def test_the_catalog_is_what_the_design_names():
+    expected = {f"resnet{depth}_conv{stage}" for depth in BLOCKS for stage in (4, 5)}
+    assert set(ARCHITECTURES) == expected
+
+
+@pytest.mark.parametrize("transformation", ["bottleneck", "basic"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_depth_counts_the_convolutions(name, transformation):
+    """A conv5 body has depth - 1 convolutions in its branches (the fully connected layer is one)."""
+    depth, stage = depth_and_stage(name)
+    net = refnet.build(name, transformation=transformation)
+    branches = [n for n in net.nodes if n.op == "conv3d" and "branch1" not in n.name]
+    blocks = BLOCKS[depth] - (3 if stage == 4 and depth >= 34 else 2 if stage == 4 else 0)
+    per_block = 3 if transformation == "bottleneck" else 2
+    assert len(branches) == 1 + per_block * blocks
+    native = "basic" if depth < 50 else "bottleneck"
+    if stage == 5 and transformation == native:
+        assert len(branches) == depth - 1
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_output_is_a_sixteenth_or_a_thirtysecond(name):
+    depth, stage = depth_and_stage(name)
+    width = {4: 256, 5: 512}[stage] * (1 if depth < 50 else 4)
+    scale = {4: 16, 5: 32}[stage]
+    net = refnet.build(name, input=(2, 3, 8, 224, 256))
+    assert list(net.outputs.values()) == [(2, width, 8, 224 // scale, 256 // scale)]
+    (output,) = net.outputs
+    assert output.endswith("_relu")
+    strided = refnet.build(name, input=(2, 3, 8, 224, 256), time_stride=True)
+    assert next(iter(strided.outputs.values()))[2] == 8 // 2 ** (stage - 2)
+    dilated = refnet.build(name, input=(2, 3, 8, 224, 256), dilation=2)
+    assert list(dilated.outputs.values()) == [(2, width, 8, 14, 16)]
+
+
+@pytest.mark.parametrize(
+    ("name", "transformation", "billions"),
+    [
+        ("resnet18_conv5", "basic", 1.8),
+        ("resnet34_conv5", "basic", 3.6),
+        ("resnet50_conv5", "bottleneck", 3.8),
+        ("resnet101_conv5", "bottleneck", 7.6),
+        ("resnet152_conv5", "bottleneck", 11.3),
+    ],
+)
+def test_multiply_adds_of_one_frame_are_those_of_the_paper(name, transformation, billions):
+    """He et al., Table 1; the convolutions alone make the printed number, to a tenth of a billion."""
+    net = refnet.build(name, input=(1, 3, 1, 224, 224), time_kernel=1, transformation=transformation)
+    convolutions = sum(row.multiply_adds for row in trace(net) if row.op == "conv3d")
+    assert abs(convolutions / 1e9 - billions) < 0.11
+
+
+@pytest.mark.parametrize("freeze_at", [0, 2, 3, 4, 5])
+@pytest.mark.parametrize("transformation", ["bottleneck", "basic"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_stop_blocks_what_is_before_it(name, transformation, freeze_at):
+    _, last = depth_and_stage(name)
+    if freeze_at > last:
+        with pytest.raises(RefnetError, match="freeze_at is 5: expected 0 or a stage of this body, 2, 3, 4"):
+            refnet.build(name, freeze_at=freeze_at)
+        return
+    net = refnet.build(name, transformation=transformation, freeze_at=freeze_at)
+    stops = [node.name for node in net.nodes if node.op == "stop_gradient"]
+    assert len(stops) == (freeze_at > 0)
+    flow = net.gradient_flow()
+    for param in net.params:
+        stage = int(param[3]) if param.startswith("res") and param[3].isdigit() else 1
+        assert (param in flow) == (stage > freeze_at), param
+    assert ("data" in flow) == (freeze_at == 0)
+    if freeze_at == last:
+        assert list(net.outputs) == stops
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_runs(name):
+    """Core against the definitions: equal to rounding at the end of every network."""
+    net = refnet.build(name, **SMALL, width_per_group=8, freeze_at=3)
+    given = refnet.fill.params(net, dtype="float64") | refnet.fill.inputs(net, dtype="float64")
+    (output,) = net.outputs
+    dy = refnet.fill.output_gradients(net)
+    runs = [refnet.forward(net, given, a, keep="outputs") for a in ("reference", "core")]
+    reference, core = (run.blobs[output] for run in runs)
+    assert np.abs(core - reference).max() <= 1e-11 * np.abs(reference).max()
+    reference, core = (refnet.backward(run, dy) for run in runs)
+    assert set(core) == set(reference) and core.blocked == reference.blocked
+    assert "res4_0_branch2a_w" in core and "res3_0_branch2a_w" in core.blocked
+    for key in core:
+        assert np.abs(core[key] - reference[key]).max() <= 1e-9 * np.abs(reference[key]).max()
+
+
+def test_basic_and_bottleneck_wiring_literally():
+    net = body(
+        input=(1, 3, 4, 32, 32),
+        block_counts=(1, 1, 1, 1),
+        feat_dims=(8, 8, 16, 16, 32),
+        transformation="bottleneck",
+        time_stride=True,
+        groups=2,
+        width_per_group=3,
+        stride_1x1=False,
+        dilation=2,
+        freeze_at=0,
+    )
+    nodes = {node.name: node for node in net.nodes}
+    # The width does not change from the stem to res2, nor from res3 to res4: no projection, no stride.
+    assert "res2_0_branch1" not in nodes and "res4_0_branch1" not in nodes
+    assert nodes["res4_0_relu"].shape == nodes["res3_0_relu"].shape == (1, 16, 2, 4, 4)
+    # res3 strides in 2b, in time too; 2a does not.
+    assert nodes["res3_0_branch2a"].shape == (1, 12, 4, 8, 8)
+    assert nodes["res3_0_branch2b"].attrs["stride"] == (2, 2, 2)
+    assert nodes["res3_0_branch1"].attrs["stride"] == (2, 2, 2)
+    assert net.params["res3_0_branch2b_w"] == (12, 6, 3, 3, 3)
+    # A dilated res5 projects without stride.
+    assert nodes["res5_0_branch2b"].attrs["dilation"] == (1, 2, 2)
+    assert nodes["res5_0_branch2b"].attrs["pad"] == (1, 2, 2)
+    assert nodes["res5_0_relu"].shape == (1, 32, 2, 4, 4)
+    assert list(net.params)[:6] == [
+        "conv1_w",
+        "res_conv1_bn_s",
+        "res_conv1_bn_b",
+        "res2_0_branch2a_w",
+        "res2_0_branch2a_bn_s",
+        "res2_0_branch2a_bn_b",
+    ]
+    assert net.params["res2_0_branch2b_w"] == (6, 3, 1, 3, 3), "res2 has time kernel 1"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"transformation": "basik"}, "unknown transformation 'basik': did you mean basic"),
+        ({"freeze_at": 1}, "freeze_at is 1"),
+        ({"freeze_at": True}, "freeze_at is True"),
+        ({"time_kernel": 2}, "time_kernel is 2: expected an odd number"),
+        ({"time_kernel": 0}, "time_kernel is 0"),
+        ({"groups": 0}, "groups is 0"),
+        ({"groups": 3, "transformation": "basic"}, "groups is 3: expected a divisor of 192 input and 64"),
+        ({"width_per_group": -1}, "width_per_group is -1"),
+        ({"dilation": 0}, "dilation is 0"),
+        ({"bogus": 1}, "unknown option of resnet18_conv4 'bogus'"),
+        ({"input": (1, 3, 8, 224)}, "data has rank 4"),
+        ({"input": (1, 4, 8, 224, 224)}, "data size C is 4: expected 3"),
+        ({"input": (1, 3, -8, 224, 224)}, "data size T is -8"),
+        ({"input": (1, 3, 8, 2.5, 224)}, "data size H is 2.5"),
+    ],
+)
+def test_nonsense_is_refused(options, message):
+    with pytest.raises(RefnetError, match=message):
+        refnet.build("resnet18_conv4", **options)
+
+
+def test_unknown_architectures_are_refused():
+    with pytest.raises(RefnetError, match="unknown architecture 'resnet18_conv6': did you mean"):
+        refnet.build("resnet18_conv6")
+
+
+def test_a_net_refuses_what_does_not_fit():
+    net = refnet.Net()
+    x = net.input("data", (1, 2, 1, 2, 2))
+    with pytest.raises(RefnetError, match="'data' is written twice"):
+        net.param("data", (1,))
+    with pytest.raises(RefnetError, match="unknown operator 'rellu'"):
+        net.add("rellu", "y", (x,))
+    with pytest.raises(RefnetError, match="unknown blob 'dat'"):
+        net.add("relu", "y", ("dat",))
+    with pytest.raises(ShapeError, match=r"pool \(max_pool3d\): input size H is 2, 2 with padding: .* 3"):
+        net.add("max_pool3d", "pool", (x,), kernel=(1, 3, 3))
+    with pytest.raises(ShapeError, match=r"sum \(add\)"):
+        net.add("add", "sum", (x,))
+    assert net.nodes == [], "a refused node leaves nothing behind"
+
+
+def test_trace_adds_up():
+    net = refnet.build("resnet18_conv4")
+    rows = trace(net)
+    assert [row.name for row in rows] == [node.name for node in net.nodes]
+    assert sum(row.params for row in rows) == sum(map(size, net.params.values())) == 4857152
+    first = rows[0]
+    assert (first.inputs, first.output) == (((1, 3, 8, 224, 224),), (1, 64, 8, 112, 112))
+    assert first.multiply_adds == 64 * 8 * 112 * 112 * 3 * 49
+    flows = {row.name: row.gradient for row in rows}
+    assert not flows["res2_1_stop"] and flows["res3_0_branch2a"]

@@ -1,0 +1,335 @@
+"""Every operator of the table under every arithmetic, and literal values for each."""
+
+import numpy as np
+import pytest
+from loops import max_pool3d
+from test_conv3d import LAYOUTS
+from threadpoolctl import threadpool_limits
+
+from refnet.arithmetic import ARITHMETICS, Kernel, core, reference
+from refnet.errors import DTypeError, RefnetError, ShapeError, UnknownNameError
+from refnet.ops import OPS
+
+CASES = [pytest.param(op, case, id=f"{op.name}: {case.name}") for op in OPS.values() for case in op.cases]
+every_case = pytest.mark.parametrize(("op", "case"), CASES)
+every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def integers(case, seed=0):
+    """Distinct values 4 apart and never 0, so that a step of 1 changes no sign and no winner."""
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for shape in case.shapes:
+        n = int(np.prod(shape))
+        values = 4 * (rng.permutation(n) - n // 2) + 2
+        arrays.append(values.reshape(shape).astype("float64"))
+    return arrays
+
+
+def steps(arrays, seed=1):
+    rng = np.random.default_rng(seed)
+    return [rng.choice([-1.0, 1.0], a.shape) for a in arrays]
+
+
+def test_every_arithmetic_has_every_operator():
+    for arithmetic in ARITHMETICS.values():
+        assert set(arithmetic) == set(OPS)
+
+
+@every_case
+def test_core_equals_the_definition_on_integers(op, case):
+    arrays = integers(case)
+    y, context = reference[op.name].forward(*arrays, **case.attrs)
+    dy = np.random.default_rng(2).integers(-4, 5, y.shape).astype("float64")
+    z, other = core[op.name].forward(*arrays, **case.attrs)
+    assert np.array_equal(y, z)
+    pairs = zip(reference[op.name].backward(dy, context), core[op.name].backward(dy, other), strict=True)
+    for ours, theirs in pairs:
+        assert (ours is None) == (theirs is None)
+        assert ours is None or np.array_equal(ours, theirs)
+
+
+@every_arithmetic
+@every_case
+def test_gradients_are_difference_quotients(op, case, arithmetic):
+    """f is affine in each input for such steps: f(a + e) - f(a) = <gradient, e>, exactly."""
+    if op.name == "stop_gradient":
+        assert arithmetic[op.name].backward(*run(arithmetic, op, case)) == (None,)
+        return
+    arrays = integers(case)
+    kernel = arithmetic[op.name]
+    y, context = kernel.forward(*arrays, **case.attrs)
+    dy = np.random.default_rng(2).choice([-3.0, -1.0, 2.0, 4.0], y.shape)
+    gradients = kernel.backward(dy, context)
+    for i, step in enumerate(steps(arrays)):
+        moved = [a + step if i == j else a for j, a in enumerate(arrays)]
+        change = np.vdot(dy, kernel.forward(*moved, **case.attrs)[0] - y)
+        assert change == np.vdot(gradients[i], step)
+
+
+def run(arithmetic, op, case):
+    y, context = arithmetic[op.name].forward(*integers(case), **case.attrs)
+    return np.ones_like(y), context
+
+
+@every_arithmetic
+@every_case
+def test_needs_are_met_and_nothing_else(op, case, arithmetic):
+    dy, context = run(arithmetic, op, case)
+    for wanted in range(len(case.shapes)):
+        needs = tuple(i == wanted for i in range(len(case.shapes)))
+        gradients = arithmetic[op.name].backward(dy, context, needs)
+        found = [gradient is not None for gradient in gradients]
+        assert found == [need and op.name != "stop_gradient" for need in needs]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@every_dtype
+@every_arithmetic
+@every_case
+def test_layout_does_not_matter(op, case, arithmetic, dtype, layout):
+    rng = np.random.default_rng(3)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in case.shapes]
+    odd = [LAYOUTS[layout](a) for a in arrays]
+    y, context = arithmetic[op.name].forward(*arrays, **case.attrs)
+    z, other = arithmetic[op.name].forward(*odd, **case.attrs)
+    assert z.dtype == y.dtype == dtype
+    assert y.tobytes() == z.tobytes()
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    odd_dy = LAYOUTS[layout](dy)
+    pairs = zip(
+        arithmetic[op.name].backward(dy, context),
+        arithmetic[op.name].backward(odd_dy, other),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        assert ours is None or ours.tobytes() == theirs.tobytes()
+    for before, after in zip([*arrays, dy], [*odd, odd_dy], strict=True):
+        assert np.array_equal(before, after), "an input was modified"
+
+
+@every_case
+def test_infer_and_magnitude_and_cost_fit_the_output(op, case):
+    arrays = [np.random.default_rng(4).standard_normal(shape) for shape in case.shapes]
+    y, _ = reference[op.name].forward(*arrays, **case.attrs)
+    assert op.infer(*case.shapes, **case.attrs) == y.shape
+    magnitude = op.magnitude(*arrays, **case.attrs)
+    assert magnitude.sum_abs.shape == y.shape
+    assert (np.abs(y) <= magnitude.sum_abs * (1 + 1e-12)).all()
+    assert np.broadcast_shapes(magnitude.terms.shape, y.shape) == y.shape
+    cost = op.cost(*case.shapes, itemsize=8, **case.attrs)
+    touched = sum(a.nbytes for a in arrays) + y.nbytes
+    assert cost.bytes == (0 if op.name == "stop_gradient" else touched)
+
+
+@every_arithmetic
+@every_case
+def test_magnitude_bounds_the_rounding_errors(op, case, arithmetic):
+    """|float32 result - float64 result| <= gamma_terms(2**-24) * sum_abs."""
+    rng = np.random.default_rng(5)
+    arrays = [rng.standard_normal(shape).astype("float32") for shape in case.shapes]
+    wide = [a.astype("float64") for a in arrays]
+    y, _ = arithmetic[op.name].forward(*arrays, **case.attrs)
+    right, _ = reference[op.name].forward(*wide, **case.attrs)
+    magnitude = op.magnitude(*wide, **case.attrs)
+    u = 2.0**-24
+    gamma = magnitude.terms * u / (1 - magnitude.terms * u)
+    slack = 1 + 1e-6  # the float64 evaluation of the bound itself
+    assert (np.abs(y - right) <= gamma * magnitude.sum_abs * slack).all()
+
+
+@every_dtype
+@every_case
+def test_core_has_the_same_bits_for_any_number_of_threads(op, case, dtype):
+    rng = np.random.default_rng(6)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in case.shapes]
+    assert_same_bits(core[op.name], arrays, case.attrs)
+
+
+@every_dtype
+@pytest.mark.parametrize(
+    ("x", "w", "attrs"),
+    [
+        ((1, 64, 4, 28, 28), (96, 64, 3, 3, 3), {"pad": (1, 1, 1)}),
+        ((1, 200, 2, 28, 28), (64, 200, 1, 1, 1), {}),
+        ((1, 3, 2, 112, 112), (64, 3, 1, 7, 7), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
+        ((2, 64, 4, 14, 14), (64, 8, 3, 3, 3), {"pad": (1, 1, 1), "groups": 8}),
+    ],
+)
+def test_core_convolution_has_the_same_bits_for_any_number_of_threads(x, w, attrs, dtype):
+    rng = np.random.default_rng(7)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in (x, w)]
+    assert_same_bits(core.conv3d, arrays, attrs)
+
+
+def assert_same_bits(kernel, arrays, attrs):
+    bits = []
+    for openmp, blas in ((1, 1), (2, 1), (2, 2), (3, 2)):
+        with threadpool_limits(openmp, user_api="openmp"), threadpool_limits(blas, user_api="blas"):
+            y, context = kernel.forward(*arrays, **attrs)
+            dy = np.random.default_rng(8).standard_normal(y.shape).astype(y.dtype)
+            gradients = kernel.backward(dy, context)
+            bits.append([a.tobytes() for a in (y, *gradients) if a is not None])
+    assert bits[0] == bits[1] == bits[2] == bits[3]
+
+
+def test_blas_gets_its_threads_back():
+    from threadpoolctl import threadpool_info
+
+    def blas_threads():
+        return [i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        core.conv3d.forward(np.ones((1, 2, 2, 3, 3)), np.ones((2, 2, 1, 1, 1)))
+        with pytest.raises(ShapeError):
+            core.conv3d.forward(np.ones((1, 2, 2, 3, 3)), np.ones((2, 3, 1, 1, 1)))
+        assert blas_threads() == before
+
+
+# Literal values.
+
+
+@every_arithmetic
+def test_affine_literally(arithmetic):
+    x = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 1, 1, 2)
+    y, context = arithmetic.affine.forward(x, np.array([10.0, -1.0]), np.array([0.5, 2.0]))
+    assert y.ravel().tolist() == [10.5, 20.5, -1.0, -2.0]
+    dx, ds, db = arithmetic.affine.backward(np.array([1.0, 2, 3, 4]).reshape(y.shape), context)
+    assert dx.ravel().tolist() == [10.0, 20.0, -3.0, -4.0]
+    assert ds.tolist() == [5.0, 25.0]
+    assert db.tolist() == [3.0, 7.0]
+
+
+@every_arithmetic
+def test_relu_literally(arithmetic):
+    x = np.array([-2.0, -0.0, 0.0, 3.0, np.inf, -np.inf]).reshape(1, 1, 1, 1, 6)
+    y, context = arithmetic.relu.forward(x)
+    assert y.ravel().tolist() == [0.0, 0.0, 0.0, 3.0, np.inf, 0.0]
+    assert not np.signbit(y).any()
+    (dx,) = arithmetic.relu.backward(np.full(y.shape, 7.0), context)
+    assert dx.ravel().tolist() == [0.0, 0.0, 0.0, 7.0, 7.0, 0.0]
+    y, _ = arithmetic.relu.forward(np.full((1, 1, 1, 1, 1), np.nan))
+    assert np.isnan(y).all()
+
+
+@every_arithmetic
+def test_add_literally(arithmetic):
+    a, b = (np.array(v, "float32").reshape(1, 1, 1, 1, 2) for v in ([1.0, 2.0], [0.25, -2.0]))
+    y, context = arithmetic.add.forward(a, b)
+    assert y.ravel().tolist() == [1.25, 0.0]
+    dy = np.array([3.0, 4.0], "float32").reshape(y.shape)
+    assert [g.ravel().tolist() for g in arithmetic.add.backward(dy, context)] == [[3.0, 4.0]] * 2
+    with pytest.raises(ShapeError, match="x1 has shape 1x1x1x1x2 and x2 1x1x1x1x1"):
+        arithmetic.add.forward(a, b[..., :1])
+
+
+@every_arithmetic
+def test_max_pool_literally(arithmetic):
+    x = np.array([[-5.0, -7, -7], [-9, -5, -6]]).reshape(1, 1, 1, 2, 3)
+    attrs = {"kernel": (1, 3, 3), "stride": (1, 2, 2), "pad": (0, 1, 1)}
+    y, context = arithmetic.max_pool3d.forward(x, **attrs)
+    assert y.ravel().tolist() == [-5.0, -5.0], "padding must not win"
+    (dx,) = arithmetic.max_pool3d.backward(np.array([1.0, 10.0]).reshape(y.shape), context)
+    assert dx.ravel().tolist() == [1.0, 0, 0, 0, 10, 0], "the first of equal values wins"
+
+
+@every_arithmetic
+def test_max_pool_of_nan_and_infinity(arithmetic):
+    x = np.array([1.0, np.nan, 5, -np.inf, -np.inf, -np.inf]).reshape(1, 1, 1, 1, 6)
+    y, context = arithmetic.max_pool3d.forward(x, kernel=(1, 1, 3), stride=(1, 1, 3))
+    assert np.isnan(y.ravel()[0])
+    assert y.ravel()[1] == -np.inf
+    (dx,) = arithmetic.max_pool3d.backward(np.array([1.0, 2.0]).reshape(y.shape), context)
+    assert dx.ravel().tolist() == [0.0, 1, 0, 2, 0, 0]
+
+
+@every_arithmetic
+@pytest.mark.parametrize("case", OPS["max_pool3d"].cases, ids=lambda case: case.name)
+def test_max_pool_against_loops_with_many_ties(case, arithmetic):
+    rng = np.random.default_rng(9)
+    x = rng.integers(-2, 3, case.shapes[0]).astype("float64")
+    dy = rng.integers(-9, 10, OPS["max_pool3d"].infer(*case.shapes, **case.attrs)).astype("float64")
+    y, context = arithmetic.max_pool3d.forward(x, **case.attrs)
+    (dx,) = arithmetic.max_pool3d.backward(dy, context)
+    expected_y, expected_dx = max_pool3d(x, dy, **case.attrs)
+    assert np.array_equal(y, expected_y)
+    assert np.array_equal(dx, expected_dx)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "message"),
+    [
+        ({"kernel": (1, 2, 2), "pad": (0, 2, 0)}, r"pad\[H\] is 2: expected less than the kernel's 2"),
+        ({"kernel": (1, 9, 1)}, "input size H is 4.*needs at least 9"),
+        ({"kernel": (0, 1, 1)}, r"kernel\[T\] is 0"),
+        ({}, "kernel"),
+    ],
+)
+@every_arithmetic
+def test_pooling_windows_that_do_not_fit_are_refused(arithmetic, attrs, message):
+    with pytest.raises(ShapeError, match=message):
+        arithmetic.max_pool3d.forward(np.zeros((1, 1, 2, 4, 4)), **attrs)
+
+
+def test_conv_terms_leave_out_padding():
+    x, w = np.ones((1, 2, 1, 3, 3)), np.ones((1, 2, 1, 3, 3))
+    magnitude = OPS["conv3d"].magnitude(x, w, pad=(0, 1, 1))
+    assert magnitude.terms[0].tolist() == [[8, 12, 8], [12, 18, 12], [8, 12, 8]]
+    assert OPS["conv3d"].cost(x.shape, w.shape, itemsize=4, pad=(0, 1, 1)) == (9 * 18, 4 * (18 + 18 + 9))
+
+
+# The door.
+
+
+@every_arithmetic
+def test_other_dtypes_are_refused(arithmetic):
+    x = np.zeros((1, 1, 1, 1, 1))
+    for dtype in ("int64", "float16", "complex128", "bool"):
+        with pytest.raises(DTypeError, match=f"input 0 is {dtype}: expected float32 or float64"):
+            arithmetic.relu.forward(x.astype(dtype))
+    with pytest.raises(DTypeError, match="float64, float32: expected one dtype"):
+        arithmetic.add.forward(x, x.astype("float32"))
+
+
+@every_arithmetic
+def test_output_gradients_that_do_not_fit_are_refused(arithmetic):
+    y, context = arithmetic.relu.forward(np.ones((1, 1, 1, 2, 2)))
+    with pytest.raises(ShapeError, match="dy is float64 1x1x1x2x1: expected float64 1x1x1x2x2"):
+        arithmetic.relu.backward(y[..., :1], context)
+    with pytest.raises(ShapeError, match="dy is float32"):
+        arithmetic.relu.backward(y.astype("float32"), context)
+
+
+def test_a_kernel_under_test_is_called_and_caught():
+    def forward(x):
+        return x * 2, None
+
+    double = core.replace(relu=Kernel(forward, lambda dy, context, needs: (dy * 2,)))
+    x = np.full((1, 1, 1, 1, 1), -3.0)
+    y, context = double.relu.forward(x)
+    assert y.item() == -6.0
+    assert double.relu.backward(x, context)[0].item() == -6.0
+    assert core.relu.forward(x)[0].item() == 0.0, "the arithmetic itself is left as it was"
+
+    wrong = core.replace(relu=Kernel(lambda x: (x[0], None), lambda *a: ()))
+    with pytest.raises(ShapeError, match="replaced relu forward: y is float64 1x1x1x1: expected"):
+        wrong.relu.forward(x)
+    lists = core.replace(relu=Kernel(lambda x: (x.tolist(), None), lambda *a: ()))
+    with pytest.raises(DTypeError, match="y is a list"):
+        lists.relu.forward(x)
+    forgets = core.replace(relu=Kernel(forward, lambda *a: (None,)))
+    with pytest.raises(RefnetError, match="gradient of input 0 is a NoneType"):
+        forgets.relu.backward(*forgets.relu.forward(x))
+    with pytest.raises(UnknownNameError, match="did you mean relu"):
+        core.replace(rellu=Kernel(forward, forward))
+
+
+def test_an_operator_that_an_arithmetic_lacks_is_an_error():
+    from refnet.arithmetic import Arithmetic
+
+    little = Arithmetic("little", {"relu": core.kernels["relu"]})
+    with pytest.raises(UnknownNameError, match="operator of arithmetic little 'add'"):
+        little["add"]
+    assert not hasattr(little, "add")

@@ -1,0 +1,283 @@
+"""Forward and backward walks: what is computed, what is kept, what is refused."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import refnet
+from refnet import memory
+from refnet.arithmetic import ARITHMETICS, Kernel, core
+from refnet.errors import RefnetError, TooLargeError
+
+SMALL = {
+    "input": (1, 3, 2, 32, 32),
+    "block_counts": (2, 2, 2),
+    "feat_dims": (4, 4, 8, 16),
+    "width_per_group": 4,
+}
+
+
+def small(**options):
+    net = refnet.networks.resnet3d.body(**SMALL | options)
+    return net, refnet.fill.params(net) | refnet.fill.inputs(net)
+
+
+def counting(calls):
+    """The core arithmetic, writing down every backward call by the gradients it is asked for."""
+
+    def counted(op, kernel):
+        def backward(dy, context, needs):
+            calls.append((op, needs))
+            return kernel.backward(dy, context, needs)
+
+        return Kernel(kernel.forward, backward)
+
+    return core.replace(**{op: counted(op, kernel) for op, kernel in core.kernels.items()})
+
+
+@pytest.mark.parametrize("freeze_at", [0, 2, 3, 4])
+def test_nothing_is_computed_upstream_of_a_stop(freeze_at):
+    calls = []
+    net, given = small(freeze_at=freeze_at)
+    run = refnet.forward(net, given, counting(calls))
+    refnet.backward(run, refnet.fill.output_gradients(net))
+    after = {node.name for node in net.nodes if stage(node.name) > freeze_at}
+    assert len(calls) == len(after)
+    convolutions = [needs for op, needs in calls if op == "conv3d"]
+    assert len(convolutions) == sum(n.op == "conv3d" and n.name in after for n in net.nodes)
+    # The first convolution behind a stop has nobody to hand an input gradient to.
+    assert all(needs == (True, True) for needs in convolutions) == (freeze_at in (0, 4))
+
+
+def stage(name):
+    return int(name[3]) if name.startswith("res") and name[3].isdigit() else 1
+
+
+def test_gradients_are_absent_not_zero():
+    net, given = small()
+    grads = refnet.backward(refnet.forward(net, given), refnet.fill.output_gradients(net))
+    assert "conv1_w" not in grads and "data" not in grads
+    assert {"conv1_w", "data", "res2_1_branch2c_bn_b"} <= grads.blocked
+    assert not grads.blocked & set(grads)
+    assert grads.blocked | set(grads) == {*net.params, *net.inputs}
+    with pytest.raises(KeyError, match="blocked"):
+        grads["conv1_w"]
+    with pytest.raises(KeyError):
+        grads["nothing of the kind"]
+
+
+def test_a_computed_zero_is_there_and_the_unconnected_is_neither():
+    net = refnet.Net()
+    x = net.input("data", (1, 1, 1, 1, 2))
+    s, b = net.param("a_s", (1,)), net.param("a_b", (1,))
+    y = net.add("affine", "a", (x, s, b))
+    net.output(net.add("relu", "a_relu", (y,)))
+    net.param("alone_s", (1,))
+    ones = np.ones(1)
+    given = {"data": np.full((1, 1, 1, 1, 2), -1.0), "a_s": ones, "a_b": 0 * ones, "alone_s": ones}
+    grads = refnet.backward(refnet.forward(net, given), {"a_relu": np.ones((1, 1, 1, 1, 2))})
+    assert grads["a_s"].tolist() == [0.0]
+    assert "alone_s" not in grads and "alone_s" not in grads.blocked
+
+
+def test_contributions_add_up_without_touching_their_owners():
+    """y = relu(x) + relu(x) + x, by two adds: dx = dy + 2 dy where x > 0."""
+    net = refnet.Net()
+    x = net.input("data", (1, 1, 1, 1, 3))
+    r = net.add("relu", "r", (x,))
+    net.output(net.add("add", "z", (net.add("add", "y", (r, r)), x)))
+    data, dy = np.array([[[[[1.0, -1.0, 2.0]]]]]), np.array([[[[[1.0, 10.0, 100.0]]]]])
+    kept = dy.copy()
+    run = refnet.forward(net, {"data": data})
+    assert run.blobs["z"].ravel().tolist() == [3.0, -1.0, 6.0]
+    for _ in range(2):
+        assert refnet.backward(run, {"z": dy})["data"].ravel().tolist() == [3.0, 10.0, 300.0]
+    assert np.array_equal(dy, kept)
+
+
+def test_several_output_gradients_at_once_add_up():
+    net, given = small(freeze_at=0)
+    run = refnet.forward(net, given)
+    rng = np.random.default_rng(0)
+    dys = {name: rng.standard_normal(run.blobs[name].shape) for name in ("res2_0_relu", "res4_1_relu")}
+    together = refnet.backward(run, dys)
+    apart = [refnet.backward(run, {name: dy}) for name, dy in dys.items()]
+    total = apart[0]["conv1_w"] + apart[1]["conv1_w"]
+    assert np.abs(together["conv1_w"] - total).max() <= 1e-12 * np.abs(total).max()
+    assert "res4_0_branch2a_w" not in apart[0] and "res4_0_branch2a_w" not in apart[0].blocked
+
+
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+@pytest.mark.parametrize("freeze_at", [0, 2, 4])
+def test_keeping_only_outputs_changes_nothing_but_memory(arithmetic, freeze_at):
+    net, given = small(freeze_at=freeze_at)
+    every = refnet.forward(net, given, arithmetic)
+    lean = refnet.forward(net, given, arithmetic, keep="outputs")
+    assert set(every.blobs) == {node.name for node in net.nodes}
+    assert set(lean.blobs) == set(net.outputs)
+    dy = refnet.fill.output_gradients(net)
+    ours, theirs = refnet.backward(lean, dy), refnet.backward(every, dy)
+    assert set(ours) == set(theirs) and ours.blocked == theirs.blocked
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+    with pytest.raises(RefnetError, match="keep"):
+        refnet.interop.caffe2.blobs(lean)
+
+
+def test_blobs_are_freed_as_soon_as_nothing_needs_them():
+    """Every blob before the stop is gone by the time that its last reader is done."""
+    import weakref
+
+    alive = {}
+
+    def watched(op, kernel):
+        def forward(*arrays, **attrs):
+            y, context = kernel.forward(*arrays, **attrs)
+            if op != "stop_gradient":
+                alive[len(alive)] = weakref.ref(y)
+            return y, context
+
+        return Kernel(forward, kernel.backward)
+
+    arithmetic = core.replace(**{op: watched(op, kernel) for op, kernel in core.kernels.items()})
+    net, given = small(freeze_at=4)
+    most = []
+    refnet.forward(
+        net,
+        given,
+        arithmetic,
+        keep="outputs",
+        on_node=lambda node: most.append(sum(ref() is not None for ref in alive.values())),
+    )
+    assert max(most) <= 4, "a block needs its input, two values of a branch and a shortcut"
+
+
+def test_original_arrays_are_left_alone():
+    net, given = small()
+    before = {name: value.copy() for name, value in given.items()}
+    for value in given.values():
+        value.flags.writeable = False
+    run = refnet.forward(net, given)
+    refnet.backward(run, refnet.fill.output_gradients(net))
+    assert all(np.array_equal(before[name], given[name]) for name in given)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layout_and_byte_order_of_what_is_given_do_not_matter(dtype):
+    net, _ = small()
+    given = refnet.fill.params(net, dtype=dtype) | refnet.fill.inputs(net, dtype=dtype)
+    odd = {k: np.asfortranarray(v).astype(v.dtype.newbyteorder()) for k, v in given.items()}
+    (output,) = net.outputs
+    plain, other = (refnet.forward(net, g).blobs[output] for g in (given, odd))
+    assert plain.dtype == other.dtype == dtype
+    assert plain.tobytes() == other.tobytes()
+
+
+def test_two_python_threads_at_once_get_right_answers():
+    net, given = small()
+    expected = refnet.forward(net, given).blobs["res4_1_relu"].tobytes()
+    found = []
+    threads = [
+        threading.Thread(
+            target=lambda: found.extend(
+                refnet.forward(net, given).blobs["res4_1_relu"].tobytes() for _ in range(10)
+            )
+        )
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 20 and set(found) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: g.pop("conv1_w"), "no value is given for conv1_w: expected"),
+        (lambda g: g.update(conv_w=g["conv1_w"]), "unknown input or parameter 'conv_w': did you"),
+        (lambda g: g.update(conv1_w=g["conv1_w"][:2]), "conv1_w has shape 2x3x1x7x7: expected 4x3x1x7x7"),
+        (lambda g: g.update(conv1_w=g["conv1_w"].astype("float32")), "conv1_w is float32: expected float64"),
+        (lambda g: g.update(data=g["data"].astype("uint8")), "data is uint8: expected float32 or float64"),
+        (
+            lambda g: g["data"].__setitem__((0, 1, 0, 2, 3), np.nan),
+            r"data has 1 non-finite value.*nan at \[0, 1, 0, 2, 3",
+        ),
+        (lambda g: g["conv1_w"].fill(np.inf), "conv1_w has 588 non-finite values"),
+    ],
+)
+def test_bad_values_are_refused(change, message):
+    net, given = small()
+    change(given)
+    with pytest.raises(RefnetError, match=message):
+        refnet.forward(net, given)
+
+
+def test_nonfinite_values_are_allowed_when_asked_for():
+    net, given = small()
+    given["data"][0, 0, 0, 0, 0] = np.inf
+    with np.errstate(invalid="ignore"):
+        run = refnet.forward(net, given, allow_nonfinite=True)
+    assert np.isinf(run.blobs["conv1"]).any()
+
+
+@pytest.mark.parametrize(
+    ("gradients", "message"),
+    [
+        ({"res4_1_rel": np.ones(1)}, "unknown node to start backward from 'res4_1_rel'"),
+        ({"data": np.ones(1)}, "unknown node"),
+        ({"res4_1_relu": np.ones((1, 16, 2, 2))}, "has shape 1x16x2x2: expected 1x16x2x2x2"),
+        ({"res4_1_relu": np.ones((1, 16, 2, 2, 2), "float32")}, "is float32: expected float64"),
+        ({"res4_1_relu": np.full((1, 16, 2, 2, 2), np.nan)}, "128 non-finite values"),
+    ],
+)
+def test_bad_output_gradients_are_refused(gradients, message):
+    net, given = small()
+    with pytest.raises(RefnetError, match=message):
+        refnet.backward(refnet.forward(net, given), gradients)
+
+
+def test_backward_from_a_blob_that_was_not_kept_is_refused():
+    net, given = small()
+    run = refnet.forward(net, given, keep="outputs")
+    with pytest.raises(RefnetError, match='keep="all"'):
+        refnet.backward(run, {"res2_0_relu": np.ones((1, 4, 2, 8, 8))})
+
+
+def test_unknown_arithmetic_and_keep_are_refused():
+    net, given = small()
+    with pytest.raises(RefnetError, match="unknown arithmetic 'cor': did you mean core"):
+        refnet.forward(net, given, "cor")
+    with pytest.raises(RefnetError, match="unknown value of keep 'some'"):
+        refnet.forward(net, given, keep="some")
+
+
+def test_what_would_not_fit_is_refused_before_it_is_allocated(monkeypatch):
+    net, given = small()
+    needed = sum(int(np.prod(node.shape)) for node in net.nodes) * 8
+    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    with pytest.raises(TooLargeError, match="a forward run needs about .* is available"):
+        refnet.forward(net, given)
+    refnet.forward(net, given, keep="outputs")
+    monkeypatch.setattr(memory, "available", lambda: needed)
+    refnet.forward(net, given)
+
+
+def test_a_kernel_under_test_runs_in_place_of_one_entry():
+    calls = []
+
+    def forward(x):
+        calls.append(x.shape)
+        return core.relu.forward(x)
+
+    def backward(dy, context, needs):
+        return core.relu.backward(dy, context, needs)
+
+    net, given = small()
+    run = refnet.forward(net, given, core.replace(relu=Kernel(forward, backward)))
+    grads = refnet.backward(run, refnet.fill.output_gradients(net))
+    plain = refnet.forward(net, given)
+    assert len(calls) == sum(node.op == "relu" for node in net.nodes)
+    assert run.blobs["res4_1_relu"].tobytes() == plain.blobs["res4_1_relu"].tobytes()
+    assert len(grads) > 0
