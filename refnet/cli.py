@@ -59,7 +59,7 @@ Arch = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `refnet lis
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 Input = Annotated[
     str | None,
-    typer.Option(metavar="NxCxTxHxW", help=f"Shape of the input.  [default: {text(INPUT)}]"),
+    typer.Option(metavar="NxCxTxHxW", help=f"Shape of the input; {text(INPUT)} if not given."),
 ]
 Transformation = Annotated[str, typer.Option(help=f"The kind of block: {' or '.join(TRANSFORMATIONS)}.")]
 TimeKernel = Annotated[int, number("Odd kernel size along T, from res3 on.")]
@@ -181,9 +181,9 @@ def make(
     arch: Arch,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to be written.")],
     clip: Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")] = None,
-    frames: Annotated[int | None, number("Frames of the clip.  [default: 8]")] = None,
-    stride: Annotated[int | None, number("Take every so many-th.  [default: 1]")] = None,
-    start: Annotated[int | None, number("Index of the first.  [default: 0]")] = None,
+    frames: Annotated[int | None, number("Frames of the clip; 8 if not given.")] = None,
+    stride: Annotated[int | None, number("Take every so many-th; 1 if not given.")] = None,
+    start: Annotated[int | None, number("Index of the first; 0 if not given.")] = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")] = None,
     seed: Annotated[int, number("Of parameters, gradients and, without a clip, input.")] = 0,
     input: Input = None,

@@ -1,0 +1,56 @@
+"""Sessions: build, test, lint, bench, wheel-test. ``nox -l`` lists them, ``nox -s test`` runs one."""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "test", "wheel-test"]
+DIST = Path("dist")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The source distribution and the wheel, into dist/."""
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """The tests, from an editable install; REFNET_REQUIRE_PEERS=1 installs the peers too."""
+    session.install("-e", ".[test]")
+    if session.env.get("REFNET_REQUIRE_PEERS"):
+        session.install("torch")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, mypy and cython-lint."""
+    session.install("ruff", "mypy", "cython-lint", "numpy", "typer", "threadpoolctl", "safetensors")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("cython-lint", "_core")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Core beside PyTorch, checked and then timed in one run."""
+    session.install("-e", ".[bench]")
+    session.run("python", "benchmarks/against_torch.py", *session.posargs)
+
+
+@nox.session(name="wheel-test")
+def wheel_test(session: nox.Session) -> None:
+    """The smoke tests on the installed wheel, away from the sources."""
+    session.notify("build") if not list(DIST.glob("*.whl")) else None
+    (wheel,) = DIST.glob("*.whl")
+    session.install(str(wheel), "pytest")
+    smoke = Path("tests", "test_smoke.py").read_bytes()
+    folder = Path(session.create_tmp())
+    (folder / "test_smoke.py").write_bytes(smoke)
+    session.chdir(folder)
+    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "test_smoke.py")
