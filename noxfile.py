@@ -11,7 +11,7 @@ DIST = Path("dist")
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The source distribution and the wheel, into dist/."""
+    """The source distribution and the wheel that is built from it, into dist/."""
     shutil.rmtree(DIST, ignore_errors=True)
     session.install("build")
     session.run("python", "-m", "build")
@@ -45,12 +45,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="wheel-test")
 def wheel_test(session: nox.Session) -> None:
-    """The smoke tests on the installed wheel, away from the sources."""
-    session.notify("build") if not list(DIST.glob("*.whl")) else None
+    """Build the packages, install the wheel, and run the smoke tests away from the sources."""
+    build(session)
     (wheel,) = DIST.glob("*.whl")
     session.install(str(wheel), "pytest")
-    smoke = Path("tests", "test_smoke.py").read_bytes()
-    folder = Path(session.create_tmp())
-    (folder / "test_smoke.py").write_bytes(smoke)
-    session.chdir(folder)
+    elsewhere = Path(session.create_tmp())
+    shutil.copy(Path("tests", "test_smoke.py"), elsewhere)
+    session.chdir(elsewhere)
     session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "test_smoke.py")
