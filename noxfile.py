@@ -1,6 +1,7 @@
 """Sessions: build, test, lint, bench, wheel-test. ``nox -l`` lists them, ``nox -s test`` runs one."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import nox
@@ -49,7 +50,7 @@ def wheel_test(session: nox.Session) -> None:
     build(session)
     (wheel,) = DIST.glob("*.whl")
     session.install(str(wheel), "pytest")
-    elsewhere = Path(session.create_tmp())
+    elsewhere = Path(tempfile.mkdtemp())
     shutil.copy(Path("tests", "test_smoke.py"), elsewhere)
     session.chdir(elsewhere)
     session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "test_smoke.py")

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from refnet import fill, interop, networks
+from refnet import clip, fill, golden, interop, networks, trace
 from refnet.arithmetic import Arithmetic, Kernel
 from refnet.errors import RefnetError
 from refnet.net import Net
@@ -20,8 +20,11 @@ __all__ = [
     "Run",
     "backward",
     "build",
+    "clip",
     "fill",
     "forward",
+    "golden",
     "interop",
     "networks",
+    "trace",
 ]

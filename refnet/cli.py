@@ -20,6 +20,7 @@ from rich.table import Table
 from refnet import golden, machine, memory
 from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
+from refnet.bundle import Bundle, Recipe, require_free
 from refnet.errors import RefnetError, ShapeError, ValueRangeError
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.catalog import BODY_OPTIONS, INPUT
@@ -212,7 +213,7 @@ def make(
     as_json: Json = False,
 ) -> None:
     """Run a network forward and backward and write every value as a bundle."""
-    recipe = golden.Recipe(
+    recipe = Recipe(
         arch,
         parse_shape("--input", input) if input else INPUT,
         options(locals()),
@@ -222,7 +223,7 @@ def make(
         arithmetic,
         backward,
     )
-    golden.require_free(out, force)
+    require_free(out, force)
     pixels = None
     given = {"frames": frames, "stride": stride, "start": start, "size": size}
     if clip is None:
@@ -275,7 +276,7 @@ def verify(bundle: BundlePath, as_json: Json = False) -> None:
     """Derive a bundle again from its manifest and compare bits."""
     with progress_bar(as_json) as progress:
         findings = golden.verify(bundle, progress=progress)
-    made, here = golden.Bundle(bundle).manifest["machine"], machine.facts()
+    made, here = Bundle(bundle).manifest["machine"], machine.facts()
     report(findings, as_json, f"{bundle}: derived again")
     if not as_json and not all(finding.equal for finding in findings):
         for name in here:

@@ -19,6 +19,7 @@ FLOORS = [
     ["run"],
     ["networks.*", "fill", "clip", "trace", "machine"],
     ["networks"],
+    ["bundle"],
     ["golden", "interop.*"],
     ["interop"],
     ["cli"],

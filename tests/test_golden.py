@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import refnet
+from refnet import bundle as bundle_module
 from refnet import golden, memory
 from refnet.errors import RefnetError
 
@@ -364,7 +365,7 @@ def test_what_would_not_fit_is_refused_before_anything_is_written(tmp_path, monk
     ):
         golden.make(tmp_path / "b", RECIPE)
     monkeypatch.undo()
-    monkeypatch.setattr(golden.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(bundle_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(RefnetError, match="of disk, 1000 B is free"):
         golden.make(tmp_path / "b", RECIPE)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,278 @@
+"""What a bundle is on disk, and how one comes to be there whole or not at all.
+
+The format is described in docs/bundle.md.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from refnet import memory
+from refnet.arithmetic import named
+from refnet.arithmetic.table import DTYPES
+from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
+from refnet.net import Net
+from refnet.networks import build
+from refnet.op import Array
+from refnet.run import blob_bytes
+from refnet.shapes import Shape, size, text, volume
+
+FORMAT = "refnet golden bundle"
+VERSION = 1
+MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 64 << 20
+SECTIONS = ("inputs", "params", "blobs", "output_gradients", "gradients")
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Which frames of which clip the input was read from."""
+
+    name: str
+    sha256: str
+    frames: int
+    stride: int
+    start: int
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a bundle is derived from; with the clip's pixels, all of it.
+
+    Attributes
+    ----------
+    architecture : str
+    options : dict
+        Every option of the architecture, those left at their default included.
+    input : (N, 3, T, H, W)
+    seed : int
+        Of the parameters, the output gradients and, without a clip, the input.
+    clip : ClipSource or None
+    dtype : {"float64", "float32"}
+    arithmetic : str
+    backward : bool
+    """
+
+    architecture: str
+    input: Shape
+    options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    clip: ClipSource | None = None
+    dtype: str = "float64"
+    arithmetic: str = "core"
+    backward: bool = True
+
+    def net(self) -> Net:
+        """Build the network, and refuse what is unknown or would not fit into memory."""
+        named(self.arithmetic)
+        require_known("dtype", self.dtype, DTYPES)
+        net = build(self.architecture, input=self.input, **self.options)
+        memory.require(self._bytes(net, times_params=2), f"{self.architecture} on {text(self.input)}")
+        return net
+
+    def stored_bytes(self, net: Net) -> int:
+        """About how large the bundle's files are."""
+        return self._bytes(net, times_params=2 if self.backward else 1)
+
+    def _bytes(self, net: Net, times_params: int) -> int:
+        itemsize = np.dtype(self.dtype).itemsize
+        params = sum(map(size, net.params.values()))
+        return blob_bytes(net, itemsize) + (times_params * params + 2 * size(self.input)) * itemsize
+
+
+class Bundle:
+    """A bundle on disk, its manifest checked; nothing in it is trusted before that.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Attributes
+    ----------
+    manifest : dict
+    recipe : Recipe
+    entries : dict of section to dict of name to {"shape", "dtype", "sha256", "file"}
+    blocked : frozenset of str
+
+    Raises
+    ------
+    FileError
+        If it is not a bundle, is of another version, or its manifest is damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.manifest = _read_manifest(self.path)
+        try:
+            self.recipe = _recipe(self.manifest["recipe"])
+            self.entries = {s: _entries(s, self.manifest["tensors"][s]) for s in SECTIONS}
+            self.blocked = frozenset(_strings(self.manifest["blocked"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, RefnetError):
+                raise FileError(f"{self.path / MANIFEST}: {error}") from None
+            raise FileError(
+                f"{self.path / MANIFEST} is damaged ({type(error).__name__}: {one_line(error)}): "
+                "make the bundle again"
+            ) from error
+
+    def tensor(self, section: str, name: str) -> Array | None:
+        """Read one tensor; None where the bundle holds only its hash.
+
+        Raises
+        ------
+        FileError
+            If its file is missing, damaged, or holds something else than the manifest says.
+        """
+        entry = self.entries[section][name]
+        if entry["file"] is None:
+            return None
+        path = self.path / entry["file"]
+        if path.is_symlink() or not path.is_file():
+            raise FileError(f"{path} is not a file of the bundle: expected the tensors of {section}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                array: Array = file.get_tensor(name)
+        except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+            raise FileError(f"{path} cannot be read: {one_line(error)}") from error
+        if list(array.shape) != entry["shape"] or array.dtype.name != entry["dtype"]:
+            raise FileError(
+                f"{path}: {name} is {array.dtype} {text(array.shape)}, "
+                f"expected {entry['dtype']} {text(tuple(entry['shape']))} as in the manifest"
+            )
+        return array
+
+
+def sha(array: Array) -> str:
+    """SHA-256 of the elements in C order, little-endian."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def require_free(out: Path, force: bool) -> None:
+    """Refuse to write where something else is, or nothing can be.
+
+    Raises
+    ------
+    FileError
+        If `out` exists and is not a bundle to be replaced, or its folder is not writable.
+    """
+    if not (out.exists() or out.is_symlink()):
+        for parent in out.absolute().parents:
+            if parent.exists():
+                if not parent.is_dir() or not os.access(parent, os.W_OK):
+                    raise FileError(f"{out} cannot be written: {parent} is not a writable folder")
+                return
+    if out.is_symlink() or not (out / MANIFEST).is_file():
+        raise FileError(f"{out} exists and is not a golden bundle: expected a new folder's name")
+    if not force:
+        raise FileError(f"bundle {out} exists: expected a new folder's name, or --force to replace it")
+
+
+def require_disk(out: Path, needed: int) -> None:
+    """Refuse to write what would not fit onto the disk.
+
+    Raises
+    ------
+    TooLargeError
+        If fewer than `needed` bytes are free where `out` would be.
+    """
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise TooLargeError(
+            f"the bundle needs about {memory.text(needed)} of disk, {memory.text(free)} is free "
+            f"in {parent}: take a smaller input, or --hashes-only"
+        )
+
+
+@contextmanager
+def beside(out: Path, force: bool) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` when all went well, and is gone when not."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise FileError(f"{out} cannot be written: {one_line(error)}") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        require_free(out, force)
+        if out.exists():
+            old = folder.with_suffix(".replaced")
+            out.rename(old)
+            folder.rename(out)
+            shutil.rmtree(old)
+        else:
+            folder.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"{out} cannot be written: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise FileError(f"{path} is not a folder: expected a golden bundle")
+    if file.is_symlink() or not file.is_file():
+        raise FileError(f"{path} has no {MANIFEST}: expected a golden bundle")
+    if file.stat().st_size > LARGEST_MANIFEST:
+        raise FileError(f"{file} is larger than {memory.text(LARGEST_MANIFEST)}: not a manifest")
+    try:
+        manifest = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise FileError(f"{file} is not readable JSON: {one_line(error)}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise FileError(f'{file} is not of format "{FORMAT}"')
+    if manifest.get("format_version") != VERSION:
+        raise FileError(
+            f"{file} has format version {manifest.get('format_version')!r}: "
+            f"expected {VERSION}; make the bundle again with this refnet"
+        )
+    return manifest
+
+
+def _recipe(found: Mapping[str, Any]) -> Recipe:
+    values = dict(found)
+    values["input"] = volume("recipe input", tuple(values["input"]))
+    values["options"] = dict(values["options"])
+    if values["clip"] is not None:
+        source = dict(values["clip"])
+        source["size"] = None if source["size"] is None else tuple(source["size"])
+        values["clip"] = ClipSource(**source)
+    return Recipe(**values)
+
+
+def _entries(section: str, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    entries = {}
+    for name, entry in found.items():
+        if entry["file"] not in (None, f"{section}.safetensors"):
+            raise FileError(
+                f"{section} {name} points to the file {entry['file']!r}: "
+                f"expected {section}.safetensors, in the bundle"
+            )
+        if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+            raise FileError(f"{section} {name} has sha256 {entry['sha256']!r}: expected 64 hex digits")
+        if entry["dtype"] not in DTYPES:
+            raise FileError(f"{section} {name} is {entry['dtype']!r}: expected {' or '.join(DTYPES)}")
+        shape = volume(f"{section} {name}", tuple(entry["shape"]), rank=len(entry["shape"]))
+        entries[name] = {**entry, "shape": list(shape)}
+    return entries
+
+
+def _strings(found: Any) -> list[str]:
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise TypeError("blocked is not a list of names")
+    return found
