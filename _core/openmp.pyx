@@ -12,11 +12,13 @@ cdef extern from *:
     #define REFNET_OPENMP 0
     #define omp_get_max_threads() 1
     #define omp_get_thread_num() 0
+    #define omp_set_num_threads(n)
     #endif
     """
     const bint REFNET_OPENMP
     int omp_get_max_threads() noexcept nogil
     int omp_get_thread_num() noexcept nogil
+    void omp_set_num_threads(int) noexcept nogil
 
 
 cdef bint enabled() noexcept nogil:
@@ -44,3 +46,8 @@ def is_enabled():
 def threads():
     """How many threads a parallel loop started from this Python thread may use."""
     return max_threads()
+
+
+def use_one_thread():
+    """Run everything that this Python thread starts from now on, on one thread."""
+    omp_set_num_threads(1)

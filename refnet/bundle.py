@@ -19,14 +19,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from refnet import memory
-from refnet.arithmetic import named
+from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
 from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
 from refnet.net import Net
 from refnet.networks import build
+from refnet.networks.catalog import BODY_OPTIONS
 from refnet.op import Array
 from refnet.run import blob_bytes
-from refnet.shapes import Shape, size, text, volume
+from refnet.shapes import Shape, size, text, volume, whole
 
 FORMAT = "refnet golden bundle"
 VERSION = 1
@@ -76,20 +77,21 @@ class Recipe:
 
     def net(self) -> Net:
         """Build the network, and refuse what is unknown or would not fit into memory."""
-        named(self.arithmetic)
+        require_known("arithmetic", self.arithmetic, ARITHMETICS)
         require_known("dtype", self.dtype, DTYPES)
+        for option in self.options:
+            require_known("option", option, BODY_OPTIONS)
         net = build(self.architecture, input=self.input, **self.options)
-        memory.require(self._bytes(net, times_params=2), f"{self.architecture} on {text(self.input)}")
+        # Beside what is stored: gradients on their way, a pool's winners, a draw in float64.
+        passing = 5 * max(size(node.shape) for node in net.nodes) * 8
+        memory.require(self.stored_bytes(net) + passing, f"{self.architecture} on {text(self.input)}")
         return net
 
     def stored_bytes(self, net: Net) -> int:
         """About how large the bundle's files are."""
-        return self._bytes(net, times_params=2 if self.backward else 1)
-
-    def _bytes(self, net: Net, times_params: int) -> int:
         itemsize = np.dtype(self.dtype).itemsize
-        params = sum(map(size, net.params.values()))
-        return blob_bytes(net, itemsize) + (times_params * params + 2 * size(self.input)) * itemsize
+        params = sum(map(size, net.params.values())) * (2 if self.backward else 1)
+        return blob_bytes(net, itemsize) + (params + 2 * size(self.input)) * itemsize
 
 
 class Bundle:
@@ -105,6 +107,8 @@ class Bundle:
     recipe : Recipe
     entries : dict of section to dict of name to {"shape", "dtype", "sha256", "file"}
     blocked : frozenset of str
+    machine : dict
+        What made it: versions, BLAS, processor.
 
     Raises
     ------
@@ -119,6 +123,7 @@ class Bundle:
             self.recipe = _recipe(self.manifest["recipe"])
             self.entries = {s: _entries(s, self.manifest["tensors"][s]) for s in SECTIONS}
             self.blocked = frozenset(_strings(self.manifest["blocked"]))
+            self.machine = _typed("machine", self.manifest["machine"], dict)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, RefnetError):
                 raise FileError(f"{self.path / MANIFEST}: {error}") from None
@@ -135,6 +140,7 @@ class Bundle:
         FileError
             If its file is missing, damaged, or holds something else than the manifest says.
         """
+        require_known(f"tensor of {section}", name, self.entries[section])
         entry = self.entries[section][name]
         if entry["file"] is None:
             return None
@@ -178,6 +184,11 @@ def require_free(out: Path, force: bool) -> None:
         raise FileError(f"{out} exists and is not a golden bundle: expected a new folder's name")
     if not force:
         raise FileError(f"bundle {out} exists: expected a new folder's name, or --force to replace it")
+    _read_manifest(out)
+    own = {MANIFEST, *(f"{section}.safetensors" for section in SECTIONS)}
+    others = sorted(file.name for file in out.iterdir() if file.name not in own)
+    if others:
+        raise FileError(f"{out} also holds {others[0]}, which is no part of a bundle: it is not replaced")
 
 
 def require_disk(out: Path, needed: int) -> None:
@@ -202,23 +213,23 @@ def beside(out: Path, force: bool) -> Iterator[Path]:
     """A folder beside `out` that becomes `out` when all went well, and is gone when not."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        folder = Path(tempfile.mkdtemp(prefix=".refnet-", suffix=".partial", dir=out.parent))
     except OSError as error:
         raise FileError(f"{out} cannot be written: {one_line(error)}") from error
+    old = folder.with_suffix(".replaced")
     try:
         yield folder
         folder.chmod(0o755)
         require_free(out, force)
         if out.exists():
-            old = folder.with_suffix(".replaced")
             out.rename(old)
-            folder.rename(out)
-            shutil.rmtree(old)
-        else:
-            folder.rename(out)
+        folder.rename(out)
     except (OSError, SafetensorError) as error:
         raise FileError(f"{out} cannot be written: {one_line(error)}") from error
     finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -231,12 +242,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if file.stat().st_size > LARGEST_MANIFEST:
         raise FileError(f"{file} is larger than {memory.text(LARGEST_MANIFEST)}: not a manifest")
     try:
-        manifest = json.loads(file.read_text())
+        manifest = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        json.dumps(manifest, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{file} is not readable JSON: {one_line(error)}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise FileError(f'{file} is not of format "{FORMAT}"')
-    if manifest.get("format_version") != VERSION:
+    if type(manifest.get("format_version")) is not int or manifest["format_version"] != VERSION:
         raise FileError(
             f"{file} has format version {manifest.get('format_version')!r}: "
             f"expected {VERSION}; make the bundle again with this refnet"
@@ -246,11 +258,20 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _recipe(found: Mapping[str, Any]) -> Recipe:
     values = dict(found)
-    values["input"] = volume("recipe input", tuple(values["input"]))
-    values["options"] = dict(values["options"])
+    values["input"] = volume("recipe input", values["input"])
+    _typed("options", values["options"], dict)
+    _typed("backward", values["backward"], bool)
     if values["clip"] is not None:
         source = dict(values["clip"])
-        source["size"] = None if source["size"] is None else tuple(source["size"])
+        _typed("clip name", source["name"], str)
+        _hash("clip", source["sha256"])
+        source["frames"], source["stride"] = (
+            whole("frames", source["frames"], 1),
+            whole("stride", source["stride"], 1),
+        )
+        source["start"] = whole("start", source["start"], 0)
+        if source["size"] is not None:
+            source["size"] = volume("clip", source["size"], "HW")
         values["clip"] = ClipSource(**source)
     return Recipe(**values)
 
@@ -263,16 +284,33 @@ def _entries(section: str, found: Mapping[str, Any]) -> dict[str, dict[str, Any]
                 f"{section} {name} points to the file {entry['file']!r}: "
                 f"expected {section}.safetensors, in the bundle"
             )
-        if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
-            raise FileError(f"{section} {name} has sha256 {entry['sha256']!r}: expected 64 hex digits")
+        _hash(f"{section} {name}", entry["sha256"])
         if entry["dtype"] not in DTYPES:
             raise FileError(f"{section} {name} is {entry['dtype']!r}: expected {' or '.join(DTYPES)}")
-        shape = volume(f"{section} {name}", tuple(entry["shape"]), rank=len(entry["shape"]))
-        entries[name] = {**entry, "shape": list(shape)}
+        shape = [whole(f"{section} {name} size", size, 1) for size in entry["shape"]]
+        entries[name] = {**entry, "shape": shape}
     return entries
 
 
 def _strings(found: Any) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise TypeError("blocked is not a list of names")
+    return found
+
+
+def _typed(what: str, found: Any, kind: type) -> Any:
+    if not isinstance(found, kind):
+        raise FileError(f"{what} is {found!r}: expected a JSON {kind.__name__}")
+    return found
+
+
+def _hash(what: str, found: Any) -> None:
+    if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
+        raise FileError(f"{what} has sha256 {found!r}: expected 64 hex digits")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
     return found

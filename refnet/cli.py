@@ -1,9 +1,10 @@
 """The command line: ``refnet --help``.
 
-Exit codes: 0 fine, 1 a check failed, 2 unusable input (one line says what), 130 interrupted.
+Exit codes: 0 fine, 1 a check failed, 2 unusable input (one line says what), 128 + n stopped by signal n.
 """
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ from refnet.run import blob_bytes
 from refnet.shapes import Shape, size, text
 from refnet.trace import trace as trace_net
 
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+FAILED, UNUSABLE = 1, 2
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 # Names of the differing tensors that a person is shown; --json has them all.
 MOST_SHOWN = 40
 
@@ -105,7 +107,7 @@ def list_command(as_json: Json = False) -> None:
             text(tuple(row["output"])),
         )
     screen().print(table)
-    screen().print(f"\nInput {text(INPUT)}, transformation bottleneck, time kernel 3.", highlight=False)
+    screen().print(f"\nInput {text(INPUT)}, transformation bottleneck, time kernel 3.")
 
 
 @app.command()
@@ -144,7 +146,7 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
-    net = build(arch, input=parse_shape("--input", input) if input else INPUT, **options(locals()))
+    net = build(arch, input=INPUT if input is None else parse_shape("--input", input), **options(locals()))
     rows = trace_net(net)
     totals = {
         "params": sum(map(size, net.params.values())),
@@ -173,7 +175,6 @@ def trace(
     screen().print(
         f"\n{len(rows)} nodes, {totals['params']:,} parameters, {totals['multiply_adds']:,} multiply-adds, "
         f"blobs {memory.text(totals['blob_bytes_float64'])} in float64.",
-        highlight=False,
     )
 
 
@@ -215,7 +216,7 @@ def make(
     """Run a network forward and backward and write every value as a bundle."""
     recipe = Recipe(
         arch,
-        parse_shape("--input", input) if input else INPUT,
+        INPUT if input is None else parse_shape("--input", input),
         options(locals()),
         seed,
         None,
@@ -266,7 +267,6 @@ def make(
     screen().print(
         f"\n{out}: {arch} on {text(recipe.input)}, {recipe.dtype}, {recipe.arithmetic}; "
         f"{len(bundle.blocked)} gradients blocked (freeze_at {freeze_at}).",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -276,12 +276,12 @@ def verify(bundle: BundlePath, as_json: Json = False) -> None:
     """Derive a bundle again from its manifest and compare bits."""
     with progress_bar(as_json) as progress:
         findings = golden.verify(bundle, progress=progress)
-    made, here = Bundle(bundle).manifest["machine"], machine.facts()
+    made, here = Bundle(bundle).machine, machine.facts()
     report(findings, as_json, f"{bundle}: derived again")
     if not as_json and not all(finding.equal for finding in findings):
         for name in here:
             if made.get(name) != here[name]:
-                screen().print(f"made with {name} {made.get(name)}, here {here[name]}", highlight=False)
+                screen().print(f"made with {name} {made.get(name)}, here {here[name]}")
     finish(findings)
 
 
@@ -324,7 +324,6 @@ def report(findings: list[golden.Finding], as_json: bool, what: str) -> None:
     screen().print(
         f"{what}: {equal} of {len(findings)} tensors equal bit for bit"
         + (f", {len(bad)} not." if bad else "."),
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -342,8 +341,8 @@ def options(values: dict[str, Any]) -> dict[str, Any]:
 
 def parse_shape(option: str, value: str, rank: int = 5) -> Shape:
     """Read ``1x3x8x224x224``."""
-    parts = value.lower().split("x")
-    if len(parts) != rank or not all(part.lstrip("-").isdecimal() for part in parts):
+    parts = value.split("x")
+    if len(parts) != rank or not all(re.fullmatch("-?[0-9]{1,18}", part) for part in parts):
         example = "1x3x8x224x224" if rank == 5 else "224x224"
         raise ShapeError(f"{option} is {value!r}: expected {rank} whole numbers, such as {example}")
     return tuple(int(part) for part in parts)
@@ -356,7 +355,8 @@ def count_elements(shape: list[int]) -> int:
 
 def screen() -> Console:
     """Standard output; wide enough for a table where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    width = None if sys.stdout.isatty() else 160
+    return Console(width=width, markup=False)
 
 
 @contextmanager
@@ -405,20 +405,33 @@ def common(
 
 def main() -> NoReturn:
     """Run the command line; every expected failure is one line on standard error."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for name in STOPPING:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), terminate)
     try:
         code = app(standalone_mode=False)
-    except (RefnetError, typer.TyperException) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        fail(" ".join(message.split()), UNUSABLE)
+        sys.stdout.flush()
+    except RefnetError as error:
+        fail(str(error), UNUSABLE)
+    except typer.TyperException as error:
+        if not error.format_message().strip():  # a group without a command has shown its help
+            sys.exit(UNUSABLE)
+        fail(error.format_message(), UNUSABLE)
     except MemoryError:
         fail("out of memory: take a smaller input, or float32", UNUSABLE)
-    except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted", INTERRUPTED)
+    except OSError as error:
+        sys.stdout = None  # it may be what failed; nothing is left to be flushed at exit
+        fail(f"{error.filename or 'standard output'}: {error.strerror}", UNUSABLE)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """Unwind, so that nothing half-written stays."""
+    print(f"refnet: stopped by {signal.Signals(number).name}", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def fail(message: str, code: int) -> NoReturn:
     """Say what is wrong, in one line, and exit."""
-    print(f"refnet: {message}", file=sys.stderr)
+    print("refnet:", *message.split(), file=sys.stderr)
     sys.exit(code)

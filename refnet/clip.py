@@ -9,28 +9,33 @@ between FFmpeg builds, so a golden bundle made from a clip stores the pixels tha
 from collections.abc import Iterator
 from hashlib import sha256
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
+from numpy.lib.format import read_array, read_array_header_1_0, read_array_header_2_0, read_magic
 
 from refnet import memory
 from refnet.arithmetic.table import DTYPES
 from refnet.errors import (
     DTypeError,
     FileError,
+    RefnetError,
     ShapeError,
     ValueRangeError,
     one_line,
     require_known,
 )
 from refnet.op import Array
-from refnet.shapes import text, whole
+from refnet.shapes import text, volume, whole
 
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 ARRAYS = {".npy", ".npz"}
+# A container may not make FFmpeg open anything else.
+SEALED = {"protocol_whitelist": "none"}
 
 
 def load(
@@ -79,8 +84,9 @@ def load(
     frames, stride = whole("frames", frames, 1), whole("stride", stride, 1)
     start = whole("start", start, 0)
     if size is not None:
-        size = whole("size H", size[0], 1), whole("size W", size[1], 1)
-        memory.require(frames * size[0] * size[1] * 3 * 8, f"a clip of {frames} frames")
+        height, width = volume("clip", size, "HW")
+        size = height, width
+        _require_memory(frames, size)
     require_known("dtype", dtype, DTYPES)
     if not path.exists():
         raise FileError(f"clip {path} does not exist: expected a video, a folder of images, .npy or .npz")
@@ -89,10 +95,12 @@ def load(
     if path.suffix.lower() in ARRAYS:
         array = _array(path)
         if array.ndim == 5:
-            ready = _ready(path, array, pick, size).astype(dtype)
+            with np.errstate(over="ignore"):
+                ready = _ready(path, array, pick, size).astype(dtype)
             if not (allow_nonfinite or np.isfinite(ready).all()):
                 raise ValueRangeError(
-                    f"clip {path} has non-finite values: expected finite numbers, or --allow-nonfinite"
+                    f"clip {path} has values that are not finite in {dtype}: "
+                    "expected finite numbers, or --allow-nonfinite"
                 )
             return ready
         source: Iterator[Any] = iter(array[..., ::-1])
@@ -100,7 +108,11 @@ def load(
         source = _images(path)
     else:
         source = _video(path)
-    picked = [_pixels(frame, size) for frame in islice(source, pick.start, pick.stop, pick.step)]
+    picked: list[Array] = []
+    for frame in islice(source, pick.start, pick.stop, pick.step):
+        picked.append(_pixels(path, frame, size))
+        if len(picked) == 1:
+            _require_memory(frames, picked[0].shape[:2])
     if len(picked) < frames:
         raise _too_short(path, len(picked), pick)
     if len({frame.shape for frame in picked}) > 1:
@@ -125,20 +137,18 @@ def digest(path: str | Path) -> str:
     return total.hexdigest()
 
 
+def _require_memory(frames: int, size: tuple[int, ...]) -> None:
+    """Pixels as bytes, as differences in float64, and as the blob."""
+    needed = frames * size[0] * size[1] * 3 * (1 + 8 + 8)
+    memory.require(needed, f"a clip of {frames} frames of {text(size)}")
+
+
 def _array(path: Path) -> Array:
     try:
-        with path.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                array = loaded
-            else:
-                names = loaded.files
-                if len(names) != 1:
-                    raise FileError(
-                        f"clip {path} holds arrays {', '.join(names) or 'none'}: expected exactly one"
-                    )
-                array = loaded[names[0]]
-    except (OSError, ValueError, EOFError, BadZipFile, KeyError) as error:
+        array = _npz(path) if path.suffix.lower() == ".npz" else np.load(path, mmap_mode="r")
+    except (RefnetError, MemoryError):
+        raise
+    except Exception as error:  # whatever a hostile file makes the parsers raise
         raise FileError(f"clip {path} is not a readable array file: {one_line(error)}") from error
     if array.ndim == 5:
         if array.dtype.newbyteorder("=").name not in DTYPES:
@@ -151,6 +161,23 @@ def _array(path: Path) -> Array:
             f"clip {path} is {array.dtype} {text(array.shape)}: expected uint8 frames T x H x W x 3, "
             "or a float blob N x 3 x T x H x W"
         )
+    return array
+
+
+def _npz(path: Path) -> Array:
+    """The one array of an archive, once its header has said how large it is."""
+    with ZipFile(path) as archive:
+        names = archive.namelist()
+        if len(names) != 1:
+            found = ", ".join(name.removesuffix(".npy") for name in names)
+            raise FileError(f"clip {path} holds arrays {found or 'none'}: expected exactly one")
+        with archive.open(names[0]) as stream:
+            major, _ = read_magic(stream)
+            read_header = read_array_header_1_0 if major == 1 else read_array_header_2_0
+            shape, _, dtype = read_header(stream)
+            memory.require(prod(shape) * dtype.itemsize, f"clip {path}")
+        with archive.open(names[0]) as stream:
+            array: Array = read_array(stream, allow_pickle=False)
     return array
 
 
@@ -201,20 +228,28 @@ def _video(path: Path) -> Iterator[Any]:
     av = _av()
     try:
         # An open file, not a name: FFmpeg would take some names for addresses.
-        with path.open("rb") as stream, av.open(stream) as container:
+        with path.open("rb") as stream, av.open(stream, options=SEALED) as container:
             if not container.streams.video:
                 raise FileError(f"clip {path} has no video stream: expected a video or an image")
-            yield from container.decode(container.streams.video[0])
+            video = container.streams.video[0]
+            video.codec_context.options = {"err_detect": "explode"}
+            for frame in container.decode(video):
+                if frame.is_corrupt:
+                    raise FileError(f"clip {path} is damaged: a frame could not be decoded in full")
+                yield frame
     except (av.FFmpegError, OSError) as error:
         raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
 
 
-def _pixels(frame: Any, size: tuple[int, int] | None) -> Array:
+def _pixels(path: Path, frame: Any, size: tuple[int, int] | None) -> Array:
     """One frame as (H, W, 3) uint8 in B, G, R order."""
     if isinstance(frame, np.ndarray):
         if size is None or frame.shape[:2] == size:
             return frame
         frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
     height, width = size or (frame.height, frame.width)
-    pixels: Array = frame.to_ndarray(format="bgr24", height=height, width=width, interpolation="BILINEAR")
+    try:
+        pixels: Array = frame.to_ndarray(format="bgr24", height=height, width=width, interpolation="BILINEAR")
+    except _av().FFmpegError as error:
+        raise FileError(f"clip {path} cannot be resized to {height}x{width}: {one_line(error)}") from error
     return pixels

@@ -7,12 +7,13 @@ the float64 values rounded once. Each tensor has a stream of its own, keyed by t
 tensor's name, so it does not depend on what else is drawn.
 """
 
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from math import sqrt
-from typing import Any
 
 import numpy as np
 
+from refnet import memory
 from refnet.arithmetic.table import DTYPES
 from refnet.errors import UnknownNameError, ValueRangeError, require_known
 from refnet.net import Net
@@ -46,7 +47,7 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     UnknownNameError, ValueRangeError
         If the dtype, the seed or a parameter's ending is not one of these.
     """
-    return {name: _param(name, shape, seed, dtype) for name, shape in net.params.items()}
+    return _draw(net.params, lambda name, shape: _param(name, shape, seed), dtype)
 
 
 def inputs(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
@@ -54,10 +55,7 @@ def inputs(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
 
     Parameters, returns and errors are those of `params`.
     """
-    return {
-        name: (PIXEL_RANGE * uniform(name, shape, seed)).astype(_dtype(dtype))
-        for name, shape in net.inputs.items()
-    }
+    return _draw(net.inputs, lambda name, shape: PIXEL_RANGE * uniform(name, shape, seed), dtype)
 
 
 def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
@@ -65,10 +63,7 @@ def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[st
 
     Parameters, returns and errors are those of `params`.
     """
-    return {
-        name: uniform(f"gradient of {name}", shape, seed).astype(_dtype(dtype))
-        for name, shape in net.outputs.items()
-    }
+    return _draw(net.outputs, lambda name, shape: uniform(f"gradient of {name}", shape, seed), dtype)
 
 
 def uniform(name: str, shape: Shape, seed: int) -> Array:
@@ -94,7 +89,15 @@ def uniform(name: str, shape: Shape, seed: int) -> Array:
     return (odd / 2**24).reshape(shape)
 
 
-def _param(name: str, shape: Shape, seed: int, dtype: str) -> Array:
+def _draw(shapes: Mapping[str, Shape], values: Callable[[str, Shape], Array], dtype: str) -> dict[str, Array]:
+    """Draw each tensor in float64 and round it once; refuse first what would not fit into memory."""
+    require_known("dtype", dtype, DTYPES)
+    sizes = [size(shape) for shape in shapes.values()]
+    memory.require(sum(sizes) * np.dtype(dtype).itemsize + 3 * max(sizes, default=0) * 8, "a fill")
+    return {name: values(name, shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def _param(name: str, shape: Shape, seed: int) -> Array:
     values = uniform(name, shape, seed)
     match name.rpartition("_")[2]:
         case "w":
@@ -105,9 +108,4 @@ def _param(name: str, shape: Shape, seed: int, dtype: str) -> Array:
             values /= 8
         case _:
             raise UnknownNameError("ending of a parameter's name", name, ("_w", "_s", "_b"))
-    return values.astype(_dtype(dtype))
-
-
-def _dtype(dtype: str) -> np.dtype[Any]:
-    require_known("dtype", dtype, DTYPES)
-    return np.dtype(dtype)
+    return values

@@ -142,7 +142,7 @@ def make(
                 file = folder / f"{section}.safetensors"
                 save_file(tensors[section], file)
                 file.chmod(0o644)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=_plain) + "\n")
     progress("write", len(SECTIONS), len(SECTIONS))
     return Bundle(out)
 
@@ -271,7 +271,11 @@ def _derive(
             allow_nonfinite=allow_nonfinite,
             on_node=lambda node: progress("forward", next(done), nodes),
         )
-        tensors: Tensors = {"inputs": inputs, "params": params, "blobs": run.blobs}
+        tensors: Tensors = {
+            "inputs": {name: run.given[name] for name in net.inputs},
+            "params": params,
+            "blobs": run.blobs,
+        }
         tensors |= {"output_gradients": {}, "gradients": {}}
         if not recipe.backward:
             return tensors, frozenset()
@@ -285,6 +289,13 @@ def _derive(
         )
     tensors["gradients"] = dict(grads)
     return tensors, grads.blocked
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as JSON's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is no plain value")
 
 
 def _describe(tensors: Tensors, stored: set[str], progress: Progress) -> dict[str, Any]:
@@ -337,6 +348,10 @@ def _diff_tensor(a: Bundle, b: Bundle, section: str, name: str) -> Finding:
         found = " and ".join(f"{e['dtype']} {text(tuple(e['shape']))}" for e in (ours, theirs))
         return Finding(section, name, False, f"not comparable: {found}")
     x, y = a.tensor(section, name), b.tensor(section, name)
+    for bundle, entry, stored in ((a, ours, x), (b, theirs, y)):
+        if stored is not None and sha(stored) != entry["sha256"]:
+            note = f"stored bits of {bundle.path} are not those of its SHA-256"
+            return Finding(section, name, False, note)
     if x is None or y is None:
         equal = ours["sha256"] == theirs["sha256"]
         return Finding(section, name, equal, "" if equal else "other SHA-256; a bundle holds only hashes")

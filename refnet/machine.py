@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from refnet.arithmetic import core, reference
+from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.core import blas, openmp_enabled, openmp_threads
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -30,9 +30,10 @@ def facts() -> dict[str, Any]:
 
 def kernels() -> dict[str, str]:
     """For each operator, what the `core` arithmetic runs."""
+    definitions = ARITHMETICS["reference"].kernels
     return {
-        op: "NumPy definition" if kernel is reference.kernels[op] else "Cython"
-        for op, kernel in core.kernels.items()
+        op: "NumPy definition" if kernel is definitions[op] else "Cython"
+        for op, kernel in ARITHMETICS["core"].kernels.items()
     }
 
 

@@ -37,7 +37,7 @@ def available() -> int:
 
 def text(count: int) -> str:
     """Write a number of bytes for people: ``1.5 GiB``."""
-    amount = float(count)
+    amount = float(min(count, 2**1000))
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if amount < 1024:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"

@@ -87,12 +87,21 @@ class Net:
             shape = infer(OPS[op], tuple(self.shape(i) for i in inputs), attrs)
         except ShapeError as error:
             raise ShapeError(f"{name} ({op}): {error}") from None
+        attrs = {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
         self.nodes.append(Node(name, op, inputs, attrs, self._write(name, shape)))
         return name
 
     def output(self, name: str) -> None:
-        """Declare a node to be one of the network's results."""
-        self.outputs[name] = self.shape(name)
+        """Declare a node to be one of the network's results.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such node.
+        """
+        nodes = {node.name: node.shape for node in self.nodes}
+        require_known("node", name, nodes)
+        self.outputs[name] = nodes[name]
 
     def shape(self, name: str) -> Shape:
         """Return the shape of an input, parameter or node.

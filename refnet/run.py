@@ -240,7 +240,7 @@ def _clean_gradient(run: Run, name: str, dy: Array, allow_nonfinite: bool) -> Ar
     if dtypes and dy.dtype not in dtypes:
         raise DTypeError(f"gradient of {name} is {dy.dtype}: expected {dtypes.pop()}, the run's dtype")
     _require_finite(f"gradient of {name}", dy, allow_nonfinite)
-    return dy
+    return dy.copy()  # what is computed from it may be it: nothing of the caller's is handed out
 
 
 def _require_finite(name: str, value: Array, allow_nonfinite: bool) -> None:

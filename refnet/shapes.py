@@ -3,7 +3,7 @@
 Axes are N C T H W; `kernel`, `stride`, `pad`, `dilation` are (T, H, W) triples, dilation 1-based.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 from numbers import Integral
@@ -14,7 +14,9 @@ Shape = tuple[int, ...]
 Triple = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 
-AXES = ("N", "C", "T", "H", "W")
+AXES = "NCTHW"
+# Sizes are handed to kernels and to BLAS as signed 32-bit integers.
+LARGEST = 2**31 - 1
 
 
 def size(shape: Shape) -> int:
@@ -22,22 +24,25 @@ def size(shape: Shape) -> int:
     return prod(shape)
 
 
-def text(shape: Shape) -> str:
+def text(shape: Sequence[int]) -> str:
     """Write a shape as people do: ``1x3x8x224x224``."""
     return "x".join(map(str, shape)) or "scalar"
 
 
 def whole(name: str, value: object, least: int) -> int:
-    """Check a whole number, at least `least`.
+    """Check a whole number, at least `least` and at most 2**31 - 1.
 
     Raises
     ------
     ShapeError
-        If `value` is not an integer, or smaller.
+        If `value` is not an integer, smaller or larger.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ShapeError(f"{name} is {value!r}: expected a whole number, at least {least}")
-    return int(value)
+    number = int(value)
+    if number > LARGEST:
+        raise ShapeError(f"{name} is larger than {LARGEST}, the largest size there is")
+    return number
 
 
 def triple(name: str, value: object, least: int) -> Triple:
@@ -54,19 +59,29 @@ def triple(name: str, value: object, least: int) -> Triple:
     return t, h, w
 
 
-def volume(name: str, shape: Shape, rank: int = 5) -> Shape:
+def volume(name: str, shape: object, axes: str = AXES) -> Shape:
     """Check the shape of an array: its rank, and every size at least 1.
+
+    Parameters
+    ----------
+    name : str
+    shape : tuple or list of int
+    axes : str
+        A letter for each axis.
 
     Raises
     ------
     ShapeError
         If the rank is another, or a size is zero or negative.
     """
-    if len(shape) != rank:
-        layout = f" ({' x '.join(AXES)})" if rank == 5 else ""
-        raise ShapeError(f"{name} has rank {len(shape)} (shape {text(shape)}): expected rank {rank}{layout}")
-    axes = AXES if rank == 5 else [f"axis {i}" for i in range(rank)]
-    return tuple(whole(f"{name} size {axis}", entry, 1) for axis, entry in zip(axes, shape, strict=True))
+    if not isinstance(shape, tuple | list):
+        raise ShapeError(f"{name} has shape {shape!r}: expected {len(axes)} whole numbers")
+    if len(shape) != len(axes):
+        raise ShapeError(
+            f"{name} has rank {len(shape)} (shape {text(shape)}): "
+            f"expected rank {len(axes)} ({' x '.join(axes)})"
+        )
+    return tuple(whole(f"{name} size {axis}", n, 1) for axis, n in zip(axes, shape, strict=True))
 
 
 def window_output(source: Shape, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple) -> Triple:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ SMALL = ["--input", "1x3x1x32x32", "--width-per-group", "4", "--time-kernel", "1
 def refnet(monkeypatch, capsys, tmp_path):
     """Run a command in this process: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {name: signal.getsignal(getattr(signal, name)) for name in cli.STOPPING}
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["refnet", *map(str, arguments)])
@@ -27,7 +28,8 @@ def refnet(monkeypatch, capsys, tmp_path):
         return stopped.value.code, *capsys.readouterr()
 
     yield run
-    signal.signal(signal.SIGTERM, before)
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
 
 
 def fails(result, *words):
@@ -133,6 +135,13 @@ def test_a_bundle_is_replaced_only_with_force(refnet):
             ["golden", "make", "resnet18_conv4", "o", "--input", "1x3x9999x9999x9999"],
             ["resnet18_conv4 on 1x3x9999x9999x9999", "memory", "available"],
         ),
+        (["trace", "resnet18_conv4", "--input", ""], ["--input is ''"]),
+        (["trace", "resnet18_conv4", "--input", "1x3x2x32x--32"], ["--input is '1x3x2x32x--32'"]),
+        (["trace", "resnet18_conv4", "--input", "1x3x2x32x\uff13\uff12"], ["5 whole numbers"]),
+        (["trace", "resnet18_conv4", "--input", "1x3x2x32x" + "9" * 5000], ["5 whole numbers"]),
+        (["trace", "resnet18_conv4", "--groups", "9" * 400], ["groups is larger than 2147483647"]),
+        (["golden", "make", "resnet18_conv4", "o" * 300], ["File name too long"]),
+        (["golden", "verify", "[/b]"], ["[/b] is not a folder"]),
         (["golden", "verify", "nothing"], ["nothing is not a folder", "golden bundle"]),
         (["golden", "diff", ".", "."], ["no manifest.json"]),
     ],
@@ -151,11 +160,13 @@ def test_a_clip_that_is_too_short_or_broken(refnet, video, tmp_path):
     blob = np.zeros((1, 3, 8, 32, 32))
     blob[0, 0, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", blob)
-    fails(refnet(*make, "a.npy"), "a.npy has non-finite values", "--allow-nonfinite")
+    fails(refnet(*make, "a.npy"), "a.npy has values that are not finite", "--allow-nonfinite")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.npy"]
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_an_interrupted_run_leaves_nothing(tmp_path, sent, code):
     command = [sys.executable, "-m", "refnet", "golden", "make", "resnet50_conv5", "out"]
     started = subprocess.Popen(
@@ -166,8 +177,44 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, sent, code):
     started.send_signal(sent)
     _, err = started.communicate(timeout=60)
     assert started.returncode == code
-    assert err in ("refnet: interrupted\n", "")
+    assert err == f"refnet: stopped by {sent.name}\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_square_brackets_are_only_brackets(refnet):
+    assert refnet("golden", "make", "resnet18_conv4", "[/b]", *SMALL)[0] == 0
+    code, out, _ = refnet("golden", "verify", "[/b]")
+    assert code == 0 and out.startswith("[/b]: derived again")
+
+
+def test_golden_alone_explains_itself(refnet):
+    code, out, err = refnet("golden")
+    assert code == 2 and "verify" in out and "diff" in out and err == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written_is_said(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "refnet", "list", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "refnet: standard output: No space left on device\n"
+
+
+def test_a_process_with_little_address_space_is_refused_or_runs(tmp_path):
+    """OpenBLAS waits forever for a buffer that it cannot have; it must not come to that."""
+    make = f"{sys.executable} -m refnet golden make resnet18_conv4 out --input 1x3x4x112x112"
+    for kilobytes in (400_000, 1_500_000):
+        done = subprocess.run(
+            ["sh", "-c", f"ulimit -v {kilobytes}; exec {make} --hashes-only --force"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode in (0, 2)
+        assert done.returncode == 0 or ("memory" in done.stderr and done.stderr.count("\n") == 1)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_closed_pipe_is_no_news():

@@ -1,11 +1,12 @@
 """Clips from videos, folders of images and arrays."""
 
 import pickle
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 
-from refnet import clip
+from refnet import clip, memory
 from refnet.errors import RefnetError
 
 MEANS = np.array([102.9801, 115.9465, 122.7717])
@@ -44,7 +45,7 @@ def test_a_ready_blob_is_taken_as_it_is(tmp_path):
         clip.load(tmp_path / "a.npy", frames=2, size=(8, 8))
     blob[0, 0, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", blob)
-    with pytest.raises(RefnetError, match="non-finite"):
+    with pytest.raises(RefnetError, match="not finite in float64"):
         clip.load(tmp_path / "a.npy", frames=2)
     assert np.isnan(clip.load(tmp_path / "a.npy", frames=2, allow_nonfinite=True)).sum() == 1
 
@@ -135,6 +136,43 @@ def test_arrays_that_are_no_clips_are_refused(tmp_path, array, message):
         clip.load(tmp_path / "a.npy")
 
 
+def test_a_damaged_video_is_refused(tmp_path, video):
+    data = bytearray(video.read_bytes())
+    for i in range(100_000, len(data), 5000):
+        data[i] ^= 0xFF
+    (tmp_path / "bad.mp4").write_bytes(data)
+    with pytest.raises(RefnetError, match=r"cannot be decoded|is damaged|too short"):
+        clip.load(tmp_path / "bad.mp4", frames=132, size=(16, 16))
+
+
+def test_a_clip_cannot_name_another(tmp_path, video):
+    (tmp_path / "other.mp4").write_bytes(video.read_bytes())
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(RefnetError, match="cannot be decoded"):
+        clip.load(tmp_path / "list.mp4", size=(16, 16))
+
+
+def test_what_would_not_fit_is_refused_before_it_is_read(tmp_path, video, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", np.zeros((40, 500, 500, 3), np.uint8))
+    monkeypatch.setattr(memory, "available", lambda: 29_000_000)
+    with pytest.raises(RefnetError, match=r"clip .*bomb.npz needs about 28.6 MiB of memory"):
+        clip.load(tmp_path / "bomb.npz", frames=1, size=(16, 16))
+    with pytest.raises(RefnetError, match="a clip of 132 frames of 720x1280 needs"):
+        clip.load(video, frames=132)
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (10**15, 2, 2, 3)}"
+    header = header.replace(b"10**15", b"1" + b"0" * 15)
+    (tmp_path / "lie.npy").write_bytes(header.ljust(127) + b"\n" + bytes(100))
+    with pytest.raises(RefnetError, match=r"lie\.npy is not a readable array file"):
+        clip.load(tmp_path / "lie.npy")
+
+
+def test_archives_of_something_else_are_refused(tmp_path):
+    with ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    with pytest.raises(RefnetError, match="not a readable array file"):
+        clip.load(tmp_path / "a.npz")
+
+
 def test_other_nonsense_is_refused(tmp_path, video):
     with pytest.raises(RefnetError, match="does not exist"):
         clip.load(tmp_path / "nothing.mp4")
@@ -148,11 +186,11 @@ def test_other_nonsense_is_refused(tmp_path, video):
         clip.load(video, frames=0)
     with pytest.raises(RefnetError, match="start is -1"):
         clip.load(video, start=-1)
-    with pytest.raises(RefnetError, match="size W is 0"):
+    with pytest.raises(RefnetError, match="clip size W is 0"):
         clip.load(video, size=(8, 0))
     with pytest.raises(RefnetError, match="unknown dtype"):
         clip.load(video, dtype="uint8")
-    with pytest.raises(RefnetError, match="a clip of 8 frames needs about .* of memory"):
+    with pytest.raises(RefnetError, match="a clip of 8 frames of 1000000x1000000 needs about .* of memory"):
         clip.load(video, size=(10**6, 10**6))
     np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
     with pytest.raises(RefnetError, match="holds arrays a, b: expected exactly one"):

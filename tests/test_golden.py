@@ -4,6 +4,7 @@ import json
 import struct
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,7 +184,10 @@ def test_diff_counts_bits_and_ulp(made, bundle):
     array[:3] *= 1 + 2.0**-50
     save_file({k: v for k, v in grads.items() if k != "res4_1_branch2b_w"}, file)
     edit(bundle, lambda m: m["tensors"]["gradients"].pop("res4_1_branch2b_w"))
-    edit(bundle, lambda m: m["tensors"]["gradients"]["res4_1_branch2c_w"].update(sha256="0" * 64))
+    found = bad(golden.diff(made, bundle))
+    assert "not those of its SHA-256" in found["gradients", "res4_1_branch2c_w"].note
+    right = sha256(grads["res4_1_branch2c_w"].tobytes()).hexdigest()
+    edit(bundle, lambda m: m["tensors"]["gradients"]["res4_1_branch2c_w"].update(sha256=right))
     found = bad(golden.diff(made, bundle))
     assert set(found) == {("gradients", "res4_1_branch2b_w"), ("gradients", "res4_1_branch2c_w")}
     finding = found["gradients", "res4_1_branch2c_w"]
@@ -230,6 +234,16 @@ def test_ulp_distance_literally(dtype):
         (lambda m: m["recipe"].update(options={"rm": "-rf"}), "unknown option"),
         (lambda m: m["recipe"]["options"].update(time_kernel=10**9 + 1), "of memory"),
         (lambda m: m["recipe"]["options"].update(freeze_at="two"), "freeze_at is 'two'"),
+        (lambda m: m["recipe"]["options"].update(freeze_at=2.0), "freeze_at is 2.0"),
+        (lambda m: m["recipe"]["options"].update(time_stride="false"), "time_stride is 'false'"),
+        (lambda m: m["recipe"]["options"].update(transformation=[]), r"unknown transformation \[\]"),
+        (lambda m: m["recipe"]["options"].update(input=[1, 3, 1, 32, 32]), "unknown option 'input'"),
+        (lambda m: m["recipe"]["options"].update(groups=10**400), "groups is larger than"),
+        (lambda m: m["recipe"].update(backward="no"), "backward is 'no'"),
+        (lambda m: m["recipe"].update(clip={"name": 1}), "clip name is 1"),
+        (lambda m: m.update(machine=[]), r"machine is \[\]"),
+        (lambda m: m.update(format_version=True), "format version True"),
+        (lambda m: m.update(more="\ud800"), "is not readable JSON"),
         (lambda m: m.update(blocked="conv1_w"), "is damaged"),
         (lambda m: m.update(tensors=None), "is damaged"),
         (lambda m: m["tensors"].pop("blobs"), "is damaged"),
@@ -322,6 +336,43 @@ def test_a_bundle_is_not_overwritten_unasked(made):
     with pytest.raises(RefnetError, match="exists: expected a new folder's name, or --force"):
         golden.make(made, RECIPE)
     assert (made / "manifest.json").read_bytes() == before
+
+
+def test_force_does_not_replace_what_only_looks_like_a_bundle(bundle, tmp_path):
+    (bundle / "notes.txt").write_text("precious")
+    with pytest.raises(RefnetError, match="also holds notes.txt"):
+        golden.make(bundle, RECIPE, force=True)
+    project = tmp_path / "extension"
+    project.mkdir()
+    (project / "manifest.json").write_text('{"name": "a browser extension"}')
+    with pytest.raises(RefnetError, match="not of format"):
+        golden.make(project, RECIPE, force=True)
+    assert (bundle / "notes.txt").exists() and (project / "manifest.json").exists()
+
+
+def test_a_replacement_that_fails_at_the_last_step_gives_the_old_bundle_back(bundle, monkeypatch):
+    before = {file.name: file.read_bytes() for file in bundle.iterdir()}
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.suffix == ".partial":
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(RefnetError, match="cannot be written: no"):
+        golden.make(bundle, replace(RECIPE, seed=1), force=True)
+    assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before
+    assert [file.name for file in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_pixels_of_any_layout_make_the_same_bundle(tmp_path):
+    source = bundle_module.ClipSource("x.npy", "0" * 64, 2, 1, 0, None)
+    recipe = replace(RECIPE, input=(1, 3, 2, 32, 32), clip=source)
+    pixels = np.random.default_rng(0).standard_normal(recipe.input)
+    plain = golden.make(tmp_path / "a", recipe, pixels=pixels).path
+    odd = golden.make(tmp_path / "b", recipe, pixels=np.asfortranarray(pixels).astype(">f8")).path
+    assert not bad(golden.diff(plain, odd)) and not bad(golden.verify(odd))
 
 
 def test_force_replaces_a_bundle_and_nothing_else(bundle):

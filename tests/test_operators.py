@@ -1,5 +1,10 @@
 """Every operator of the table under every arithmetic, and literal values for each."""
 
+import os
+import signal
+import time
+import warnings
+
 import numpy as np
 import pytest
 from loops import max_pool3d
@@ -324,6 +329,59 @@ def test_a_kernel_under_test_is_called_and_caught():
         forgets.relu.backward(*forgets.relu.forward(x))
     with pytest.raises(UnknownNameError, match="did you mean relu"):
         core.replace(rellu=Kernel(forward, forward))
+
+
+def test_a_kernel_cannot_write_on_its_inputs():
+    def in_place(x):
+        x[x < 0] = 0
+        return x, x
+
+    def in_place_backward(dy, context, needs):
+        dy *= 2
+        return (dy,)
+
+    x = np.full((1, 1, 1, 1, 1), -3.0)
+    with pytest.raises(ValueError, match="read-only"):
+        core.replace(relu=Kernel(in_place, lambda *a: a)).relu.forward(x)
+    other = core.replace(relu=Kernel(core.kernels["relu"].forward, in_place_backward)).relu
+    with pytest.raises(ValueError, match="read-only"):
+        other.backward(x, other.forward(x)[1])
+    assert x.item() == -3.0
+
+
+@pytest.mark.parametrize("result", [None, 1, (1, 2, 3), np.zeros((1, 1, 1, 1, 1))])
+def test_kernels_that_return_something_else_are_caught(result):
+    odd = core.replace(relu=Kernel(lambda x: result, lambda *a: None)).relu
+    with pytest.raises(DTypeError, match=r"replaced relu forward returned a .*: expected \(y, context\)"):
+        odd.forward(np.ones((1, 1, 1, 1, 1)))
+    half = core.replace(relu=Kernel(core.kernels["relu"].forward, lambda *a: result)).relu
+    y, context = half.forward(np.ones((1, 1, 1, 1, 1)))
+    with pytest.raises(ShapeError, match="relu backward returned .*: expected 1 gradients"):
+        half.backward(y, context)
+    with pytest.raises(DTypeError, match="the relu of .* is a function: expected Kernel"):
+        core.replace(relu=lambda x: x)
+
+
+def test_a_forked_child_computes_too():
+    arrays = [np.ones((1, 64, 4, 14, 14)), np.ones((64, 64, 3, 3, 3))]
+    expected = core.conv3d.forward(*arrays, pad=(1, 1, 1))[0].sum()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking while threads exist is the point
+        child = os.fork()
+    if child == 0:
+        try:
+            os._exit(int(core.conv3d.forward(*arrays, pad=(1, 1, 1))[0].sum() != expected))
+        finally:
+            os._exit(99)
+    for _ in range(300):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 0
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail("the child waits for threads that it does not have")
 
 
 def test_an_operator_that_an_arithmetic_lacks_is_an_error():

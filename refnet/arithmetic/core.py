@@ -5,6 +5,7 @@ Tiles follow from the problem alone. While a convolution runs, BLAS is held to o
 the number of BLAS threads changes bits; the parallelism is in the loop over tiles.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
 from refnet.op import Array, Gradients, Needs
 from refnet.ops import OPS
-from refnet.shapes import Triple
+from refnet.shapes import Triple, whole
 
 ONES: Triple = (1, 1, 1)
 ZEROS: Triple = (0, 0, 0)
@@ -34,6 +35,11 @@ FORWARD_TILE = (1536, 512)
 GRADIENT_TILE = (512, 2048)
 # Work is divided among threads in at least this many columns or rows.
 SMALLEST_SHARE = 32
+
+
+# A forked child has none of its parent's threads, and GNU's OpenMP would wait for them forever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=openmp.use_one_thread)
 
 
 class _HeldBLAS:
@@ -91,6 +97,8 @@ def openmp_threads() -> int:
 def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
     """Compute `refnet.ops.conv3d`."""
     y = np.empty(OPS["conv3d"].infer(x.shape, w.shape, **attrs), x.dtype)
+    for what, count in (("taps of a patch", w[0].size), ("output positions", prod(y.shape[2:]))):
+        whole(f"number of {what}", count, 1)  # BLAS counts in 32 bits
     rows = _in_sequence(w[0].size, FORWARD_TILE[0])
     columns = _in_parallel(prod(y.shape[2:]), FORWARD_TILE[1])
     workspace = _workspace(x.dtype, rows * columns)

@@ -1,7 +1,7 @@
 """What an arithmetic is: a table from operator name to the kernel that carries it out.
 
 Every kernel stands behind the same door. It checks names, dtypes and shapes, and hands the kernel
-C-contiguous arrays in native byte order; what comes back must have the inferred shape. So a kernel
+read-only C-contiguous arrays in native byte order; what comes back must have the inferred shape. So a kernel
 of somebody's own, put in place of one entry, meets clean inputs and is caught when it returns
 something else.
 """
@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, require_known
+from refnet import memory
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, one_line, require_known
 from refnet.op import Array, Gradients, Needs, Op
 from refnet.ops import OPS
-from refnet.shapes import Shape, text
+from refnet.shapes import Shape, size, text
 
 DTYPES = ("float32", "float64")
+# Elements of an output from which on its memory is asked for before a kernel allocates it.
+LARGE = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,16 @@ class Door:
         if len(dtypes) > 1:
             found = ", ".join(str(a.dtype) for a in clean)
             raise DTypeError(f"{self._op.name} inputs have dtypes {found}: expected one dtype for all")
-        shape = infer(self._op, tuple(a.shape for a in clean), attrs)
-        y, context = self._kernel.forward(*clean, **attrs)
-        dtype = dtypes.pop()
+        shape, dtype = infer(self._op, tuple(a.shape for a in clean), attrs), clean[0].dtype
+        if size(shape) > LARGE:
+            memory.require(size(shape) * dtype.itemsize, f"the output of {self._op.name}, {text(shape)},")
+        result = self._kernel.forward(*clean, **attrs)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise DTypeError(
+                f"{self._arithmetic} {self._op.name} forward returned a {type(result).__name__}: "
+                "expected (y, context)"
+            )
+        y, context = result
         self._check("forward: y", y, shape, dtype)
         return y, Context(context, tuple(a.shape for a in clean), shape, dtype)
 
@@ -116,20 +126,31 @@ class Door:
             If dy is not of y's shape and dtype, or the kernel returns something else than the
             wanted gradients.
         """
+        if not isinstance(context, Context):
+            raise DTypeError(
+                f"{self._op.name} context is a {type(context).__name__}: expected what forward returned"
+            )
         if needs is None:
             needs = (True,) * len(context.inputs)
+        if len(needs) != len(context.inputs):
+            raise ShapeError(
+                f"{self._op.name} needs has {len(needs)} entries: expected {len(context.inputs)}, "
+                "one for each input"
+            )
         dy = at_the_door(f"{self._op.name} dy", dy)
         if dy.shape != context.output or dy.dtype != context.dtype:
             raise ShapeError(
                 f"{self._op.name} dy is {dy.dtype} {text(dy.shape)}: "
                 f"expected {context.dtype} {text(context.output)}, as y"
             )
-        gradients = tuple(self._kernel.backward(dy, context.kernel, needs))
-        if len(gradients) != len(needs):
+        gradients = self._kernel.backward(dy, context.kernel, needs)
+        if not isinstance(gradients, tuple | list) or len(gradients) != len(needs):
+            found = f"{len(gradients)}" if isinstance(gradients, tuple | list) else type(gradients).__name__
             raise ShapeError(
-                f"{self._arithmetic} {self._op.name} backward returned {len(gradients)} gradients: "
-                f"expected {len(needs)}, one or None for each input"
+                f"{self._arithmetic} {self._op.name} backward returned {found}: "
+                f"expected {len(needs)} gradients, one or None for each input"
             )
+        gradients = tuple(gradients)
         if self._op.name == "stop_gradient":
             return gradients
         for i, (gradient, needed, shape) in enumerate(zip(gradients, needs, context.inputs, strict=True)):
@@ -169,6 +190,9 @@ class Arithmetic(Mapping[str, Door]):
         self.kernels = dict(kernels)
         for op in self.kernels:
             require_known("operator", op, OPS)
+            if not isinstance(self.kernels[op], Kernel):
+                found = type(self.kernels[op]).__name__
+                raise DTypeError(f"the {op} of {name} is a {found}: expected Kernel(forward, backward)")
         self._doors = {op: Door(name, OPS[op], kernel) for op, kernel in self.kernels.items()}
 
     def __getitem__(self, op: str) -> Door:
@@ -213,14 +237,19 @@ def infer(op: Op, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
 
 
 def at_the_door(name: str, array: Array) -> Array:
-    """Return the array C-contiguous, aligned and in native byte order; itself where it is that.
+    """Return a read-only view of the array, or a copy: C-contiguous, aligned, in native byte order.
 
     Raises
     ------
     DTypeError
         If it is not float32 or float64.
     """
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except ValueError as error:
+        raise DTypeError(f"{name} is no array: {one_line(error)}") from None
     if array.dtype.newbyteorder("=").name not in DTYPES:
         raise DTypeError(f"{name} is {array.dtype}: expected {' or '.join(DTYPES)}")
-    return np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"])
+    clean = np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"]).view()
+    clean.flags.writeable = False
+    return clean

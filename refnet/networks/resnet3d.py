@@ -60,7 +60,7 @@ def body(
     RefnetError
         If an option is none of the above, or the input does not fit; the message says which.
     """
-    input = volume("data", tuple(input))
+    input = volume("data", input)
     if input[1] != 3:
         raise ShapeError(f"data size C is {input[1]}: expected 3 channels (B, G, R)")
     require_known("transformation", transformation, TRANSFORMATIONS)
@@ -78,12 +78,15 @@ def body(
     if whole("time_kernel", time_kernel, 1) % 2 == 0:
         raise ValueRangeError(f"time_kernel is {time_kernel}: expected an odd number, which keeps T")
     stages = range(2, 2 + len(block_counts))
-    if isinstance(freeze_at, bool) or freeze_at not in (0, *stages):
+    if type(freeze_at) is not int or freeze_at not in (0, *stages):
         raise ValueRangeError(
             f"freeze_at is {freeze_at!r}: expected 0 or a stage of this body, {', '.join(map(str, stages))}"
         )
     dim_bottleneck = whole("groups", groups, 1) * whole("width_per_group", width_per_group, 1)
     whole("dilation", dilation, 1)
+    for name, flag in (("time_stride", time_stride), ("stride_1x1", stride_1x1)):
+        if not isinstance(flag, bool):
+            raise ValueRangeError(f"{name} is {flag!r}: expected True or False")
 
     net = Net()
     x = stem(net, net.input("data", input), feat_dims[0])
