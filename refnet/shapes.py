@@ -15,6 +15,8 @@ Triple = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 
 AXES = "NCTHW"
+ONES: Triple = (1, 1, 1)
+ZEROS: Triple = (0, 0, 0)
 # Sizes are handed to kernels and to BLAS as signed 32-bit integers.
 LARGEST = 2**31 - 1
 
@@ -131,3 +133,30 @@ def taps(
         along.append(axis)
     for (kt, ot, it), (kh, oh, ih), (kw, ow, iw) in product(*along):
         yield (kt, kh, kw), (ot, oh, ow), (it, ih, iw)
+
+
+def pooled(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> Shape:
+    """Output shape (N, C, oT, oH, oW) of a pooling window over x (N, C, T, H, W).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank, the window does not fit, or could lie in padding entirely.
+    """
+    n, c, *source = volume("x", x)
+    kernel, stride, pad = triple("kernel", kernel, 1), triple("stride", stride, 1), triple("pad", pad, 0)
+    for axis, k, p in zip("THW", kernel, pad, strict=True):
+        if p >= k:
+            raise ShapeError(
+                f"pad[{axis}] is {p}: expected less than the kernel's {k}, "
+                "or a window would hold nothing but padding"
+            )
+    return (n, c, *window_output(tuple(source), kernel, stride, pad, ONES))
+
+
+def pooling_taps(
+    x: Shape, y: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS
+) -> Iterator[tuple[Box, Box]]:
+    """For each tap of a pooling window, the outputs that it reaches and the inputs it reads for them."""
+    for _, outputs, inputs in taps(x[2:], y[2:], kernel, stride, pad, ONES):  # type: ignore[arg-type]
+        yield outputs, inputs

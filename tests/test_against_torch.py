@@ -50,6 +50,34 @@ def test_max_pool_equals_torch_ties_included(torch, arithmetic):
     assert np.array_equal(arithmetic.max_pool3d.backward(dy, context)[0], t.grad.numpy())
 
 
+TWINS = {
+    "linear": lambda f, x, w, b=None: f.linear(x.flatten(1), w, b),
+    "average_pool3d": lambda f, x, kernel, stride=1, pad=0: f.avg_pool3d(
+        x, kernel, stride, pad, count_include_pad=False
+    ),
+    "global_average_pool": lambda f, x, over_time=False: x.mean(
+        (2, 3, 4) if over_time else (3, 4), keepdim=True
+    ),
+    "upsample_nearest": lambda f, x, scale=2: f.interpolate(x, scale_factor=(1, scale, scale)),
+}
+
+
+@every_arithmetic
+@pytest.mark.parametrize("name", TWINS)
+def test_twins_in_torch_agree_to_rounding(torch, arithmetic, name):
+    for case in OPS[name].cases:
+        rng = np.random.default_rng(0)
+        arrays = [rng.standard_normal(shape) for shape in case.shapes]
+        y, context = arithmetic[name].forward(*arrays, **case.attrs)
+        theirs = tensors(torch, arrays)
+        z = TWINS[name](torch.nn.functional, *theirs, **case.attrs)
+        assert_close(y, z.detach().numpy(), case.name)
+        dy = rng.standard_normal(y.shape)
+        z.backward(torch.from_numpy(dy))
+        for ours, tensor in zip(arithmetic[name].backward(dy, context), theirs, strict=True):
+            assert_close(ours, tensor.grad.numpy(), case.name)
+
+
 def torch_walk(torch, net, values):
     """The net's nodes, each by PyTorch's function."""
     functional = torch.nn.functional

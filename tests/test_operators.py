@@ -285,6 +285,101 @@ def test_conv_terms_leave_out_padding():
     assert OPS["conv3d"].cost(x.shape, w.shape, itemsize=4, pad=(0, 1, 1)) == (9 * 18, 4 * (18 + 18 + 9))
 
 
+@every_arithmetic
+def test_linear_literally(arithmetic):
+    x, w, b = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0], [0.0, 1.0]]), np.array([1.0, 0, -1])
+    y, context = arithmetic.linear.forward(x, w, b)
+    assert y.tolist() == [[12.0, 17.0, 1.0]]
+    dx, dw, db = arithmetic.linear.backward(np.array([[1.0, 10.0, 100.0]]), context)
+    assert dx.tolist() == [[53.0, 164.0]]
+    assert dw.tolist() == [[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]]
+    assert db.tolist() == [1.0, 10.0, 100.0]
+    with pytest.raises(ShapeError, match="w size D is 2: expected 3, the elements of a sample"):
+        arithmetic.linear.forward(np.ones((1, 3)), w, b)
+    with pytest.raises(ShapeError, match="b has shape 2: expected 3"):
+        arithmetic.linear.forward(x, w, b[:2])
+
+
+@every_arithmetic
+def test_average_pool_literally(arithmetic):
+    """ONNX operator specification, AveragePool with count_include_pad = 0."""
+    x = np.arange(1.0, 5.0).reshape(1, 1, 1, 2, 2)
+    attrs = {"kernel": (1, 2, 2), "pad": (0, 1, 1)}
+    y, context = arithmetic.average_pool3d.forward(x, **attrs)
+    assert y[0, 0, 0].tolist() == [[1.0, 1.5, 2.0], [2.0, 2.5, 3.0], [3.0, 3.5, 4.0]]
+    (dx,) = arithmetic.average_pool3d.backward(np.ones_like(y), context)
+    # A corner window alone, two edge windows of 2, the middle one of 4.
+    assert dx[0, 0, 0].tolist() == [[2.25, 2.25], [2.25, 2.25]]
+    with pytest.raises(ShapeError, match=r"pad\[W\] is 2"):
+        arithmetic.average_pool3d.forward(x, kernel=(1, 2, 2), pad=(0, 0, 2))
+
+
+@every_arithmetic
+def test_global_average_pool_literally(arithmetic):
+    x = np.arange(8.0).reshape(1, 1, 2, 2, 2)
+    y, context = arithmetic.global_average_pool.forward(x)
+    assert y.shape == (1, 1, 2, 1, 1) and y.ravel().tolist() == [1.5, 5.5]
+    (dx,) = arithmetic.global_average_pool.backward(np.array([4.0, 8.0]).reshape(y.shape), context)
+    assert dx.ravel().tolist() == [1.0] * 4 + [2.0] * 4
+    y, context = arithmetic.global_average_pool.forward(x, over_time=True)
+    assert y.shape == (1, 1, 1, 1, 1) and y.item() == 3.5
+    (dx,) = arithmetic.global_average_pool.backward(np.full(y.shape, 8.0), context)
+    assert (dx == 1.0).all() and dx.shape == x.shape
+
+
+@every_arithmetic
+def test_upsample_nearest_literally(arithmetic):
+    x = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 1, 1, 2, 2)
+    y, context = arithmetic.upsample_nearest.forward(x)
+    assert y[0, 0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+    (dx,) = arithmetic.upsample_nearest.backward(np.arange(16.0).reshape(y.shape), context)
+    assert dx[0, 0, 0].tolist() == [[10.0, 18.0], [42.0, 50.0]]
+
+
+@every_arithmetic
+def test_moves_of_time_literally(arithmetic):
+    """x[n, c, t] = 100 n + 10 c + t says where every value came from."""
+    n, c, t = np.ogrid[0:2, 0:3, 0:4]
+    x = (100.0 * n + 10 * c + t).reshape(2, 3, 4, 1, 1)
+    y, context = arithmetic.time_to_channels.forward(x)
+    assert y.shape == (2, 12, 1, 1, 1)
+    assert y[1].ravel().tolist() == [100, 110, 120, 101, 111, 121, 102, 112, 122, 103, 113, 123]
+    assert np.array_equal(arithmetic.channels_to_time.forward(y, frames=4)[0], x)
+    assert np.array_equal(arithmetic.time_to_channels.backward(y, context)[0], x)
+    y, context = arithmetic.time_to_batch.forward(x)
+    assert y.shape == (8, 3, 1, 1, 1)
+    assert y[:, 0].ravel().tolist() == [0, 1, 2, 3, 100, 101, 102, 103]
+    assert np.array_equal(arithmetic.batch_to_time.forward(y, frames=4)[0], x)
+    assert np.array_equal(arithmetic.time_to_batch.backward(y, context)[0], x)
+    y, context = arithmetic.slice_keyframe.forward(x)
+    assert y[0].ravel().tolist() == [2, 12, 22]
+    (dx,) = arithmetic.slice_keyframe.backward(y, context)
+    assert dx[0, 1].ravel().tolist() == [0, 0, 12, 0]
+
+
+@every_arithmetic
+@pytest.mark.parametrize(
+    ("op", "shape", "attrs", "message"),
+    [
+        (
+            "channels_to_time",
+            (1, 4, 1, 1, 1),
+            {"frames": 3},
+            "frames is 3: expected a divisor of the 4 channels",
+        ),
+        ("channels_to_time", (1, 4, 2, 1, 1), {"frames": 2}, "x size T is 2: expected 1"),
+        ("batch_to_time", (4, 1, 1, 1, 1), {"frames": 3}, "frames is 3: expected a divisor of the 4 samples"),
+        ("batch_to_time", (4, 1, 2, 1, 1), {"frames": 2}, "x size T is 2: expected 1"),
+        ("upsample_nearest", (1, 1, 1, 1, 1), {"scale": 0}, "scale is 0"),
+        ("time_to_batch", (1, 1, 1, 1), {}, "x has rank 4"),
+        ("global_average_pool", (1, 1, 1, 1), {}, "x has rank 4"),
+    ],
+)
+def test_moves_that_do_not_fit_are_refused(arithmetic, op, shape, attrs, message):
+    with pytest.raises(ShapeError, match=message):
+        arithmetic[op].forward(np.ones(shape), **attrs)
+
+
 # The door.
 
 

@@ -17,18 +17,17 @@ from threadpoolctl import ThreadpoolController
 
 from refnet._core import add as add_kernels
 from refnet._core import affine as affine_kernels
+from refnet._core import average_pool3d as average_pool3d_kernels
 from refnet._core import conv3d as conv3d_kernels
 from refnet._core import max_pool3d as max_pool3d_kernels
 from refnet._core import openmp
 from refnet._core import relu as relu_kernels
+from refnet._core import upsample_nearest as upsample_nearest_kernels
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
 from refnet.op import Array, Gradients, Needs
 from refnet.ops import OPS
-from refnet.shapes import Triple, whole
-
-ONES: Triple = (1, 1, 1)
-ZEROS: Triple = (0, 0, 0)
+from refnet.shapes import ONES, ZEROS, Triple, whole
 
 # The largest tile of the patch matrix, (rows, columns): 6 MiB of float64 forward, 8 MiB backward.
 FORWARD_TILE = (1536, 512)
@@ -40,6 +39,17 @@ SMALLEST_SHARE = 32
 # A forked child has none of its parent's threads, and GNU's OpenMP would wait for them forever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=openmp.use_one_thread)
+
+
+# Operators that only hand on, move or copy; NumPy does that as fast as memory allows.
+MOVES = (
+    "stop_gradient",
+    "time_to_channels",
+    "channels_to_time",
+    "time_to_batch",
+    "batch_to_time",
+    "slice_keyframe",
+)
 
 
 class _HeldBLAS:
@@ -194,6 +204,68 @@ def add_forward(x1: Array, x2: Array) -> tuple[Array, Any]:
     return y, None
 
 
+def linear_forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
+    """Compute `refnet.ops.linear`, as a pointwise convolution of one position."""
+    y, context = conv3d_forward(_positions(x), _positions(w), b)
+    return y.reshape(y.shape[:2]), (x.shape, w.shape, context)
+
+
+def linear_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradients of `refnet.ops.linear`."""
+    x_shape, w_shape, inner = context
+    dx, dw, *db = conv3d_backward(_positions(dy), inner, needs)
+    return (
+        None if dx is None else dx.reshape(x_shape),
+        None if dw is None else dw.reshape(w_shape),
+        *db,
+    )
+
+
+def average_pool3d_forward(
+    x: Array, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS
+) -> tuple[Array, Any]:
+    """Compute `refnet.ops.average_pool3d`."""
+    shape = OPS["average_pool3d"].infer(x.shape, kernel=kernel, stride=stride, pad=pad)
+    y, window = np.empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
+    average_pool3d_kernels.forward(_planes(x), _planes(y), *window)
+    return y, (x.shape, window)
+
+
+def average_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.average_pool3d`."""
+    shape, window = context
+    if not needs[0]:
+        return (None,)
+    dx = np.empty(shape, dy.dtype)
+    average_pool3d_kernels.input_gradient(_planes(dy), _planes(dx), *window)
+    return (dx,)
+
+
+def global_average_pool_forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
+    """Compute `refnet.ops.global_average_pool`."""
+    y = np.empty(OPS["global_average_pool"].infer(x.shape, over_time=over_time), x.dtype)
+    count = x.size // y.size
+    affine_kernels.bias_gradient(x.reshape(1, y.size, count), y.reshape(-1))
+    y /= x.dtype.type(count)
+    return y, x.shape
+
+
+def upsample_nearest_forward(x: Array, *, scale: int = 2) -> tuple[Array, Any]:
+    """Compute `refnet.ops.upsample_nearest`."""
+    y = np.empty(OPS["upsample_nearest"].infer(x.shape, scale=scale), x.dtype)
+    upsample_nearest_kernels.forward(_images(x), _images(y), scale)
+    return y, x.shape
+
+
+def upsample_nearest_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.upsample_nearest`."""
+    if not needs[0]:
+        return (None,)
+    dx = np.empty(context, dy.dtype)
+    upsample_nearest_kernels.input_gradient(_images(dy), _images(dx), dy.shape[3] // dx.shape[3])
+    return (dx,)
+
+
 def _in_sequence(total: int, largest: int) -> int:
     """Size of equal tiles, each at most `largest`."""
     return ceil(total / ceil(total / largest))
@@ -240,6 +312,16 @@ def _planes(blob: Array) -> Array:
     return blob.reshape(prod(blob.shape[:2]), -1)
 
 
+def _images(blob: Array) -> Array:
+    """View (N, C, T, H, W) as (N * C * T, H, W)."""
+    return blob.reshape(prod(blob.shape[:3]), *blob.shape[3:])
+
+
+def _positions(matrix: Array) -> Array:
+    """View (N, ...) as (N, D, 1, 1, 1)."""
+    return matrix.reshape(matrix.shape[0], -1, 1, 1, 1)
+
+
 def _matrix(w: Array) -> Array:
     """View (C_out, C/groups, kT, kH, kW) as (C_out, C/groups * kT * kH * kW)."""
     return w.reshape(w.shape[0], -1)
@@ -253,7 +335,11 @@ core = Arithmetic(
         "relu": Kernel(relu_forward, relu_backward),
         "max_pool3d": Kernel(max_pool3d_forward, max_pool3d_backward),
         "add": Kernel(add_forward, OPS["add"].backward),
-        # The NumPy definition, stated outright: there is nothing to compute.
-        "stop_gradient": reference.kernels["stop_gradient"],
+        "linear": Kernel(linear_forward, linear_backward),
+        "average_pool3d": Kernel(average_pool3d_forward, average_pool3d_backward),
+        "global_average_pool": Kernel(global_average_pool_forward, OPS["global_average_pool"].backward),
+        "upsample_nearest": Kernel(upsample_nearest_forward, upsample_nearest_backward),
+        # The NumPy definitions, stated outright: nothing is computed, at most moved.
+        **{op: reference.kernels[op] for op in MOVES},
     },
 )

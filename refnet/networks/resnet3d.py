@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.networks.layers import affine, conv, conv_affine, conv_affine_relu, relu
-from refnet.shapes import Shape, Triple, volume, whole
+from refnet.shapes import ONES, Shape, Triple, volume, whole
 
 
 def body(
@@ -170,7 +170,7 @@ def bottleneck(
     dilation: int,
 ) -> str:
     """1x1x1 to the inner width, time_kernel x 3 x 3, 1x1x1 to the output width."""
-    first, middle = (stride, UNIT) if stride_1x1 else (UNIT, stride)
+    first, middle = (stride, ONES) if stride_1x1 else (ONES, stride)
     x = conv_affine_relu(net, x, f"{name}_branch2a", inner, kernel=(1, 1, 1), stride=first)
     x = conv_affine_relu(
         net,
@@ -222,5 +222,4 @@ def basic(
     )
 
 
-UNIT: Triple = (1, 1, 1)
 TRANSFORMATIONS = {"bottleneck": bottleneck, "basic": basic}

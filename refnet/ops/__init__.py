@@ -1,7 +1,23 @@
 """The table of operators. A new operator is one new file and one line here."""
 
 from refnet.op import Op
-from refnet.ops import add, affine, conv3d, max_pool3d, relu, stop_gradient
+from refnet.ops import (
+    add,
+    affine,
+    average_pool3d,
+    batch_to_time,
+    channels_to_time,
+    conv3d,
+    global_average_pool,
+    linear,
+    max_pool3d,
+    relu,
+    slice_keyframe,
+    stop_gradient,
+    time_to_batch,
+    time_to_channels,
+    upsample_nearest,
+)
 
 OPS: dict[str, Op] = {
     op.name: op
@@ -12,5 +28,14 @@ OPS: dict[str, Op] = {
         max_pool3d.OP,
         add.OP,
         stop_gradient.OP,
+        linear.OP,
+        average_pool3d.OP,
+        global_average_pool.OP,
+        upsample_nearest.OP,
+        time_to_channels.OP,
+        channels_to_time.OP,
+        time_to_batch.OP,
+        batch_to_time.OP,
+        slice_keyframe.OP,
     )
 }

@@ -14,10 +14,7 @@ import numpy as np
 
 from refnet.errors import ShapeError
 from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op
-from refnet.shapes import Shape, Triple, size, taps, text, triple, volume, whole, window_output
-
-ONES: Triple = (1, 1, 1)
-ZEROS: Triple = (0, 0, 0)
+from refnet.shapes import ONES, ZEROS, Shape, Triple, size, taps, text, triple, volume, whole, window_output
 
 
 def infer(

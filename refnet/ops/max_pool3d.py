@@ -8,43 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from refnet.errors import ShapeError
 from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
-from refnet.shapes import Shape, Triple, size, taps, triple, volume, window_output
-
-ONES: Triple = (1, 1, 1)
-ZEROS: Triple = (0, 0, 0)
-
-
-def infer(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> Shape:
-    """Shape of y (N, C, oT, oH, oW) for x (N, C, T, H, W).
-
-    Raises
-    ------
-    ShapeError
-        If x has another rank, the window does not fit, or could lie in padding entirely.
-    """
-    n, c, *source = volume("x", x)
-    kernel, stride, pad = (
-        triple("kernel", kernel, 1),
-        triple("stride", stride, 1),
-        triple("pad", pad, 0),
-    )
-    for axis, k, p in zip("THW", kernel, pad, strict=True):
-        if p >= k:
-            raise ShapeError(
-                f"pad[{axis}] is {p}: expected less than the kernel's {k}, "
-                "or a window would hold nothing but padding"
-            )
-    return (n, c, *window_output(tuple(source), kernel, stride, pad, ONES))
+from refnet.shapes import Shape, pooled, pooling_taps, size
 
 
 def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
     """Let each tap, in order, challenge the best value so far; remember the winner's position."""
-    y = np.zeros(infer(x.shape, **attrs), x.dtype)
+    y = np.zeros(pooled(x.shape, **attrs), x.dtype)
     winner = np.full(y.shape, -1, np.intp)
     position = np.arange(size(x.shape[2:]), dtype=np.intp).reshape(x.shape[2:])
-    for outputs, inputs in _windows(x.shape, y.shape, attrs):
+    for outputs, inputs in pooling_taps(x.shape, y.shape, **attrs):
         challenger, best, at = x[..., *inputs], y[..., *outputs], winner[..., *outputs]
         wins = (at < 0) | (challenger > best) | (np.isnan(challenger) & ~np.isnan(best))
         np.copyto(best, challenger, where=wins)
@@ -70,18 +43,12 @@ def magnitude(x: Array, **attrs: Any) -> Magnitude:
 
 def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
     """No multiply-adds."""
-    return Cost(0, (size(x) + size(infer(x, **attrs))) * itemsize)
-
-
-def _windows(x: Shape, y: Shape, attrs: dict[str, Any]) -> Any:
-    kernel, stride, pad = attrs["kernel"], attrs.get("stride", ONES), attrs.get("pad", ZEROS)
-    for _, outputs, inputs in taps(x[2:], y[2:], kernel, stride, pad, ONES):  # type: ignore[arg-type]
-        yield outputs, inputs
+    return Cost(0, (size(x) + size(pooled(x, **attrs))) * itemsize)
 
 
 OP = Op(
     "max_pool3d",
-    infer,
+    pooled,
     forward,
     backward,
     magnitude,

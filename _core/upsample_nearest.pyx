@@ -1,0 +1,34 @@
+"""Nearest-neighbour upsampling, one image (sample, channel, frame) at a time."""
+
+from cython cimport floating
+from cython.parallel cimport prange
+
+from refnet._core cimport openmp
+
+
+def forward(const floating[:, :, ::1] x, floating[:, :, ::1] y, Py_ssize_t scale):
+    """y (images, scale * H, scale * W) = x (images, H, W), every value a square."""
+    cdef Py_ssize_t image, h, w, i
+    with nogil:
+        for image in prange(x.shape[0], schedule="static",
+                            use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2])):
+            for h in range(y.shape[1]):
+                for w in range(x.shape[2]):
+                    for i in range(scale):
+                        y[image, h, w * scale + i] = x[image, h // scale, w]
+
+
+def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssize_t scale):
+    """dx (images, H, W) = the sum of each square of dy, line by line."""
+    cdef Py_ssize_t image, h, w, i, j
+    cdef floating total
+    with nogil:
+        for image in prange(dx.shape[0], schedule="static",
+                            use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2])):
+            for h in range(dx.shape[1]):
+                for w in range(dx.shape[2]):
+                    total = 0
+                    for i in range(scale):
+                        for j in range(scale):
+                            total = total + dy[image, h * scale + i, w * scale + j]
+                    dx[image, h, w] = total

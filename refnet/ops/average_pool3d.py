@@ -1,0 +1,66 @@
+"""Average pooling over a (T, H, W) window; padding is neither added nor counted.
+
+y = (sum of the window's values inside x) / (how many there are): ONNX's `AveragePool` with
+count_include_pad = 0 (opset 11).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op
+from refnet.shapes import Shape, pooled, pooling_taps, size
+
+
+def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
+    """Add up tap by tap, and divide by the count."""
+    y = np.zeros(pooled(x.shape, **attrs), x.dtype)
+    for outputs, inputs in pooling_taps(x.shape, y.shape, **attrs):
+        y[..., *outputs] += x[..., *inputs]
+    return y / _counts(x.shape, y.shape, attrs, x.dtype), (x.shape, attrs)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Each value of a window has the gradient dy / count; where windows overlap, they add."""
+    shape, attrs = context
+    if not needs[0]:
+        return (None,)
+    dx = np.zeros(shape, dy.dtype)
+    share = dy / _counts(shape, dy.shape, attrs, dy.dtype)
+    for outputs, inputs in pooling_taps(shape, dy.shape, **attrs):
+        dx[..., *inputs] += share[..., *outputs]
+    return (dx,)
+
+
+def magnitude(x: Array, **attrs: Any) -> Magnitude:
+    """Mean of |x|; as many terms as are averaged, and the division."""
+    sum_abs, _ = forward(np.abs(x), **attrs)
+    return Magnitude(sum_abs, _counts(x.shape, sum_abs.shape, attrs, np.int64) + 1)
+
+
+def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, (size(x) + size(pooled(x, **attrs))) * itemsize)
+
+
+def _counts(x: Shape, y: Shape, attrs: dict[str, Any], dtype: Any) -> Array:
+    """How many values of each window lie inside x, (oT, oH, oW)."""
+    counts = np.zeros(y[2:], dtype)
+    for outputs, _ in pooling_taps(x, y, **attrs):
+        counts[outputs] += 1
+    return counts
+
+
+OP = Op(
+    "average_pool3d",
+    pooled,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("over time", ((2, 3, 4, 3, 3),), {"kernel": (4, 1, 1)}),
+        Case("strided", ((1, 2, 4, 6, 6),), {"kernel": (2, 2, 2), "stride": (2, 2, 2)}),
+        Case("overlapping, padded", ((1, 2, 2, 5, 4),), {"kernel": (1, 2, 2), "pad": (0, 1, 1)}),
+    ),
+)

@@ -1,0 +1,67 @@
+"""Moves time back out of the channels: (N, T * C, 1, H, W) to (N, C, T, H, W).
+
+y[n, c, t, h, w] = x[n, t * C + c, 0, h, w], the inverse of `time_to_channels`.
+
+Detect-and-Track, `lib/modeling/detector.py`: the inverse of `MoveTimeToChannelDim`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, size, volume, whole
+
+
+def infer(x: Shape, *, frames: int) -> Shape:
+    """Shape of y, (N, C / frames, frames, H, W), for x (N, C, T, H, W).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank or more than one frame, or `frames` does not divide its channels.
+    """
+    n, c, t, h, w = volume("x", x)
+    frames = whole("frames", frames, 1)
+    if t != 1:
+        raise ShapeError(f"x size T is {t}: expected 1, the frames are in the channels")
+    if c % frames:
+        raise ShapeError(f"frames is {frames}: expected a divisor of the {c} channels of x")
+    return n, c // frames, frames, h, w
+
+
+def forward(x: Array, *, frames: int) -> tuple[Array, Any]:
+    """Take the frames' channels apart."""
+    n, c, _t, h, w = x.shape
+    y = x.reshape(n, frames, c // frames, h, w).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(y), x.shape
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """The inverse move."""
+    n, c, t, h, w = context
+    if not needs[0]:
+        return (None,)
+    return (np.ascontiguousarray(dy.transpose(0, 2, 1, 3, 4)).reshape(n, c, t, h, w),)
+
+
+def magnitude(x: Array, *, frames: int) -> Magnitude:
+    """|y|: one term, so no rounding."""
+    return Magnitude(np.abs(forward(x, frames=frames)[0]), terms(1))
+
+
+def cost(x: Shape, *, itemsize: int, frames: int) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, 2 * size(x) * itemsize)
+
+
+OP = Op(
+    "channels_to_time",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(Case("small", ((2, 12, 1, 2, 5),), {"frames": 4}),),
+)

@@ -1,0 +1,64 @@
+"""Mean over H and W, or over T, H and W; the axes stay, with size 1.
+
+y[n, c, t] = sum over h, w of x[n, c, t, h, w] / (H W), and likewise over t where `over_time`.
+ONNX's `GlobalAveragePool` is the second.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, size, volume
+
+
+def infer(x: Shape, *, over_time: bool = False) -> Shape:
+    """Shape of y (N, C, T, 1, 1), or (N, C, 1, 1, 1) over time, for x (N, C, T, H, W).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank.
+    """
+    n, c, t, _, _ = volume("x", x)
+    return n, c, 1 if over_time else t, 1, 1
+
+
+def forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
+    """Divide the sum by the count."""
+    shape = infer(x.shape, over_time=over_time)
+    count = size(x.shape) // size(shape)
+    return x.reshape(*shape[:3], count).sum(axis=3).reshape(shape) / x.dtype.type(count), x.shape
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Dx = dy / count, everywhere."""
+    if not needs[0]:
+        return (None,)
+    count = size(context) // dy.size
+    return (np.broadcast_to(dy / dy.dtype.type(count), context).copy(),)
+
+
+def magnitude(x: Array, *, over_time: bool = False) -> Magnitude:
+    """Mean of |x|; as many terms as are averaged, and the division."""
+    sum_abs, _ = forward(np.abs(x), over_time=over_time)
+    return Magnitude(sum_abs, terms(x.size // sum_abs.size + 1))
+
+
+def cost(x: Shape, *, itemsize: int, over_time: bool = False) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, (size(x) + size(infer(x, over_time=over_time))) * itemsize)
+
+
+OP = Op(
+    "global_average_pool",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("over H, W", ((2, 3, 4, 2, 4),)),
+        Case("over T, H, W", ((2, 3, 4, 2, 2),), {"over_time": True}),
+    ),
+)

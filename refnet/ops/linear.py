@@ -1,0 +1,75 @@
+"""Fully connected layer, y[n, k] = b[k] + sum over d of w[k, d] x[n, d]; x flattened behind N.
+
+Caffe2's `FC`, PyTorch's `linear`; ONNX's `Gemm` with transB = 1.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, size, text, volume
+
+
+def infer(x: Shape, w: Shape, b: Shape | None = None) -> Shape:
+    """Shape of y (N, K) for x (N, ...) with D elements a sample, w (K, D), b (K,).
+
+    Raises
+    ------
+    ShapeError
+        If w is no matrix of D columns, or b has not one entry for each of its rows.
+    """
+    n, *rest = volume("x", x, "NCTHW"[: len(x)])
+    k, d = volume("w", w, "KD")
+    if d != size(tuple(rest)):
+        raise ShapeError(f"w size D is {d}: expected {size(tuple(rest))}, the elements of a sample of x")
+    if b is not None and tuple(b) != (k,):
+        raise ShapeError(f"b has shape {text(b)}: expected {k}, one entry for each row of w")
+    return n, k
+
+
+def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
+    """Compute x w' + b."""
+    y = np.einsum("nd,kd->nk", x.reshape(len(x), -1), w)
+    if b is not None:
+        y += b
+    return y, (x, w, b is not None)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Dx = dy w, dw = dy' x, db = sum of dy over samples."""
+    x, w, has_bias = context
+    dx = np.einsum("nk,kd->nd", dy, w).reshape(x.shape) if needs[0] else None
+    dw = np.einsum("nk,nd->kd", dy, x.reshape(len(x), -1)) if needs[1] else None
+    if not has_bias:
+        return dx, dw
+    return dx, dw, dy.sum(axis=0) if needs[2] else None
+
+
+def magnitude(x: Array, w: Array, b: Array | None = None) -> Magnitude:
+    """Sum of |w x|, plus |b|; D terms and one for the bias."""
+    sum_abs, _ = forward(np.abs(x), np.abs(w), None if b is None else np.abs(b))
+    return Magnitude(sum_abs, terms(w.shape[1] + (b is not None)))
+
+
+def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int) -> Cost:
+    """D multiply-adds an element."""
+    y = infer(x, w, b)
+    read = size(x) + size(w) + (0 if b is None else size(b))
+    return Cost(size(y) * w[1], (read + size(y)) * itemsize)
+
+
+OP = Op(
+    "linear",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("matrix", ((3, 8), (5, 8), (5,))),
+        Case("without bias", ((1, 8), (5, 8))),
+        Case("flattened", ((2, 3, 1, 2, 2), (4, 12), (4,))),
+    ),
+)

@@ -1,0 +1,63 @@
+"""Moves time into the channels: (N, C, T, H, W) to (N, T * C, 1, H, W).
+
+y[n, t * C + c, 0, h, w] = x[n, c, t, h, w]: the channels of a frame stay together.
+
+Detect-and-Track, `lib/modeling/detector.py`: `MoveTimeToChannelDim`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, size, volume
+
+
+def infer(x: Shape) -> Shape:
+    """Shape of y, (N, T * C, 1, H, W), for x (N, C, T, H, W).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank.
+    """
+    n, c, t, h, w = volume("x", x)
+    return n, t * c, 1, h, w
+
+
+def forward(x: Array) -> tuple[Array, Any]:
+    """Put the frames' channels side by side."""
+    n, c, t, h, w = x.shape
+    return np.ascontiguousarray(x.transpose(0, 2, 1, 3, 4)).reshape(n, t * c, 1, h, w), x.shape
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """The inverse move."""
+    n, c, t, h, w = context
+    if not needs[0]:
+        return (None,)
+    return (np.ascontiguousarray(dy.reshape(n, t, c, h, w).transpose(0, 2, 1, 3, 4)),)
+
+
+def magnitude(x: Array) -> Magnitude:
+    """|y|: one term, so no rounding."""
+    return Magnitude(np.abs(forward(x)[0]), terms(1))
+
+
+def cost(x: Shape, *, itemsize: int) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, 2 * size(x) * itemsize)
+
+
+OP = Op(
+    "time_to_channels",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("small", ((2, 3, 4, 2, 5),)),
+        Case("one frame", ((2, 3, 1, 2, 2),)),
+    ),
+)

@@ -1,0 +1,71 @@
+"""Nearest-neighbour upsampling of H and W by a whole factor; time is left alone.
+
+y[n, c, t, h, w] = x[n, c, t, h // scale, w // scale], as ONNX's `Resize` in mode nearest with
+coordinates asymmetric and rounding floor.
+
+Detect-and-Track, `lib/modeling/detector.py`: the top-down path of its FPN.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.shapes import Shape, size, volume, whole
+
+
+def infer(x: Shape, *, scale: int = 2) -> Shape:
+    """Shape of y, (N, C, T, scale * H, scale * W), for x (N, C, T, H, W).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank, or scale is no whole number of at least 1.
+    """
+    n, c, t, h, w = volume("x", x)
+    scale = whole("scale", scale, 1)
+    return n, c, t, scale * h, scale * w
+
+
+def forward(x: Array, *, scale: int = 2) -> tuple[Array, Any]:
+    """Repeat every line and every column."""
+    _n, _c, _t, _h, _w = x.shape
+    return x.repeat(scale, axis=3).repeat(scale, axis=4), x.shape
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Dx = sum of dy over each scale x scale square, line by line."""
+    n, c, t, h, w = context
+    if not needs[0]:
+        return (None,)
+    scale = dy.shape[3] // h
+    squares = dy.reshape(n, c, t, h, scale, w, scale)
+    dx = np.zeros((n, c, t, h, w), dy.dtype)
+    for i in range(scale):
+        for j in range(scale):
+            dx += squares[:, :, :, :, i, :, j]
+    return (dx,)
+
+
+def magnitude(x: Array, *, scale: int = 2) -> Magnitude:
+    """|y|: one term, so no rounding."""
+    return Magnitude(np.abs(forward(x, scale=scale)[0]), terms(1))
+
+
+def cost(x: Shape, *, itemsize: int, scale: int = 2) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, size(x) * (1 + scale**2) * itemsize)
+
+
+OP = Op(
+    "upsample_nearest",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("twice", ((2, 3, 2, 4, 3),)),
+        Case("three times", ((1, 2, 1, 2, 2),), {"scale": 3}),
+    ),
+)
