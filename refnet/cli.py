@@ -88,7 +88,7 @@ def list_command(as_json: Json = False) -> None:
                 "feat_dims": list(architecture.feat_dims),
                 "params": sum(map(size, net.params.values())),
                 "multiply_adds": sum(row.multiply_adds for row in trace_net(net)),
-                "output": list(next(iter(net.outputs.values()))),
+                "outputs": {name: list(shape) for name, shape in net.outputs.items()},
             }
         )
     if as_json:
@@ -96,7 +96,7 @@ def list_command(as_json: Json = False) -> None:
     table = Table("architecture", "blocks", "widths", box=None)
     for column in ("parameters", "multiply-adds"):
         table.add_column(column, justify="right")
-    table.add_column("output")
+    table.add_column("outputs")
     for row in rows:
         table.add_row(
             row["name"],
@@ -104,7 +104,7 @@ def list_command(as_json: Json = False) -> None:
             " ".join(map(str, row["feat_dims"])),
             f"{row['params'] / 1e6:.2f} M",
             f"{row['multiply_adds'] / 1e9:.2f} G",
-            text(tuple(row["output"])),
+            outputs_text(row["outputs"]),
         )
     screen().print(table)
     screen().print(f"\nInput {text(INPUT)}, transformation bottleneck, time kernel 3.")
@@ -346,6 +346,12 @@ def parse_shape(option: str, value: str, rank: int = 5) -> Shape:
         example = "1x3x8x224x224" if rank == 5 else "224x224"
         raise ShapeError(f"{option} is {value!r}: expected {rank} whole numbers, such as {example}")
     return tuple(int(part) for part in parts)
+
+
+def outputs_text(outputs: dict[str, list[int]]) -> str:
+    """Write the shape of the first output, and how many others there are."""
+    first, *others = outputs.values()
+    return text(first) + (f" and {len(others)} more" if others else "")
 
 
 def count_elements(shape: list[int]) -> int:

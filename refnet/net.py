@@ -114,6 +114,13 @@ class Net:
         require_known("blob", name, self._shapes)
         return self._shapes[name]
 
+    def copy(self) -> "Net":
+        """Return a net of the same nodes, to which others can be appended."""
+        twin = Net()
+        twin.nodes, twin._shapes = list(self.nodes), dict(self._shapes)
+        twin.inputs, twin.params, twin.outputs = dict(self.inputs), dict(self.params), dict(self.outputs)
+        return twin
+
     def trainable(self) -> set[str]:
         """Names of the values that depend on an input or parameter without a gradient stop between."""
         names = {*self.inputs, *self.params}

@@ -86,25 +86,49 @@ def torch_walk(torch, net, values):
         return v[:, None, None, None]
 
     def run(node, inputs):
-        a = node.attrs
+        a = {"pad": "padding", "kernel": "kernel_size"}
+        attrs = {a.get(key, key): value for key, value in node.attrs.items()}
         match node.op:
             case "conv3d":
-                return functional.conv3d(*inputs, None, a.get("stride", 1), a.get("pad", 0),
-                                         a.get("dilation", 1), a.get("groups", 1))  # fmt: skip
+                return functional.conv3d(*inputs, **attrs)
             case "affine":
                 return inputs[0] * per_channel(inputs[1]) + per_channel(inputs[2])
             case "relu":
                 return functional.relu(inputs[0])
             case "max_pool3d":
-                return functional.max_pool3d(inputs[0], a["kernel"], a["stride"], a["pad"])
+                return functional.max_pool3d(inputs[0], **attrs)
             case "add":
                 return inputs[0] + inputs[1]
             case "stop_gradient":
                 return inputs[0].detach()
+            case "upsample_nearest":
+                return functional.interpolate(inputs[0], scale_factor=(1, attrs["scale"], attrs["scale"]))
 
     for node in net.nodes:
         values[node.name] = run(node, [values[name] for name in node.inputs])
     return values
+
+
+def test_a_pyramid_equals_torch_gradients_fed_at_every_level(torch):
+    small = refnet.networks.resnet3d.body(
+        input=(1, 3, 3, 64, 96),
+        block_counts=(1, 2, 1, 1),
+        feat_dims=(4, 4, 8, 16, 32),
+        width_per_group=4,
+    )
+    net = refnet.networks.fpn3d.fpn(small, dim=8)
+    given = refnet.fill.params(net) | refnet.fill.inputs(net)
+    theirs = torch_walk(torch, net, {k: torch.from_numpy(v).requires_grad_() for k, v in given.items()})
+    run = refnet.forward(net, given, keep="outputs")
+    dys = refnet.fill.output_gradients(net)
+    for name in net.outputs:
+        assert_close(run.blobs[name], theirs[name].detach().numpy(), name)
+    grads = refnet.backward(run, dys)
+    torch.autograd.backward([theirs[name] for name in dys], [torch.from_numpy(dy) for dy in dys.values()])
+    reached = {name for name in given if theirs[name].grad is not None}
+    assert set(grads) == reached and "fpn_inner_res2_0_sum_lateral_b" in reached
+    for name in grads:
+        assert_close(grads[name], theirs[name].grad.numpy(), name)
 
 
 @pytest.mark.parametrize("transformation", ["bottleneck", "basic"])

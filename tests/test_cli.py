@@ -44,7 +44,7 @@ def test_list(refnet):
     code, out, _ = refnet("list")
     assert code == 0 and "resnet152_conv5" in out and "4.86 M" in out
     found = json.loads(refnet("list", "--json")[1])["architectures"]
-    assert len(found) == 10 and found[0]["params"] == 4857152
+    assert len(found) == 15 and found[0]["params"] == 4857152
 
 
 def test_info(refnet):

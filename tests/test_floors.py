@@ -32,6 +32,8 @@ NEIGHBOURS = {
     ("arithmetic.core", "arithmetic.reference"),
     ("networks.resnet3d", "networks.layers"),
     ("networks.catalog", "networks.resnet3d"),
+    ("networks.catalog", "networks.fpn3d"),
+    ("networks.fpn3d", "networks.layers"),
     ("networks.catalog", "networks"),
     ("clip", "memory"),
 }

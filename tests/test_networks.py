@@ -11,6 +11,8 @@ from refnet.shapes import size
 from refnet.trace import trace
 
 BLOCKS = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}
+BODIES = [name for name in ARCHITECTURES if not name.startswith("fpn_")]
+PYRAMIDS = [name for name in ARCHITECTURES if name.startswith("fpn_")]
 SMALL = {"input": (1, 3, 1, 32, 32), "time_kernel": 1}
 
 
@@ -21,11 +23,11 @@ def depth_and_stage(name):
 
 def test_the_catalog_is_what_the_design_names():
     expected = {f"resnet{depth}_conv{stage}" for depth in BLOCKS for stage in (4, 5)}
-    assert set(ARCHITECTURES) == expected
+    assert set(ARCHITECTURES) == expected | {f"fpn_resnet{depth}_conv5" for depth in BLOCKS}
 
 
 @pytest.mark.parametrize("transformation", ["bottleneck", "basic"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", BODIES)
 def test_depth_counts_the_convolutions(name, transformation):
     """A conv5 body has depth - 1 convolutions in its branches (the fully connected layer is one)."""
     depth, stage = depth_and_stage(name)
@@ -39,7 +41,7 @@ def test_depth_counts_the_convolutions(name, transformation):
         assert len(branches) == depth - 1
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", BODIES)
 def test_output_is_a_sixteenth_or_a_thirtysecond(name):
     depth, stage = depth_and_stage(name)
     width = {4: 256, 5: 512}[stage] * (1 if depth < 50 else 4)
@@ -73,7 +75,7 @@ def test_multiply_adds_of_one_frame_are_those_of_the_paper(name, transformation,
 
 @pytest.mark.parametrize("freeze_at", [0, 2, 3, 4, 5])
 @pytest.mark.parametrize("transformation", ["bottleneck", "basic"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", BODIES)
 def test_the_stop_blocks_what_is_before_it(name, transformation, freeze_at):
     _, last = depth_and_stage(name)
     if freeze_at > last:
@@ -97,16 +99,68 @@ def test_every_architecture_runs(name):
     """Core against the definitions: equal to rounding at the end of every network."""
     net = refnet.build(name, **SMALL, width_per_group=8, freeze_at=3)
     given = refnet.fill.params(net, dtype="float64") | refnet.fill.inputs(net, dtype="float64")
-    (output,) = net.outputs
     dy = refnet.fill.output_gradients(net)
     runs = [refnet.forward(net, given, a, keep="outputs") for a in ("reference", "core")]
-    reference, core = (run.blobs[output] for run in runs)
-    assert np.abs(core - reference).max() <= 1e-11 * np.abs(reference).max()
+    for output in net.outputs:
+        reference, core = (run.blobs[output] for run in runs)
+        assert np.abs(core - reference).max() <= 1e-11 * np.abs(reference).max()
     reference, core = (refnet.backward(run, dy) for run in runs)
     assert set(core) == set(reference) and core.blocked == reference.blocked
     assert "res4_0_branch2a_w" in core and "res3_0_branch2a_w" in core.blocked
     for key in core:
         assert np.abs(core[key] - reference[key]).max() <= 1e-9 * np.abs(reference[key]).max()
+
+
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_a_pyramid_has_five_levels_of_256_channels(name):
+    net = refnet.build(name, input=(1, 3, 4, 64, 96))
+    n = {k: BLOCKS_OF[name.removeprefix("fpn_")][k - 2] - 1 for k in (2, 3, 4, 5)}
+    assert net.outputs == {
+        f"fpn_res5_{n[5]}_sum": (1, 256, 4, 2, 3),
+        f"fpn_res4_{n[4]}_sum": (1, 256, 4, 4, 6),
+        f"fpn_res3_{n[3]}_sum": (1, 256, 4, 8, 12),
+        f"fpn_res2_{n[2]}_sum": (1, 256, 4, 16, 24),
+        f"fpn_res5_{n[5]}_sum_subsampled_2x": (1, 256, 4, 1, 2),
+    }
+    coarse, fine = f"fpn_inner_res5_{n[5]}_sum", f"fpn_inner_res4_{n[4]}_sum"
+    assert net.params[f"{coarse}_w"][2:] == net.params[f"{fine}_lateral_w"][2:] == (1, 1, 1)
+    assert net.params[f"{coarse}_b"] == (256,)
+    assert net.params[f"fpn_res2_{n[2]}_sum_w"] == (256, 256, 3, 3, 3)
+    nodes = {node.name: node for node in net.nodes}
+    assert nodes[fine].inputs == (f"{fine}_lateral", f"{fine}_topdown")
+    assert nodes[f"{fine}_topdown"].inputs == (coarse,)
+    # The stop behind res2 is what the finest lateral reads; gradients reach its weights, not res2's.
+    assert nodes[f"fpn_inner_res2_{n[2]}_sum_lateral"].inputs[0] == f"res2_{n[2]}_stop"
+    flow = net.gradient_flow()
+    assert f"fpn_inner_res2_{n[2]}_sum_lateral_w" in flow and "res2_0_branch2a_w" not in flow
+
+
+BLOCKS_OF = {name: architecture.block_counts for name, architecture in ARCHITECTURES.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input": (1, 3, 2, 80, 64)}, "expected twice its size; .* multiples of 32"),
+        ({"input": (1, 3, 4, 64, 64), "time_stride": True}, "expected a body without time striding"),
+        ({"input": (1, 3, 2, 64, 64), "dilation": 2}, "expected twice its size"),
+    ],
+)
+def test_pyramids_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ShapeError, match=message):
+        refnet.build("fpn_resnet18_conv5", **options)
+
+
+def test_a_pyramid_leaves_its_body_alone():
+    small = body(input=(1, 3, 1, 32, 32), block_counts=(1, 1), feat_dims=(4, 4, 8), width_per_group=4)
+    before = (list(small.nodes), dict(small.params), dict(small.outputs))
+    pyramid = refnet.networks.fpn3d.fpn(small, dim=8, time_kernel=1)
+    assert before == (small.nodes, small.params, small.outputs)
+    assert pyramid.nodes[: len(small.nodes)] == small.nodes
+    with pytest.raises(RefnetError, match="time_kernel is 2"):
+        refnet.networks.fpn3d.fpn(small, time_kernel=2)
+    with pytest.raises(RefnetError, match="has no stages"):
+        refnet.networks.fpn3d.fpn(refnet.Net())
 
 
 def test_basic_and_bottleneck_wiring_literally():

@@ -168,6 +168,13 @@ def test_core_convolution_has_the_same_bits_for_any_number_of_threads(x, w, attr
     assert_same_bits(core.conv3d, arrays, attrs)
 
 
+@every_dtype
+def test_core_linear_has_the_same_bits_for_any_number_of_threads(dtype):
+    rng = np.random.default_rng(7)
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((3, 700), (501, 700), (501,))]
+    assert_same_bits(core.linear, arrays, {})
+
+
 def assert_same_bits(kernel, arrays, attrs):
     bits = []
     for openmp, blas in ((1, 1), (2, 1), (2, 2), (3, 2)):

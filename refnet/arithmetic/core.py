@@ -19,6 +19,7 @@ from refnet._core import add as add_kernels
 from refnet._core import affine as affine_kernels
 from refnet._core import average_pool3d as average_pool3d_kernels
 from refnet._core import conv3d as conv3d_kernels
+from refnet._core import linear as linear_kernels
 from refnet._core import max_pool3d as max_pool3d_kernels
 from refnet._core import openmp
 from refnet._core import relu as relu_kernels
@@ -205,20 +206,28 @@ def add_forward(x1: Array, x2: Array) -> tuple[Array, Any]:
 
 
 def linear_forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
-    """Compute `refnet.ops.linear`, as a pointwise convolution of one position."""
-    y, context = conv3d_forward(_positions(x), _positions(w), b)
-    return y.reshape(y.shape[:2]), (x.shape, w.shape, context)
+    """Compute `refnet.ops.linear`."""
+    y = np.empty((len(x), len(w)), x.dtype)
+    with single_threaded_blas():
+        linear_kernels.forward(_samples(x), w, y)
+    if b is not None:
+        y += b
+    return y, (x, w, b is not None)
 
 
 def linear_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradients of `refnet.ops.linear`."""
-    x_shape, w_shape, inner = context
-    dx, dw, *db = conv3d_backward(_positions(dy), inner, needs)
-    return (
-        None if dx is None else dx.reshape(x_shape),
-        None if dw is None else dw.reshape(w_shape),
-        *db,
-    )
+    x, w, has_bias = context
+    dx = np.empty_like(x) if needs[0] else None
+    dw = np.empty_like(w) if needs[1] else None
+    with single_threaded_blas():
+        if dx is not None:
+            linear_kernels.input_gradient(dy, w, _samples(dx))
+        if dw is not None:
+            linear_kernels.weight_gradient(dy, _samples(x), dw)
+    if not has_bias:
+        return dx, dw
+    return dx, dw, dy.sum(axis=0) if needs[2] else None
 
 
 def average_pool3d_forward(
@@ -317,9 +326,9 @@ def _images(blob: Array) -> Array:
     return blob.reshape(prod(blob.shape[:3]), *blob.shape[3:])
 
 
-def _positions(matrix: Array) -> Array:
-    """View (N, ...) as (N, D, 1, 1, 1)."""
-    return matrix.reshape(matrix.shape[0], -1, 1, 1, 1)
+def _samples(x: Array) -> Array:
+    """View (N, ...) as (N, D)."""
+    return x.reshape(len(x), -1)
 
 
 def _matrix(w: Array) -> Array:

@@ -1,5 +1,7 @@
 """The original's blob names. It wrote in place; here every value has a name of its own."""
 
+import re
+
 from refnet.errors import ValueRangeError
 from refnet.net import Net
 from refnet.op import Array
@@ -61,7 +63,7 @@ def blobs(run: Run) -> dict[str, Array]:
     return {blob: run.blobs[node] for blob, node in table.items()}
 
 
-def _next_block(sum_name: str) -> str:
-    """``res3_1_sum`` for ``res3_0_sum``."""
-    stage, block, _ = sum_name.split("_")
-    return f"{stage}_{int(block) + 1}_sum"
+def _next_block(sum_name: str) -> str | None:
+    """``res3_1_sum`` for ``res3_0_sum``; None for the sum of something else than a block."""
+    found = re.fullmatch(r"(res\d+)_(\d+)_sum", sum_name)
+    return f"{found[1]}_{int(found[2]) + 1}_sum" if found else None

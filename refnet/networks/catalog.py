@@ -1,11 +1,12 @@
 """The named architectures, and `build`, which makes any of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from refnet.errors import require_known
 from refnet.net import Net
-from refnet.networks import resnet3d
+from refnet.networks import fpn3d, resnet3d
 from refnet.shapes import Shape
 
 # Blocks of res2 .. res5 (He et al., Table 1).
@@ -35,28 +36,32 @@ INPUT: Shape = (1, 3, 8, 224, 224)
 
 @dataclass(frozen=True)
 class Architecture:
-    """A 3D body of the catalog."""
+    """A 3D body of the catalog, or the pyramid over one."""
 
     name: str
     block_counts: tuple[int, ...]
     feat_dims: tuple[int, ...]
+    pyramid: bool = False
 
     def build(self, input: Shape, **options: Any) -> Net:
         """Build it for an input shape, with the options of `refnet.networks.resnet3d.body`."""
         for option in options:
             require_known(f"option of {self.name}", option, BODY_OPTIONS)
-        return resnet3d.body(input=input, block_counts=self.block_counts, feat_dims=self.feat_dims, **options)
+        options = BODY_OPTIONS | options
+        body = resnet3d.body(input=input, block_counts=self.block_counts, feat_dims=self.feat_dims, **options)
+        return fpn3d.fpn(body, time_kernel=options["time_kernel"]) if self.pyramid else body
 
 
-def _body(depth: int, last_stage: int) -> Architecture:
-    dims = NARROW if depth < 50 else WIDE
-    return Architecture(f"resnet{depth}_conv{last_stage}", BLOCKS[depth][: last_stage - 1], dims[:last_stage])
+def _architectures() -> Iterator[Architecture]:
+    for depth, blocks in BLOCKS.items():
+        dims = NARROW if depth < 50 else WIDE
+        yield Architecture(f"resnet{depth}_conv4", blocks[:3], dims[:4])
+        yield Architecture(f"resnet{depth}_conv5", blocks, dims)
+    for depth, blocks in BLOCKS.items():
+        yield Architecture(f"fpn_resnet{depth}_conv5", blocks, NARROW if depth < 50 else WIDE, pyramid=True)
 
 
-ARCHITECTURES = {
-    architecture.name: architecture
-    for architecture in (_body(depth, last_stage) for depth in BLOCKS for last_stage in (4, 5))
-}
+ARCHITECTURES = {architecture.name: architecture for architecture in _architectures()}
 
 
 def build(architecture: str, *, input: Shape = INPUT, **options: Any) -> Net:

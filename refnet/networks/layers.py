@@ -16,11 +16,13 @@ class Window(TypedDict, total=False):
     groups: int
 
 
-def conv(net: Net, x: str, name: str, out: int, **window: Unpack[Window]) -> str:
-    """Append a convolution without bias, with its weights ``{name}_w``."""
+def conv(net: Net, x: str, name: str, out: int, *, bias: bool = False, **window: Unpack[Window]) -> str:
+    """Append a convolution, with its weights ``{name}_w`` and, if wanted, its bias ``{name}_b``."""
     depth = net.shape(x)[1] // window.get("groups", 1)
-    w = net.param(f"{name}_w", (out, depth, *window["kernel"]))
-    return net.add("conv3d", name, (x, w), **{k: v for k, v in window.items() if k != "kernel"})
+    inputs = [x, net.param(f"{name}_w", (out, depth, *window["kernel"]))]
+    if bias:
+        inputs.append(net.param(f"{name}_b", (out,)))
+    return net.add("conv3d", name, inputs, **{k: v for k, v in window.items() if k != "kernel"})
 
 
 def affine(net: Net, x: str, name: str) -> str:
