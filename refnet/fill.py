@@ -89,6 +89,24 @@ def uniform(name: str, shape: Shape, seed: int) -> Array:
     return (odd / 2**24).reshape(shape)
 
 
+def normal(name: str, shape: Shape, seed: int) -> Array:
+    """Draw about N(0, 1): half the sum of twelve draws of U(-1, 1), whose variance is 1 (Irwin-Hall).
+
+    Sums of dyadic numbers of 24 bits are exact, so the bits are the same everywhere.
+
+    Parameters and errors are those of `uniform`.
+
+    Returns
+    -------
+    ndarray of float64
+        Within [-6, 6].
+    """
+    total = np.zeros(shape)
+    for draw in range(12):
+        total += uniform(f"normal {draw} of {name}", shape, seed)
+    return total / 2
+
+
 def _draw(shapes: Mapping[str, Shape], values: Callable[[str, Shape], Array], dtype: str) -> dict[str, Array]:
     """Draw each tensor in float64 and round it once; refuse first what would not fit into memory."""
     require_known("dtype", dtype, DTYPES)

@@ -1,0 +1,125 @@
+"""Weights of a 2D network made those of a 3D one (Detect-and-Track, section 3.1).
+
+On a clip of equal frames a 3D convolution adds up its time steps, so
+
+- `center-only` gives every frame the 2D network's output, for any number of frames;
+- `mean-repeat` gives it to the frames whose receptive field in time reaches no padding: padding is
+  zero, so a frame near the ends of the clip misses some of the kT equal shares;
+- `repeat` gives kT times the convolution, and `center-only-rest-rand` a kT-th of it plus noise:
+  neither reproduces the 2D network.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from refnet.arithmetic.table import at_the_door
+from refnet.errors import ShapeError, ValueRangeError, require_known
+from refnet.fill import normal
+from refnet.net import Net
+from refnet.op import Array
+from refnet.shapes import text, volume, whole
+
+MODES = ("mean-repeat", "repeat", "center-only", "center-only-rest-rand")
+REST_DEVIATION = 0.001
+
+
+def inflate(
+    w: Array, time_kernel: int, mode: str = "mean-repeat", *, name: str = "w", seed: int = 0
+) -> Array:
+    """Inflate the weights of one convolution.
+
+    With w2 the 2D weights, w3[:, :, t] is, for every t or for the middle step m = time_kernel // 2
+    and the others:
+
+    =======================  ===============  ==========================
+    mode                     t = m            t != m
+    =======================  ===============  ==========================
+    mean-repeat              w2 / kT          w2 / kT
+    repeat                   w2               w2
+    center-only              w2               0
+    center-only-rest-rand    w2 / kT          N(0, 0.001) / kT
+    =======================  ===============  ==========================
+
+    Parameters
+    ----------
+    w : (C_out, C_in/groups, kH, kW) or (C_out, C_in/groups, 1, kH, kW) ndarray
+        float32 or float64.
+    time_kernel : int
+        Odd, kT.
+    mode : str
+        One of `MODES`.
+    name : str
+        Of the noise's stream, see `refnet.fill.normal`.
+    seed : int
+
+    Returns
+    -------
+    (C_out, C_in/groups, kT, kH, kW) ndarray
+        In the dtype of w.
+
+    Raises
+    ------
+    ShapeError, ValueRangeError, UnknownNameError
+        If w has another rank or several time steps, or an option is none of the above.
+    """
+    w = at_the_door(name, w)
+    require_known("mode of inflation", mode, MODES)
+    if whole("time_kernel", time_kernel, 1) % 2 == 0:
+        raise ValueRangeError(f"time_kernel is {time_kernel}: expected an odd number, which has a middle")
+    if w.ndim == 4:
+        w = w[:, :, None]
+    k, c, t, *window = volume(name, w.shape)
+    if t != 1:
+        raise ShapeError(f"{name} has shape {text(w.shape)}: expected one time step")
+    shape = (k, c, time_kernel, *window)
+    middle = slice(time_kernel // 2, time_kernel // 2 + 1)
+    if mode in ("mean-repeat", "repeat"):
+        inflated = np.broadcast_to(w, shape).copy()
+    elif mode == "center-only":
+        inflated = np.zeros(shape, w.dtype)
+        inflated[:, :, middle] = w
+    else:
+        inflated = (REST_DEVIATION * normal(name, shape, seed)).astype(w.dtype)
+        inflated[:, :, middle] = w
+    if mode in ("mean-repeat", "center-only-rest-rand"):
+        inflated /= w.dtype.type(time_kernel)
+    return inflated
+
+
+def inflate_params(
+    params: Mapping[str, Array], net: Net, mode: str = "mean-repeat", *, seed: int = 0
+) -> dict[str, Array]:
+    """Make the parameters of a 2D network those of a 3D one of the same blocks.
+
+    Parameters
+    ----------
+    params : mapping of str to ndarray
+        Of the network with time kernel 1.
+    net : Net
+        The 3D network; its kernels say how many time steps each gets.
+    mode : str
+        One of `MODES`.
+    seed : int
+
+    Returns
+    -------
+    dict of str to ndarray
+        Everything that is no kernel, or has one time step in `net`, as it is.
+
+    Raises
+    ------
+    ShapeError, UnknownNameError
+        If a parameter is missing, or does not become what `net` needs.
+    """
+    require_known("mode of inflation", mode, MODES)
+    inflated = {}
+    for name, shape in net.params.items():
+        require_known("parameter", name, params)
+        value = params[name]
+        if len(shape) == 5 and shape[2] != 1:
+            value = inflate(value, shape[2], mode, name=name, seed=seed)
+        if tuple(value.shape) != shape:
+            raise ShapeError(f"{name} has shape {text(value.shape)}: expected {text(shape)}")
+        inflated[name] = value
+    return inflated
