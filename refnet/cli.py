@@ -106,7 +106,7 @@ def list_command(as_json: Json = False) -> None:
             f"{row['multiply_adds'] / 1e9:.2f} G",
             outputs_text(row["outputs"]),
         )
-    screen().print(table)
+    show(table)
     screen().print(f"\nInput {text(INPUT)}, transformation bottleneck, time kernel 3.")
 
 
@@ -128,7 +128,7 @@ def info(as_json: Json = False) -> None:
     }
     for name, value in shown.items():
         table.add_row(name.replace("_", " "), str(value))
-    screen().print(table)
+    show(table)
 
 
 @app.command()
@@ -171,7 +171,7 @@ def trace(
             "flows" if row.gradient else "blocked",
             style=None if row.gradient else "dim",
         )
-    screen().print(table)
+    show(table)
     screen().print(
         f"\n{len(rows)} nodes, {totals['params']:,} parameters, {totals['multiply_adds']:,} multiply-adds, "
         f"blobs {memory.text(totals['blob_bytes_float64'])} in float64.",
@@ -263,7 +263,7 @@ def make(
         files = {entry["file"] or "SHA-256 only" for entry in entries.values()}
         elements = sum(count_elements(entry["shape"]) for entry in entries.values())
         table.add_row(section, str(len(entries)), f"{elements:,}", " ".join(files))
-    screen().print(table)
+    show(table)
     screen().print(
         f"\n{out}: {arch} on {text(recipe.input)}, {recipe.dtype}, {recipe.arithmetic}; "
         f"{len(bundle.blocked)} gradients blocked (freeze_at {freeze_at}).",
@@ -316,7 +316,7 @@ def report(findings: list[golden.Finding], as_json: bool, what: str) -> None:
                 "" if finding.max_ulp is None else f"{finding.max_ulp:,}",
                 finding.note,
             )
-        screen().print(table)
+        show(table)
         if len(bad) > MOST_SHOWN:
             screen().print(f"... and {len(bad) - MOST_SHOWN} more (--json prints all)")
         screen().print()
@@ -362,7 +362,14 @@ def count_elements(shape: list[int]) -> int:
 def screen() -> Console:
     """Standard output; wide enough for a table where it is no terminal."""
     width = None if sys.stdout.isatty() else 160
-    return Console(width=width, markup=False)
+    return Console(width=width, markup=False, highlight=False)
+
+
+def show(table: Table) -> None:
+    """Print a table; what is too wide goes on in the next line, nothing is cut off."""
+    for column in table.columns:
+        column.overflow = "fold"
+    screen().print(table)
 
 
 @contextmanager
