@@ -34,6 +34,8 @@ FAILED, UNUSABLE = 1, 2
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 # Names of the differing tensors that a person is shown; --json has them all.
 MOST_SHOWN = 40
+# Columns of a terminal from which on a trace has room for every digit.
+TRACE_WIDTH = 110
 
 app = typer.Typer(
     help="A correctness oracle for 3D residual networks: golden values, on any CPU.",
@@ -159,6 +161,7 @@ def trace(
     for column in ("parameters", "multiply-adds"):
         table.add_column(column, justify="right")
     table.add_column("gradient")
+    count = "{:,}".format if screen().width >= TRACE_WIDTH else short
     for row in rows:
         # A sum's two inputs have one shape.
         table.add_row(
@@ -166,8 +169,8 @@ def trace(
             row.op,
             " ".join(dict.fromkeys(map(text, row.inputs))),
             text(row.output),
-            f"{row.params:,}" if row.params else "",
-            f"{row.multiply_adds:,}" if row.multiply_adds else "",
+            count(row.params) if row.params else "",
+            count(row.multiply_adds) if row.multiply_adds else "",
             "flows" if row.gradient else "blocked",
             style=None if row.gradient else "dim",
         )
@@ -346,6 +349,14 @@ def parse_shape(option: str, value: str, rank: int = 5) -> Shape:
         example = "1x3x8x224x224" if rank == 5 else "224x224"
         raise ShapeError(f"{option} is {value!r}: expected {rank} whole numbers, such as {example}")
     return tuple(int(part) for part in parts)
+
+
+def short(count: int) -> str:
+    """Write a number in three or four digits: ``944.1 M``."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
 
 
 def outputs_text(outputs: dict[str, list[int]]) -> str:

@@ -61,6 +61,10 @@ def test_trace(refnet):
     assert flows["res4_0_branch2a"] and not flows["res3_0_branch2a"]
 
 
+def test_counts_of_a_narrow_trace():
+    assert [cli.short(n) for n in (7, 9408, 944111616, 15150000000)] == ["7", "9.4 k", "944.1 M", "15.2 G"]
+
+
 def test_version_and_help(refnet):
     code, out, _ = refnet("--version")
     assert code == 0 and out.startswith("refnet 0.")
