@@ -353,9 +353,9 @@ def parse_shape(option: str, value: str, rank: int = 5) -> Shape:
 
 def short(count: int) -> str:
     """Write a number in three or four digits: ``944.1 M``."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
+    for unit, one in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= one:
+            return f"{count / one:.1f} {unit}"
     return str(count)
 
 

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import refnet
 from refnet import memory
@@ -171,6 +172,20 @@ def test_layout_and_byte_order_of_what_is_given_do_not_matter(dtype):
     plain, other = (refnet.forward(net, g).blobs[output] for g in (given, odd))
     assert plain.dtype == other.dtype == dtype
     assert plain.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_whole_network_has_the_same_bits_with_one_and_two_threads(dtype):
+    net = refnet.build("resnet18_conv4", input=(1, 3, 4, 64, 96), freeze_at=0)
+    given = refnet.fill.params(net, dtype=dtype) | refnet.fill.inputs(net, dtype=dtype)
+    dy = refnet.fill.output_gradients(net, dtype=dtype)
+    bits = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            run = refnet.forward(net, given)
+            arrays = {**run.blobs, **refnet.backward(run, dy)}
+        bits.append({name: array.tobytes() for name, array in arrays.items()})
+    assert bits[0] == bits[1]
 
 
 def test_two_python_threads_at_once_get_right_answers():
