@@ -82,10 +82,15 @@ class Recipe:
         for option in self.options:
             require_known("option", option, BODY_OPTIONS)
         net = build(self.architecture, input=self.input, **self.options)
-        # Beside what is stored: gradients on their way, a pool's winners, a draw in float64.
-        passing = 5 * max(size(node.shape) for node in net.nodes) * 8
-        memory.require(self.stored_bytes(net) + passing, f"{self.architecture} on {text(self.input)}")
+        memory.require(self.needed_bytes(net), f"{self.architecture} on {text(self.input)}")
         return net
+
+    def needed_bytes(self, net: Net) -> int:
+        """About how much memory the run takes.
+
+        Beside what is stored: gradients on their way, a pool's winners, a draw in float64.
+        """
+        return self.stored_bytes(net) + 5 * max(size(node.shape) for node in net.nodes) * 8
 
     def stored_bytes(self, net: Net) -> int:
         """About how large the bundle's files are."""

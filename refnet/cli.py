@@ -18,16 +18,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from refnet import golden, machine, memory
+from refnet import fill, golden, machine, memory
 from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
 from refnet.bundle import Bundle, Recipe, require_free
 from refnet.errors import RefnetError, ShapeError, ValueRangeError
+from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.catalog import BODY_OPTIONS, INPUT
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.run import blob_bytes
 from refnet.shapes import Shape, size, text
+from refnet.trace import freeze_points
 from refnet.trace import trace as trace_net
 
 FAILED, UNUSABLE = 1, 2
@@ -145,10 +147,17 @@ def trace(
     width_per_group: WidthPerGroup = 64,
     stride_1x1: Stride1x1 = True,
     dilation: Dilation = 1,
+    freeze: Annotated[
+        str | None,
+        typer.Option(metavar="0,2,3", help="Compare these values of freeze-at, by running backward."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
-    net = build(arch, input=INPUT if input is None else parse_shape("--input", input), **options(locals()))
+    shape = INPUT if input is None else parse_shape("--input", input)
+    if freeze is not None:
+        return trace_freeze(arch, shape, options(locals()), parse_numbers("--freeze", freeze), as_json)
+    net = build(arch, input=shape, **options(locals()))
     rows = trace_net(net)
     totals = {
         "params": sum(map(size, net.params.values())),
@@ -178,6 +187,46 @@ def trace(
     screen().print(
         f"\n{len(rows)} nodes, {totals['params']:,} parameters, {totals['multiply_adds']:,} multiply-adds, "
         f"blobs {memory.text(totals['blob_bytes_float64'])} in float64.",
+    )
+
+
+def trace_freeze(arch: str, shape: Shape, options: dict[str, Any], points: list[int], as_json: bool) -> None:
+    """Show, for several freeze points, what backward costs and what it does not see."""
+
+    def net_for(point: int) -> Net:
+        return build(arch, input=shape, **{**options, "freeze_at": point})
+
+    nets = [net_for(point) for point in points]  # all are checked before the first is run
+    memory.require(Recipe(arch, shape, {**options, "freeze_at": 0}).needed_bytes(net_for(0)), arch)
+    given = fill.params(nets[0]) | fill.inputs(nets[0])
+    with progress_bar(as_json) as progress:
+        done = iter(range(1, len(points) + 1))
+        measured = freeze_points(
+            net_for,
+            points,
+            given,
+            fill.output_gradients,
+            on_point=lambda point: progress("freeze", next(done), len(points)),
+        )
+    if as_json:
+        return print_json([asdict(point) for point in measured])
+    table = Table("freeze at", box=None)
+    for column in ("multiply-adds", "held", "backward", "of the first", "parameters", "gradient norm"):
+        table.add_column(column, justify="right")
+    for point in measured:
+        table.add_row(
+            str(point.freeze_at),
+            short(point.multiply_adds),
+            memory.text(point.bytes),
+            f"{1000 * point.seconds:.0f} ms",
+            f"{point.seconds / measured[0].seconds:.2f}" if measured[0].seconds else "",
+            f"{100 * point.params_share:.2f} %",
+            f"{100 * point.gradient_share:.2f} %",
+        )
+    show(table)
+    screen().print(
+        "\nMultiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and\n"
+        "their gradient's norm as a share of the whole gradient's if nothing were stopped. Seeded, float64."
     )
 
 
@@ -349,6 +398,14 @@ def parse_shape(option: str, value: str, rank: int = 5) -> Shape:
         example = "1x3x8x224x224" if rank == 5 else "224x224"
         raise ShapeError(f"{option} is {value!r}: expected {rank} whole numbers, such as {example}")
     return tuple(int(part) for part in parts)
+
+
+def parse_numbers(option: str, value: str) -> list[int]:
+    """Read ``0,2,3``."""
+    parts = value.split(",")
+    if not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+        raise ShapeError(f"{option} is {value!r}: expected whole numbers between commas, such as 0,2,3")
+    return [int(part) for part in parts]
 
 
 def short(count: int) -> str:

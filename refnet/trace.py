@@ -1,9 +1,18 @@
 """Shapes, costs and gradient flow of a net, node by node."""
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import sqrt
+from statistics import median
+from time import perf_counter
 
+import numpy as np
+
+from refnet.arithmetic import Arithmetic
 from refnet.net import Net
+from refnet.op import Array
 from refnet.ops import OPS
+from refnet.run import Run, backward, blob_bytes, forward
 from refnet.shapes import Shape, size
 
 
@@ -65,3 +74,108 @@ def trace(net: Net) -> list[Row]:
             )
         )
     return rows
+
+
+@dataclass(frozen=True)
+class FreezePoint:
+    """What stopping the gradient behind one stage saves, and what it gives up.
+
+    Attributes
+    ----------
+    freeze_at : int
+    multiply_adds : int
+        Of the backward pass: as many as forward for each gradient of a product that is computed.
+    bytes : int
+        Of the blobs that are held at once while only outputs are kept: what backward needs is.
+    seconds : float
+        Of the backward pass, the median of several.
+    params_share : float
+        Parameters behind the stop, as a share of all.
+    gradient_share : float
+        Norm of the gradient of those parameters, as a share of the whole gradient's, when nothing is
+        stopped: what training does not see.
+    """
+
+    freeze_at: int
+    multiply_adds: int
+    bytes: int
+    seconds: float
+    params_share: float
+    gradient_share: float
+
+
+def freeze_points(
+    build: Callable[[int], Net],
+    points: Iterable[int],
+    given: Mapping[str, Array],
+    output_gradient: Callable[[Net], Mapping[str, Array]],
+    arithmetic: str | Arithmetic = "core",
+    *,
+    repeat: int = 3,
+    on_point: Callable[[int], None] | None = None,
+) -> list[FreezePoint]:
+    """Run a network backward with the gradient stopped at several stages, side by side.
+
+    Parameters
+    ----------
+    build : callable
+        The network for a value of `freeze_at`; all have the same parameters.
+    points : iterable of int
+    given : mapping of str to ndarray
+        Inputs and parameters.
+    output_gradient : callable
+        The dy that backward starts from, for a network.
+    arithmetic : str or Arithmetic
+    repeat : int
+        How often each backward pass is timed.
+    on_point : callable, optional
+        Told each point once it is done.
+
+    Returns
+    -------
+    list of FreezePoint
+    """
+    free = build(0)
+    gradient = backward(forward(free, given, arithmetic, keep="outputs"), output_gradient(free))
+    squares = {name: float(np.vdot(gradient[name], gradient[name])) for name in free.params}
+    measured = []
+    for point in points:
+        net = build(point)
+        dy = output_gradient(net)
+        run = forward(net, given, arithmetic, keep="outputs")
+        flow = net.gradient_flow()
+        behind = [name for name in net.params if name not in flow]
+        measured.append(
+            FreezePoint(
+                point,
+                backward_multiply_adds(net),
+                blob_bytes(net, next(iter(given.values())).itemsize, keep="outputs"),
+                median(_seconds(run, dy) for _ in range(repeat)),
+                sum(size(net.params[name]) for name in behind) / sum(map(size, net.params.values())),
+                sqrt(sum(squares[name] for name in behind) / sum(squares.values())),
+            )
+        )
+        if on_point is not None:
+            on_point(point)
+    return measured
+
+
+def backward_multiply_adds(net: Net) -> int:
+    """Multiply-adds of a backward pass from all outputs.
+
+    A product's input gradient and its weight gradient each take as many as its forward pass; a
+    bias's gradient takes none.
+    """
+    flow, trainable = net.gradient_flow(), net.trainable()
+    total = 0
+    for node in net.nodes:
+        if node.name in flow:
+            cost = OPS[node.op].cost(*map(net.shape, node.inputs), itemsize=8, **node.attrs)
+            total += cost.multiply_adds * sum(name in trainable for name in node.inputs[:2])
+    return total
+
+
+def _seconds(run: Run, dy: Mapping[str, Array]) -> float:
+    start = perf_counter()
+    backward(run, dy)
+    return perf_counter() - start

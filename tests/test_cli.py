@@ -61,6 +61,15 @@ def test_trace(refnet):
     assert flows["res4_0_branch2a"] and not flows["res3_0_branch2a"]
 
 
+def test_trace_of_freeze_points(refnet):
+    code, out, _ = refnet("trace", "resnet18_conv4", "--freeze", "0,2,4", *SMALL)
+    assert code == 0 and "100.00 %" in out and "gradient norm" in out
+    points = json.loads(refnet("trace", "resnet18_conv4", "--freeze", "0,2", "--json", *SMALL)[1])
+    assert [point["freeze_at"] for point in points] == [0, 2]
+    fails(refnet("trace", "resnet18_conv4", "--freeze", "0,x"), "--freeze is '0,x'", "such as 0,2,3")
+    fails(refnet("trace", "resnet18_conv4", "--freeze", "0,5"), "freeze_at is 5")
+
+
 def test_counts_of_a_narrow_trace():
     assert [cli.short(n) for n in (7, 9408, 944111616, 15150000000)] == ["7", "9.4 k", "944.1 M", "15.2 G"]
 

@@ -8,7 +8,7 @@ from refnet.errors import RefnetError, ShapeError
 from refnet.networks import ARCHITECTURES
 from refnet.networks.resnet3d import body
 from refnet.shapes import size
-from refnet.trace import trace
+from refnet.trace import freeze_points, trace
 
 BLOCKS = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}
 BODIES = [name for name in ARCHITECTURES if not name.startswith("fpn_")]
@@ -243,6 +243,37 @@ def test_a_net_refuses_what_does_not_fit():
     with pytest.raises(ShapeError, match=r"sum \(add\)"):
         net.add("add", "sum", (x,))
     assert net.nodes == [], "a refused node leaves nothing behind"
+
+
+def test_freeze_points_say_what_is_saved_and_what_is_given_up():
+    options = {"input": (1, 3, 2, 32, 32), "width_per_group": 4}
+
+    def net_for(point):
+        return refnet.build("resnet18_conv4", freeze_at=point, **options)
+
+    free = net_for(0)
+    given = refnet.fill.params(free) | refnet.fill.inputs(free)
+    points = freeze_points(net_for, (0, 2, 4), given, refnet.fill.output_gradients)
+    nothing, two, everything = points
+    assert (nothing.params_share, nothing.gradient_share) == (0, 0)
+    assert (everything.params_share, everything.gradient_share, everything.multiply_adds) == (1, 1, 0)
+    assert nothing.bytes > two.bytes > everything.bytes > 0
+    assert all(point.seconds > 0 for point in points)
+    # Everything by hand: without a stop each product has both gradients, data's included.
+    rows = trace(free)
+    assert nothing.multiply_adds == 2 * sum(row.multiply_adds for row in rows)
+    grads = refnet.backward(refnet.forward(free, given), refnet.fill.output_gradients(free))
+    behind = {name for name in free.params if name not in net_for(2).gradient_flow()}
+    norm = {name: np.linalg.norm(grads[name].ravel()) for name in free.params}
+    share = np.linalg.norm([norm[name] for name in behind]) / np.linalg.norm(list(norm.values()))
+    assert abs(two.gradient_share - share) <= 1e-12
+    assert two.params_share == sum(size(free.params[n]) for n in behind) / sum(
+        map(size, free.params.values())
+    )
+    # With the stop behind res2, its two readers' input gradients are not computed either.
+    after = {row.name: row.multiply_adds for row in rows if row.name.startswith(("res3", "res4"))}
+    skipped = after["res3_0_branch2a"] + after["res3_0_branch1"]
+    assert two.multiply_adds == 2 * sum(after.values()) - skipped
 
 
 def test_trace_adds_up():
