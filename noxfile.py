@@ -1,5 +1,6 @@
 """Sessions: build, test, lint, bench, wheel-test. ``nox -l`` lists them, ``nox -s test`` runs one."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ def build(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """The tests, from an editable install; REFNET_REQUIRE_PEERS=1 installs the peers too."""
     session.install("-e", ".[test]")
-    if session.env.get("REFNET_REQUIRE_PEERS"):
+    if os.environ.get("REFNET_REQUIRE_PEERS"):
         session.install("torch")
     session.run("python", "-m", "pytest", *session.posargs)
 
@@ -50,7 +51,7 @@ def wheel_test(session: nox.Session) -> None:
     build(session)
     (wheel,) = DIST.glob("*.whl")
     session.install(str(wheel), "pytest")
-    elsewhere = Path(tempfile.mkdtemp())
-    shutil.copy(Path("tests", "test_smoke.py"), elsewhere)
-    session.chdir(elsewhere)
-    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "test_smoke.py")
+    with tempfile.TemporaryDirectory() as elsewhere:
+        shutil.copy(Path("tests", "test_smoke.py"), elsewhere)
+        with session.chdir(elsewhere):
+            session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "test_smoke.py")

@@ -140,13 +140,13 @@ def trace(
     arch: Arch,
     input: Input = None,
     transformation: Transformation = BODY_OPTIONS["transformation"],
-    time_kernel: TimeKernel = 3,
-    time_stride: TimeStride = False,
-    freeze_at: FreezeAt = 2,
-    groups: Groups = 1,
-    width_per_group: WidthPerGroup = 64,
-    stride_1x1: Stride1x1 = True,
-    dilation: Dilation = 1,
+    time_kernel: TimeKernel = BODY_OPTIONS["time_kernel"],
+    time_stride: TimeStride = BODY_OPTIONS["time_stride"],
+    freeze_at: FreezeAt = BODY_OPTIONS["freeze_at"],
+    groups: Groups = BODY_OPTIONS["groups"],
+    width_per_group: WidthPerGroup = BODY_OPTIONS["width_per_group"],
+    stride_1x1: Stride1x1 = BODY_OPTIONS["stride_1x1"],
+    dilation: Dilation = BODY_OPTIONS["dilation"],
     freeze: Annotated[
         str | None,
         typer.Option(metavar="0,2,3", help="Compare these values of freeze-at, by running backward."),
@@ -246,13 +246,13 @@ def make(
         str, typer.Option(help=f"How operators are carried out: {' or '.join(ARITHMETICS)}.")
     ] = "core",
     transformation: Transformation = BODY_OPTIONS["transformation"],
-    time_kernel: TimeKernel = 3,
-    time_stride: TimeStride = False,
-    freeze_at: FreezeAt = 2,
-    groups: Groups = 1,
-    width_per_group: WidthPerGroup = 64,
-    stride_1x1: Stride1x1 = True,
-    dilation: Dilation = 1,
+    time_kernel: TimeKernel = BODY_OPTIONS["time_kernel"],
+    time_stride: TimeStride = BODY_OPTIONS["time_stride"],
+    freeze_at: FreezeAt = BODY_OPTIONS["freeze_at"],
+    groups: Groups = BODY_OPTIONS["groups"],
+    width_per_group: WidthPerGroup = BODY_OPTIONS["width_per_group"],
+    stride_1x1: Stride1x1 = BODY_OPTIONS["stride_1x1"],
+    dilation: Dilation = BODY_OPTIONS["dilation"],
     backward: Annotated[
         bool, typer.Option("--backward/--no-backward", help="Whether to compute gradients.")
     ] = True,
@@ -318,7 +318,11 @@ def make(
     show(table)
     screen().print(
         f"\n{out}: {arch} on {text(recipe.input)}, {recipe.dtype}, {recipe.arithmetic}; "
-        f"{len(bundle.blocked)} gradients blocked (freeze_at {freeze_at}).",
+        + (
+            f"{len(bundle.blocked)} gradients blocked (freeze_at {freeze_at})."
+            if backward
+            else "no gradients."
+        ),
         soft_wrap=True,
     )
 

@@ -219,7 +219,8 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
         progress("compare", done, len(names))
         findings.append(_diff_tensor(first, second, section, name))
     progress("compare", len(names), len(names))
-    for name in sorted(first.blocked ^ second.blocked):
+    both = first.recipe.backward and second.recipe.backward
+    for name in sorted(first.blocked ^ second.blocked) if both else ():
         side = first if name in first.blocked else second
         findings.append(Finding("blocked", name, False, f"blocked only in {side.path}"))
     return findings

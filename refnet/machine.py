@@ -30,11 +30,13 @@ def facts() -> dict[str, Any]:
 
 def kernels() -> dict[str, str]:
     """For each operator, what the `core` arithmetic runs."""
-    definitions = ARITHMETICS["reference"].kernels
-    return {
-        op: "NumPy definition" if kernel is definitions[op] else "Cython"
-        for op, kernel in ARITHMETICS["core"].kernels.items()
-    }
+    found = {}
+    for op, kernel in ARITHMETICS["core"].kernels.items():
+        definition = ARITHMETICS["reference"].kernels[op]
+        forward = "NumPy definition" if kernel.forward is definition.forward else "Cython"
+        backward = "NumPy definition" if kernel.backward is definition.backward else "Cython"
+        found[op] = forward if forward == backward else f"{forward}, backward {backward}"
+    return found
 
 
 def _cpu() -> str:

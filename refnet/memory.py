@@ -25,9 +25,11 @@ def available() -> int:
     left = int(psutil.virtual_memory().available)
     try:
         limit = int((CGROUP / "memory.max").read_text())
-        left = min(left, limit - int((CGROUP / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # no control group, or one without a limit
+        used = int((CGROUP / "memory.current").read_text())
+        statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        left = min(left, limit - used + int(statistics["inactive_file"]))  # a cache that can go
+    except (OSError, ValueError, KeyError):
+        pass  # no control group (version 2), or one without a limit
     if sys.platform != "win32":
         address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
         if address_space != resource.RLIM_INFINITY:

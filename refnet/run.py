@@ -27,7 +27,8 @@ class Run:
     net : Net
     arithmetic : Arithmetic
     given : dict of str to ndarray
-        Inputs and parameters.
+        Inputs and parameters: read-only views of the caller's arrays where those were as a kernel
+        needs them, so whoever changes them before `backward` changes its result.
     blobs : dict of str to ndarray
         The value of every node, or, where only those were kept, of the outputs.
     """
@@ -119,6 +120,7 @@ def forward(
         blobs[node.name], context = arithmetic[node.op].forward(*arrays, **node.attrs)
         if node.name in wanted:
             contexts[node.name] = context
+        del arrays, context  # or they would keep alive what is freed below
         for name in {node.name, *node.inputs}:
             if last_use.get(name) == index and name not in kept:
                 del blobs[name]
@@ -157,11 +159,15 @@ def backward(
     ------
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
         If a gradient is given for no node, or has the wrong shape, dtype or value.
+    TooLargeError
+        If the gradients would not fit into memory.
     """
     net = run.net
     pending: dict[str, list[Array]] = {}
     for name, dy in output_gradients.items():
         pending[name] = [_clean_gradient(run, name, dy, allow_nonfinite)]
+    itemsize = next(iter(run.given.values())).itemsize if run.given else 8
+    memory.require(gradient_bytes(net, itemsize), "a backward run")
     trainable = net.trainable()
     for node in reversed(net.nodes):
         if node.name not in pending:
@@ -200,6 +206,16 @@ def blob_bytes(net: Net, itemsize: int, keep: Keep = "all") -> int:
             if last_use.get(name) == index and name not in kept:
                 held -= size(net.shape(name))
     return largest * itemsize
+
+
+def gradient_bytes(net: Net, itemsize: int) -> int:
+    """Bytes that a backward run takes beside what it returns: about three of the largest blob.
+
+    And what it returns: a gradient for each input and parameter that one reaches.
+    """
+    flow = net.gradient_flow()
+    returned = sum(size(shape) for name, shape in {**net.params, **net.inputs}.items() if name in flow)
+    return (returned + 3 * max((size(node.shape) for node in net.nodes), default=0)) * itemsize
 
 
 def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[str, Array]:

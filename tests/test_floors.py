@@ -35,8 +35,6 @@ NEIGHBOURS = {
     ("networks.catalog", "networks.resnet3d"),
     ("networks.catalog", "networks.fpn3d"),
     ("networks.fpn3d", "networks.layers"),
-    ("networks.catalog", "networks"),
-    ("clip", "memory"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

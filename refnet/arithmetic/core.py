@@ -126,8 +126,11 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     taps = prod(w.shape[2:])
     rows = _in_parallel(w[0].size, GRADIENT_TILE[0])
     channels = max(1, rows // taps)
-    columns = _in_sequence(prod(dy.shape[2:]), GRADIENT_TILE[1])
-    workspace = _workspace(x.dtype, max(rows, channels * taps) * columns)
+    tallest = max(rows, channels * taps)
+    # A kernel with more taps than a tile has rows is paid for in columns.
+    widest = max(1, min(GRADIENT_TILE[1], prod(GRADIENT_TILE) // tallest))
+    columns = _in_sequence(prod(dy.shape[2:]), widest)
+    workspace = _workspace(x.dtype, tallest * columns)
     window = _window(w, dy, attrs)
     dx = np.empty_like(x) if needs[0] else None
     dw = np.empty_like(w) if needs[1] else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from refnet.errors import require_known
@@ -22,14 +23,9 @@ WIDE = (64, 256, 512, 1024, 2048)
 
 # What a caller of `build` may choose about a body, with what is taken if they do not.
 BODY_OPTIONS: dict[str, Any] = {
-    "transformation": "bottleneck",
-    "freeze_at": 2,
-    "time_kernel": 3,
-    "time_stride": False,
-    "groups": 1,
-    "width_per_group": 64,
-    "stride_1x1": True,
-    "dilation": 1,
+    name: parameter.default
+    for name, parameter in signature(resnet3d.body).parameters.items()
+    if name not in ("input", "block_counts", "feat_dims")
 }
 INPUT: Shape = (1, 3, 8, 224, 224)
 

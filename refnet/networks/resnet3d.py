@@ -64,6 +64,9 @@ def body(
     if input[1] != 3:
         raise ShapeError(f"data size C is {input[1]}: expected 3 channels (B, G, R)")
     require_known("transformation", transformation, TRANSFORMATIONS)
+    for name, counts in (("block_counts", block_counts), ("feat_dims", feat_dims)):
+        if not isinstance(counts, tuple | list):
+            raise ShapeError(f"{name} is {counts!r}: expected a tuple of whole numbers")
     if not 1 <= len(block_counts) <= 4:
         raise ShapeError(f"block_counts has {len(block_counts)} entries: expected 1 to 4, one a stage")
     if len(feat_dims) != len(block_counts) + 1:
@@ -101,7 +104,7 @@ def body(
                 out=out,
                 strides=k > 2,
                 time_kernel=time_kernel if k > 2 else 1,
-                time_stride=time_stride and k > 2,
+                time_stride=time_stride,
                 groups=groups,
                 stride_1x1=stride_1x1,
                 dilation=dilation if k == 5 else 1,

@@ -135,6 +135,7 @@ OP = Op(
     cost,
     cases=(
         Case("pointwise", ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1))),
+        Case("pointwise padded", ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1)), {"pad": (1, 0, 2)}),
         Case("pointwise strided", ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1)), {"stride": (2, 2, 2)}),
         Case("pointwise grouped", ((2, 4, 3, 5, 4), (6, 2, 1, 1, 1)), {"groups": 2}),
         Case("stem", ((1, 3, 2, 15, 14), (4, 3, 1, 7, 7)), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
