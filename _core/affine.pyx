@@ -7,12 +7,15 @@ from cython cimport floating
 from cython.parallel cimport prange
 
 from refnet._core cimport openmp
+from refnet._core.sizes cimport require
 
 
 def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[::1] b,
             floating[:, :, ::1] y):
     """y = s x + b."""
     cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c, p
+    require(s.shape[0] == C and b.shape[0] == C and y.shape[0] == x.shape[0]
+            and y.shape[1] == C and y.shape[2] == P)
     with nogil:
         for plane in prange(x.shape[0] * C, schedule="static",
                             use_threads_if=openmp.pays(x.shape[0] * C * P)):
@@ -25,6 +28,7 @@ def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[:
 def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating[:, :, ::1] dx):
     """dx = s dy."""
     cdef Py_ssize_t C = dy.shape[1], P = dy.shape[2], plane, n, c, p
+    require(s.shape[0] == C and dx.shape[0] == dy.shape[0] and dx.shape[1] == C and dx.shape[2] == P)
     with nogil:
         for plane in prange(dy.shape[0] * C, schedule="static",
                             use_threads_if=openmp.pays(dy.shape[0] * C * P)):
@@ -38,6 +42,8 @@ def scale_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, fl
     """ds[c] = sum of dy x over samples and positions, in eight interleaved partial sums."""
     cdef Py_ssize_t c, n, p, P = dy.shape[2], whole = P - P % 8
     cdef floating s0, s1, s2, s3, s4, s5, s6, s7
+    require(ds.shape[0] == dy.shape[1] and x.shape[0] == dy.shape[0] and x.shape[1] == dy.shape[1]
+            and x.shape[2] == P)
     with nogil:
         for c in prange(ds.shape[0], schedule="static",
                         use_threads_if=openmp.pays(dy.shape[0] * ds.shape[0] * P)):
@@ -61,6 +67,7 @@ def bias_gradient(const floating[:, :, ::1] dy, floating[::1] db):
     """db[c] = sum of dy over samples and positions, in eight interleaved partial sums."""
     cdef Py_ssize_t c, n, p, P = dy.shape[2], whole = P - P % 8
     cdef floating s0, s1, s2, s3, s4, s5, s6, s7
+    require(db.shape[0] == dy.shape[1])
     with nogil:
         for c in prange(db.shape[0], schedule="static",
                         use_threads_if=openmp.pays(dy.shape[0] * db.shape[0] * P)):

@@ -5,7 +5,8 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Geometry, geometry
+from refnet._core.im2col3d cimport Geometry, fits, geometry
+from refnet._core.sizes cimport require
 
 
 cdef struct Box:
@@ -67,6 +68,7 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride
     """y (planes, P) = the mean of each window of x (planes, T * H * W)."""
     cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
     cdef Py_ssize_t plane
+    require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     with nogil:
         for plane in prange(x.shape[0], schedule="static",
                             use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
@@ -78,6 +80,7 @@ def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx,
     """dx (planes, T * H * W) = dy (planes, P) shared out over the windows."""
     cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
     cdef Py_ssize_t plane
+    require(fits(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0])
     with nogil:
         for plane in prange(dx.shape[0], schedule="static",
                             use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):

@@ -18,7 +18,20 @@ from libc.string cimport memset
 
 from refnet._core cimport openmp
 from refnet._core.blas cimport gemm
-from refnet._core.im2col3d cimport Geometry, gather, geometry, scatter
+from refnet._core.im2col3d cimport Geometry, fits, gather, geometry, scatter
+from refnet._core.sizes cimport require
+
+
+cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
+                       const floating[:, :, ::1] y, const floating[:, ::1] workspace,
+                       Py_ssize_t groups, Py_ssize_t tile) except -1:
+    """Raise unless x (N, C, T, H, W), w (C_out, K) and y (N, C_out, P) are of one convolution."""
+    require(groups > 0 and x.shape[1] % groups == 0 and w.shape[0] % groups == 0)
+    require(w.shape[1] == x.shape[1] // groups * g.kT * g.kH * g.kW)
+    require(fits(&g, x.shape[2] * x.shape[3] * x.shape[4], y.shape[2]))
+    require(y.shape[0] == x.shape[0] and y.shape[1] == w.shape[0])
+    require(workspace.shape[0] >= openmp.max_threads() and 0 < tile <= workspace.shape[1])
+    return 0
 
 
 cdef bint is_pointwise(Geometry g) noexcept nogil:
@@ -45,6 +58,7 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
     cdef Py_ssize_t work = y.shape[0] * y.shape[1] * P * K // 8
     cdef bint pointwise = is_pointwise(g)
     cdef floating* columns
+    require_sizes(g, x, w, y, workspace, groups, tile_rows * tile_columns)
     with nogil:
         for task in prange(x.shape[0] * groups * tiles, schedule="dynamic",
                            use_threads_if=openmp.pays(work)):
@@ -84,6 +98,8 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
     cdef Py_ssize_t tiles, task, n, group, start, stop, c, row, row_stop
     cdef Py_ssize_t work = dy.shape[0] * dy.shape[1] * P * K // 8
     cdef floating* columns
+    require_sizes(g, dx, w, dy, workspace, groups,
+                  tile_channels * taps * tile_columns)
     if is_pointwise(g):
         tiles = ceil_div(P, tile_columns)
         with nogil:
@@ -135,6 +151,7 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Py_ssize_t work = dy.shape[0] * dy.shape[1] * P * K // 8
     cdef bint pointwise = is_pointwise(g)
     cdef floating* columns
+    require_sizes(g, x, dw, dy, workspace, groups, tile_rows * tile_columns)
     with nogil:
         for task in prange(groups * tiles, schedule="dynamic",
                            use_threads_if=openmp.pays(work)):

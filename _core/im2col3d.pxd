@@ -13,6 +13,11 @@ cdef struct Geometry:
     Py_ssize_t oT, oH, oW
 
 
+# Whether a volume of that many values, and that many output positions, are those of the geometry.
+cdef inline bint fits(const Geometry* g, Py_ssize_t volume, Py_ssize_t positions) noexcept nogil:
+    return volume == g.T * g.H * g.W and positions == g.oT * g.oH * g.oW
+
+
 cdef Geometry geometry(volume, kernel, stride, pad, dilation, output)
 
 cdef void gather(const floating[:, :, :, ::1] x, floating* columns, Geometry g,

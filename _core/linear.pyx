@@ -9,6 +9,7 @@ from cython.parallel cimport prange
 
 from refnet._core cimport openmp
 from refnet._core.blas cimport gemm
+from refnet._core.sizes cimport require
 
 # Rows or columns of the result in one task.
 cdef Py_ssize_t SHARE = 128
@@ -17,6 +18,7 @@ cdef Py_ssize_t SHARE = 128
 def forward(const floating[:, ::1] x, const floating[:, ::1] w, floating[:, ::1] y):
     """y (N, K) = x (N, D) w' (D, K)."""
     cdef Py_ssize_t N = x.shape[0], D = x.shape[1], K = w.shape[0], task, k
+    require(w.shape[1] == D and y.shape[0] == N and y.shape[1] == K)
     with nogil:
         for task in prange((K + SHARE - 1) // SHARE, schedule="static",
                            use_threads_if=openmp.pays(N * D * K // 8)):
@@ -28,6 +30,7 @@ def forward(const floating[:, ::1] x, const floating[:, ::1] w, floating[:, ::1]
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] w, floating[:, ::1] dx):
     """dx (N, D) = dy (N, K) w (K, D)."""
     cdef Py_ssize_t N = dx.shape[0], D = dx.shape[1], K = w.shape[0], task, d
+    require(w.shape[1] == D and dy.shape[0] == N and dy.shape[1] == K)
     with nogil:
         for task in prange((D + SHARE - 1) // SHARE, schedule="static",
                            use_threads_if=openmp.pays(N * D * K // 8)):
@@ -39,6 +42,7 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] w, floating
 def weight_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, floating[:, ::1] dw):
     """dw (K, D) = dy' (K, N) x (N, D)."""
     cdef Py_ssize_t N = x.shape[0], D = x.shape[1], K = dw.shape[0], task, k
+    require(dw.shape[1] == D and dy.shape[0] == N and dy.shape[1] == K)
     with nogil:
         for task in prange((K + SHARE - 1) // SHARE, schedule="static",
                            use_threads_if=openmp.pays(N * D * K // 8)):

@@ -5,7 +5,8 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Geometry, geometry
+from refnet._core.im2col3d cimport Geometry, fits, geometry
+from refnet._core.sizes cimport require
 
 
 cdef void pool(const floating* x, floating* y, Py_ssize_t* winner, Geometry g) noexcept nogil:
@@ -42,6 +43,8 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, Py_ssize_t[:, ::1] win
     """y (planes, P) = each window's largest value, winner (planes, P) = its position in x."""
     cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
     cdef Py_ssize_t plane
+    require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
+            and winner.shape[0] == x.shape[0] and winner.shape[1] == y.shape[1])
     with nogil:
         for plane in prange(x.shape[0], schedule="static",
                             use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
@@ -52,6 +55,8 @@ def input_gradient(const floating[:, ::1] dy, const Py_ssize_t[:, ::1] winner,
                    floating[:, ::1] dx):
     """dx (planes, T * H * W) = dy (planes, P) added up at the winners, in the order of P."""
     cdef Py_ssize_t plane, p
+    require(dx.shape[0] == dy.shape[0] and winner.shape[0] == dy.shape[0]
+            and winner.shape[1] == dy.shape[1])
     with nogil:
         for plane in prange(dx.shape[0], schedule="static",
                             use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):

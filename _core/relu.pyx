@@ -4,6 +4,7 @@ from cython cimport floating
 from cython.parallel cimport prange
 
 from refnet._core cimport openmp
+from refnet._core.sizes cimport require
 
 cdef Py_ssize_t PIECE = 1 << 16
 
@@ -11,6 +12,7 @@ cdef Py_ssize_t PIECE = 1 << 16
 def forward(const floating[::1] x, floating[::1] y):
     """y = 0 where x <= 0, else x."""
     cdef Py_ssize_t size = x.shape[0], piece, i
+    require(y.shape[0] == size)
     with nogil:
         for piece in prange((size + PIECE - 1) // PIECE, schedule="static",
                             use_threads_if=openmp.pays(size)):
@@ -21,6 +23,7 @@ def forward(const floating[::1] x, floating[::1] y):
 def input_gradient(const floating[::1] dy, const floating[::1] y, floating[::1] dx):
     """dx = 0 where y <= 0, else dy."""
     cdef Py_ssize_t size = dy.shape[0], piece, i
+    require(y.shape[0] == size and dx.shape[0] == size)
     with nogil:
         for piece in prange((size + PIECE - 1) // PIECE, schedule="static",
                             use_threads_if=openmp.pays(size)):

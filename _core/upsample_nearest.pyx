@@ -4,11 +4,14 @@ from cython cimport floating
 from cython.parallel cimport prange
 
 from refnet._core cimport openmp
+from refnet._core.sizes cimport require
 
 
 def forward(const floating[:, :, ::1] x, floating[:, :, ::1] y, Py_ssize_t scale):
     """y (images, scale * H, scale * W) = x (images, H, W), every value a square."""
     cdef Py_ssize_t image, h, w, i
+    require(scale > 0 and y.shape[0] == x.shape[0] and y.shape[1] == scale * x.shape[1]
+            and y.shape[2] == scale * x.shape[2])
     with nogil:
         for image in prange(x.shape[0], schedule="static",
                             use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2])):
@@ -22,6 +25,8 @@ def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssiz
     """dx (images, H, W) = the sum of each square of dy, line by line."""
     cdef Py_ssize_t image, h, w, i, j
     cdef floating total
+    require(scale > 0 and dy.shape[0] == dx.shape[0] and dy.shape[1] == scale * dx.shape[1]
+            and dy.shape[2] == scale * dx.shape[2])
     with nogil:
         for image in prange(dx.shape[0], schedule="static",
                             use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2])):

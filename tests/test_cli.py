@@ -105,6 +105,48 @@ def test_make_verify_diff(refnet, tmp_path):
     assert code == 1 and "pool1" in out and "made with blas ['another'], here" in out
 
 
+def test_every_option_reaches_the_bundle(refnet, tmp_path):
+    options = [
+        *("--transformation", "basic", "--time-kernel", 5, "--time-stride", "--freeze-at", 5),
+        *("--groups", 2, "--width-per-group", 4, "--stride-3x3", "--dilation", 2),
+        *("--seed", 7, "--dtype", "float32", "--arithmetic", "reference", "--hashes-only"),
+        *("--input", "2x3x3x32x48"),
+    ]
+    code, out, _ = refnet("golden", "make", "resnet18_conv5", "a", *options)
+    assert code == 0 and "SHA-256 only" in out
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["manifest.json"]
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["recipe"] == {
+        "architecture": "resnet18_conv5",
+        "input": [2, 3, 3, 32, 48],
+        "options": {
+            "transformation": "basic",
+            "freeze_at": 5,
+            "time_kernel": 5,
+            "time_stride": True,
+            "groups": 2,
+            "width_per_group": 4,
+            "stride_1x1": False,
+            "dilation": 2,
+        },
+        "seed": 7,
+        "clip": None,
+        "dtype": "float32",
+        "arithmetic": "reference",
+        "backward": True,
+    }
+    assert refnet("golden", "verify", "a")[0] == 0
+
+
+def test_a_bundle_without_backward_blocks_nothing(refnet):
+    code, out, _ = refnet("golden", "make", "resnet18_conv4", "a", "--no-backward", *SMALL)
+    assert code == 0 and "no gradients." in out
+    assert refnet("golden", "make", "resnet18_conv4", "b", *SMALL)[0] == 0
+    code, out, _ = refnet("golden", "diff", "a", "b", "--json")
+    assert code == 1
+    sections = {row["section"] for row in json.loads(out)["tensors"] if not row["equal"]}
+    assert sections == {"gradients", "output_gradients"}
+
+
 def test_make_from_a_clip(refnet, video):
     frames = ["--clip", video, "--frames", 2, "--stride", 4, "--start", 3, "--size", "32x32"]
     code, out, _ = refnet("golden", "make", "resnet18_conv4", "a", *frames, *SMALL[2:])

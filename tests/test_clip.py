@@ -81,14 +81,17 @@ def test_a_folder_of_images_is_read_in_the_order_of_names(tmp_path, frames):
 
 
 def test_resizing_an_array_is_resizing_the_image(tmp_path):
-    """A constant image stays constant; a ramp stays a ramp."""
+    """A constant image stays constant; of a ramp, halved bilinearly, what is between two steps."""
     np.save(tmp_path / "a.npy", np.full((1, 6, 8, 3), 77, np.uint8))
     found = clip.load(tmp_path / "a.npy", frames=1, size=(3, 4))
     assert np.array_equal(found, expected(np.full((1, 3, 4, 3), 77, np.uint8)))
-    ramp = np.broadcast_to(np.arange(0, 256, 16, np.uint8)[:, None], (1, 16, 16, 16)).transpose(0, 1, 3, 2)
-    np.save(tmp_path / "b.npy", np.ascontiguousarray(ramp[..., :3]))
-    found = clip.load(tmp_path / "b.npy", frames=1, size=(8, 8))
-    assert found.shape == (1, 3, 1, 8, 8)
+    ramp = np.arange(0, 256, 16, np.uint8)[None, :, None, None]
+    np.save(tmp_path / "b.npy", np.broadcast_to(ramp, (1, 16, 16, 3)))
+    found = clip.load(tmp_path / "b.npy", frames=1, size=(8, 16)) + MEANS[:, None, None, None]
+    assert found.shape == (1, 3, 1, 8, 16)
+    lines = found[0, 0, 0, :, 0]
+    between = np.arange(8) * 32.0 + 8  # the mean of lines 2 i and 2 i + 1, which are 16 apart
+    assert np.array_equal(np.rint(lines[1:-1]), between[1:-1])
 
 
 class Bomb:

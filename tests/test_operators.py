@@ -204,10 +204,33 @@ def test_blas_gets_its_threads_back():
 
 
 @every_arithmetic
+def test_convolution_literally(arithmetic):
+    """A kernel 1, 2, 3 along W over 1 .. 4, zeros beyond the ends: correlation, not convolution."""
+    x, w = np.arange(1.0, 5.0).reshape(1, 1, 1, 1, 4), np.array([1.0, 2, 3]).reshape(1, 1, 1, 1, 3)
+    y, context = arithmetic.conv3d.forward(x, w, np.array([100.0]), pad=(0, 0, 1))
+    assert y.ravel().tolist() == [108.0, 114.0, 120.0, 111.0]
+    dx, dw, db = arithmetic.conv3d.backward(np.array([1.0, 0, 0, 10]).reshape(y.shape), context)
+    assert dx.ravel().tolist() == [2.0, 3.0, 10.0, 20.0]
+    assert dw.ravel().tolist() == [30.0, 41.0, 2.0]
+    assert db.tolist() == [11.0]
+
+
+@every_arithmetic
+def test_stop_gradient_literally(arithmetic):
+    x = np.array([1.0, -2.0]).reshape(1, 1, 1, 1, 2)
+    y, context = arithmetic.stop_gradient.forward(x)
+    assert y.ravel().tolist() == [1.0, -2.0]
+    assert arithmetic.stop_gradient.backward(y, context) == (None,)
+
+
+@every_arithmetic
 def test_affine_literally(arithmetic):
     x = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 1, 1, 2)
     y, context = arithmetic.affine.forward(x, np.array([10.0, -1.0]), np.array([0.5, 2.0]))
     assert y.ravel().tolist() == [10.5, 20.5, -1.0, -2.0]
+    magnitude = OPS["affine"].magnitude(x, np.array([10.0, -1.0]), np.array([0.5, -2.0]))
+    assert magnitude.sum_abs.ravel().tolist() == [10.5, 20.5, 5.0, 6.0] and magnitude.terms == 2
+    assert OPS["affine"].cost(x.shape, (2,), (2,), itemsize=8) == (4, 8 * (4 + 4 + 2 + 2))
     dx, ds, db = arithmetic.affine.backward(np.array([1.0, 2, 3, 4]).reshape(y.shape), context)
     assert dx.ravel().tolist() == [10.0, 20.0, -3.0, -4.0]
     assert ds.tolist() == [5.0, 25.0]
@@ -231,6 +254,8 @@ def test_add_literally(arithmetic):
     a, b = (np.array(v, "float32").reshape(1, 1, 1, 1, 2) for v in ([1.0, 2.0], [0.25, -2.0]))
     y, context = arithmetic.add.forward(a, b)
     assert y.ravel().tolist() == [1.25, 0.0]
+    magnitude = OPS["add"].magnitude(a, b)
+    assert magnitude.sum_abs.ravel().tolist() == [1.25, 4.0] and magnitude.terms == 2
     dy = np.array([3.0, 4.0], "float32").reshape(y.shape)
     assert [g.ravel().tolist() for g in arithmetic.add.backward(dy, context)] == [[3.0, 4.0]] * 2
     with pytest.raises(ShapeError, match="x1 has shape 1x1x1x1x2 and x2 1x1x1x1x1"):

@@ -1,0 +1,69 @@
+"""The Cython functions themselves: sizes that do not fit are refused before any memory is touched."""
+
+import numpy as np
+import pytest
+from refnet._core import add, affine, average_pool3d, conv3d, linear, max_pool3d, relu, upsample_nearest
+
+WINDOW = ((1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1), (2, 4, 5))
+POOL = ((2, 4, 5), (1, 3, 3), (1, 1, 1), (0, 1, 1), (2, 4, 5))
+
+
+def calls():
+    """For each function the shapes that fit; int64 for a pool's winners, then the other arguments."""
+    x, w, y, work = (1, 4, 2, 4, 5), (6, 36), (1, 6, 40), (8, 36 * 40)
+    yield conv3d.forward, [x, w, y, work], (*WINDOW, 1, 36, 40)
+    yield conv3d.input_gradient, [y, w, x, work], (*WINDOW, 1, 4, 40)
+    yield conv3d.weight_gradient, [y, x, w, work], (*WINDOW, 1, 36, 40)
+    yield affine.forward, [(2, 3, 7), (3,), (3,), (2, 3, 7)], ()
+    yield affine.input_gradient, [(2, 3, 7), (3,), (2, 3, 7)], ()
+    yield affine.scale_gradient, [(2, 3, 7), (2, 3, 7), (3,)], ()
+    yield affine.bias_gradient, [(2, 3, 7), (3,)], ()
+    yield relu.forward, [(7,), (7,)], ()
+    yield relu.input_gradient, [(7,), (7,), (7,)], ()
+    yield add.forward, [(7,), (7,), (7,)], ()
+    yield max_pool3d.forward, [(6, 40), (6, 40), "winner (6, 40)"], POOL
+    yield max_pool3d.input_gradient, [(6, 40), "winner (6, 40)", (6, 40)], ()
+    yield average_pool3d.forward, [(6, 40), (6, 40)], POOL
+    yield average_pool3d.input_gradient, [(6, 40), (6, 40)], POOL
+    yield upsample_nearest.forward, [(6, 2, 3), (6, 4, 6)], (2,)
+    yield upsample_nearest.input_gradient, [(6, 4, 6), (6, 2, 3)], (2,)
+    yield linear.forward, [(2, 5), (3, 5), (2, 3)], ()
+    yield linear.input_gradient, [(2, 3), (3, 5), (2, 5)], ()
+    yield linear.weight_gradient, [(2, 3), (2, 5), (3, 5)], ()
+
+
+# A smaller volume is another problem with the same outputs, fewer samples are another sum, eight
+# rows of workspace are more than there are threads; a pool's winners are its own.
+HARMLESS = {
+    *((conv3d.forward, 0, axis) for axis in (2, 3, 4)),
+    *((conv3d.input_gradient, 2, axis) for axis in (2, 3, 4)),
+    *((conv3d.weight_gradient, 1, axis) for axis in (2, 3, 4)),
+    *((function, 3, 0) for function in (conv3d.forward, conv3d.input_gradient, conv3d.weight_gradient)),
+    *((affine.bias_gradient, 0, axis) for axis in (0, 2)),
+    (max_pool3d.input_gradient, 2, 1),
+}
+CALLS = [pytest.param(*call, id=f"{call[0].__module__}.{call[0].__name__}") for call in calls()]
+
+
+def arrays(shapes):
+    return [np.zeros((6, 40), np.intp) if isinstance(shape, str) else np.zeros(shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(("function", "shapes", "rest"), CALLS)
+def test_sizes_that_fit_are_taken(function, shapes, rest):
+    function(*arrays(shapes), *rest)
+
+
+@pytest.mark.parametrize(("function", "shapes", "rest"), CALLS)
+def test_any_array_that_is_too_small_is_refused(function, shapes, rest):
+    refused = 0
+    for i, array in enumerate(arrays(shapes)):
+        for axis in range(array.ndim):
+            smaller = arrays(shapes)
+            smaller[i] = np.ascontiguousarray(np.delete(array, 0, axis))
+            if (function, i, axis) in HARMLESS:
+                continue
+            with pytest.raises(ValueError, match="the sizes of the arrays do not fit together"):
+                function(*smaller, *rest)
+            refused += 1
+    assert refused
