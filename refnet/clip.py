@@ -70,8 +70,9 @@ def load(
 
     Returns
     -------
-    (1, 3, T, H, W) ndarray
-        pixel - mean, in units of 1/255 of full brightness; the difference is taken in float64.
+    (N, 3, T, H, W) ndarray
+        pixel - mean, in units of 1/255 of full brightness; the difference is taken in float64. N is 1,
+        or that of a blob that is ready.
 
     Raises
     ------

@@ -80,6 +80,11 @@ def uniform(name: str, shape: Shape, seed: int) -> Array:
     Returns
     -------
     ndarray of float64
+
+    Raises
+    ------
+    ValueRangeError
+        If the seed is no whole number in that range.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise ValueRangeError(f"seed is {seed!r}: expected a whole number from 0 to 2**64 - 1")

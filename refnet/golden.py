@@ -93,7 +93,7 @@ def make(
     out : str or Path
         The folder to be written. It appears complete or not at all.
     recipe : Recipe
-    pixels : (1, 3, T, H, W) ndarray, optional
+    pixels : (N, 3, T, H, W) ndarray, optional
         The input, where the recipe names a clip.
     hashes_only : bool
         Store no tensor but the clip's pixels, which nobody could derive.
@@ -383,6 +383,16 @@ def clip_recipe(
     allow_nonfinite : bool
     **frames
         `frames`, `stride`, `start`, `size` of `refnet.clip.load`.
+
+    Returns
+    -------
+    recipe : Recipe
+    pixels : (N, 3, T, H, W) ndarray
+
+    Raises
+    ------
+    RefnetError
+        Whatever `refnet.clip.load` refuses.
     """
     pixels = clip.load(path, dtype=recipe.dtype, allow_nonfinite=allow_nonfinite, **frames)
     source = ClipSource(Path(path).name, clip.digest(path), **frames)

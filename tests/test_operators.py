@@ -511,6 +511,10 @@ def test_a_forked_child_computes_too():
     pytest.fail("the child waits for threads that it does not have")
 
 
+def test_help_shows_the_definition():
+    assert "ONNX's `Conv`" in core.conv3d.__doc__ and "floor" in core.upsample_nearest.__doc__
+
+
 def test_an_operator_that_an_arithmetic_lacks_is_an_error():
     from refnet.arithmetic import Arithmetic
 

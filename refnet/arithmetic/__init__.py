@@ -13,6 +13,14 @@ __all__ = ["ARITHMETICS", "Arithmetic", "Kernel", "core", "named", "reference"]
 def named(arithmetic: str | Arithmetic) -> Arithmetic:
     """Return the arithmetic of that name, or the arithmetic itself.
 
+    Parameters
+    ----------
+    arithmetic : str or Arithmetic
+
+    Returns
+    -------
+    Arithmetic
+
     Raises
     ------
     UnknownNameError

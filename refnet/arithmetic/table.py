@@ -6,6 +6,7 @@ of somebody's own, put in place of one entry, meets clean inputs and is caught w
 something else.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import signature
@@ -62,6 +63,8 @@ class Door:
 
     def __init__(self, arithmetic: str, op: Op, kernel: Kernel):
         self._arithmetic, self._op, self._kernel = arithmetic, op, kernel
+        # help(core.conv3d) shows the operator's definition.
+        self.__doc__ = sys.modules[op.forward.__module__].__doc__
 
     def forward(self, *arrays: Array, **attrs: Any) -> tuple[Array, Context]:
         """Compute the operator's output.
@@ -84,6 +87,8 @@ class Door:
         ------
         ShapeError, DTypeError
             If the inputs do not fit the operator, or the kernel's output is not what it must be.
+        TooLargeError
+            If a large output would not fit into memory.
         """
         clean = [at_the_door(f"{self._op.name} input {i}", a) for i, a in enumerate(arrays)]
         dtypes = {a.dtype for a in clean}

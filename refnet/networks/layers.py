@@ -17,7 +17,31 @@ class Window(TypedDict, total=False):
 
 
 def conv(net: Net, x: str, name: str, out: int, *, bias: bool = False, **window: Unpack[Window]) -> str:
-    """Append a convolution, with its weights ``{name}_w`` and, if wanted, its bias ``{name}_b``."""
+    """Append a convolution, with its weights ``{name}_w`` and, if wanted, its bias ``{name}_b``.
+
+    Parameters
+    ----------
+    net : Net
+    x : str
+        The blob that it reads, (N, C, T, H, W).
+    name : str
+        Of the node.
+    out : int
+        Output channels.
+    bias : bool
+    **window
+        `kernel`, and `stride`, `pad`, `dilation`, `groups` of `refnet.ops.conv3d`.
+
+    Returns
+    -------
+    str
+        `name`.
+
+    Raises
+    ------
+    ShapeError
+        If the window does not fit.
+    """
     depth = net.shape(x)[1] // window.get("groups", 1)
     inputs = [x, net.param(f"{name}_w", (out, depth, *window["kernel"]))]
     if bias:
