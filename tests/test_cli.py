@@ -223,11 +223,17 @@ def test_a_clip_that_is_too_short_or_broken(refnet, video, tmp_path):
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_an_interrupted_run_leaves_nothing(tmp_path, sent, code):
-    command = [sys.executable, "-m", "refnet", "golden", "make", "resnet50_conv5", "out"]
+    ready = "import sys, refnet.cli as cli; print('ready', flush=True); cli.main()"
+    make = ["golden", "make", "resnet50_conv5", "out", "--arithmetic", "reference"]
     started = subprocess.Popen(
-        [*command, "--arithmetic", "reference"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", ready, *make],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    time.sleep(4)
+    assert started.stdout.readline() == "ready\n"
+    time.sleep(1)
     assert started.poll() is None, started.stderr.read()
     started.send_signal(sent)
     _, err = started.communicate(timeout=60)
