@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -200,13 +201,12 @@ def trace_freeze(arch: str, shape: Shape, options: dict[str, Any], points: list[
     memory.require(Recipe(arch, shape, {**options, "freeze_at": 0}).needed_bytes(net_for(0)), arch)
     given = fill.params(nets[0]) | fill.inputs(nets[0])
     with progress_bar(as_json) as progress:
-        done = iter(range(1, len(points) + 1))
         measured = freeze_points(
             net_for,
             points,
             given,
             fill.output_gradients,
-            on_point=lambda point: progress("freeze", next(done), len(points)),
+            on_point=golden.steps(progress, "freeze", len(points)),
         )
     if as_json:
         return print_json([asdict(point) for point in measured])
@@ -313,7 +313,7 @@ def make(
     table.add_column("file")
     for section, entries in bundle.entries.items():
         files = {entry["file"] or "SHA-256 only" for entry in entries.values()}
-        elements = sum(count_elements(entry["shape"]) for entry in entries.values())
+        elements = sum(prod(entry["shape"]) for entry in entries.values())
         table.add_row(section, str(len(entries)), f"{elements:,}", " ".join(files))
     show(table)
     screen().print(
@@ -332,9 +332,9 @@ def verify(bundle: BundlePath, as_json: Json = False) -> None:
     """Derive a bundle again from its manifest and compare bits."""
     with progress_bar(as_json) as progress:
         findings = golden.verify(bundle, progress=progress)
-    made, here = Bundle(bundle).machine, machine.facts()
     report(findings, as_json, f"{bundle}: derived again")
     if not as_json and not all(finding.equal for finding in findings):
+        made, here = Bundle(bundle).machine, machine.facts()
         for name in here:
             if made.get(name) != here[name]:
                 screen().print(f"made with {name} {made.get(name)}, here {here[name]}")
@@ -424,11 +424,6 @@ def outputs_text(outputs: dict[str, list[int]]) -> str:
     """Write the shape of the first output, and how many others there are."""
     first, *others = outputs.values()
     return text(first) + (f" and {len(others)} more" if others else "")
-
-
-def count_elements(shape: list[int]) -> int:
-    """Count the elements of a shape."""
-    return size(tuple(shape))
 
 
 def screen() -> Console:

@@ -1,8 +1,9 @@
 """Golden bundles: everything that one run computes, in files, with what it takes to compute it again."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ Progress = Callable[[str, int, int], None]
 
 def silent(stage: str, done: int, total: int) -> None:
     """Report no progress."""
+
+
+def steps(progress: Progress, stage: str, total: int) -> Callable[[object], None]:
+    """Count a stage's steps for `progress`: call what is returned after each, with anything."""
+    done = count(1)
+    return lambda _: progress(stage, next(done), total)
 
 
 @dataclass(frozen=True)
@@ -126,12 +133,13 @@ def make(
         for section in SECTIONS
         if not hashes_only or (section == "inputs" and recipe.clip is not None)
     }
+    facts = machine.facts()
     manifest = {
         "format": FORMAT,
         "format_version": VERSION,
-        "refnet": machine.facts()["refnet"],
+        "refnet": facts["refnet"],
         "recipe": asdict(recipe) | {"options": BODY_OPTIONS | recipe.options},
-        "machine": machine.facts(),
+        "machine": facts,
         "blocked": sorted(blocked),
         "tensors": _describe(tensors, stored, progress),
     }
@@ -181,16 +189,13 @@ def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
                 f"expected {text(bundle.recipe.input)}, the recipe's input"
             )
     tensors, blocked = _derive(bundle.recipe, net, pixels, True, progress)
-    findings = []
-    names = [(s, n) for s in SECTIONS for n in {**bundle.entries[s], **tensors[s]}]
-    for done, (section, name) in enumerate(names):
-        progress("compare", done, len(names))
-        findings.append(_verify_tensor(bundle, section, name, tensors[section].get(name)))
-    progress("compare", len(names), len(names))
-    for name in sorted(bundle.blocked ^ blocked):
-        side = "the manifest" if name in bundle.blocked else "the derivation"
-        findings.append(Finding("blocked", name, False, f"blocked only in {side}"))
-    return findings
+    findings = _each(
+        bundle.entries,
+        tensors,
+        lambda section, name: _verify_tensor(bundle, section, name, tensors[section].get(name)),
+        progress,
+    )
+    return findings + _blocked_findings(bundle.blocked, "the manifest", blocked, "the derivation")
 
 
 def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[Finding]:
@@ -213,17 +218,15 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
         If a bundle cannot be read.
     """
     first, second = Bundle(a), Bundle(b)
-    names = [(s, n) for s in SECTIONS for n in {**first.entries[s], **second.entries[s]}]
-    findings = []
-    for done, (section, name) in enumerate(names):
-        progress("compare", done, len(names))
-        findings.append(_diff_tensor(first, second, section, name))
-    progress("compare", len(names), len(names))
-    both = first.recipe.backward and second.recipe.backward
-    for name in sorted(first.blocked ^ second.blocked) if both else ():
-        side = first if name in first.blocked else second
-        findings.append(Finding("blocked", name, False, f"blocked only in {side.path}"))
-    return findings
+    findings = _each(
+        first.entries,
+        second.entries,
+        lambda section, name: _diff_tensor(first, second, section, name),
+        progress,
+    )
+    if not (first.recipe.backward and second.recipe.backward):
+        return findings
+    return findings + _blocked_findings(first.blocked, first.path, second.blocked, second.path)
 
 
 def ulp_distance(a: Array, b: Array) -> Array:
@@ -260,17 +263,15 @@ def _derive(
     """Compute everything that a bundle holds. BLAS on one thread, whatever the arithmetic."""
     if (pixels is None) != (recipe.clip is None):
         raise ShapeError("pixels are given without a clip in the recipe, or the other way round")
-    nodes = len(net.nodes)
     params = fill.params(net, recipe.seed, recipe.dtype)
     inputs = fill.inputs(net, recipe.seed, recipe.dtype) if pixels is None else {"data": pixels}
-    done = iter(range(1, 2 * nodes + 1))
     with threadpool_limits(1, user_api="blas"):
         run = forward(
             net,
             {**inputs, **params},
             recipe.arithmetic,
             allow_nonfinite=allow_nonfinite,
-            on_node=lambda node: progress("forward", next(done), nodes),
+            on_node=steps(progress, "forward", len(net.nodes)),
         )
         tensors: Tensors = {
             "inputs": {name: run.given[name] for name in net.inputs},
@@ -281,12 +282,11 @@ def _derive(
         if not recipe.backward:
             return tensors, frozenset()
         tensors["output_gradients"] = fill.output_gradients(net, recipe.seed, recipe.dtype)
-        flowing = sum(node.name in net.gradient_flow() for node in net.nodes)
-        done = iter(range(1, nodes + 1))
+        flowing = net.gradient_flow().intersection(run.blobs)
         grads = backward(
             run,
             tensors["output_gradients"],
-            on_node=lambda node: progress("backward", next(done), flowing),
+            on_node=steps(progress, "backward", len(flowing)),
         )
     tensors["gradients"] = dict(grads)
     return tensors, grads.blocked
@@ -300,8 +300,7 @@ def _plain(value: Any) -> Any:
 
 
 def _describe(tensors: Tensors, stored: set[str], progress: Progress) -> dict[str, Any]:
-    total = sum(map(len, tensors.values()))
-    done = iter(range(1, total + 1))
+    step = steps(progress, "hash", sum(map(len, tensors.values())))
     described: dict[str, Any] = {}
     for section, arrays in tensors.items():
         file = f"{section}.safetensors" if section in stored else None
@@ -313,8 +312,31 @@ def _describe(tensors: Tensors, stored: set[str], progress: Progress) -> dict[st
                 "sha256": sha(array),
                 "file": file,
             }
-            progress("hash", next(done), total)
+            step(name)
     return described
+
+
+def _each(
+    a: Mapping[str, Mapping[str, Any]],
+    b: Mapping[str, Mapping[str, Any]],
+    judge: Callable[[str, str], Finding],
+    progress: Progress,
+) -> list[Finding]:
+    """Judge every tensor that either side has, section by section."""
+    names = [(section, name) for section in SECTIONS for name in {**a[section], **b[section]}]
+    step = steps(progress, "compare", len(names))
+    findings = []
+    for section, name in names:
+        findings.append(judge(section, name))
+        step(name)
+    return findings
+
+
+def _blocked_findings(a: frozenset[str], a_name: object, b: frozenset[str], b_name: object) -> list[Finding]:
+    return [
+        Finding("blocked", name, False, f"blocked only in {a_name if name in a else b_name}")
+        for name in sorted(a ^ b)
+    ]
 
 
 def _verify_tensor(bundle: Bundle, section: str, name: str, derived: Array | None) -> Finding:

@@ -107,8 +107,7 @@ def forward(
     arithmetic = named(arithmetic)
     require_known("value of keep", keep, ("all", "outputs"))
     values = _clean(net, given, allow_nonfinite)
-    itemsize = next(iter(values.values())).itemsize if values else 8
-    memory.require(blob_bytes(net, itemsize, keep), "a forward run")
+    memory.require(blob_bytes(net, _itemsize(values), keep), "a forward run")
 
     last_use = net.last_use()
     wanted = net.gradient_flow() if keep == "outputs" else {node.name for node in net.nodes}
@@ -166,8 +165,7 @@ def backward(
     pending: dict[str, list[Array]] = {}
     for name, dy in output_gradients.items():
         pending[name] = [_clean_gradient(run, name, dy, allow_nonfinite)]
-    itemsize = next(iter(run.given.values())).itemsize if run.given else 8
-    memory.require(gradient_bytes(net, itemsize), "a backward run")
+    memory.require(gradient_bytes(net, _itemsize(run.given)), "a backward run")
     trainable = net.trainable()
     for node in reversed(net.nodes):
         if node.name not in pending:
@@ -218,6 +216,11 @@ def gradient_bytes(net: Net, itemsize: int) -> int:
     return (returned + 3 * max((size(node.shape) for node in net.nodes), default=0)) * itemsize
 
 
+def _itemsize(values: Mapping[str, Array]) -> int:
+    """Bytes of an element; a net without inputs and parameters computes nothing."""
+    return next((value.itemsize for value in values.values()), 0)
+
+
 def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[str, Array]:
     """The inputs and parameters of a net, checked, contiguous and native."""
     shapes = {**net.inputs, **net.params}
@@ -260,8 +263,10 @@ def _clean_gradient(run: Run, name: str, dy: Array, allow_nonfinite: bool) -> Ar
 
 
 def _require_finite(name: str, value: Array, allow_nonfinite: bool) -> None:
+    if allow_nonfinite:
+        return
     finite = np.isfinite(value)
-    if not allow_nonfinite and not finite.all():
+    if not finite.all():
         index = tuple(int(i) for i in np.unravel_index(np.argmin(finite), value.shape))
         count = prod(value.shape) - int(finite.sum())
         raise ValueRangeError(

@@ -47,6 +47,20 @@ def whole(name: str, value: object, least: int) -> int:
     return number
 
 
+def odd(name: str, value: object) -> int:
+    """Check an odd whole number: a kernel along T that has a middle, and with padding keeps T.
+
+    Raises
+    ------
+    ShapeError
+        If `value` is not an integer, smaller than 1, or even.
+    """
+    number = whole(name, value, 1)
+    if number % 2 == 0:
+        raise ShapeError(f"{name} is {number}: expected an odd number, which has a middle and keeps T")
+    return number
+
+
 def triple(name: str, value: object, least: int) -> Triple:
     """Check a (T, H, W) triple of whole numbers, each at least `least`.
 

@@ -8,7 +8,7 @@ import re
 from refnet.errors import ShapeError, ValueRangeError
 from refnet.net import Net
 from refnet.networks.layers import conv
-from refnet.shapes import text, whole
+from refnet.shapes import odd, text, whole
 
 
 def fpn(body: Net, dim: int = 256, time_kernel: int = 3) -> Net:
@@ -38,13 +38,13 @@ def fpn(body: Net, dim: int = 256, time_kernel: int = 3) -> Net:
     Raises
     ------
     ShapeError
-        If a stage strides in time, or is not half as large as the one before it.
+        If a stage strides in time, or is not half as large as the one before it, or `time_kernel` is
+        even.
     ValueRangeError
-        If `time_kernel` is even, or the net is no body of stages.
+        If the net is no body of stages.
     """
     whole("dim", dim, 1)
-    if whole("time_kernel", time_kernel, 1) % 2 == 0:
-        raise ValueRangeError(f"time_kernel is {time_kernel}: expected an odd number, which keeps T")
+    odd("time_kernel", time_kernel)
     stages = _last_blobs(body)
     if not stages:
         raise ValueRangeError("the net has no stages res2, res3, ...: expected a body of resnet3d")

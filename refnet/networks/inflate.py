@@ -14,11 +14,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from refnet.arithmetic.table import at_the_door
-from refnet.errors import ShapeError, ValueRangeError, require_known
+from refnet.errors import ShapeError, require_known
 from refnet.fill import normal
 from refnet.net import Net
 from refnet.op import Array
-from refnet.shapes import text, volume, whole
+from refnet.shapes import odd, text, volume
 
 MODES = ("mean-repeat", "repeat", "center-only", "center-only-rest-rand")
 REST_DEVIATION = 0.001
@@ -60,13 +60,12 @@ def inflate(
 
     Raises
     ------
-    ShapeError, ValueRangeError, UnknownNameError
+    ShapeError, UnknownNameError
         If w has another rank or several time steps, or an option is none of the above.
     """
     w = at_the_door(name, w)
     require_known("mode of inflation", mode, MODES)
-    if whole("time_kernel", time_kernel, 1) % 2 == 0:
-        raise ValueRangeError(f"time_kernel is {time_kernel}: expected an odd number, which has a middle")
+    odd("time_kernel", time_kernel)
     if w.ndim == 4:
         w = w[:, :, None]
     k, c, t, *window = volume(name, w.shape)

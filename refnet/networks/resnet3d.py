@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.networks.layers import affine, conv, conv_affine, conv_affine_relu, relu
-from refnet.shapes import ONES, Shape, Triple, volume, whole
+from refnet.shapes import ONES, Shape, Triple, odd, volume, whole
 
 
 def body(
@@ -78,8 +78,7 @@ def body(
         whole(f"block_counts[{i}]", count, 1)
     for i, dim in enumerate(feat_dims):
         whole(f"feat_dims[{i}]", dim, 1)
-    if whole("time_kernel", time_kernel, 1) % 2 == 0:
-        raise ValueRangeError(f"time_kernel is {time_kernel}: expected an odd number, which keeps T")
+    odd("time_kernel", time_kernel)
     stages = range(2, 2 + len(block_counts))
     if type(freeze_at) is not int or freeze_at not in (0, *stages):
         raise ValueRangeError(
