@@ -5,24 +5,8 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Geometry, fits, geometry
+from refnet._core.im2col3d cimport Box, Geometry, fits, geometry, window
 from refnet._core.sizes cimport require
-
-
-cdef struct Box:
-    Py_ssize_t t0, t1, h0, h1, w0, w1
-
-
-cdef inline Box window(const Geometry* g, Py_ssize_t ot, Py_ssize_t oh, Py_ssize_t ow) noexcept nogil:
-    """The part of an output's window that lies inside the volume."""
-    cdef Box box
-    box.t0 = max(ot * g.sT - g.pT, 0)
-    box.t1 = min(ot * g.sT - g.pT + g.kT, g.T)
-    box.h0 = max(oh * g.sH - g.pH, 0)
-    box.h1 = min(oh * g.sH - g.pH + g.kH, g.H)
-    box.w0 = max(ow * g.sW - g.pW, 0)
-    box.w1 = min(ow * g.sW - g.pW + g.kW, g.W)
-    return box
 
 
 cdef inline Py_ssize_t count(Box box) noexcept nogil:

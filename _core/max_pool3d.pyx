@@ -5,28 +5,24 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Geometry, fits, geometry
+from refnet._core.im2col3d cimport Box, Geometry, fits, geometry, window
 from refnet._core.sizes cimport require
 
 
 cdef void pool(const floating* x, floating* y, Py_ssize_t* winner, Geometry g) noexcept nogil:
     """One plane: y and winner (oT, oH, oW) from x (T, H, W)."""
-    cdef Py_ssize_t ot, oh, ow, t, h, w, t0, h0, w0, t1, h1, w1, at
+    cdef Py_ssize_t ot, oh, ow, t, h, w, at
+    cdef Box box
     cdef floating best, value
     for ot in range(g.oT):
-        t0 = max(ot * g.sT - g.pT, 0)
-        t1 = min(ot * g.sT - g.pT + g.kT, g.T)
         for oh in range(g.oH):
-            h0 = max(oh * g.sH - g.pH, 0)
-            h1 = min(oh * g.sH - g.pH + g.kH, g.H)
             for ow in range(g.oW):
-                w0 = max(ow * g.sW - g.pW, 0)
-                w1 = min(ow * g.sW - g.pW + g.kW, g.W)
-                at = (t0 * g.H + h0) * g.W + w0
+                box = window(&g, ot, oh, ow)
+                at = (box.t0 * g.H + box.h0) * g.W + box.w0
                 best = x[at]
-                for t in range(t0, t1):
-                    for h in range(h0, h1):
-                        for w in range(w0, w1):
+                for t in range(box.t0, box.t1):
+                    for h in range(box.h0, box.h1):
+                        for w in range(box.w0, box.w1):
                             value = x[(t * g.H + h) * g.W + w]
                             # `value != value`: a NaN wins over every number.
                             if value > best or (value != value and best == best):
