@@ -290,8 +290,8 @@ def _entries(section: str, found: Mapping[str, Any]) -> dict[str, dict[str, Any]
                 f"expected {section}.safetensors, in the bundle"
             )
         _hash(f"{section} {name}", entry["sha256"])
-        if entry["dtype"] not in DTYPES:
-            raise FileError(f"{section} {name} is {entry['dtype']!r}: expected {' or '.join(DTYPES)}")
+        if entry["dtype"] not in (*DTYPES, "int64"):
+            raise FileError(f"{section} {name} is {entry['dtype']!r}: expected {', '.join(DTYPES)} or int64")
         shape = [whole(f"{section} {name} size", size, 1) for size in entry["shape"]]
         entries[name] = {**entry, "shape": shape}
     return entries

@@ -29,7 +29,7 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
 
     ``_w``: uniform with He's variance, sqrt(6 / fan_in) * U(-1, 1), where fan_in is the number of
     taps of an output element (He et al., arXiv:1502.01852); ``_s``: 1 + U(-1, 1) / 8; ``_b``:
-    U(-1, 1) / 8.
+    U(-1, 1) / 8. What the operator that reads it restricts (statistics) is drawn as that operator says.
 
     Parameters
     ----------
@@ -47,22 +47,32 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     UnknownNameError, ValueRangeError
         If the dtype, the seed or a parameter's ending is not one of these.
     """
-    return _draw(net.params, lambda name, shape: _param(name, shape, seed), dtype)
+    return _draw(net.params, lambda name, shape: _legal(net, name, uniform(name, shape, seed), _param), dtype)
 
 
 def inputs(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     """Draw every input of a net: 128 * U(-1, 1), about the range of pixels less their means.
 
+    What the operator that reads it restricts (labels, boxes, masks) is drawn as that operator says.
+
     Parameters, returns and errors are those of `params`.
     """
-    return _draw(net.inputs, lambda name, shape: PIXEL_RANGE * uniform(name, shape, seed), dtype)
+    return _draw(
+        net.inputs, lambda name, shape: _legal(net, name, uniform(name, shape, seed), _pixels), dtype
+    )
 
 
 def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     """Draw a gradient for every output of a net: U(-1, 1).
 
+    A net with a loss, an output that is one number, is differentiated from its losses alone, with
+    dy = 1: a training step's gradients.
+
     Parameters, returns and errors are those of `params`.
     """
+    losses = {name: shape for name, shape in net.outputs.items() if shape == ()}
+    if losses:
+        return _draw(losses, lambda name, shape: np.ones(shape), dtype)
     return _draw(net.outputs, lambda name, shape: uniform(f"gradient of {name}", shape, seed), dtype)
 
 
@@ -117,18 +127,30 @@ def _draw(shapes: Mapping[str, Shape], values: Callable[[str, Shape], Array], dt
     require_known("dtype", dtype, DTYPES)
     sizes = [size(shape) for shape in shapes.values()]
     memory.require(sum(sizes) * np.dtype(dtype).itemsize + 3 * max(sizes, default=0) * 8, "a fill")
-    return {name: values(name, shape).astype(dtype) for name, shape in shapes.items()}
+    drawn = ((name, values(name, shape)) for name, shape in shapes.items())
+    return {name: v if v.dtype == np.int64 else v.astype(dtype) for name, v in drawn}
 
 
-def _param(name: str, shape: Shape, seed: int) -> Array:
-    values = uniform(name, shape, seed)
+def _legal(net: Net, name: str, values: Array, anything: Callable[[str, Array], Array]) -> Array:
+    """Make draws of U(-1, 1) what the operator that reads them says; `anything` where it says nothing."""
+    make, reader = net.domain(name).draw, net.first_reader(name)
+    if make is None or reader is None:
+        return anything(name, values)
+    node, _ = reader
+    return make(values, *map(net.shape, node.inputs), **node.attrs)
+
+
+def _pixels(name: str, values: Array) -> Array:
+    return PIXEL_RANGE * values
+
+
+def _param(name: str, values: Array) -> Array:
     match name.rpartition("_")[2]:
         case "w":
-            values *= sqrt(6 / size(shape[1:]))
+            return values * sqrt(6 / size(values.shape[1:]))
         case "s":
-            values = 1 + values / 8
+            return 1 + values / 8
         case "b":
-            values /= 8
+            return values / 8
         case _:
             raise UnknownNameError("ending of a parameter's name", name, ("_w", "_s", "_b"))
-    return values

@@ -72,7 +72,7 @@ class Finding:
     different : int or None
         Elements with other bits; None where the tensors are not both at hand.
     max_ulp : int or None
-        The largest distance in units in the last place; None also where one side is NaN.
+        The largest distance in units in the last place; None also where one side is NaN, and for integers.
     """
 
     section: str
@@ -180,7 +180,7 @@ def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
     net = bundle.recipe.net()
     pixels = None
     if bundle.recipe.clip is not None:
-        pixels = next((bundle.tensor("inputs", name) for name in bundle.entries["inputs"]), None)
+        pixels = bundle.tensor("inputs", "data") if "data" in bundle.entries["inputs"] else None
         if pixels is None:
             raise FileError(f"{bundle.path} holds no pixels of its clip: expected inputs.safetensors")
         if pixels.shape != bundle.recipe.input:
@@ -264,7 +264,9 @@ def _derive(
     if (pixels is None) != (recipe.clip is None):
         raise ShapeError("pixels are given without a clip in the recipe, or the other way round")
     params = fill.params(net, recipe.seed, recipe.dtype)
-    inputs = fill.inputs(net, recipe.seed, recipe.dtype) if pixels is None else {"data": pixels}
+    inputs = fill.inputs(net, recipe.seed, recipe.dtype)
+    if pixels is not None:
+        inputs["data"] = pixels
     with threadpool_limits(1, user_api="blas"):
         run = forward(
             net,
@@ -382,11 +384,13 @@ def _diff_tensor(a: Bundle, b: Bundle, section: str, name: str) -> Finding:
 
 
 def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
-    bits = np.uint32 if a.dtype == np.float32 else np.uint64
+    bits = np.dtype(f"u{a.itemsize}")
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     different = int(np.count_nonzero(a.view(bits) != b.view(bits)))
     if different == 0:
         return Finding(section, name, True, "", 0, 0)
+    if a.dtype.kind != "f":
+        return Finding(section, name, False, note, different, None)
     if np.isnan(a).any() or np.isnan(b).any():
         return Finding(section, name, False, f"{note}, with NaN", different, None)
     return Finding(section, name, False, note, different, int(ulp_distance(a, b).max()))

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from refnet.arithmetic.table import infer
 from refnet.errors import ShapeError, ValueRangeError, require_known
+from refnet.op import ANYTHING, Domain
 from refnet.ops import OPS
 from refnet.shapes import Shape, whole
 
@@ -29,6 +30,11 @@ class Node(NamedTuple):
     inputs: tuple[str, ...]
     attrs: dict[str, Any]
     shape: Shape
+
+
+def learns_from(node: Node) -> list[str]:
+    """The inputs of a node that its backward computes a gradient of."""
+    return [name for index, name in enumerate(node.inputs) if OPS[node.op].domain(index).gradient]
 
 
 class Net:
@@ -58,6 +64,7 @@ class Net:
         self.params: dict[str, Shape] = {}
         self.outputs: dict[str, Shape] = {}
         self._shapes: dict[str, Shape] = {}
+        self._first_readers: dict[str, tuple[Node, int]] = {}
 
     def input(self, name: str, shape: Iterable[int]) -> str:
         """Declare an input blob and return its name."""
@@ -79,7 +86,7 @@ class Net:
         ShapeError
             If the operator's inputs do not fit; the message names the node.
         ValueRangeError
-            If the name is taken.
+            If the name is taken, or integers meet an operator of real numbers.
         """
         require_known("operator", op, OPS)
         inputs = tuple(inputs)
@@ -87,8 +94,12 @@ class Net:
             shape = infer(OPS[op], tuple(self.shape(i) for i in inputs), attrs)
         except ShapeError as error:
             raise ShapeError(f"{name} ({op}): {error}") from None
+        self._require_integers(op, name, inputs)
         attrs = {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
-        self.nodes.append(Node(name, op, inputs, attrs, self._write(name, shape)))
+        node = Node(name, op, inputs, attrs, self._write(name, shape))
+        self.nodes.append(node)
+        for index, read in enumerate(inputs):
+            self._first_readers.setdefault(read, (node, index))
         return name
 
     def output(self, name: str) -> None:
@@ -114,18 +125,31 @@ class Net:
         require_known("blob", name, self._shapes)
         return self._shapes[name]
 
+    def first_reader(self, name: str) -> tuple[Node, int] | None:
+        """The first node that reads the blob, and at which of its inputs."""
+        return self._first_readers.get(name)
+
+    def domain(self, name: str) -> Domain:
+        """What an input or parameter may hold: what the first operator that reads it says."""
+        reader = self.first_reader(name)
+        return ANYTHING if reader is None else OPS[reader[0].op].domain(reader[1])
+
     def copy(self) -> "Net":
         """Return a net of the same nodes, to which others can be appended."""
         twin = Net()
         twin.nodes, twin._shapes = list(self.nodes), dict(self._shapes)
+        twin._first_readers = dict(self._first_readers)
         twin.inputs, twin.params, twin.outputs = dict(self.inputs), dict(self.params), dict(self.outputs)
         return twin
 
     def trainable(self) -> set[str]:
-        """Names of the values that depend on an input or parameter without a gradient stop between."""
-        names = {*self.inputs, *self.params}
+        """Names of the values that depend on an input or parameter without a gradient stop between.
+
+        What is given and not learnt (labels, boxes, masks, statistics) is none of them.
+        """
+        names = {name for name in (*self.inputs, *self.params) if self.domain(name).draw is None}
         for node in self.nodes:
-            if node.op != "stop_gradient" and not names.isdisjoint(node.inputs):
+            if not names.isdisjoint(learns_from(node)):
                 names.add(node.name)
         return names
 
@@ -134,8 +158,8 @@ class Net:
         trainable = self.trainable()
         reached = {*self.outputs}
         for node in reversed(self.nodes):
-            if node.name in reached and node.op != "stop_gradient":
-                reached.update(trainable.intersection(node.inputs))
+            if node.name in reached:
+                reached.update(trainable.intersection(learns_from(node)))
         return reached & trainable
 
     def upstream(self, names: Iterable[str]) -> set[str]:
@@ -155,6 +179,15 @@ class Net:
                 if name in last:
                     last[name] = index
         return last
+
+    def _require_integers(self, op: str, name: str, inputs: tuple[str, ...]) -> None:
+        """Only inputs of the net hold whole numbers, and only where all that read them want such."""
+        for index, read in enumerate(inputs):
+            wanted = OPS[op].domain(index).integer
+            undecided = read in self.inputs and self.first_reader(read) is None
+            if not undecided and self.domain(read).integer != wanted:
+                expected = "an input of the net that holds integers" if wanted else "real numbers"
+                raise ValueRangeError(f"{name} ({op}) reads {read} at input {index}: expected {expected}")
 
     def _sizes(self, name: str, shape: Iterable[int]) -> Shape:
         sizes = tuple(shape)

@@ -45,6 +45,36 @@ class Magnitude(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Domain:
+    """What an input of an operator may hold.
+
+    Attributes
+    ----------
+    gradient : bool
+        Whether backward computes its gradient.
+    draw : ``(uniform, *shapes, **attrs) -> array``, optional
+        How draws of U(-1, 1), of the input's shape, become legal values: stated for labels, boxes,
+        masks, statistics, which are given to a network and have no gradient. None where every
+        number is legal.
+    integer : bool
+        Whether it holds whole numbers, int64, whatever the dtype of the others.
+    """
+
+    gradient: bool = True
+    draw: Callable[..., Array] | None = None
+    integer: bool = False
+
+
+ANYTHING = Domain()
+STOPPED = Domain(gradient=False)
+
+
+def constant(draw: Callable[..., Array], *, integer: bool = False) -> Domain:
+    """Describe an input that is given, not learnt."""
+    return Domain(gradient=False, draw=draw, integer=integer)
+
+
+@dataclass(frozen=True)
 class Case:
     """A small problem: the shapes of the inputs and the attributes of one call."""
 
@@ -65,11 +95,18 @@ class Op:
     forward : ``(*arrays, **attrs) -> (y, context)``
         The definition, in plain NumPy.
     backward : ``(dy, context, needs) -> gradients``
-        One gradient, or None where not needed, for each input.
+        One gradient for each input; None where not needed, or where there is none.
     magnitude : ``(*arrays, **attrs) -> Magnitude``
     cost : ``(*shapes, itemsize, **attrs) -> Cost``
     cases : tuple of Case
         Small problems from which tests and benchmarks are enumerated.
+    domains : tuple of Domain
+        Of the first inputs; the others may hold anything.
+    check : ``(*arrays, **attrs) -> None``
+        Raises ValueRangeError where a value is not of its domain.
+    smooth : bool
+        Whether y curves in one of the inputs. The others are affine in each input that has a
+        gradient, or piecewise so: a difference quotient within a piece has no truncation error.
     """
 
     name: str
@@ -79,6 +116,13 @@ class Op:
     magnitude: Callable[..., Magnitude]
     cost: Callable[..., Cost]
     cases: tuple[Case, ...]
+    domains: tuple[Domain, ...] = ()
+    check: Callable[..., None] | None = None
+    smooth: bool = False
+
+    def domain(self, index: int) -> Domain:
+        """What the input at that position may hold."""
+        return self.domains[index] if index < len(self.domains) else ANYTHING
 
 
 def terms(count: int) -> Array:

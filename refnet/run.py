@@ -11,7 +11,7 @@ from refnet import memory
 from refnet.arithmetic import Arithmetic, named
 from refnet.arithmetic.table import Context, at_the_door
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
-from refnet.net import Net, Node
+from refnet.net import Net, Node, learns_from
 from refnet.op import Array
 from refnet.shapes import size, text
 
@@ -46,7 +46,8 @@ class Gradients(Mapping[str, Array]):
     Attributes
     ----------
     blocked : frozenset of str
-        The inputs and parameters that the outputs depend on, but only through a gradient stop.
+        The inputs and parameters that the outputs depend on, but only through a gradient stop. What
+        is given and not learnt (labels, boxes, masks, statistics) is none of them.
     """
 
     def __init__(self, gradients: Mapping[str, Array], blocked: frozenset[str]):
@@ -83,8 +84,8 @@ def forward(
     ----------
     net : Net
     given : mapping of str to ndarray
-        Every input and parameter of the net, all float32 or all float64, of any memory layout and
-        byte order. They are never modified.
+        Every input and parameter of the net, all float32 or all float64, labels integers, of any
+        memory layout and byte order. They are never modified.
     arithmetic : str or Arithmetic
     keep : {"all", "outputs"}
         With "outputs", a blob is freed as soon as neither a later node nor `backward` needs it.
@@ -171,20 +172,20 @@ def backward(
         if node.name not in pending:
             continue
         dy = _total(pending.pop(node.name))
-        if node.op == "stop_gradient":
+        learns = trainable.intersection(learns_from(node))
+        if not learns:
             continue
-        needs = tuple(name in trainable for name in node.inputs)
-        if not any(needs):
-            continue
+        needs = tuple(name in learns for name in node.inputs)
         gradients = run.arithmetic[node.op].backward(dy, run._contexts[node.name], needs)
         for name, gradient in zip(node.inputs, gradients, strict=True):
-            if gradient is not None and name in trainable:
+            if gradient is not None and name in learns:
                 pending.setdefault(name, []).append(gradient)
         if on_node is not None:
             on_node(node)
     computed = {name: _total(pending[name]) for name in (*net.inputs, *net.params) if name in pending}
     connected = net.upstream(output_gradients)
-    blocked = {name for name in (*net.inputs, *net.params) if name in connected} - computed.keys()
+    learnt = {name for name in (*net.inputs, *net.params) if net.domain(name).draw is None}
+    blocked = (learnt & connected) - computed.keys()
     return Gradients(computed, frozenset(blocked))
 
 
@@ -218,7 +219,7 @@ def gradient_bytes(net: Net, itemsize: int) -> int:
 
 def _itemsize(values: Mapping[str, Array]) -> int:
     """Bytes of an element; a net without inputs and parameters computes nothing."""
-    return next((value.itemsize for value in values.values()), 0)
+    return next((value.itemsize for value in values.values() if value.dtype.kind == "f"), 0)
 
 
 def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[str, Array]:
@@ -233,12 +234,13 @@ def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[
             f"no value is given for {', '.join(missing[:5])}{more}: "
             "expected one for every input and parameter of the net"
         )
-    values = {name: at_the_door(name, given[name]) for name in shapes}
-    first = next(iter(values), None)
+    integer = {name: net.domain(name).integer for name in shapes}
+    values = {name: at_the_door(name, given[name], integer=integer[name]) for name in shapes}
+    first = next((name for name in values if not integer[name]), None)
     for name, value in values.items():
         if value.shape != shapes[name]:
             raise ShapeError(f"{name} has shape {text(value.shape)}: expected {text(shapes[name])}")
-        if first is not None and value.dtype != values[first].dtype:
+        if first is not None and not integer[name] and value.dtype != values[first].dtype:
             raise DTypeError(f"{name} is {value.dtype}: expected {values[first].dtype}, the dtype of {first}")
         _require_finite(name, value, allow_nonfinite)
     return values
@@ -255,7 +257,7 @@ def _clean_gradient(run: Run, name: str, dy: Array, allow_nonfinite: bool) -> Ar
     dy = at_the_door(f"gradient of {name}", dy)
     if dy.shape != shapes[name]:
         raise ShapeError(f"gradient of {name} has shape {text(dy.shape)}: expected {text(shapes[name])}")
-    dtypes = {value.dtype for value in run.given.values()}
+    dtypes = {value.dtype for value in run.given.values() if value.dtype.kind == "f"}
     if dtypes and dy.dtype not in dtypes:
         raise DTypeError(f"gradient of {name} is {dy.dtype}: expected {dtypes.pop()}, the run's dtype")
     _require_finite(f"gradient of {name}", dy, allow_nonfinite)

@@ -72,8 +72,8 @@ class Door:
         Parameters
         ----------
         *arrays : ndarray
-            The inputs, all float32 or all float64; any memory layout and byte order, left as
-            they are.
+            The inputs, all float32 or all float64, labels integers; any memory layout and byte
+            order, left as they are.
         **attrs
             The operator's attributes.
 
@@ -85,19 +85,24 @@ class Door:
 
         Raises
         ------
-        ShapeError, DTypeError
+        ShapeError, DTypeError, ValueRangeError
             If the inputs do not fit the operator, or the kernel's output is not what it must be.
         TooLargeError
             If a large output would not fit into memory.
         """
-        clean = [at_the_door(f"{self._op.name} input {i}", a) for i, a in enumerate(arrays)]
-        dtypes = {a.dtype for a in clean}
-        if len(dtypes) > 1:
-            found = ", ".join(str(a.dtype) for a in clean)
+        integer = [self._op.domain(i).integer for i in range(len(arrays))]
+        clean = [
+            at_the_door(f"{self._op.name} input {i}", a, integer=integer[i]) for i, a in enumerate(arrays)
+        ]
+        real = [a.dtype for i, a in enumerate(clean) if not integer[i]]
+        if len(set(real)) > 1:
+            found = ", ".join(map(str, real))
             raise DTypeError(f"{self._op.name} inputs have dtypes {found}: expected one dtype for all")
-        shape, dtype = infer(self._op, tuple(a.shape for a in clean), attrs), clean[0].dtype
+        shape = infer(self._op, tuple(a.shape for a in clean), attrs)
+        if self._op.check is not None:
+            self._op.check(*clean, **attrs)
         if size(shape) > LARGE:
-            memory.require(size(shape) * dtype.itemsize, f"the output of {self._op.name}, {text(shape)},")
+            memory.require(size(shape) * real[0].itemsize, f"the output of {self._op.name}, {text(shape)},")
         result = self._kernel.forward(*clean, **attrs)
         if not isinstance(result, tuple) or len(result) != 2:
             raise DTypeError(
@@ -105,8 +110,8 @@ class Door:
                 "expected (y, context)"
             )
         y, context = result
-        self._check("forward: y", y, shape, dtype)
-        return y, Context(context, tuple(a.shape for a in clean), shape, dtype)
+        self._check("forward: y", y, shape, real[0])
+        return y, Context(context, tuple(a.shape for a in clean), shape, real[0])
 
     def backward(self, dy: Array, context: Context, needs: Needs | None = None) -> Gradients:
         """Compute the gradients of sum(dy * y) with respect to the inputs.
@@ -118,12 +123,12 @@ class Door:
         context : Context
             From `forward`.
         needs : tuple of bool, optional
-            For which inputs a gradient is wanted; all by default.
+            For which inputs a gradient is wanted; all that have one by default.
 
         Returns
         -------
         tuple of (ndarray or None)
-            One for each input; None where none was wanted.
+            One for each input; None where none was wanted, or there is none (labels, a stop).
 
         Raises
         ------
@@ -142,6 +147,8 @@ class Door:
                 f"{self._op.name} needs has {len(needs)} entries: expected {len(context.inputs)}, "
                 "one for each input"
             )
+        has_gradient = [self._op.domain(i).gradient for i in range(len(needs))]
+        needs = tuple(need and has for need, has in zip(needs, has_gradient, strict=True))
         dy = at_the_door(f"{self._op.name} dy", dy)
         if dy.shape != context.output or dy.dtype != context.dtype:
             raise ShapeError(
@@ -156,8 +163,6 @@ class Door:
                 f"expected {len(needs)} gradients, one or None for each input"
             )
         gradients = tuple(gradients)
-        if self._op.name == "stop_gradient":
-            return gradients
         for i, (gradient, needed, shape) in enumerate(zip(gradients, needs, context.inputs, strict=True)):
             if needed:
                 self._check(f"backward: gradient of input {i}", gradient, shape, context.dtype)
@@ -241,20 +246,25 @@ def infer(op: Op, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
     return op.infer(*shapes, **attrs)
 
 
-def at_the_door(name: str, array: Array) -> Array:
+def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     """Return a read-only view of the array, or a copy: C-contiguous, aligned, in native byte order.
 
     Raises
     ------
     DTypeError
-        If it is not float32 or float64.
+        If it is not float32 or float64; where integers are wanted, if it holds no integers.
     """
     try:
         array = np.asarray(array)
     except ValueError as error:
         raise DTypeError(f"{name} is no array: {one_line(error)}") from None
-    if array.dtype.newbyteorder("=").name not in DTYPES:
+    native = array.dtype.newbyteorder("=")
+    if integer:
+        if native.kind not in "iu" or not np.can_cast(native, np.int64):
+            raise DTypeError(f"{name} is {array.dtype}: expected integers")
+        native = np.dtype(np.int64)
+    elif native.name not in DTYPES:
         raise DTypeError(f"{name} is {array.dtype}: expected {' or '.join(DTYPES)}")
-    clean = np.require(array, array.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"]).view()
+    clean = np.require(array, native, ["C_CONTIGUOUS", "ALIGNED"]).view()
     clean.flags.writeable = False
     return clean

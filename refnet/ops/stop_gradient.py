@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
 from refnet.shapes import Shape, volume
 
 
@@ -51,4 +51,5 @@ OP = Op(
     magnitude,
     cost,
     cases=(Case("small", ((2, 3, 2, 4, 5),)),),
+    domains=(STOPPED,),
 )
