@@ -8,6 +8,7 @@ from cython.parallel cimport prange
 
 from refnet._core cimport openmp
 from refnet._core.sizes cimport require
+from refnet._core.sums cimport product, total
 
 
 def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[::1] b,
@@ -39,49 +40,29 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating
 
 
 def scale_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, floating[::1] ds):
-    """ds[c] = sum of dy x over samples and positions, in eight interleaved partial sums."""
-    cdef Py_ssize_t c, n, p, P = dy.shape[2], whole = P - P % 8
-    cdef floating s0, s1, s2, s3, s4, s5, s6, s7
+    """ds[c] = sum of dy x over samples and positions."""
+    cdef Py_ssize_t c, n, P = dy.shape[2]
+    cdef floating sum_
     require(ds.shape[0] == dy.shape[1] and x.shape[0] == dy.shape[0] and x.shape[1] == dy.shape[1]
             and x.shape[2] == P)
     with nogil:
         for c in prange(ds.shape[0], schedule="static",
                         use_threads_if=openmp.pays(dy.shape[0] * ds.shape[0] * P)):
-            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0
+            sum_ = 0
             for n in range(dy.shape[0]):
-                for p in range(0, whole, 8):
-                    s0 = s0 + dy[n, c, p] * x[n, c, p]
-                    s1 = s1 + dy[n, c, p + 1] * x[n, c, p + 1]
-                    s2 = s2 + dy[n, c, p + 2] * x[n, c, p + 2]
-                    s3 = s3 + dy[n, c, p + 3] * x[n, c, p + 3]
-                    s4 = s4 + dy[n, c, p + 4] * x[n, c, p + 4]
-                    s5 = s5 + dy[n, c, p + 5] * x[n, c, p + 5]
-                    s6 = s6 + dy[n, c, p + 6] * x[n, c, p + 6]
-                    s7 = s7 + dy[n, c, p + 7] * x[n, c, p + 7]
-                for p in range(whole, P):
-                    s0 = s0 + dy[n, c, p] * x[n, c, p]
-            ds[c] = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+                sum_ = sum_ + product(&dy[n, c, 0], &x[n, c, 0], <floating> 0, P)
+            ds[c] = sum_
 
 
 def bias_gradient(const floating[:, :, ::1] dy, floating[::1] db):
-    """db[c] = sum of dy over samples and positions, in eight interleaved partial sums."""
-    cdef Py_ssize_t c, n, p, P = dy.shape[2], whole = P - P % 8
-    cdef floating s0, s1, s2, s3, s4, s5, s6, s7
+    """db[c] = sum of dy over samples and positions."""
+    cdef Py_ssize_t c, n, P = dy.shape[2]
+    cdef floating sum_
     require(db.shape[0] == dy.shape[1])
     with nogil:
         for c in prange(db.shape[0], schedule="static",
                         use_threads_if=openmp.pays(dy.shape[0] * db.shape[0] * P)):
-            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0
+            sum_ = 0
             for n in range(dy.shape[0]):
-                for p in range(0, whole, 8):
-                    s0 = s0 + dy[n, c, p]
-                    s1 = s1 + dy[n, c, p + 1]
-                    s2 = s2 + dy[n, c, p + 2]
-                    s3 = s3 + dy[n, c, p + 3]
-                    s4 = s4 + dy[n, c, p + 4]
-                    s5 = s5 + dy[n, c, p + 5]
-                    s6 = s6 + dy[n, c, p + 6]
-                    s7 = s7 + dy[n, c, p + 7]
-                for p in range(whole, P):
-                    s0 = s0 + dy[n, c, p]
-            db[c] = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+                sum_ = sum_ + total(&dy[n, c, 0], P)
+            db[c] = sum_

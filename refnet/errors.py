@@ -58,6 +58,17 @@ class FileError(RefnetError, ValueError):
     """A file or folder that is missing, unreadable, damaged or not what it claims to be."""
 
 
+def require_fraction(name: str, value: object) -> None:
+    """Refuse what is no number between 0 and 1, both excluded.
+
+    Raises
+    ------
+    ValueRangeError
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ValueRangeError(f"{name} is {value!r}: expected a number between 0 and 1")
+
+
 def one_line(error: BaseException) -> str:
     """The message of somebody else's exception, on one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -92,8 +92,8 @@ class Net:
         inputs = tuple(inputs)
         try:
             shape = infer(OPS[op], tuple(self.shape(i) for i in inputs), attrs)
-        except ShapeError as error:
-            raise ShapeError(f"{name} ({op}): {error}") from None
+        except (ShapeError, ValueRangeError) as error:
+            raise type(error)(f"{name} ({op}): {error}") from None
         self._require_integers(op, name, inputs)
         attrs = {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
         node = Node(name, op, inputs, attrs, self._write(name, shape))

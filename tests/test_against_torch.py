@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import peer
+from test_operators import reals
 
 import refnet
 from refnet.arithmetic import ARITHMETICS
@@ -59,6 +60,15 @@ TWINS = {
         (2, 3, 4) if over_time else (3, 4), keepdim=True
     ),
     "upsample_nearest": lambda f, x, scale=2: f.interpolate(x, scale_factor=(1, scale, scale)),
+    "softmax": lambda f, x: f.softmax(x, 1),
+    "cross_entropy": lambda f, x, labels: f.cross_entropy(x, labels),
+    "batch_norm": lambda f, x, s, b, mean, variance, epsilon=1e-5: f.batch_norm(
+        x, mean, variance, s, b, eps=epsilon
+    ),
+    "batch_norm_training": lambda f, x, s, b, epsilon=1e-5: f.batch_norm(
+        x, None, None, s, b, training=True, eps=epsilon
+    ),
+    "dropout": lambda f, x, mask, ratio=0.5: x * mask / (1 - ratio),
 }
 
 
@@ -66,16 +76,28 @@ TWINS = {
 @pytest.mark.parametrize("name", TWINS)
 def test_twins_in_torch_agree_to_rounding(torch, arithmetic, name):
     for case in OPS[name].cases:
-        rng = np.random.default_rng(0)
-        arrays = [rng.standard_normal(shape) for shape in case.shapes]
+        arrays = reals(OPS[name], case)
         y, context = arithmetic[name].forward(*arrays, **case.attrs)
-        theirs = tensors(torch, arrays)
+        theirs = [
+            torch.from_numpy(a).requires_grad_(OPS[name].domain(i).gradient) for i, a in enumerate(arrays)
+        ]
         z = TWINS[name](torch.nn.functional, *theirs, **case.attrs)
         assert_close(y, z.detach().numpy(), case.name)
-        dy = rng.standard_normal(y.shape)
+        dy = np.asarray(np.random.default_rng(1).standard_normal(y.shape))
         z.backward(torch.from_numpy(dy))
         for ours, tensor in zip(arithmetic[name].backward(dy, context), theirs, strict=True):
-            assert_close(ours, tensor.grad.numpy(), case.name)
+            assert (ours is None) == (tensor.grad is None)
+            if ours is not None:
+                assert_close(ours, tensor.grad.numpy(), case.name)
+
+
+@every_arithmetic
+def test_running_statistics_are_those_of_torch(torch, arithmetic):
+    x, mean, variance = [*reals(OPS["running_mean"], OPS["running_mean"].cases[0]), np.full(3, 2.0)]
+    theirs = [torch.from_numpy(a.copy()) for a in (mean, variance)]
+    torch.nn.functional.batch_norm(torch.from_numpy(x), *theirs, training=True, momentum=0.1)
+    assert_close(arithmetic.running_mean.forward(x, mean)[0], theirs[0].numpy(), "mean")
+    assert_close(arithmetic.running_variance.forward(x, variance)[0], theirs[1].numpy(), "variance")
 
 
 def torch_walk(torch, net, values):

@@ -30,6 +30,13 @@ FLOORS = [
 NEIGHBOURS = {
     ("shapes", "errors"),
     ("memory", "errors"),
+    ("ops.cross_entropy", "ops.softmax"),
+    ("ops.batch_norm_training", "ops.batch_norm"),
+    ("ops.running_mean", "ops.batch_norm"),
+    ("ops.running_mean", "ops.batch_norm_training"),
+    ("ops.running_variance", "ops.batch_norm"),
+    ("ops.running_variance", "ops.batch_norm_training"),
+    ("ops.running_variance", "ops.running_mean"),
     ("arithmetic.core", "arithmetic.reference"),
     ("networks.resnet3d", "networks.layers"),
     ("networks.catalog", "networks.resnet3d"),

@@ -2,14 +2,26 @@
 
 import numpy as np
 import pytest
-from refnet._core import add, affine, average_pool3d, conv3d, linear, max_pool3d, relu, upsample_nearest
+from refnet._core import (
+    add,
+    affine,
+    average_pool3d,
+    batch_norm,
+    conv3d,
+    dropout,
+    linear,
+    max_pool3d,
+    relu,
+    softmax,
+    upsample_nearest,
+)
 
 WINDOW = ((1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1), (2, 4, 5))
 POOL = ((2, 4, 5), (1, 3, 3), (1, 1, 1), (0, 1, 1), (2, 4, 5))
 
 
 def calls():
-    """For each function the shapes that fit; int64 for a pool's winners, then the other arguments."""
+    """For each function the shapes that fit; then the other arguments."""
     x, w, y, work = (1, 4, 2, 4, 5), (6, 36), (1, 6, 40), (8, 36 * 40)
     yield conv3d.forward, [x, w, y, work], (*WINDOW, 1, 36, 40)
     yield conv3d.input_gradient, [y, w, x, work], (*WINDOW, 1, 4, 40)
@@ -21,8 +33,8 @@ def calls():
     yield relu.forward, [(7,), (7,)], ()
     yield relu.input_gradient, [(7,), (7,), (7,)], ()
     yield add.forward, [(7,), (7,), (7,)], ()
-    yield max_pool3d.forward, [(6, 40), (6, 40), "winner (6, 40)"], POOL
-    yield max_pool3d.input_gradient, [(6, 40), "winner (6, 40)", (6, 40)], ()
+    yield max_pool3d.forward, [(6, 40), (6, 40), ("int64", (6, 40))], POOL
+    yield max_pool3d.input_gradient, [(6, 40), ("int64", (6, 40)), (6, 40)], ()
     yield average_pool3d.forward, [(6, 40), (6, 40)], POOL
     yield average_pool3d.input_gradient, [(6, 40), (6, 40)], POOL
     yield upsample_nearest.forward, [(6, 2, 3), (6, 4, 6)], (2,)
@@ -30,6 +42,14 @@ def calls():
     yield linear.forward, [(2, 5), (3, 5), (2, 3)], ()
     yield linear.input_gradient, [(2, 3), (3, 5), (2, 5)], ()
     yield linear.weight_gradient, [(2, 3), (2, 5), (3, 5)], ()
+    yield softmax.forward, [(2, 5), (2, 5)], ()
+    yield softmax.input_gradient, [(2, 5), (2, 5), (2, 5)], ()
+    yield softmax.cross_entropy, [(6, 5), ("int64", (6,)), (6, 5), (6,)], ()
+    yield batch_norm.normalise, [(2, 3, 7), (3,), (3,), (3,), (2, 3, 7)], ()
+    yield batch_norm.squares, [(2, 3, 7), (3,), (3,)], ()
+    yield batch_norm.products, [(2, 3, 7), (2, 3, 7), (3,), (3,)], ()
+    yield batch_norm.input_gradient, [(2, 3, 7), (2, 3, 7), *[(3,)] * 4, (2, 3, 7)], ()
+    yield dropout.apply, [(7,), (7,), (7,)], (2.0,)
 
 
 # A smaller volume is another problem with the same outputs, fewer samples are another sum, eight
@@ -41,12 +61,14 @@ HARMLESS = {
     *((function, 3, 0) for function in (conv3d.forward, conv3d.input_gradient, conv3d.weight_gradient)),
     *((affine.bias_gradient, 0, axis) for axis in (0, 2)),
     (max_pool3d.input_gradient, 2, 1),
+    *((batch_norm.squares, 0, axis) for axis in (0, 2)),
 }
 CALLS = [pytest.param(*call, id=f"{call[0].__module__}.{call[0].__name__}") for call in calls()]
 
 
 def arrays(shapes):
-    return [np.zeros((6, 40), np.intp) if isinstance(shape, str) else np.zeros(shape) for shape in shapes]
+    """Zeros; int64 where the shape says so, float64 elsewhere."""
+    return [np.zeros(s[1], np.int64) if s[0] == "int64" else np.zeros(s) for s in shapes]
 
 
 @pytest.mark.parametrize(("function", "shapes", "rest"), CALLS)

@@ -18,16 +18,24 @@ from threadpoolctl import ThreadpoolController
 from refnet._core import add as add_kernels
 from refnet._core import affine as affine_kernels
 from refnet._core import average_pool3d as average_pool3d_kernels
+from refnet._core import batch_norm as batch_norm_kernels
 from refnet._core import conv3d as conv3d_kernels
+from refnet._core import dropout as dropout_kernels
 from refnet._core import linear as linear_kernels
 from refnet._core import max_pool3d as max_pool3d_kernels
 from refnet._core import openmp
 from refnet._core import relu as relu_kernels
+from refnet._core import softmax as softmax_kernels
 from refnet._core import upsample_nearest as upsample_nearest_kernels
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
 from refnet.op import Array, Gradients, Needs
 from refnet.ops import OPS
+from refnet.ops.batch_norm import EPSILON, root
+from refnet.ops.batch_norm_training import values_per_channel
+from refnet.ops.dropout import RATIO
+from refnet.ops.running_mean import MOMENTUM, average
+from refnet.ops.running_variance import unbiased
 from refnet.shapes import ONES, ZEROS, Triple, whole
 
 # The largest tile of the patch matrix, (rows, columns): 6 MiB of float64 forward, 8 MiB backward.
@@ -278,6 +286,108 @@ def upsample_nearest_backward(dy: Array, context: Any, needs: Needs) -> Gradient
     return (dx,)
 
 
+def softmax_forward(x: Array) -> tuple[Array, Any]:
+    """Compute `refnet.ops.softmax`."""
+    y = np.empty_like(x)
+    softmax_kernels.forward(x, y)
+    return y, y
+
+
+def softmax_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.softmax`."""
+    if not needs[0]:
+        return (None,)
+    dx = np.empty_like(dy)
+    softmax_kernels.input_gradient(dy, context, dx)
+    return (dx,)
+
+
+def cross_entropy_forward(x: Array, labels: Array) -> tuple[Array, Any]:
+    """Compute `refnet.ops.cross_entropy`."""
+    y, losses = np.empty_like(x), np.empty(len(x), x.dtype)
+    softmax_kernels.cross_entropy(x, labels, y, losses)
+    return np.asarray(losses.sum() / x.dtype.type(len(x))), (y, labels)
+
+
+def cross_entropy_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.cross_entropy`."""
+    y, labels = context
+    if not needs[0]:
+        return None, None
+    dx = y.copy()
+    dx[np.arange(len(y)), labels] -= 1
+    dx *= dy / y.dtype.type(len(y))
+    return dx, None
+
+
+def batch_norm_forward(
+    x: Array, s: Array, b: Array, mean: Array, variance: Array, *, epsilon: float = EPSILON
+) -> tuple[Array, Any]:
+    """Compute `refnet.ops.batch_norm`."""
+    y, deviation = np.empty_like(x), root(variance, epsilon)
+    batch_norm_kernels.normalise(_flat(x), mean, s / deviation, b, _flat(y))
+    return y, (x, s, mean, deviation)
+
+
+def batch_norm_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradients of `refnet.ops.batch_norm`."""
+    x, s, mean, deviation = context
+    dx = np.empty_like(x) if needs[0] else None
+    if dx is not None:
+        affine_kernels.input_gradient(_flat(dy), s / deviation, _flat(dx))
+    ds = _products(dy, x, mean) / deviation if needs[1] else None
+    return dx, ds, _bias_gradient(dy) if needs[2] else None, None, None
+
+
+def batch_norm_training_forward(
+    x: Array, s: Array, b: Array, *, epsilon: float = EPSILON
+) -> tuple[Array, Any]:
+    """Compute `refnet.ops.batch_norm_training`."""
+    mean, variance = _statistics(x)
+    return batch_norm_forward(x, s, b, mean, variance, epsilon=epsilon)
+
+
+def batch_norm_training_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradients of `refnet.ops.batch_norm_training`."""
+    x, s, mean, deviation = context
+    n = x.dtype.type(values_per_channel(x.shape))
+    ds, db = _products(dy, x, mean) / deviation, _bias_gradient(dy)
+    dx = np.empty_like(x) if needs[0] else None
+    if dx is not None:
+        of_variance = ds / (n * deviation)
+        batch_norm_kernels.input_gradient(
+            _flat(dy), _flat(x), mean, s / deviation, db / n, of_variance, _flat(dx)
+        )
+    return dx, ds if needs[1] else None, db if needs[2] else None
+
+
+def running_mean_forward(x: Array, mean: Array, *, momentum: float = MOMENTUM) -> tuple[Array, Any]:
+    """Compute `refnet.ops.running_mean`."""
+    return average(mean, _statistics(x)[0], momentum), None
+
+
+def running_variance_forward(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> tuple[Array, Any]:
+    """Compute `refnet.ops.running_variance`."""
+    return average(variance, unbiased(_statistics(x)[1], values_per_channel(x.shape)), momentum), None
+
+
+def dropout_forward(x: Array, mask: Array, *, ratio: float = RATIO) -> tuple[Array, Any]:
+    """Compute `refnet.ops.dropout`."""
+    y, keep = np.empty_like(x), x.dtype.type(1 / (1 - ratio))
+    dropout_kernels.apply(x.reshape(-1), mask.reshape(-1), y.reshape(-1), keep)
+    return y, (mask, keep)
+
+
+def dropout_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.dropout`."""
+    mask, keep = context
+    if not needs[0]:
+        return None, None
+    dx = np.empty_like(dy)
+    dropout_kernels.apply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1), keep)
+    return dx, None
+
+
 def _in_sequence(total: int, largest: int) -> int:
     """Size of equal tiles, each at most `largest`."""
     return ceil(total / ceil(total / largest))
@@ -312,6 +422,21 @@ def _bias_gradient(dy: Array) -> Array:
     db = np.empty(dy.shape[1], dy.dtype)
     affine_kernels.bias_gradient(_flat(dy), db)
     return db
+
+
+def _statistics(x: Array) -> tuple[Array, Array]:
+    """Mean and variance of each channel."""
+    n = x.dtype.type(values_per_channel(x.shape))
+    mean, squares = _bias_gradient(x) / n, np.empty(x.shape[1], x.dtype)
+    batch_norm_kernels.squares(_flat(x), mean, squares)
+    return mean, squares / n
+
+
+def _products(dy: Array, x: Array, mean: Array) -> Array:
+    """Sum of dy (x - mean), channel by channel."""
+    sums = np.empty(x.shape[1], x.dtype)
+    batch_norm_kernels.products(_flat(dy), _flat(x), mean, sums)
+    return sums
 
 
 def _flat(blob: Array) -> Array:
@@ -351,6 +476,13 @@ core = Arithmetic(
         "average_pool3d": Kernel(average_pool3d_forward, average_pool3d_backward),
         "global_average_pool": Kernel(global_average_pool_forward, OPS["global_average_pool"].backward),
         "upsample_nearest": Kernel(upsample_nearest_forward, upsample_nearest_backward),
+        "softmax": Kernel(softmax_forward, softmax_backward),
+        "cross_entropy": Kernel(cross_entropy_forward, cross_entropy_backward),
+        "batch_norm": Kernel(batch_norm_forward, batch_norm_backward),
+        "batch_norm_training": Kernel(batch_norm_training_forward, batch_norm_training_backward),
+        "running_mean": Kernel(running_mean_forward, OPS["running_mean"].backward),
+        "running_variance": Kernel(running_variance_forward, OPS["running_variance"].backward),
+        "dropout": Kernel(dropout_forward, dropout_backward),
         # The NumPy definitions, stated outright: nothing is computed, at most moved.
         **{op: reference.kernels[op] for op in MOVES},
     },

@@ -1,0 +1,74 @@
+"""Batch norm: the sums over a channel, and what is done with them, one (sample, channel) plane at a time.
+
+Blobs are (N, C, P) with P = T * H * W; everything else has one entry for each channel.
+"""
+
+from cython cimport floating
+from cython.parallel cimport prange
+
+from refnet._core cimport openmp
+from refnet._core.sizes cimport require
+from refnet._core.sums cimport product, square
+
+
+def normalise(const floating[:, :, ::1] x, const floating[::1] mean, const floating[::1] scale,
+              const floating[::1] b, floating[:, :, ::1] y):
+    """y = (x - mean) scale + b."""
+    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c, p
+    require(mean.shape[0] == C and scale.shape[0] == C and b.shape[0] == C
+            and y.shape[0] == x.shape[0] and y.shape[1] == C and y.shape[2] == P)
+    with nogil:
+        for plane in prange(x.shape[0] * C, schedule="static",
+                            use_threads_if=openmp.pays(x.shape[0] * C * P)):
+            n = plane // C
+            c = plane % C
+            for p in range(P):
+                y[n, c, p] = (x[n, c, p] - mean[c]) * scale[c] + b[c]
+
+
+def squares(const floating[:, :, ::1] x, const floating[::1] mean, floating[::1] sums):
+    """sums[c] = sum of (x - mean) squared over samples and positions."""
+    cdef Py_ssize_t c, n, C = x.shape[1], P = x.shape[2]
+    cdef floating sum_
+    require(mean.shape[0] == C and sums.shape[0] == C)
+    with nogil:
+        for c in prange(C, schedule="static", use_threads_if=openmp.pays(x.shape[0] * C * P)):
+            sum_ = 0
+            for n in range(x.shape[0]):
+                sum_ = sum_ + square(&x[n, c, 0], mean[c], P)
+            sums[c] = sum_
+
+
+def products(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const floating[::1] mean,
+             floating[::1] sums):
+    """sums[c] = sum of dy (x - mean) over samples and positions."""
+    cdef Py_ssize_t c, n, C = x.shape[1], P = x.shape[2]
+    cdef floating sum_
+    require(mean.shape[0] == C and sums.shape[0] == C
+            and dy.shape[0] == x.shape[0] and dy.shape[1] == C and dy.shape[2] == P)
+    with nogil:
+        for c in prange(C, schedule="static", use_threads_if=openmp.pays(x.shape[0] * C * P)):
+            sum_ = 0
+            for n in range(x.shape[0]):
+                sum_ = sum_ + product(&dy[n, c, 0], &x[n, c, 0], mean[c], P)
+            sums[c] = sum_
+
+
+def input_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x,
+                   const floating[::1] mean, const floating[::1] scale,
+                   const floating[::1] of_mean, const floating[::1] of_variance,
+                   floating[:, :, ::1] dx):
+    """dx = scale (dy - of_mean - (x - mean) of_variance), in training."""
+    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c, p
+    require(mean.shape[0] == C and scale.shape[0] == C and of_mean.shape[0] == C
+            and of_variance.shape[0] == C
+            and dy.shape[0] == x.shape[0] and dy.shape[1] == C and dy.shape[2] == P
+            and dx.shape[0] == x.shape[0] and dx.shape[1] == C and dx.shape[2] == P)
+    with nogil:
+        for plane in prange(x.shape[0] * C, schedule="static",
+                            use_threads_if=openmp.pays(x.shape[0] * C * P)):
+            n = plane // C
+            c = plane % C
+            for p in range(P):
+                dx[n, c, p] = scale[c] * (dy[n, c, p] - of_mean[c]
+                                          - (x[n, c, p] - mean[c]) * of_variance[c])

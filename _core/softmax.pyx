@@ -1,0 +1,78 @@
+"""Softmax of the rows of a matrix, and its gradient; cross-entropy is one step more."""
+
+from cython cimport floating
+from cython.parallel cimport prange
+from libc.math cimport exp, expf, log, logf
+from libc.stdint cimport int64_t
+
+from refnet._core cimport openmp
+from refnet._core.sizes cimport require
+from refnet._core.sums cimport product
+
+
+cdef inline floating largest(const floating* x, Py_ssize_t K) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef floating found = x[0]
+    for k in range(1, K):
+        # `x != x`: a NaN makes the whole row NaN.
+        if x[k] > found or x[k] != x[k]:
+            found = x[k]
+    return found
+
+
+cdef inline floating softmax(const floating* x, floating centre, floating* y,
+                             Py_ssize_t K) noexcept nogil:
+    """One row: y = exp(x - centre) / sum; returns the sum."""
+    cdef Py_ssize_t k
+    cdef floating sum_ = 0
+    for k in range(K):
+        if floating is float:
+            y[k] = expf(x[k] - centre)
+        else:
+            y[k] = exp(x[k] - centre)
+        sum_ = sum_ + y[k]
+    for k in range(K):
+        y[k] = y[k] / sum_
+    return sum_
+
+
+def forward(const floating[:, ::1] x, floating[:, ::1] y):
+    """y (N, K) = softmax of each row of x (N, K)."""
+    cdef Py_ssize_t n, K = x.shape[1]
+    require(K > 0 and y.shape[0] == x.shape[0] and y.shape[1] == K)
+    with nogil:
+        for n in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0] * K * 8)):
+            softmax(&x[n, 0], largest(&x[n, 0], K), &y[n, 0], K)
+
+
+def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating[:, ::1] dx):
+    """dx = y (dy - sum of dy y over the row)."""
+    cdef Py_ssize_t n, k, K = y.shape[1]
+    cdef floating mean
+    require(K > 0 and dy.shape[0] == y.shape[0] and dy.shape[1] == K
+            and dx.shape[0] == y.shape[0] and dx.shape[1] == K)
+    with nogil:
+        for n in prange(y.shape[0], schedule="static", use_threads_if=openmp.pays(y.shape[0] * K)):
+            mean = product(&dy[n, 0], &y[n, 0], <floating> 0, K)
+            for k in range(K):
+                dx[n, k] = y[n, k] * (dy[n, k] - mean)
+
+
+def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[:, ::1] y,
+                  floating[::1] losses):
+    """y (N, K) = softmax of each row of x, losses (N,) = -log y[label]."""
+    cdef Py_ssize_t n, K = x.shape[1]
+    cdef floating centre, of_label, sum_
+    require(K > 0 and labels.shape[0] == x.shape[0] and losses.shape[0] == x.shape[0]
+            and y.shape[0] == x.shape[0] and y.shape[1] == K)
+    for n in range(labels.shape[0]):
+        require(0 <= labels[n] < K)
+    with nogil:
+        for n in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0] * K * 8)):
+            centre = largest(&x[n, 0], K)
+            of_label = x[n, labels[n]] - centre
+            sum_ = softmax(&x[n, 0], centre, &y[n, 0], K)
+            if floating is float:
+                losses[n] = logf(sum_) - of_label
+            else:
+                losses[n] = log(sum_) - of_label

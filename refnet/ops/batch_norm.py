@@ -1,0 +1,129 @@
+"""Batch norm by given statistics, y = (x - mean[c]) s[c] / sqrt(variance[c] + epsilon) + b[c].
+
+Ioffe and Szegedy, arXiv:1502.03167, Algorithm 2; ONNX's `BatchNormalization` (opset 15, training_mode
+0); Caffe2's `SpatialBN` with is_test. Step by step: scale = s / sqrt(variance + epsilon), a number
+a channel; d = x - mean; d scale; + b.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError, ValueRangeError, require_fraction
+from refnet.op import ANYTHING, Array, Case, Cost, Gradients, Magnitude, Needs, Op, constant, terms
+from refnet.shapes import Shape, size, text, volume
+
+EPSILON = 1e-5
+VOLUME = (0, 2, 3, 4)
+
+
+def infer(x: Shape, s: Shape, b: Shape, mean: Shape, variance: Shape, *, epsilon: float = EPSILON) -> Shape:
+    """Shape of y, that of x (N, C, T, H, W); s, b, mean, variance are (C,).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank, or one of the others has not one entry for each channel.
+    ValueRangeError
+        If epsilon is not a positive number.
+    """
+    require_fraction("epsilon", epsilon)
+    x = volume("x", x)
+    for name, shape in (("s", s), ("b", b), ("mean", mean), ("variance", variance)):
+        require_per_channel(name, shape, x)
+    return x
+
+
+def require_per_channel(name: str, shape: Shape, x: Shape) -> None:
+    """Refuse what has not one entry for each channel of x."""
+    if tuple(shape) != x[1:2]:
+        raise ShapeError(f"{name} has shape {text(shape)}: expected {x[1]}, one entry for each channel of x")
+
+
+def per_channel(v: Array) -> Array:
+    """View (C,) so that it meets (N, C, T, H, W)."""
+    return v[:, None, None, None]
+
+
+def root(variance: Array, epsilon: float) -> Array:
+    """Compute sqrt(variance + epsilon), in the dtype of the variance."""
+    deviation: Array = np.sqrt(variance + variance.dtype.type(epsilon))
+    return deviation
+
+
+def forward(
+    x: Array, s: Array, b: Array, mean: Array, variance: Array, *, epsilon: float = EPSILON
+) -> tuple[Array, Any]:
+    """Compute (x - mean) scale + b."""
+    deviation = root(variance, epsilon)
+    y = (x - per_channel(mean)) * per_channel(s / deviation) + per_channel(b)
+    return y, (x, s, mean, deviation)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Dx = scale dy; ds = sum of dy (x - mean) / deviation; db = sum of dy; statistics are given."""
+    x, s, mean, deviation = context
+    return (
+        dy * per_channel(s / deviation) if needs[0] else None,
+        (dy * (x - per_channel(mean))).sum(axis=VOLUME) / deviation if needs[1] else None,
+        dy.sum(axis=VOLUME) if needs[2] else None,
+        None,
+        None,
+    )
+
+
+def magnitude(
+    x: Array, s: Array, b: Array, mean: Array, variance: Array, *, epsilon: float = EPSILON
+) -> Magnitude:
+    """(|x| + |mean|) |scale| + |b|; seven roundings: three of the scale, four of an element."""
+    scale = np.abs(s) / root(variance, epsilon)
+    size_of = np.abs(x) + per_channel(np.abs(mean))
+    return Magnitude(size_of * per_channel(scale) + per_channel(np.abs(b)), terms(7))
+
+
+def cost(
+    x: Shape, s: Shape, b: Shape, mean: Shape, variance: Shape, *, itemsize: int, epsilon: float = EPSILON
+) -> Cost:
+    """One multiply-add an element."""
+    return Cost(size(x), (2 * size(x) + 4 * size(s)) * itemsize)
+
+
+def check(x: Array, s: Array, b: Array, mean: Array, variance: Array, *, epsilon: float = EPSILON) -> None:
+    """Refuse a negative variance.
+
+    Raises
+    ------
+    ValueRangeError
+        Naming the channel.
+    """
+    if (variance < 0).any():
+        c = int(np.argmax(variance < 0))
+        raise ValueRangeError(f"variance of channel {c} is {variance[c]}: expected none below 0")
+
+
+def draw_mean(uniform: Array, *shapes: Shape, **attrs: Any) -> Array:
+    """Draw U(-1, 1) / 8, as a bias is."""
+    return uniform / 8
+
+
+def draw_variance(uniform: Array, *shapes: Shape, **attrs: Any) -> Array:
+    """Draw 1 + U(-1, 1) / 8, as a scale is."""
+    return 1 + uniform / 8
+
+
+MEAN, VARIANCE = constant(draw_mean), constant(draw_variance)
+
+OP = Op(
+    "batch_norm",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("small", ((2, 3, 2, 4, 5), (3,), (3,), (3,), (3,))),
+        Case("one position", ((3, 4, 1, 1, 1), (4,), (4,), (4,), (4,)), {"epsilon": 0.25}),
+    ),
+    domains=(ANYTHING, ANYTHING, ANYTHING, MEAN, VARIANCE),
+    check=check,
+)

@@ -1,0 +1,99 @@
+"""Cross-entropy of scores and labels, the mean over the batch: one number.
+
+y = (1 / N) sum over n of (log(sum over k of exp(x[n, k] - m[n])) - (x[n, label[n]] - m[n])), with m[n]
+the largest score of sample n: minus the logarithm of the label's softmax. ONNX's
+`SoftmaxCrossEntropyLoss` (opset 13, reduction mean); PyTorch's `cross_entropy`; Caffe2's `Softmax`,
+`LabelCrossEntropy` and `AveragedLoss`. Step by step: m; d = x - m; e = exp(d); the sum of e; its
+logarithm; less the label's d; the sum over samples; over N.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError, ValueRangeError
+from refnet.op import ANYTHING, Array, Case, Cost, Gradients, Magnitude, Needs, Op, constant, terms
+from refnet.ops import softmax
+from refnet.shapes import Shape, size, text
+
+
+def infer(x: Shape, labels: Shape) -> Shape:
+    """Shape of y, (), for scores x (N, K) and labels (N,).
+
+    Raises
+    ------
+    ShapeError
+        If x is no matrix, or there is not one label for each of its rows.
+    """
+    x = softmax.infer(x)
+    if tuple(labels) != x[:1]:
+        raise ShapeError(f"labels have shape {text(labels)}: expected {x[0]}, one for each row of x")
+    return ()
+
+
+def forward(x: Array, labels: Array) -> tuple[Array, Any]:
+    """Compute log(sum of exp(d)) - d[label], and its mean."""
+    rows = np.arange(len(x))
+    d = x - x.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(d).sum(axis=1)) - d[rows, labels]
+    return np.asarray(losses.sum() / x.dtype.type(len(x))), (x, labels)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Dx = (softmax(x) - 1 at the label) dy / N; labels have no gradient."""
+    x, labels = context
+    if not needs[0]:
+        return None, None
+    dx, _ = softmax.forward(x)
+    dx[np.arange(len(x)), labels] -= 1
+    return dx * (dy / x.dtype.type(len(x))), None
+
+
+def magnitude(x: Array, labels: Array) -> Magnitude:
+    """Mean of log(sum) + 1 + |d[label]| + sum of |d| softmax; K + N terms and the steps of softmax."""
+    d = x - x.max(axis=1, keepdims=True)
+    y, _ = softmax.forward(x)
+    of_label = np.abs(d[np.arange(len(x)), labels])
+    sums = np.log(np.exp(d).sum(axis=1)) + 1 + of_label + (y * np.abs(d)).sum(axis=1)
+    return Magnitude(np.asarray(sums.mean()), terms(sum(x.shape) + softmax.STEPS))
+
+
+def cost(x: Shape, labels: Shape, *, itemsize: int) -> Cost:
+    """No multiply-adds; a label has eight bytes."""
+    return Cost(0, (size(x) + 1) * itemsize + 8 * size(labels))
+
+
+def check(x: Array, labels: Array) -> None:
+    """Refuse labels that are no class.
+
+    Raises
+    ------
+    ValueRangeError
+        If one is negative, or not below K.
+    """
+    wrong = (labels < 0) | (labels >= x.shape[1])
+    if wrong.any():
+        n = int(np.argmax(wrong))
+        raise ValueRangeError(f"label {labels[n]} of sample {n}: expected one from 0 to {x.shape[1] - 1}")
+
+
+def draw_labels(uniform: Array, x: Shape, labels: Shape) -> Array:
+    """Draw any of the K classes."""
+    return ((uniform + 1) / 2 * x[1]).astype(np.int64)
+
+
+OP = Op(
+    "cross_entropy",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("small", ((3, 5), (3,))),
+        Case("one sample", ((1, 7), (1,))),
+    ),
+    domains=(ANYTHING, constant(draw_labels, integer=True)),
+    check=check,
+    smooth=True,
+)

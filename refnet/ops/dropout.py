@@ -1,0 +1,88 @@
+"""Dropout with a given mask, y = x mask / (1 - ratio); the mask holds 0 (dropped) and 1 (kept).
+
+Srivastava et al., JMLR 15 (2014), scaled in training; ONNX's `Dropout` (opset 13) with its mask as an
+input, so that a run can be repeated. Step by step: keep = 1 / (1 - ratio); x mask; times keep.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import ShapeError, ValueRangeError, require_fraction
+from refnet.op import ANYTHING, Array, Case, Cost, Gradients, Magnitude, Needs, Op, constant, terms
+from refnet.shapes import Shape, size, text, volume
+
+RATIO = 0.5
+
+
+def infer(x: Shape, mask: Shape, *, ratio: float = RATIO) -> Shape:
+    """Shape of y, that of x and of the mask, of any rank.
+
+    Raises
+    ------
+    ShapeError
+        If the two differ.
+    ValueRangeError
+        If ratio is not between 0 and 1.
+    """
+    require_fraction("ratio", ratio)
+    x = volume("x", x, "NCTHW"[: len(x)])
+    if tuple(mask) != x:
+        raise ShapeError(f"mask has shape {text(mask)}: expected {text(x)}, that of x")
+    return x
+
+
+def forward(x: Array, mask: Array, *, ratio: float = RATIO) -> tuple[Array, Any]:
+    """Compute x mask keep."""
+    keep = x.dtype.type(1 / (1 - ratio))
+    return x * mask * keep, (mask, keep)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Dx = dy mask keep; the mask is given."""
+    mask, keep = context
+    return dy * mask * keep if needs[0] else None, None
+
+
+def magnitude(x: Array, mask: Array, *, ratio: float = RATIO) -> Magnitude:
+    """|y|; two roundings, of keep and of the product."""
+    return Magnitude(np.abs(forward(x, mask, ratio=ratio)[0]), terms(2))
+
+
+def cost(x: Shape, mask: Shape, *, itemsize: int, ratio: float = RATIO) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, 3 * size(x) * itemsize)
+
+
+def check(x: Array, mask: Array, *, ratio: float = RATIO) -> None:
+    """Refuse a mask that holds anything but 0 and 1.
+
+    Raises
+    ------
+    ValueRangeError
+        With the first such value.
+    """
+    wrong = (mask != 0) & (mask != 1)
+    if wrong.any():
+        raise ValueRangeError(f"mask holds {mask[wrong][0]}: expected 0 (dropped) and 1 (kept)")
+
+
+def draw_mask(uniform: Array, *shapes: Shape, ratio: float = RATIO) -> Array:
+    """Drop with probability `ratio`."""
+    return ((uniform + 1) / 2 >= ratio).astype(uniform.dtype)
+
+
+OP = Op(
+    "dropout",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("volume", ((2, 3, 2, 2, 2), (2, 3, 2, 2, 2))),
+        Case("matrix, few dropped", ((3, 7), (3, 7)), {"ratio": 0.25}),
+    ),
+    domains=(ANYTHING, constant(draw_mask)),
+    check=check,
+)

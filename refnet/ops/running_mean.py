@@ -1,0 +1,75 @@
+"""The mean that training keeps, y[c] = momentum mean[c] + (1 - momentum) (mean of x over N, T, H, W)[c].
+
+ONNX's `BatchNormalization` (opset 15) and Caffe2's `SpatialBN`; PyTorch calls 1 - momentum the
+momentum. It is kept, not learnt: nothing has a gradient.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import require_fraction
+from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.ops.batch_norm import MEAN, VOLUME, require_per_channel
+from refnet.ops.batch_norm_training import statistics, values_per_channel
+from refnet.shapes import Shape, size, volume
+
+MOMENTUM = 0.9
+
+
+def infer(x: Shape, mean: Shape, *, momentum: float = MOMENTUM) -> Shape:
+    """Shape of y, (C,), for x (N, C, T, H, W) and mean (C,).
+
+    Raises
+    ------
+    ShapeError
+        If x has another rank, or mean has not one entry for each channel.
+    ValueRangeError
+        If momentum is not between 0 and 1.
+    """
+    require_fraction("momentum", momentum)
+    require_per_channel("mean", mean, volume("x", x))
+    return tuple(mean)
+
+
+def average(old: Array, new: Array, momentum: float) -> Array:
+    """Compute momentum old + (1 - momentum) new, in their dtype."""
+    of = old.dtype.type
+    averaged: Array = of(momentum) * old + of(1 - momentum) * new
+    return averaged
+
+
+def forward(x: Array, mean: Array, *, momentum: float = MOMENTUM) -> tuple[Array, Any]:
+    """Average the old mean and the batch's."""
+    return average(mean, statistics(x)[0], momentum), None
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """No gradient."""
+    return None, None
+
+
+def magnitude(x: Array, mean: Array, *, momentum: float = MOMENTUM) -> Magnitude:
+    """Momentum |mean| + (1 - momentum) mean of |x|; n terms and four roundings."""
+    mean_abs = np.abs(x).sum(axis=VOLUME) / values_per_channel(x.shape)
+    return Magnitude(average(np.abs(mean), mean_abs, momentum), terms(values_per_channel(x.shape) + 4))
+
+
+def cost(x: Shape, mean: Shape, *, itemsize: int, momentum: float = MOMENTUM) -> Cost:
+    """No multiply-adds."""
+    return Cost(0, (size(x) + 2 * size(mean)) * itemsize)
+
+
+OP = Op(
+    "running_mean",
+    infer,
+    forward,
+    backward,
+    magnitude,
+    cost,
+    cases=(
+        Case("small", ((2, 3, 2, 4, 5), (3,))),
+        Case("slower", ((1, 2, 1, 2, 2), (2,)), {"momentum": 0.75}),
+    ),
+    domains=(STOPPED, MEAN),
+)
