@@ -25,6 +25,7 @@ from refnet._core import linear as linear_kernels
 from refnet._core import max_pool3d as max_pool3d_kernels
 from refnet._core import openmp
 from refnet._core import relu as relu_kernels
+from refnet._core import roi_align as roi_align_kernels
 from refnet._core import softmax as softmax_kernels
 from refnet._core import upsample_nearest as upsample_nearest_kernels
 from refnet.arithmetic.reference import reference
@@ -34,6 +35,7 @@ from refnet.ops import OPS
 from refnet.ops.batch_norm import EPSILON, root
 from refnet.ops.batch_norm_training import values_per_channel
 from refnet.ops.dropout import RATIO
+from refnet.ops.roi_align import grid
 from refnet.ops.running_mean import MOMENTUM, average
 from refnet.ops.running_variance import unbiased
 from refnet.shapes import ONES, ZEROS, Triple, whole
@@ -43,6 +45,8 @@ FORWARD_TILE = (1536, 512)
 GRADIENT_TILE = (512, 2048)
 # Work is divided among threads in at least this many columns or rows.
 SMALLEST_SHARE = 32
+# Between the short rows of two threads, in elements, or they would wait for each other's writes.
+CACHE_LINE = 16
 
 
 # A forked child has none of its parent's threads, and GNU's OpenMP would wait for them forever.
@@ -388,6 +392,24 @@ def dropout_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     return dx, None
 
 
+def roi_align_forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
+    """Compute `refnet.ops.roi_align`."""
+    y = np.empty(OPS["roi_align"].infer(x.shape, rois.shape, **attrs), x.dtype)
+    taps = (rois[:, 0].astype(np.intp), *_roi_taps(x, rois, **attrs))
+    roi_align_kernels.forward(x, *taps, y, _workspace(x.dtype, x.shape[4] + CACHE_LINE))
+    return y, (x.shape, taps)
+
+
+def roi_align_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.roi_align`."""
+    shape, taps = context
+    if not needs[0]:
+        return None, None
+    dx = np.empty(shape, dy.dtype)
+    roi_align_kernels.input_gradient(dy, *taps, dx, _workspace(dy.dtype, shape[4] + CACHE_LINE))
+    return dx, None
+
+
 def _in_sequence(total: int, largest: int) -> int:
     """Size of equal tiles, each at most `largest`."""
     return ceil(total / ceil(total / largest))
@@ -439,6 +461,20 @@ def _products(dy: Array, x: Array, mean: Array) -> Array:
     return sums
 
 
+def _roi_taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tuple[Array, Array, Array]:
+    """Which cells each line of bins reads, their weights in the dtype of x, and how many they are."""
+    start, bins, samples = map(np.ascontiguousarray, grid(rois, output=output, **attrs))
+    lines = (*start.shape[:2], sum(output))
+    most = max(1, min(2 * int(samples.max()), max(x.shape[3:])))
+    cells, weights, counts = (
+        np.zeros((*lines, most), np.intp),
+        np.zeros((*lines, most)),
+        np.empty(lines, np.intp),
+    )
+    roi_align_kernels.taps(start, bins, samples, *x.shape[3:], output[0], cells, weights, counts)
+    return cells, weights.astype(x.dtype), counts
+
+
 def _flat(blob: Array) -> Array:
     """View (N, C, T, H, W) as (N, C, T * H * W)."""
     return blob.reshape(*blob.shape[:2], -1)
@@ -483,6 +519,7 @@ core = Arithmetic(
         "running_mean": Kernel(running_mean_forward, OPS["running_mean"].backward),
         "running_variance": Kernel(running_variance_forward, OPS["running_variance"].backward),
         "dropout": Kernel(dropout_forward, dropout_backward),
+        "roi_align": Kernel(roi_align_forward, roi_align_backward),
         # The NumPy definitions, stated outright: nothing is computed, at most moved.
         **{op: reference.kernels[op] for op in MOVES},
     },
