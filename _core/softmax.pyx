@@ -2,12 +2,17 @@
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport exp, expf, log, logf
+from libc.math cimport log, logf
 from libc.stdint cimport int64_t
 
 from refnet._core cimport openmp
 from refnet._core.sizes cimport require
-from refnet._core.sums cimport product
+from refnet._core.sums cimport product, total
+
+cdef extern from "exponential.h" nogil:
+    void exp_float64 "refnet_exp_float64"(const double* x, double centre, double* y, Py_ssize_t n)
+    void exp_float32 "refnet_exp_float32"(const float* x, float centre, float* y, Py_ssize_t n)
+
 
 
 cdef inline floating largest(const floating* x, Py_ssize_t K) noexcept nogil:
@@ -24,13 +29,12 @@ cdef inline floating softmax(const floating* x, floating centre, floating* y,
                              Py_ssize_t K) noexcept nogil:
     """One row: y = exp(x - centre) / sum; returns the sum."""
     cdef Py_ssize_t k
-    cdef floating sum_ = 0
-    for k in range(K):
-        if floating is float:
-            y[k] = expf(x[k] - centre)
-        else:
-            y[k] = exp(x[k] - centre)
-        sum_ = sum_ + y[k]
+    cdef floating sum_
+    if floating is float:
+        exp_float32(x, centre, y, K)
+    else:
+        exp_float64(x, centre, y, K)
+    sum_ = total(y, K)
     for k in range(K):
         y[k] = y[k] / sum_
     return sum_

@@ -9,7 +9,8 @@ something else.
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from inspect import signature
+from functools import cache
+from inspect import Signature, signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,10 +241,15 @@ class Arithmetic(Mapping[str, Door]):
 def infer(op: Op, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
     """Infer an operator's output shape, with a clear word for a wrong number of inputs or attributes."""
     try:
-        signature(op.infer).bind(*shapes, **attrs)
+        _signature(op.infer).bind(*shapes, **attrs)
     except TypeError as error:
         raise ShapeError(f"{op.name}: {error}") from None
     return op.infer(*shapes, **attrs)
+
+
+@cache
+def _signature(function: Callable[..., Any]) -> Signature:
+    return signature(function)
 
 
 def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
