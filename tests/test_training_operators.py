@@ -154,5 +154,5 @@ def test_exponentials_of_the_core_against_fifty_digits():
             exact = Decimal(float(value)).exp()
             # p = 1 / (1 + e) and q = e / (1 + e), each divided once more.
             error = abs(Decimal(float(q)) * (1 + exact) - exact)
-            assert error <= max(3 * exact * 2**-53, Decimal(2) ** -1074), value
+            assert error <= max(3 * exact * Decimal(2) ** -53, Decimal(2) ** -1074), value
             assert abs(Decimal(float(p)) * (1 + exact) - 1) <= Decimal(2) ** -51
