@@ -44,9 +44,9 @@ cdef Py_ssize_t read(double start, double width, Py_ssize_t samples, Py_ssize_t 
 
 
 def taps(const double[:, :, ::1] start, const double[:, :, ::1] width,
-         const Py_ssize_t[:, :, ::1] samples, Py_ssize_t H, Py_ssize_t W, Py_ssize_t oH,
-         Py_ssize_t[:, :, :, ::1] cells, double[:, :, :, ::1] weights,
-         Py_ssize_t[:, :, ::1] counts):
+         const Py_ssize_t[:, :, ::1] samples, Py_ssize_t[:, :, :, ::1] cells,
+         double[:, :, :, ::1] weights, Py_ssize_t[:, :, ::1] counts,
+         Py_ssize_t H, Py_ssize_t W, Py_ssize_t oH):
     """The taps (R, T, oH + oW, most) of every line, counts (R, T, oH + oW), for boxes (R, T, 2)."""
     cdef Py_ssize_t r, t, line, axis, most = 0
     require(start.shape[2] == 2 and width.shape[2] == 2 and samples.shape[2] == 2)

@@ -66,7 +66,7 @@ def measure(op, case, dtype, rounds):
         return core[op].backward(dy, context)
 
     def their_backward():
-        return torch.autograd.grad(z, wanted, tdy, retain_graph=True)
+        return [g.contiguous() for g in torch.autograd.grad(z, wanted, tdy, retain_graph=True)]
 
     directions = {"forward": (ours, theirs)}
     if z.requires_grad and any(learns):
@@ -104,8 +104,9 @@ def main():
     console = Console(width=110)
     console.print(table)
     console.print(
-        f"\n{args.dtype}, {args.threads} threads; medians of {args.rounds} pairs; PyTorch {torch.__version__}. "
-        "Copies: the time over that of\ncopying half as many bytes as are read and written.",
+        f"\n{args.dtype}, {args.threads} threads; medians of {args.rounds} pairs; PyTorch "
+        f"{torch.__version__}. Copies: the time over that of\ncopying half of the bytes that it "
+        "reads and writes.",
         highlight=False,
     )
 

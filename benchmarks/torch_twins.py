@@ -1,6 +1,7 @@
 """PyTorch's own function for each operator, called with refnet's arrays and attributes.
 
-Tests compare the results, benchmarks the times. The argument `f` is `torch.nn.functional`.
+Tests compare the results, benchmarks the times; views are made contiguous, as refnet's results are.
+The argument `f` is `torch.nn.functional`. RoIAlign is no part of PyTorch.
 """
 
 
@@ -49,7 +50,7 @@ def upsample_nearest(f, x, *, scale=2):
 
 def time_to_channels(f, x):
     n, c, t, h, w = x.shape
-    return x.transpose(1, 2).reshape(n, t * c, 1, h, w)
+    return x.transpose(1, 2).contiguous().view(n, t * c, 1, h, w)
 
 
 def channels_to_time(f, x, *, frames):
@@ -59,7 +60,7 @@ def channels_to_time(f, x, *, frames):
 
 def time_to_batch(f, x):
     n, c, t, h, w = x.shape
-    return x.transpose(1, 2).reshape(n * t, c, 1, h, w)
+    return x.transpose(1, 2).contiguous().view(n * t, c, 1, h, w)
 
 
 def batch_to_time(f, x, *, frames):

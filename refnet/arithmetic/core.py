@@ -471,8 +471,8 @@ def _roi_taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -
         np.zeros((*lines, most)),
         np.empty(lines, np.intp),
     )
-    roi_align_kernels.taps(start, bins, samples, *x.shape[3:], output[0], cells, weights, counts)
-    return cells, weights.astype(x.dtype), counts
+    roi_align_kernels.taps(start, bins, samples, cells, weights, counts, *x.shape[3:], output[0])
+    return cells, weights.astype(x.dtype, copy=False), counts
 
 
 def _flat(blob: Array) -> Array:

@@ -5,10 +5,10 @@ image. He et al., *Mask R-CNN*, arXiv:1703.06870, frame by frame as in *Detect-a
 Caffe2's `RoIAlign`, torchvision's `roi_align`, ONNX's `RoiAlign` (opset 16, mode avg) with
 coordinate_transformation_mode output_half_pixel, or half_pixel where `aligned`. Along H (and W alike)::
 
-    start, end = y1 * spatial_scale - offset, y2 * spatial_scale - offset     offset: 1/2 where aligned, else 0
-    bin        = (end - start) / oH                                    end - start at least 1 unless aligned
-    samples    = sampling_ratio, or where that is 0 the whole number from bin upwards, none below 0
-    position   = start + p * bin + (i + 1/2) * bin / samples           sample i of bin p
+    start, end = y1 * spatial_scale - offset, y2 * spatial_scale - offset       offset: 1/2 if aligned, else 0
+    bin        = (end - start) / oH                                     end - start: at least 1 unless aligned
+    samples    = sampling_ratio, or if that is 0 ceil(bin), none below 0
+    position   = start + p * bin + (i + 1/2) * bin / samples            sample i of bin p
 
 A position outside [-1, H] reads nothing but is counted; any other is moved into [0, H - 1] and reads the
 cell below it with weight 1 - f and the one above with weight f, f being its fractional part. A weight of a
@@ -37,6 +37,7 @@ from refnet.shapes import LARGEST, Shape, size, volume, whole
 
 # Of a bin, along an axis: more cells than a bin of any feature map has.
 MOST_SAMPLES = 1024
+CORNERS = ("x1", "y1", "x2", "y2")
 Taps = tuple[Array, Array]
 
 
@@ -101,7 +102,7 @@ def magnitude(x: Array, rois: Array, **attrs: Any) -> Magnitude:
     """Mean of the samples of |x|; as many terms as they read cells, and 5 roundings of weights.
 
     That holds for samples averaged one by one too. An implementation that computes positions in float32
-    samples other places: that difference is not bounded here.
+    samples other places, and where a bin is nearly whole another number of them: not bounded here.
     """
     sum_abs, _ = forward(np.abs(x), rois, **attrs)
     terms = np.zeros((len(rois), 1, *sum_abs.shape[2:]), np.int64)
@@ -134,18 +135,19 @@ def check(x: Array, rois: Array, **attrs: Any) -> None:
         If a batch index is not a whole number below N, a corner is not finite or further away than the
         largest size there is, or an adaptive box would need more than MOST_SAMPLES samples a bin.
     """
-    wrong = (rois[:, 0] != np.floor(rois[:, 0])) | ~(rois[:, 0] >= 0) | ~(rois[:, 0] < len(x))
+    n = rois[:, 0]
+    wrong = (n != np.floor(n)) | (n < 0) | (n >= len(x))
     if wrong.any():
         r = int(np.argmax(wrong))
         raise ValueRangeError(
-            f"batch index of roi {r} is {rois[r, 0]}: expected a whole number from 0 to {len(x) - 1}"
+            f"batch index of roi {r} is {n[r]}: expected a whole number from 0 to {len(x) - 1}"
         )
     furthest = LARGEST / attrs.get("spatial_scale", 1.0)
     far = ~(np.abs(rois[:, 1:]) <= furthest)
     if far.any():
         r, corner = np.argwhere(far)[0]
         raise ValueRangeError(
-            f"roi {r} has {'x1 y1 x2 y2'.split()[corner % 4]} {rois[r, 1 + corner]} in frame {corner // 4}: "
+            f"roi {r} has {CORNERS[corner % 4]} {rois[r, 1 + corner]} in frame {corner // 4}: "
             f"expected a finite number, at most {furthest:g} from 0"
         )
     samples = grid(rois, **attrs)[2]
@@ -210,13 +212,15 @@ def _taps(start: float, width: float, samples: int, bins: int, cells: int, dtype
 
 def _average(x: Array, cells: Array, weights: Array) -> Array:
     """Sum the cells of x (..., size) that each bin reads, weighted: (..., bins)."""
-    return np.einsum("...pi,pi->...p", np.where(weights, x[..., cells], 0), weights)
+    y: Array = np.einsum("...pi,pi->...p", np.where(weights, x[..., cells], 0), weights)
+    return y
 
 
 def _spread(dy: Array, cells_of_x: int, cells: Array, weights: Array) -> Array:
     """Add each dy (..., bins) to the cells that its bin reads, weighted: (..., size)."""
     dx = np.zeros((*dy.shape[:-1], cells_of_x), dy.dtype)
-    np.add.at(dx, (..., cells), dy[..., None] * weights)
+    everywhere: Any = (..., cells)
+    np.add.at(dx, everywhere, np.where(weights, dy[..., None], 0) * weights)
     return dx
 
 
