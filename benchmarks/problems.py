@@ -47,6 +47,16 @@ OPERATORS = {
     "running_mean": (_one("running mean", RES2, (256,)),),
     "running_variance": (_one("running variance", RES2, (256,)),),
     "dropout": (_one("dropout", (32, 2048), (32, 2048)), _one("dropout", RES3, RES3)),
+    "roi_align": (
+        _one(
+            "RoIAlign of 20 tubes,",
+            (1, 256, 8, 14, 14),
+            (20, 33),
+            output=(14, 14),
+            spatial_scale=1 / 16,
+            sampling_ratio=2,
+        ),
+    ),
     "time_to_channels": (_one("time to channels", RES3),),
     "channels_to_time": (_one("channels to time", (1, 4096, 1, 28, 28), frames=8),),
     "time_to_batch": (_one("time to batch", RES3),),

@@ -1,8 +1,12 @@
 """PyTorch's own function for each operator, called with refnet's arrays and attributes.
 
 Tests compare the results, benchmarks the times; views are made contiguous, as refnet's results are.
-The argument `f` is `torch.nn.functional`. RoIAlign is no part of PyTorch.
+The argument `f` is `torch.nn.functional`.
 """
+
+from math import ceil
+
+from numpy import ndindex
 
 
 def conv3d(f, x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1):
@@ -106,3 +110,30 @@ def _kept(f, x, momentum):
     kept = [x.new_zeros(x.shape[1]) for _ in range(2)]
     f.batch_norm(x.detach(), *kept, training=True, momentum=1 - momentum)
     return kept
+
+
+def roi_align(f, x, rois, *, output, spatial_scale=1.0, sampling_ratio=0, aligned=False):
+    """Box by box, `grid_sample` at all positions; what lies more than a cell outside counts as zero."""
+    from torch import stack  # here, so that the twins can be read without PyTorch
+
+    tubes = []
+    for roi in rois.tolist():
+        frames = []
+        for t in range(x.shape[2]):
+            corners = [v * spatial_scale - aligned / 2 for v in roi[1 + 4 * t : 5 + 4 * t]]
+            lines, insides, counts = [], [], []
+            for start, end, n, size in zip(corners[1::-1], corners[:1:-1], output, x.shape[3:], strict=True):
+                width = (end - start if aligned else max(end - start, 1)) / n
+                count = sampling_ratio or ceil(width)
+                at = x.new_tensor(
+                    [start + p * width + (i + 0.5) * width / count for p, i in ndindex(n, count)]
+                )
+                lines.append((2 * at + 1) / size - 1)
+                insides.append((at >= -1) & (at <= size))
+                counts.append(count)
+            h, w = lines
+            grid = stack([w.expand(len(h), -1), h[:, None].expand(-1, len(w))], -1)[None]
+            y = f.grid_sample(x[int(roi[0]), None, :, t], grid, padding_mode="border", align_corners=False)
+            frames.append(f.avg_pool2d(y * insides[0][:, None] * insides[1], counts)[0])
+        tubes.append(stack(frames, 1))
+    return stack(tubes)
