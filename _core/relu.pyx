@@ -11,8 +11,10 @@ from refnet._core.sizes cimport require
 cdef void rectify(const floating* x, const floating* y, floating* z, Py_ssize_t n) noexcept nogil:
     """z = 0 where y <= 0, else x."""
     cdef Py_ssize_t i
+    cdef floating value
     for i in range(n):
-        z[i] = 0 if y[i] <= 0 else x[i]
+        value = x[i]  # read whether it is wanted or not: no branch is left in the loop
+        z[i] = 0 if y[i] <= 0 else value
 
 
 def forward(const floating[::1] x, floating[::1] y):

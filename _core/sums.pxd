@@ -9,12 +9,12 @@ cdef enum:
 
 cdef inline floating folded(floating* s) noexcept nogil:
     """Sum of the partial sums, pair by pair."""
-    cdef Py_ssize_t i, half = LANES // 2
-    while half > 0:
-        for i in range(half):
-            s[i] += s[i + half]
-        half //= 2
-    return s[0]
+    cdef Py_ssize_t i
+    for i in range(8):
+        s[i] += s[i + 8]
+    for i in range(4):
+        s[i] += s[i + 4]
+    return (s[0] + s[2]) + (s[1] + s[3])
 
 
 cdef inline floating total(const floating* a, Py_ssize_t P) noexcept nogil:

@@ -14,6 +14,7 @@ from refnet._core import (
     relu,
     roi_align,
     softmax,
+    swap_axes,
     upsample_nearest,
 )
 
@@ -46,6 +47,7 @@ def calls():
     yield softmax.forward, [(2, 5), (2, 5)], ()
     yield softmax.input_gradient, [(2, 5), (2, 5), (2, 5)], ()
     yield softmax.cross_entropy, [(6, 5), ("int64", (6,)), (6, 5), (6,)], ()
+    yield swap_axes.forward, [(2, 3, 4, 5), (2, 4, 3, 5)], ()
     yield batch_norm.normalise, [(2, 3, 7), (3,), (3,), (3,), (2, 3, 7)], ()
     yield batch_norm.squares, [(2, 3, 7), (3,), (3,)], ()
     yield batch_norm.products, [(2, 3, 7), (2, 3, 7), (3,), (3,)], ()

@@ -7,7 +7,7 @@ the number of BLAS threads changes bits; the parallelism is in the loop over til
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil, prod
 from typing import Any
@@ -27,6 +27,7 @@ from refnet._core import openmp
 from refnet._core import relu as relu_kernels
 from refnet._core import roi_align as roi_align_kernels
 from refnet._core import softmax as softmax_kernels
+from refnet._core import swap_axes as swap_axes_kernels
 from refnet._core import upsample_nearest as upsample_nearest_kernels
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
@@ -38,7 +39,7 @@ from refnet.ops.dropout import RATIO
 from refnet.ops.roi_align import grid
 from refnet.ops.running_mean import MOMENTUM, average
 from refnet.ops.running_variance import unbiased
-from refnet.shapes import ONES, ZEROS, Triple, whole
+from refnet.shapes import ONES, ZEROS, Shape, Triple, whole
 
 # The largest tile of the patch matrix, (rows, columns): 6 MiB of float64 forward, 8 MiB backward.
 FORWARD_TILE = (1536, 512)
@@ -52,17 +53,6 @@ CACHE_LINE = 16
 # A forked child has none of its parent's threads, and GNU's OpenMP would wait for them forever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=openmp.use_one_thread)
-
-
-# Operators that only hand on, move or copy; NumPy does that as fast as memory allows.
-MOVES = (
-    "stop_gradient",
-    "time_to_channels",
-    "channels_to_time",
-    "time_to_batch",
-    "batch_to_time",
-    "slice_keyframe",
-)
 
 
 class _HeldBLAS:
@@ -410,6 +400,26 @@ def roi_align_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     return dx, None
 
 
+def swap_axes(op: str, split: Callable[..., Shape]) -> Kernel:
+    """Make the kernel of an operator that moves time: `split` views x as (N, A, B, P), y is (N, B, A, P)."""
+
+    def forward(x: Array, **attrs: int) -> tuple[Array, Any]:
+        y = np.empty(OPS[op].infer(x.shape, **attrs), x.dtype)
+        n, a, b, p = split(*x.shape, **attrs)
+        swap_axes_kernels.forward(x.reshape(n, a, b, p), y.reshape(n, b, a, p))
+        return y, (x.shape, (n, b, a, p))
+
+    def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+        shape, (n, b, a, p) = context
+        if not needs[0]:
+            return (None,)
+        dx = np.empty(shape, dy.dtype)
+        swap_axes_kernels.forward(dy.reshape(n, b, a, p), dx.reshape(n, a, b, p))
+        return (dx,)
+
+    return Kernel(forward, backward)
+
+
 def _in_sequence(total: int, largest: int) -> int:
     """Size of equal tiles, each at most `largest`."""
     return ceil(total / ceil(total / largest))
@@ -520,7 +530,16 @@ core = Arithmetic(
         "running_variance": Kernel(running_variance_forward, OPS["running_variance"].backward),
         "dropout": Kernel(dropout_forward, dropout_backward),
         "roi_align": Kernel(roi_align_forward, roi_align_backward),
-        # The NumPy definitions, stated outright: nothing is computed, at most moved.
-        **{op: reference.kernels[op] for op in MOVES},
+        "time_to_channels": swap_axes("time_to_channels", lambda n, c, t, h, w: (n, c, t, h * w)),
+        "time_to_batch": swap_axes("time_to_batch", lambda n, c, t, h, w: (n, c, t, h * w)),
+        "channels_to_time": swap_axes(
+            "channels_to_time", lambda n, c, t, h, w, *, frames: (n, frames, c // frames, h * w)
+        ),
+        "batch_to_time": swap_axes(
+            "batch_to_time", lambda n, c, t, h, w, *, frames: (n // frames, frames, c, h * w)
+        ),
+        # The NumPy definitions, stated outright: nothing is computed, one frame at most is copied.
+        "stop_gradient": reference.kernels["stop_gradient"],
+        "slice_keyframe": reference.kernels["slice_keyframe"],
     },
 )
