@@ -11,6 +11,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 CORE = Path("_core")
+HEADERS = [str(header) for header in sorted(CORE.glob("*.h"))]
 
 # (compile, link) flags for OpenMP, the first pair that works is taken.
 OPENMP = {
@@ -66,7 +67,10 @@ class BuildExt(build_ext):
 
 setup(
     ext_modules=cythonize(
-        [Extension(f"refnet._core.{source.stem}", [str(source)]) for source in sorted(CORE.glob("*.pyx"))],
+        [
+            Extension(f"refnet._core.{source.stem}", [str(source)], include_dirs=[str(CORE)], depends=HEADERS)
+            for source in sorted(CORE.glob("*.pyx"))
+        ],
         include_path=[staged_headers()],
         build_dir="build",
         compiler_directives={
