@@ -18,10 +18,11 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy
 
 from refnet._core cimport micro_kernel, openmp
 from refnet._core.im2col3d cimport Geometry, fits, gather, geometry
-from refnet._core.micro_kernel cimport DEPTH, PITCH
+from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, rows_of_tile
 from refnet._core.sizes cimport require
 
 SPAN = 8
@@ -29,24 +30,25 @@ SPAN = 8
 cdef enum:
     MOST_ROWS = 512
     MOST_COLUMNS = 512
-    WIDEST = 32
+    STRIP = 128
     LEAST_ROWS = 96
     LEAST_COLUMNS = 128
     ALIGNMENT = 64
 # How many tasks a problem is cut into if it is large enough, and the multiply-adds a thread does between
 # two looks for Ctrl-C.
 cdef enum:
-    TASKS = 16
+    TASKS = 4
     UNINTERRUPTED = 1 << 30
 
 # Values of workspace that a thread needs: packed left operand, panel, and a tile of the result.
-WORKSPACE = MOST_ROWS * PITCH + DEPTH * WIDEST + MOST_ROWS * (MOST_COLUMNS + WIDEST) + ALIGNMENT
+WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + WIDEST) + ALIGNMENT
 
 
 # How far apart values of the weights are: from group to group, row to row of the left operand, channel to
 # channel of its columns, and tap to tap along T, H, W, beginning at `first`.
 cdef struct Weights:
     Py_ssize_t first, group, row, channel, t, h, w
+    bint dense
 
 
 # How far apart the results are along T, H, W, beginning at `first`, and in a channel.
@@ -78,7 +80,7 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t columns, Py_ss
                                       Py_ssize_t unit, Py_ssize_t repeats) noexcept nogil:
     """(rows, columns) of equal tiles of a result, of which there are `repeats`; columns in whole units."""
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS), across = ceil_div(columns, most_columns)
-    while repeats * down * across < TASKS:
+    while repeats * down * across < TASKS * openmp.max_threads():
         if columns >= 2 * across * LEAST_COLUMNS and columns * down >= rows * across:
             across *= 2
         elif rows >= 2 * down * LEAST_ROWS:
@@ -95,7 +97,7 @@ cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const 
     """a <- columns [start, stop) of the rows of weights that begin at w; rows of a are PITCH apart."""
     cdef Py_ssize_t offsets[DEPTH]
     cdef Py_ssize_t kw = start % g.kW, kh = start // g.kW % g.kH, kt = start // (g.kW * g.kH) % g.kT
-    cdef Py_ssize_t channel = start // (g.kW * g.kH * g.kT), row, i
+    cdef Py_ssize_t channel = start // (g.kW * g.kH * g.kT), taps = g.kT * g.kH * g.kW, row, i, first, last
     for i in range(stop - start):
         offsets[i] = at.first + channel * at.channel + kt * at.t + kh * at.h + kw * at.w
         kw += 1
@@ -108,9 +110,53 @@ cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const 
                 if kt == g.kT:
                     kt = 0
                     channel += 1
-    for row in range(rows):
-        for i in range(stop - start):
-            a[row * PITCH + i] = w[row * at.row + offsets[i]]
+    if at.dense:
+        for row in range(rows):
+            memcpy(a + row * PITCH, w + row * at.row + start, (stop - start) * sizeof(floating))
+        return
+    # A channel at a time: its taps lie together, and where there is one tap, the rows do.
+    first = 0
+    while first < stop - start:
+        last = min(first + taps - (start + first) % taps, stop - start)
+        for row in range(rows):
+            for i in range(first, last):
+                a[row * PITCH + i] = w[row * at.row + offsets[i]]
+        first = last
+
+
+cdef void find_places(const Geometry* g, const Lattice* to, Py_ssize_t position, Py_ssize_t count,
+                      Py_ssize_t* places) noexcept nogil:
+    """Where the results of [position, position + count) are in a channel."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        places[i] = (to.first + (position + i) // (g.oW * g.oH) * to.t
+                     + (position + i) // g.oW % g.oH * to.h + (position + i) % g.oW * to.w)
+
+
+cdef void multiply(int version, const floating* a, const floating* b, floating* y, Py_ssize_t pitch,
+                   const Py_ssize_t* places, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add) noexcept nogil:
+    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns).
+
+    The columns of y are at places in its rows, or side by side if there are no places.
+    """
+    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j, at
+    cdef floating tile[TALLEST * WIDEST]
+    cdef const floating* right
+    while row < rows:
+        height = rows_of_tile(version, rows - row)
+        for panel in range(ceil_div(columns, width)):
+            right = b + panel * DEPTH * width
+            count = min(width, columns - panel * width)
+            if places == NULL and count == width:
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right,
+                                      y + row * pitch + panel * width, pitch, add)
+                continue
+            micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False)
+            for i in range(height):
+                for j in range(count):
+                    at = (row + i) * pitch + (panel * width + j if places == NULL else places[panel * width + j])
+                    y[at] = y[at] + tile[i * width + j] if add else tile[i * width + j]
+        row += height
 
 
 cdef void convolve_tile(int version, const floating* x, const floating* w, floating* y, floating* workspace,
@@ -119,31 +165,22 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     """y (rows, [start, stop)) = the weights that begin at w times patches of x (channels, T, H, W)."""
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
-    cdef floating* tile = b + DEPTH * WIDEST
     cdef Py_ssize_t terms = channels * g.kT * g.kH * g.kW, width = micro_kernel.columns(version, x)
-    cdef Py_ssize_t offsets[WIDEST]
-    cdef Py_ssize_t block, first, last, panel, position, count, row, i
+    cdef Py_ssize_t block, first, last, strip, position, count
+    cdef Py_ssize_t places[STRIP]
     for block in range(ceil_div(terms, DEPTH)):
         first = block * DEPTH
         last = min(first + DEPTH, terms)
         pack_weights(w, a, g, at, rows, first, last)
-        for panel in range(ceil_div(stop - start, width)):
-            position = start + panel * width
-            count = min(width, stop - position)
-            gather(x, b, g, first, last, position, count, width, width)
-            if to.dense and count == width:
-                micro_kernel.multiply(version, rows, last - first, a, b, y + position, to.volume, first > 0)
-                continue
-            micro_kernel.multiply(version, rows, last - first, a, b, tile, width, False)
-            for i in range(count):
-                offsets[i] = (to.first + (position + i) // (g.oW * g.oH) * to.t
-                              + (position + i) // g.oW % g.oH * to.h + (position + i) % g.oW * to.w)
-            for row in range(rows):
-                for i in range(count):
-                    if first > 0:
-                        y[row * to.volume + offsets[i]] += tile[row * width + i]
-                    else:
-                        y[row * to.volume + offsets[i]] = tile[row * width + i]
+        for strip in range(ceil_div(stop - start, STRIP)):
+            position = start + strip * STRIP
+            count = min(STRIP, stop - position)
+            gather(x, b, g, first, last, position, count, width, width, DEPTH * width)
+            if to.dense:
+                multiply(version, a, b, y + position, to.volume, <const Py_ssize_t*> NULL, rows, count, last - first, first > 0)
+            else:
+                find_places(g, to, position, count, places)
+                multiply(version, a, b, y, to.volume, places, rows, count, last - first, first > 0)
 
 
 cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace, Geometry g,
@@ -185,7 +222,7 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
     cdef Py_ssize_t rows = w.shape[0] // groups, taps = g.kT * g.kH * g.kW
     require_sizes(g, x, w, y, workspace, groups)
     convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, g,
-             Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1),
+             Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1, True),
              Lattice(0, g.oH * g.oW, g.oW, 1, y.shape[2], True),
              x.shape[0], groups, x.shape[1] // groups, rows)
 
@@ -237,7 +274,7 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                 )
                 convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, part,
                          Weights((tap_t * g.kH + tap_h) * g.kW + tap_w, channels * K, taps, K,
-                                 step_t * g.kH * g.kW, step_h * g.kW, step_w),
+                                 step_t * g.kH * g.kW, step_h * g.kW, step_w, False),
                          Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW, g.T * g.H * g.W,
                                  g.sT == g.sH == g.sW == 1),
                          dx.shape[0], groups, channels, rows)
@@ -246,13 +283,20 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
 cdef void interleave(const floating* dy, floating* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t count,
                      Py_ssize_t pitch) noexcept nogil:
     """b (count, width) <- `rows` rows of dy, `pitch` values apart, transposed, and zeros."""
-    cdef Py_ssize_t row, first, i
-    for first in range(0, count, 8):
+    cdef Py_ssize_t row, i = 0, j
+    # By blocks of a cache line, because rows of dy often compete for the same cache sets.
+    while i + 8 <= count:
         for row in range(rows):
-            for i in range(first, min(first + 8, count)):
-                b[i * width + row] = dy[row * pitch + i]
-        for row in range(rows, width):
-            for i in range(first, min(first + 8, count)):
+            for j in range(8):
+                b[(i + j) * width + row] = dy[row * pitch + i + j]
+        i += 8
+    while i < count:
+        for row in range(rows):
+            b[i * width + row] = dy[row * pitch + i]
+        i += 1
+    if rows < width:
+        for i in range(count):
+            for row in range(rows, width):
                 b[i * width + row] = 0
 
 
@@ -261,25 +305,31 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                          Py_ssize_t start, Py_ssize_t stop, bint add) noexcept nogil:
     """dw (filters, [row, row_stop)), `pitch` apart, = or += dy times patches of x over positions [start, stop)."""
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x), rows = row_stop - row
-    cdef Py_ssize_t across = ceil_div(filters, width) * width
+    # From row to row of the tile, again not a power of two.
+    cdef Py_ssize_t across = ceil_div(filters, width) * width + 8
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
-    cdef floating* tile = b + DEPTH * WIDEST
-    cdef Py_ssize_t block, first, count, panel, k, r
+    cdef floating* tile = b + DEPTH * STRIP
+    cdef Py_ssize_t block, first, count, strip, panel, panels, k, r, i
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
-        gather(x, a, g, row, row_stop, first, count, count, PITCH)
-        for panel in range(ceil_div(filters, width)):
-            k = panel * width
-            interleave(dy + k * P + first, b, min(width, filters - k), width, count, P)
-            micro_kernel.multiply(version, rows, count, a, b, tile + k, across, first > start)
-    for k in range(filters):
-        for r in range(rows):
-            if add:
-                dw[k * pitch + row + r] += tile[r * across + k]
-            else:
-                dw[k * pitch + row + r] = tile[r * across + k]
+        gather(x, a, g, row, row_stop, first, count, count, PITCH, 0)
+        for strip in range(ceil_div(filters, STRIP)):
+            panels = ceil_div(min(STRIP, filters - strip * STRIP), width)
+            for panel in range(panels):
+                k = strip * STRIP + panel * width
+                interleave(dy + k * P + first, b + panel * DEPTH * width, min(width, filters - k), width, count, P)
+            multiply(version, a, b, tile + strip * STRIP, across, <const Py_ssize_t*> NULL, rows, panels * width,
+                     count, first > start)
+    # Transposed by blocks of a cache line.
+    for i in range(ceil_div(rows, 8)):
+        for k in range(filters):
+            for r in range(i * 8, min(i * 8 + 8, rows)):
+                if add:
+                    dw[k * pitch + row + r] += tile[r * across + k]
+                else:
+                    dw[k * pitch + row + r] = tile[r * across + k]
 
 
 def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x,

@@ -25,13 +25,13 @@ cdef Geometry geometry(volume, kernel, stride, pad, dilation, output):
     return g
 
 
-# `count` output positions along W, the columns from `at` on of a tile; the first of them is at `w`,
+# `count` output positions along W, kept from `at` on in a row of the tile; the first of them is at `w`,
 # and reads the input line (t, h) with the tap (0, 0).
 cdef struct Line:
     Py_ssize_t at, count, t, h, w
 
 
-# `count` columns from `at` on that read the volume, from `offset` in a channel on.
+# `count` values of a row that are read from the volume, from `offset` in a channel on.
 cdef struct Run:
     Py_ssize_t at, count, offset
 
@@ -61,38 +61,48 @@ cdef inline void copy(void* to, const void* source, Py_ssize_t size) noexcept no
         memcpy(a, b, 4)
 
 
-cdef Py_ssize_t find_lines(const Geometry* g, Py_ssize_t start, Py_ssize_t count, Line* lines) noexcept nogil:
-    """Cut the output positions [start, start + count) at the ends of lines; return how many there are."""
-    cdef Py_ssize_t found = 0, at = 0, w = start % g.oW, h = start // g.oW % g.oH, t = start // (g.oW * g.oH)
-    while at < count:
-        lines[found] = Line(at, min(g.oW - w, count - at), t * g.sT - g.pT, h * g.sH - g.pH, w)
-        at += lines[found].count
+cdef Py_ssize_t find_lines(const Geometry* g, Py_ssize_t start, Py_ssize_t count, Py_ssize_t width,
+                           Py_ssize_t panel, Line* lines) noexcept nogil:
+    """Cut the output positions [start, start + count) at the ends of lines and of panels; return the number."""
+    cdef Py_ssize_t found = 0, column = 0, w = start % g.oW, h = start // g.oW % g.oH, t = start // (g.oW * g.oH)
+    cdef Line line
+    while column < count:
+        line.at = column // width * panel + column % width
+        line.count = min(g.oW - w, width - column % width, count - column)
+        line.t, line.h, line.w = t * g.sT - g.pT, h * g.sH - g.pH, w
+        lines[found] = line
         found += 1
-        w = 0
-        h += 1
-        if h == g.oH:
-            h = 0
-            t += 1
+        column += line.count
+        w += line.count
+        if w == g.oW:
+            w = 0
+            h += 1
+            if h == g.oH:
+                h = 0
+                t += 1
     return found
 
 
 cdef void gather(const floating* x, floating* tile, const Geometry* g, Py_ssize_t row_start, Py_ssize_t row_stop,
-                 Py_ssize_t start, Py_ssize_t count, Py_ssize_t width, Py_ssize_t pitch) noexcept nogil:
+                 Py_ssize_t start, Py_ssize_t count, Py_ssize_t width, Py_ssize_t pitch,
+                 Py_ssize_t panel) noexcept nogil:
     """tile <- rows [row_start, row_stop), columns [start, start + count) of the patch matrix of x (C, T, H, W).
 
-    The rows of the tile are `pitch` values apart, zero from `count` to `width` <= TILE_COLUMNS.
+    The tile is made of panels of `width` columns; from row to row of a panel it is `pitch` values, from
+    panel to panel `panel`. At most TILE_COLUMNS columns; those that complete the last panel are zero.
     """
     cdef Line lines[TILE_COLUMNS]
     cdef Run runs[TILE_COLUMNS]
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, volume = g.T * g.H * g.W, depth = row_stop - row_start
-    cdef Py_ssize_t line_count = find_lines(g, start, count, lines), run_count, covered
+    cdef Py_ssize_t panels = (count + width - 1) // width
+    cdef Py_ssize_t line_count = find_lines(g, start, count, width, panel, lines), run_count, covered
     cdef Py_ssize_t c = row_start // taps, kw = row_start % g.kW, kh = row_start // g.kW % g.kH
     cdef Py_ssize_t kt = row_start // (g.kW * g.kH) % g.kT
-    cdef Py_ssize_t tap, i, j, t, h, w, inside, outside, first, last, row, repeats
+    cdef Py_ssize_t tap, i, j, t, h, w, inside, outside, first, last, row
+    cdef const floating* channel
     cdef const floating* line
     cdef floating* to
     for tap in range(min(taps, depth)):
-        repeats = (depth - tap + taps - 1) // taps
         w = kw * g.dW - g.pW
         inside, outside = first_inside(w, g.sW), first_inside(w - g.W, g.sW)
         run_count = covered = 0
@@ -102,24 +112,26 @@ cdef void gather(const floating* x, floating* tile, const Geometry* g, Py_ssize_
             first = max(inside - lines[i].w, 0)
             last = min(outside - lines[i].w, lines[i].count)
             if 0 <= t < g.T and 0 <= h < g.H and first < last:
-                runs[run_count] = Run(lines[i].at + first, last - first,
-                                      (t * g.H + h) * g.W + (lines[i].w + first) * g.sW + w)
+                runs[run_count].at = lines[i].at + first
+                runs[run_count].count = last - first
+                runs[run_count].offset = (t * g.H + h) * g.W + (lines[i].w + first) * g.sW + w
                 run_count += 1
                 covered += last - first
-        if covered < width:
-            for row in range(repeats):
-                copy(tile + (tap + row * taps) * pitch, ZEROS, width * sizeof(floating))
-        for i in range(run_count):
-            line = x + c * volume + runs[i].offset
-            to = tile + tap * pitch + runs[i].at
-            for row in range(repeats):
+        channel, row = x + c * volume, tap
+        while row < depth:
+            to = tile + row * pitch
+            if covered < panels * width:
+                for i in range(panels):
+                    copy(to + i * panel, ZEROS, width * sizeof(floating))
+            for i in range(run_count):
+                line = channel + runs[i].offset
                 if g.sW == 1:
-                    copy(to, line, runs[i].count * sizeof(floating))
+                    copy(to + runs[i].at, line, runs[i].count * sizeof(floating))
                 else:
                     for j in range(runs[i].count):
-                        to[j] = line[j * g.sW]
-                line += volume
-                to += taps * pitch
+                        to[runs[i].at + j] = line[j * g.sW]
+            channel += volume
+            row += taps
         kw += 1
         if kw == g.kW:
             kw = 0

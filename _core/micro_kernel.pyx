@@ -40,23 +40,25 @@ cdef Py_ssize_t columns(int version, const floating* any) noexcept nogil:
         return VERSIONS[version].columns_float
 
 
+cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil:
+    """How many rows the next tile takes when so many are left.
+
+    The last two tiles share them: a tile of one or two rows has too few sums to keep the multipliers busy.
+    """
+    cdef Py_ssize_t most = VERSIONS[version].rows
+    return rows if rows <= most else min(most, (rows + 1) // 2)
+
+
 cdef void multiply(int version, Py_ssize_t rows, Py_ssize_t depth, const floating* a, const floating* b,
                    floating* c, Py_ssize_t pitch, bint add) noexcept nogil:
-    """c (rows, columns) = or += a (rows, depth) b (depth, columns): one panel b, any number of rows.
+    """c (rows, columns) = or += a (rows, depth) b (depth, columns), for one tile and at most DEPTH terms.
 
-    Rows of a are PITCH values apart, those of c `pitch` values; at most DEPTH terms. The last two tiles
-    share what is left, because a tile of one or two rows has too few sums to keep the multipliers busy.
+    Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns.
     """
-    cdef Py_ssize_t most = VERSIONS[version].rows, count
-    while rows > 0:
-        count = rows if rows <= most else min(most, (rows + 1) // 2)
-        if floating is double:
-            VERSIONS[version].multiply_double(count, depth, a, b, c, pitch, add)
-        else:
-            VERSIONS[version].multiply_float(count, depth, a, b, c, pitch, add)
-        a += count * PITCH
-        c += count * pitch
-        rows -= count
+    if floating is double:
+        VERSIONS[version].multiply_double(rows, depth, a, b, c, pitch, add)
+    else:
+        VERSIONS[version].multiply_float(rows, depth, a, b, c, pitch, add)
 
 
 def versions():
