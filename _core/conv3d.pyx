@@ -124,39 +124,42 @@ cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const 
         first = last
 
 
-cdef void find_places(const Geometry* g, const Lattice* to, Py_ssize_t position, Py_ssize_t count,
-                      Py_ssize_t* places) noexcept nogil:
-    """Where the results of [position, position + count) are in a channel."""
-    cdef Py_ssize_t i
-    for i in range(count):
-        places[i] = (to.first + (position + i) // (g.oW * g.oH) * to.t
-                     + (position + i) // g.oW % g.oH * to.h + (position + i) % g.oW * to.w)
-
-
 cdef void multiply(int version, const floating* a, const floating* b, floating* y, Py_ssize_t pitch,
-                   const Py_ssize_t* places, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add) noexcept nogil:
-    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns).
-
-    The columns of y are at places in its rows, or side by side if there are no places.
-    """
-    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j, at
+                   Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add) noexcept nogil:
+    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns)."""
+    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
     cdef floating tile[TALLEST * WIDEST]
     cdef const floating* right
+    cdef floating* to
     while row < rows:
         height = rows_of_tile(version, rows - row)
         for panel in range(ceil_div(columns, width)):
             right = b + panel * DEPTH * width
+            to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)
-            if places == NULL and count == width:
-                micro_kernel.multiply(version, height, depth, a + row * PITCH, right,
-                                      y + row * pitch + panel * width, pitch, add)
+            if count == width:
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add)
                 continue
             micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False)
             for i in range(height):
                 for j in range(count):
-                    at = (row + i) * pitch + (panel * width + j if places == NULL else places[panel * width + j])
-                    y[at] = y[at] + tile[i * width + j] if add else tile[i * width + j]
+                    to[i * pitch + j] = to[i * pitch + j] + tile[i * width + j] if add else tile[i * width + j]
         row += height
+
+
+cdef void spread(const floating* tile, floating* y, const Geometry* g, const Lattice* to, Py_ssize_t rows,
+                 Py_ssize_t start, Py_ssize_t count, Py_ssize_t pitch) noexcept nogil:
+    """y, on its lattice, <- tile (rows, count), the positions from start on; its rows are `pitch` apart."""
+    cdef Py_ssize_t row, i, j, length, first
+    i = 0
+    while i < count:
+        length = min(count - i, g.oW - (start + i) % g.oW)
+        first = (to.first + (start + i) // (g.oW * g.oH) * to.t + (start + i) // g.oW % g.oH * to.h
+                 + (start + i) % g.oW * to.w)
+        for row in range(rows):
+            for j in range(length):
+                y[row * to.volume + first + j * to.w] = tile[row * pitch + i + j]
+        i += length
 
 
 cdef void convolve_tile(int version, const floating* x, const floating* w, floating* y, floating* workspace,
@@ -167,7 +170,8 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t terms = channels * g.kT * g.kH * g.kW, width = micro_kernel.columns(version, x)
     cdef Py_ssize_t block, first, last, strip, position, count
-    cdef Py_ssize_t places[STRIP]
+    cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
+    cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
     for block in range(ceil_div(terms, DEPTH)):
         first = block * DEPTH
         last = min(first + DEPTH, terms)
@@ -176,11 +180,9 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             position = start + strip * STRIP
             count = min(STRIP, stop - position)
             gather(x, b, g, first, last, position, count, width, width, DEPTH * width)
-            if to.dense:
-                multiply(version, a, b, y + position, to.volume, <const Py_ssize_t*> NULL, rows, count, last - first, first > 0)
-            else:
-                find_places(g, to, position, count, places)
-                multiply(version, a, b, y, to.volume, places, rows, count, last - first, first > 0)
+            multiply(version, a, b, c + strip * STRIP, pitch, rows, count, last - first, first > 0)
+    if not to.dense:
+        spread(c, y, g, to, rows, start, stop - start, pitch)
 
 
 cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace, Geometry g,
@@ -190,7 +192,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
     cdef int version = micro_kernel.active()
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = channels * g.kT * g.kH * g.kW, volume = g.T * g.H * g.W
     cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
-    tile_rows, tile_columns = tile_of(rows, P, 2048, micro_kernel.columns(version, x), samples * groups)
+    tile_rows, tile_columns = tile_of(rows, P, 4 * MOST_COLUMNS if to.dense else MOST_COLUMNS, micro_kernel.columns(version, x), samples * groups)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
     tasks = samples * groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * terms))
@@ -320,8 +322,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
             for panel in range(panels):
                 k = strip * STRIP + panel * width
                 interleave(dy + k * P + first, b + panel * DEPTH * width, min(width, filters - k), width, count, P)
-            multiply(version, a, b, tile + strip * STRIP, across, <const Py_ssize_t*> NULL, rows, panels * width,
-                     count, first > start)
+            multiply(version, a, b, tile + strip * STRIP, across, rows, panels * width, count, first > start)
     # Transposed by blocks of a cache line.
     for i in range(ceil_div(rows, 8)):
         for k in range(filters):

@@ -46,7 +46,9 @@ cdef inline void copy(void* to, const void* source, Py_ssize_t size) noexcept no
     cdef char* a = <char*> to
     cdef const char* b = <const char*> source
     cdef Py_ssize_t i = 0
-    if size >= 32:
+    if size == 64:
+        memcpy(a, b, 64)
+    elif size >= 32:
         while i + 32 < size:
             memcpy(a + i, b + i, 32)
             i += 32
@@ -127,6 +129,9 @@ cdef void gather(const floating* x, floating* tile, const Geometry* g, Py_ssize_
                 line = channel + runs[i].offset
                 if g.sW == 1:
                     copy(to + runs[i].at, line, runs[i].count * sizeof(floating))
+                elif g.sW == 2:  # a constant that the compiler makes shuffles of
+                    for j in range(runs[i].count):
+                        to[runs[i].at + j] = line[j * 2]
                 else:
                     for j in range(runs[i].count):
                         to[runs[i].at + j] = line[j * g.sW]
