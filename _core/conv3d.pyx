@@ -25,33 +25,34 @@ from refnet._core.im2col3d cimport Geometry, fits, gather, geometry
 from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, rows_of_tile
 from refnet._core.sizes cimport require
 
+# Chains in a span of positions.
 SPAN = 8
-# Rows and columns of the largest tile of a result, columns of the widest panel, and the smallest tile.
-cdef enum:
-    MOST_ROWS = 512
-    MOST_COLUMNS = 512
-    STRIP = 128
-    LEAST_ROWS = 96
-    LEAST_COLUMNS = 128
-    ALIGNMENT = 64
-# How many tasks a problem is cut into if it is large enough, and the multiply-adds a thread does between
-# two looks for Ctrl-C.
-cdef enum:
-    TASKS = 4
-    UNINTERRUPTED = 1 << 30
 
-# Values of workspace that a thread needs: packed left operand, panel, and a tile of the result.
-WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + WIDEST) + ALIGNMENT
+cdef enum:
+    MOST_ROWS = 512      # of the largest tile of a result
+    MOST_COLUMNS = 512   # of one that is kept in the workspace; of another, twice as many
+    LEAST_ROWS = 96      # of the smallest tile: below, packing costs too much
+    LEAST_COLUMNS = 128
+    STRIP = 128          # columns that are packed at once
+    TASKS = 4            # for each thread, if the problem is large enough
+    ALIGNMENT = 64       # bytes of a cache line
+
+# Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
+cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
+
+# Values of workspace that a thread needs: packed left operand, packed strip, a tile of the result.
+WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + ALIGNMENT
 
 
 # How far apart values of the weights are: from group to group, row to row of the left operand, channel to
-# channel of its columns, and tap to tap along T, H, W, beginning at `first`.
+# channel of its columns, and tap to tap along T, H, W, beginning at `first`; dense if rows lie as packed.
 cdef struct Weights:
     Py_ssize_t first, group, row, channel, t, h, w
     bint dense
 
 
-# How far apart the results are along T, H, W, beginning at `first`, and in a channel.
+# How far apart the results are along T, H, W, beginning at `first`, and how many values a channel has;
+# dense if positions in order are side by side.
 cdef struct Lattice:
     Py_ssize_t first, t, h, w, volume
     bint dense
@@ -78,7 +79,10 @@ cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floa
 
 cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t most_columns,
                                       Py_ssize_t unit, Py_ssize_t repeats) noexcept nogil:
-    """(rows, columns) of equal tiles of a result, of which there are `repeats`; columns in whole units."""
+    """(rows, columns) of the equal tiles of each of so many `repeats` of a result; columns in whole units.
+
+    They follow from the problem and the number of threads: no bit depends on them.
+    """
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS), across = ceil_div(columns, most_columns)
     while repeats * down * across < TASKS * openmp.max_threads():
         if columns >= 2 * across * LEAST_COLUMNS and columns * down >= rows * across:
@@ -192,7 +196,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
     cdef int version = micro_kernel.active()
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = channels * g.kT * g.kH * g.kW, volume = g.T * g.H * g.W
     cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
-    tile_rows, tile_columns = tile_of(rows, P, 4 * MOST_COLUMNS if to.dense else MOST_COLUMNS, micro_kernel.columns(version, x), samples * groups)
+    tile_rows, tile_columns = tile_of(rows, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS, micro_kernel.columns(version, x), samples * groups)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
     tasks = samples * groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * terms))
@@ -338,46 +342,49 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
                     kernel, stride, pad, dilation, output, Py_ssize_t groups):
     """dw (C_out, K) = dy (N, C_out, P) times the transposed patches of x (N, C, T, H, W), summed over the samples.
 
-    As many spans as there are in partial (any number, C_out, K) are computed at once. workspace is
-    (threads, WORKSPACE).
+    As many spans are computed at once as partial (any number, C_out, K) holds, or one, straight in dw.
+    workspace is (threads, WORKSPACE).
     """
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output)
     cdef int version = micro_kernel.active()
     cdef Py_ssize_t rows = dw.shape[1], filters = dw.shape[0] // groups, P = dy.shape[2]
     cdef Py_ssize_t channels = x.shape[1] // groups, volume = g.T * g.H * g.W
-    cdef Py_ssize_t span = SPAN * DEPTH, spans = ceil_div(P, span), at_once = max(1, partial.shape[0])
-    cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, begin, end, task, s, n, group, row, k, i
+    cdef Py_ssize_t span = SPAN * DEPTH, spans = ceil_div(P, span), total = x.shape[0] * spans
+    cdef Py_ssize_t at_once = min(max(1, partial.shape[0]), total)
+    cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, batch, first, begin, stop, end, task
+    cdef Py_ssize_t s, n, group, row, k, i, count
+    cdef bint apart = partial.shape[0] > 0
     cdef floating* to
     require_sizes(g, x, dw, dy, workspace, groups)
-    require(partial.shape[0] == 0 or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
-    at_once = min(at_once, x.shape[0] * spans)
+    require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
     tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS, micro_kernel.columns(version, &x[0, 0, 0, 0, 0]),
                                       groups * at_once)
     down, across = ceil_div(rows, tile_rows), ceil_div(filters, tile_filters)
-    begin = 0
-    while begin < x.shape[0] * spans:
-        end = min(begin + at_once, x.shape[0] * spans)
-        tasks = groups * down * across
-        with nogil:
-            for task in prange((end - begin) * tasks, schedule="dynamic",
-                               use_threads_if=openmp.pays((end - begin) * span * dw.shape[0] * rows // 8)):
-                s = begin + task // tasks
-                n = s // spans
-                group = task // (down * across) % groups
-                row = task % down * tile_rows
-                k = group * filters + task // down % across * tile_filters
-                to = &dw[k, 0] if partial.shape[0] == 0 else &partial[s - begin, k, 0]
-                correlate_tile(version, &dy[n, k, 0], &x[n, group * channels, 0, 0, 0], to,
-                               &workspace[openmp.thread_num(), 0], &g, rows,
-                               min(tile_filters, (group + 1) * filters - k), row, min(row + tile_rows, rows),
-                               s % spans * span, min((s % spans + 1) * span, P), partial.shape[0] == 0 and begin > 0)
-            if partial.shape[0] > 0:
-                for k in prange(dw.shape[0], use_threads_if=openmp.pays((end - begin) * dw.shape[0] * rows)):
-                    for s in range(end - begin):
+    tasks = groups * down * across
+    batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_filters * span))
+    for first in range(0, total, at_once):
+        begin, stop = first * tasks, min(first + at_once, total) * tasks
+        while begin < stop:
+            end = min(begin + batch, stop)
+            with nogil:
+                for task in prange(begin, end, schedule="dynamic",
+                                   use_threads_if=openmp.pays(at_once * span * dw.shape[0] * rows // 8)):
+                    s = task // tasks
+                    n = s // spans
+                    group = task // (down * across) % groups
+                    row = task % down * tile_rows
+                    k = group * filters + task // down % across * tile_filters
+                    to = &partial[s - first, k, 0] if apart else &dw[k, 0]
+                    correlate_tile(version, &dy[n, k, 0], &x[n, group * channels, 0, 0, 0], to,
+                                   &workspace[openmp.thread_num(), 0], &g, rows,
+                                   min(tile_filters, (group + 1) * filters - k), row, min(row + tile_rows, rows),
+                                   s % spans * span, min((s % spans + 1) * span, P), s > 0 and not apart)
+            PyErr_CheckSignals()
+            begin = end
+        if apart:
+            count = min(at_once, total - first)
+            with nogil:
+                for k in prange(dw.shape[0], use_threads_if=openmp.pays(count * dw.shape[0] * rows)):
+                    for s in range(count):
                         for i in range(rows):
-                            if begin + s > 0:
-                                dw[k, i] += partial[s, k, i]
-                            else:
-                                dw[k, i] = partial[s, k, i]
-        PyErr_CheckSignals()
-        begin = end
+                            dw[k, i] = dw[k, i] + partial[s, k, i] if first + s > 0 else partial[s, k, i]

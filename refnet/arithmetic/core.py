@@ -1,8 +1,8 @@
 """The Cython kernels, in the dtype of their inputs. Same bits for any number of threads.
 
-Here is what a kernel needs before it runs: output arrays, the workspace, the sizes of the tiles.
-Tiles follow from the problem alone. While a convolution runs, BLAS is held to one thread, because
-the number of BLAS threads changes bits; the parallelism is in the loop over tiles.
+Here is what a kernel needs before it runs: output arrays and the workspace. Convolutions have a
+micro-kernel of their own. While `linear` runs, BLAS is held to one thread, because the number of BLAS
+threads changes bits.
 """
 
 import os
@@ -21,7 +21,7 @@ from refnet._core import average_pool3d as average_pool3d_kernels
 from refnet._core import conv3d as conv3d_kernels
 from refnet._core import linear as linear_kernels
 from refnet._core import max_pool3d as max_pool3d_kernels
-from refnet._core import openmp
+from refnet._core import micro_kernel, openmp
 from refnet._core import relu as relu_kernels
 from refnet._core import upsample_nearest as upsample_nearest_kernels
 from refnet.arithmetic.reference import reference
@@ -100,6 +100,11 @@ def openmp_enabled() -> bool:
 def openmp_threads() -> int:
     """How many threads a kernel called now may use."""
     return int(openmp.threads())
+
+
+def micro_kernel_version() -> str:
+    """Name the version of the micro-kernel that convolutions run: baseline, avx2 or avx512."""
+    return str(micro_kernel.name())
 
 
 def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
