@@ -67,7 +67,8 @@ cdef inline floating* aligned(floating* p) noexcept nogil:
 
 
 cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
-                       const floating[:, :, ::1] y, const floating[:, ::1] workspace, Py_ssize_t groups) except -1:
+                       const floating[:, :, ::1] y, const floating[:, ::1] workspace,
+                       Py_ssize_t groups) except -1:
     """Raise unless x (N, C, T, H, W), w (C_out, K) and y (N, C_out, P) are of one convolution."""
     require(groups > 0 and x.shape[1] % groups == 0 and w.shape[0] % groups == 0)
     require(w.shape[1] == x.shape[1] // groups * g.kT * g.kH * g.kW)
@@ -147,7 +148,7 @@ cdef void multiply(int version, const floating* a, const floating* b, floating* 
             micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False)
             for i in range(height):
                 for j in range(count):
-                    to[i * pitch + j] = to[i * pitch + j] + tile[i * width + j] if add else tile[i * width + j]
+                    to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
         row += height
 
 
@@ -192,11 +193,12 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
 cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace, Geometry g,
                   Weights at, Lattice to, Py_ssize_t samples, Py_ssize_t groups, Py_ssize_t channels,
                   Py_ssize_t rows) except -1:
-    """y (samples, groups * rows, a lattice) = weights times patches of x (samples, groups * channels, T, H, W)."""
+    """y (samples, groups * rows, lattice) = weights times patches of x (samples, groups * channels, ...)."""
     cdef int version = micro_kernel.active()
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = channels * g.kT * g.kH * g.kW, volume = g.T * g.H * g.W
     cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
-    tile_rows, tile_columns = tile_of(rows, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS, micro_kernel.columns(version, x), samples * groups)
+    tile_rows, tile_columns = tile_of(rows, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS,
+                                      micro_kernel.columns(version, x), samples * groups)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
     tasks = samples * groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * terms))
@@ -210,8 +212,9 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
                 row = task % down * tile_rows
                 start = task // down % across * tile_columns
                 convolve_tile(version, x + n * channels * volume, w + n % groups * at.group + row * at.row,
-                              y + (n * rows + row) * to.volume, &workspace[openmp.thread_num(), 0], &g, &at, &to,
-                              channels, min(tile_rows, rows - row), start, min(start + tile_columns, P))
+                              y + (n * rows + row) * to.volume, &workspace[openmp.thread_num(), 0],
+                              &g, &at, &to, channels, min(tile_rows, rows - row),
+                              start, min(start + tile_columns, P))
         PyErr_CheckSignals()
         begin = end
     return 0
@@ -233,16 +236,16 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
              x.shape[0], groups, x.shape[1] // groups, rows)
 
 
-cdef (Py_ssize_t, Py_ssize_t) taps_of(Py_ssize_t phase, Py_ssize_t stride, Py_ssize_t pad,
+cdef (Py_ssize_t, Py_ssize_t) taps_of(Py_ssize_t phase, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad,
                                       Py_ssize_t dilation) noexcept nogil:
     """(the first tap that reaches the input positions phase, phase + stride, ..., from tap to tap).
 
-    Without any such tap, the first is `stride`.
+    Both are `kernel` where there is none.
     """
     cdef Py_ssize_t tap = 0, step = 1
-    while tap < stride and (phase + pad - tap * dilation) % stride != 0:
+    while tap < kernel and (phase + pad - tap * dilation) % stride != 0:
         tap += 1
-    while step * dilation % stride != 0:
+    while step < kernel and step * dilation % stride != 0:
         step += 1
     return tap, step
 
@@ -262,16 +265,17 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, t, h, v, tap_t, tap_h, tap_w, step_t, step_h, step_w
     require_sizes(g, dx, w, dy, workspace, groups)
     for t in range(min(g.sT, g.T)):
-        tap_t, step_t = taps_of(t, g.sT, g.pT, g.dT)
+        tap_t, step_t = taps_of(t, g.kT, g.sT, g.pT, g.dT)
         for h in range(min(g.sH, g.H)):
-            tap_h, step_h = taps_of(h, g.sH, g.pH, g.dH)
+            tap_h, step_h = taps_of(h, g.kH, g.sH, g.pH, g.dH)
             for v in range(min(g.sW, g.W)):
-                tap_w, step_w = taps_of(v, g.sW, g.pW, g.dW)
-                if tap_t >= min(g.kT, g.sT) or tap_h >= min(g.kH, g.sH) or tap_w >= min(g.kW, g.sW):
+                tap_w, step_w = taps_of(v, g.kW, g.sW, g.pW, g.dW)
+                if tap_t == g.kT or tap_h == g.kH or tap_w == g.kW:
                     continue
                 part = Geometry(
                     g.oT, g.oH, g.oW,
-                    ceil_div(g.kT - tap_t, step_t), ceil_div(g.kH - tap_h, step_h), ceil_div(g.kW - tap_w, step_w),
+                    ceil_div(g.kT - tap_t, step_t), ceil_div(g.kH - tap_h, step_h),
+                    ceil_div(g.kW - tap_w, step_w),
                     1, 1, 1,
                     -(t + g.pT - tap_t * g.dT) // g.sT, -(h + g.pH - tap_h * g.dH) // g.sH,
                     -(v + g.pW - tap_w * g.dW) // g.sW,
@@ -306,10 +310,11 @@ cdef void interleave(const floating* dy, floating* b, Py_ssize_t rows, Py_ssize_
                 b[i * width + row] = 0
 
 
-cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw, floating* workspace,
-                         const Geometry* g, Py_ssize_t pitch, Py_ssize_t filters, Py_ssize_t row, Py_ssize_t row_stop,
+cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw,
+                         floating* workspace, const Geometry* g, Py_ssize_t pitch, Py_ssize_t filters,
+                         Py_ssize_t row, Py_ssize_t row_stop,
                          Py_ssize_t start, Py_ssize_t stop, bint add) noexcept nogil:
-    """dw (filters, [row, row_stop)), `pitch` apart, = or += dy times patches of x over positions [start, stop)."""
+    """dw (filters, [row, row_stop)), `pitch` apart, = or += dy times patches of x, over [start, stop)."""
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x), rows = row_stop - row
     # From row to row of the tile, again not a power of two.
     cdef Py_ssize_t across = ceil_div(filters, width) * width + 8
@@ -325,7 +330,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
             panels = ceil_div(min(STRIP, filters - strip * STRIP), width)
             for panel in range(panels):
                 k = strip * STRIP + panel * width
-                interleave(dy + k * P + first, b + panel * DEPTH * width, min(width, filters - k), width, count, P)
+                interleave(dy + k * P + first, b + panel * DEPTH * width, min(width, filters - k), width,
+                           count, P)
             multiply(version, a, b, tile + strip * STRIP, across, rows, panels * width, count, first > start)
     # Transposed by blocks of a cache line.
     for i in range(ceil_div(rows, 8)):
@@ -340,7 +346,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
 def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x,
                     floating[:, ::1] dw, floating[:, ::1] workspace, floating[:, :, ::1] partial,
                     kernel, stride, pad, dilation, output, Py_ssize_t groups):
-    """dw (C_out, K) = dy (N, C_out, P) times the transposed patches of x (N, C, T, H, W), summed over the samples.
+    """dw (C_out, K) = dy (N, C_out, P) times the transposed patches of x (N, C, T, H, W), over all samples.
 
     As many spans are computed at once as partial (any number, C_out, K) holds, or one, straight in dw.
     workspace is (threads, WORKSPACE).
@@ -348,7 +354,7 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output)
     cdef int version = micro_kernel.active()
     cdef Py_ssize_t rows = dw.shape[1], filters = dw.shape[0] // groups, P = dy.shape[2]
-    cdef Py_ssize_t channels = x.shape[1] // groups, volume = g.T * g.H * g.W
+    cdef Py_ssize_t channels = x.shape[1] // groups
     cdef Py_ssize_t span = SPAN * DEPTH, spans = ceil_div(P, span), total = x.shape[0] * spans
     cdef Py_ssize_t at_once = min(max(1, partial.shape[0]), total)
     cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, batch, first, begin, stop, end, task
@@ -357,8 +363,8 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef floating* to
     require_sizes(g, x, dw, dy, workspace, groups)
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
-    tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS, micro_kernel.columns(version, &x[0, 0, 0, 0, 0]),
-                                      groups * at_once)
+    tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS,
+                                      micro_kernel.columns(version, &x[0, 0, 0, 0, 0]), groups * at_once)
     down, across = ceil_div(rows, tile_rows), ceil_div(filters, tile_filters)
     tasks = groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_filters * span))
@@ -377,8 +383,10 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
                     to = &partial[s - first, k, 0] if apart else &dw[k, 0]
                     correlate_tile(version, &dy[n, k, 0], &x[n, group * channels, 0, 0, 0], to,
                                    &workspace[openmp.thread_num(), 0], &g, rows,
-                                   min(tile_filters, (group + 1) * filters - k), row, min(row + tile_rows, rows),
-                                   s % spans * span, min((s % spans + 1) * span, P), s > 0 and not apart)
+                                   min(tile_filters, (group + 1) * filters - k),
+                                   row, min(row + tile_rows, rows),
+                                   s % spans * span, min((s % spans + 1) * span, P),
+                                   s > 0 and not apart)
             PyErr_CheckSignals()
             begin = end
         if apart:
@@ -387,4 +395,4 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
                 for k in prange(dw.shape[0], use_threads_if=openmp.pays(count * dw.shape[0] * rows)):
                     for s in range(count):
                         for i in range(rows):
-                            dw[k, i] = dw[k, i] + partial[s, k, i] if first + s > 0 else partial[s, k, i]
+                            dw[k, i] = (dw[k, i] if first + s > 0 else 0) + partial[s, k, i]

@@ -42,6 +42,6 @@ cdef inline bint fits(const Geometry* g, Py_ssize_t volume, Py_ssize_t positions
 
 cdef Geometry geometry(volume, kernel, stride, pad, dilation, output)
 
-cdef void gather(const floating* x, floating* tile, const Geometry* g, Py_ssize_t row_start, Py_ssize_t row_stop,
-                 Py_ssize_t start, Py_ssize_t count, Py_ssize_t width, Py_ssize_t pitch,
-                 Py_ssize_t panel) noexcept nogil
+cdef void gather(const floating* x, floating* tile, const Geometry* g,
+                 Py_ssize_t row_start, Py_ssize_t row_stop, Py_ssize_t start, Py_ssize_t count,
+                 Py_ssize_t width, Py_ssize_t pitch, Py_ssize_t panel) noexcept nogil

@@ -65,8 +65,9 @@ cdef inline void copy(void* to, const void* source, Py_ssize_t size) noexcept no
 
 cdef Py_ssize_t find_lines(const Geometry* g, Py_ssize_t start, Py_ssize_t count, Py_ssize_t width,
                            Py_ssize_t panel, Line* lines) noexcept nogil:
-    """Cut the output positions [start, start + count) at the ends of lines and of panels; return the number."""
-    cdef Py_ssize_t found = 0, column = 0, w = start % g.oW, h = start // g.oW % g.oH, t = start // (g.oW * g.oH)
+    """Cut the output positions [start, start + count) at the ends of lines and panels; how many are there."""
+    cdef Py_ssize_t w = start % g.oW, h = start // g.oW % g.oH, t = start // (g.oW * g.oH)
+    cdef Py_ssize_t found = 0, column = 0
     cdef Line line
     while column < count:
         line.at = column // width * panel + column % width
@@ -85,10 +86,10 @@ cdef Py_ssize_t find_lines(const Geometry* g, Py_ssize_t start, Py_ssize_t count
     return found
 
 
-cdef void gather(const floating* x, floating* tile, const Geometry* g, Py_ssize_t row_start, Py_ssize_t row_stop,
-                 Py_ssize_t start, Py_ssize_t count, Py_ssize_t width, Py_ssize_t pitch,
-                 Py_ssize_t panel) noexcept nogil:
-    """tile <- rows [row_start, row_stop), columns [start, start + count) of the patch matrix of x (C, T, H, W).
+cdef void gather(const floating* x, floating* tile, const Geometry* g,
+                 Py_ssize_t row_start, Py_ssize_t row_stop, Py_ssize_t start, Py_ssize_t count,
+                 Py_ssize_t width, Py_ssize_t pitch, Py_ssize_t panel) noexcept nogil:
+    """tile <- rows [row_start, row_stop), columns [start, start + count) of the patches of x (C, T, H, W).
 
     The tile is made of panels of `width` columns; from row to row of a panel it is `pitch` values, from
     panel to panel `panel`. At most TILE_COLUMNS columns; those that complete the last panel are zero.

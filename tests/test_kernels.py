@@ -33,7 +33,8 @@ def calls():
 
 
 # A smaller volume is another problem with the same outputs, fewer samples are another sum, eight
-# rows of workspace are more than there are threads, fewer partial sums are added up more often; a pool's winners are its own.
+# rows of workspace are more than there are threads, fewer partial sums are added up more often; a
+# pool's winners are its own.
 HARMLESS = {
     *((conv3d.forward, 0, axis) for axis in (2, 3, 4)),
     *((conv3d.input_gradient, 2, axis) for axis in (2, 3, 4)),

@@ -1,4 +1,4 @@
-"""Every version of the micro-kernel that this processor runs, and the order of sums that conv3d.pyx defines."""
+"""Every version of the micro-kernel that this processor runs, and the order of sums of conv3d.pyx."""
 
 from fractions import Fraction
 

@@ -30,7 +30,7 @@ from refnet.op import Array, Gradients, Needs
 from refnet.ops import OPS
 from refnet.shapes import ONES, ZEROS, Triple
 
-# So many values of weight gradients are held at once, for spans of positions that are computed at the same time.
+# Values of weight gradients that are held at once, for spans of positions computed at the same time.
 PARTIAL_SUMS = 1 << 21
 
 
@@ -120,7 +120,7 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradients of `refnet.ops.conv3d`."""
     x, w, has_bias, attrs = context
     workspace, window = _workspace(x.dtype), _window(w, dy, attrs)
-    dx = np.zeros_like(x) if needs[0] else None
+    dx = np.zeros(x.shape, x.dtype) if needs[0] else None
     dw = np.empty_like(w) if needs[1] else None
     if dx is not None:
         conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)
