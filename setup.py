@@ -12,6 +12,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 CORE = Path("_core")
+HEADERS = [str(header) for header in sorted(CORE.glob("*.h"))]
 
 # (compile, link) flags for OpenMP, the first pair that works is taken.
 OPENMP = {
@@ -74,12 +75,7 @@ class BuildExt(build_ext):
 setup(
     ext_modules=cythonize(
         [
-            Extension(
-                f"refnet._core.{source.stem}",
-                [str(source)],
-                include_dirs=[str(CORE.absolute())],
-                depends=[str(header) for header in CORE.glob("*.h")],
-            )
+            Extension(f"refnet._core.{source.stem}", [str(source)], include_dirs=[str(CORE)], depends=HEADERS)
             for source in sorted(CORE.glob("*.pyx"))
         ],
         include_path=[staged_headers()],

@@ -1,15 +1,15 @@
 """The Cython kernels, in the dtype of their inputs. Same bits for any number of threads.
 
-Here is what a kernel needs before it runs: output arrays, the workspace, the sizes of the tiles.
-Tiles follow from the problem alone. While a convolution runs, BLAS is held to one thread, because
-the number of BLAS threads changes bits; the parallelism is in the loop over tiles.
+Here is what a kernel needs before it runs: output arrays and the workspace. Convolutions have a
+micro-kernel of their own. While `linear` runs, BLAS is held to one thread, because the number of BLAS
+threads changes bits.
 """
 
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import ceil, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from refnet._core import conv3d as conv3d_kernels
 from refnet._core import dropout as dropout_kernels
 from refnet._core import linear as linear_kernels
 from refnet._core import max_pool3d as max_pool3d_kernels
-from refnet._core import openmp
+from refnet._core import micro_kernel, openmp
 from refnet._core import relu as relu_kernels
 from refnet._core import roi_align as roi_align_kernels
 from refnet._core import softmax as softmax_kernels
@@ -39,13 +39,10 @@ from refnet.ops.dropout import RATIO
 from refnet.ops.roi_align import grid
 from refnet.ops.running_mean import MOMENTUM, average
 from refnet.ops.running_variance import unbiased
-from refnet.shapes import ONES, ZEROS, Shape, Triple, whole
+from refnet.shapes import ONES, ZEROS, Shape, Triple
 
-# The largest tile of the patch matrix, (rows, columns): 6 MiB of float64 forward, 8 MiB backward.
-FORWARD_TILE = (1536, 512)
-GRADIENT_TILE = (512, 2048)
-# Work is divided among threads in at least this many columns or rows.
-SMALLEST_SHARE = 32
+# Values of weight gradients that are held at once, for spans of positions computed at the same time.
+PARTIAL_SUMS = 1 << 21
 # Between the short rows of two threads, in elements, or they would wait for each other's writes.
 CACHE_LINE = 16
 
@@ -107,16 +104,15 @@ def openmp_threads() -> int:
     return int(openmp.threads())
 
 
+def micro_kernel_version() -> str:
+    """Name the version of the micro-kernel that convolutions run: baseline, avx2 or avx512."""
+    return str(micro_kernel.name())
+
+
 def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
     """Compute `refnet.ops.conv3d`."""
     y = np.empty(OPS["conv3d"].infer(x.shape, w.shape, **attrs), x.dtype)
-    for what, count in (("taps of a patch", w[0].size), ("output positions", prod(y.shape[2:]))):
-        whole(f"number of {what}", count, 1)  # BLAS counts in 32 bits
-    rows = _in_sequence(w[0].size, FORWARD_TILE[0])
-    columns = _in_parallel(prod(y.shape[2:]), FORWARD_TILE[1])
-    workspace = _workspace(x.dtype, rows * columns)
-    with single_threaded_blas():
-        conv3d_kernels.forward(x, _matrix(w), _flat(y), workspace, *_window(w, y, attrs), rows, columns)
+    conv3d_kernels.forward(x, _matrix(w), _flat(y), _workspace(x.dtype), *_window(w, y, attrs))
     if b is not None:
         y += b[:, None, None, None]
     return y, (x, w, b is not None, attrs)
@@ -125,22 +121,14 @@ def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> 
 def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradients of `refnet.ops.conv3d`."""
     x, w, has_bias, attrs = context
-    taps = prod(w.shape[2:])
-    rows = _in_parallel(w[0].size, GRADIENT_TILE[0])
-    channels = max(1, rows // taps)
-    tallest = max(rows, channels * taps)
-    # A kernel with more taps than a tile has rows is paid for in columns.
-    widest = max(1, min(GRADIENT_TILE[1], prod(GRADIENT_TILE) // tallest))
-    columns = _in_sequence(prod(dy.shape[2:]), widest)
-    workspace = _workspace(x.dtype, tallest * columns)
-    window = _window(w, dy, attrs)
-    dx = np.empty_like(x) if needs[0] else None
+    workspace, window = _workspace(x.dtype), _window(w, dy, attrs)
+    dx = np.zeros(x.shape, x.dtype) if needs[0] else None
     dw = np.empty_like(w) if needs[1] else None
-    with single_threaded_blas():
-        if dx is not None:
-            conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window, channels, columns)
-        if dw is not None:
-            conv3d_kernels.weight_gradient(_flat(dy), x, _matrix(dw), workspace, *window, rows, columns)
+    if dx is not None:
+        conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)
+    if dw is not None:
+        partial = np.empty((PARTIAL_SUMS // w.size, *_matrix(w).shape), w.dtype)
+        conv3d_kernels.weight_gradient(_flat(dy), x, _matrix(dw), workspace, partial, *window)
     if not has_bias:
         return dx, dw
     return dx, dw, _bias_gradient(dy) if needs[2] else None
@@ -420,19 +408,7 @@ def swap_axes(op: str, split: Callable[..., Shape]) -> Kernel:
     return Kernel(forward, backward)
 
 
-def _in_sequence(total: int, largest: int) -> int:
-    """Size of equal tiles, each at most `largest`."""
-    return ceil(total / ceil(total / largest))
-
-
-def _in_parallel(total: int, largest: int) -> int:
-    """Size of an even number of equal tiles, each at most `largest`: a fair share for two threads."""
-    if total < 2 * SMALLEST_SHARE:
-        return total
-    return ceil(total / (2 * ceil(total / (2 * largest))))
-
-
-def _workspace(dtype: np.dtype[Any], size: int) -> Array:
+def _workspace(dtype: np.dtype[Any], size: int = conv3d_kernels.WORKSPACE) -> Array:
     """One row for each thread; the pages that no thread touches cost nothing."""
     return np.empty((openmp_threads(), size), dtype)
 
