@@ -18,23 +18,6 @@ cdef struct Geometry:
     Py_ssize_t oT, oH, oW
 
 
-# A part of a volume: [t0, t1) x [h0, h1) x [w0, w1).
-cdef struct Box:
-    Py_ssize_t t0, t1, h0, h1, w0, w1
-
-
-# The part of an undilated window that lies inside the volume, for the output at (ot, oh, ow).
-cdef inline Box window(const Geometry* g, Py_ssize_t ot, Py_ssize_t oh, Py_ssize_t ow) noexcept nogil:
-    cdef Box box
-    box.t0 = max(ot * g.sT - g.pT, 0)
-    box.t1 = min(ot * g.sT - g.pT + g.kT, g.T)
-    box.h0 = max(oh * g.sH - g.pH, 0)
-    box.h1 = min(oh * g.sH - g.pH + g.kH, g.H)
-    box.w0 = max(ow * g.sW - g.pW, 0)
-    box.w1 = min(ow * g.sW - g.pW + g.kW, g.W)
-    return box
-
-
 # Whether a volume of that many values, and that many output positions, are those of the geometry.
 cdef inline bint fits(const Geometry* g, Py_ssize_t volume, Py_ssize_t positions) noexcept nogil:
     return volume == g.T * g.H * g.W and positions == g.oT * g.oH * g.oW

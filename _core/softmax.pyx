@@ -7,43 +7,23 @@ from libc.stdint cimport int64_t
 
 from refnet._core cimport openmp
 from refnet._core.sizes cimport require
-from refnet._core.sums cimport LANES, product, total
+from refnet._core.sums cimport product
 
-cdef extern from "exponential.h" nogil:
-    void exp_float64 "refnet_exp_float64"(const double* x, double centre, double* y, Py_ssize_t n)
-    void exp_float32 "refnet_exp_float32"(const float* x, float centre, float* y, Py_ssize_t n)
-
-
-cdef inline floating largest(const floating* x, Py_ssize_t K) noexcept nogil:
-    """The largest of a row, in sixteen interleaved races. Of a row with NaN, any: its softmax is NaN."""
-    cdef Py_ssize_t block, k, i
-    cdef floating best[LANES]
-    for i in range(LANES):
-        best[i] = x[0]
-    for block in range(K // LANES):
-        k = block * LANES
-        for i in range(LANES):
-            best[i] = x[k + i] if x[k + i] > best[i] else best[i]
-    for k in range(K - K % LANES, K):
-        best[0] = x[k] if x[k] > best[0] else best[0]
-    for i in range(1, LANES):
-        best[0] = best[i] if best[i] > best[0] else best[0]
-    return best[0]
+cdef extern from "softmax.h" nogil:
+    double softmax_float64 "refnet_softmax_float64"(const double*, double*, double*, Py_ssize_t)
+    float softmax_float32 "refnet_softmax_float32"(const float*, float*, float*, Py_ssize_t)
 
 
-cdef inline floating softmax(const floating* x, floating centre, floating* y,
-                             Py_ssize_t K) noexcept nogil:
-    """One row: y = exp(x - centre) / sum; returns the sum."""
-    cdef Py_ssize_t k
-    cdef floating sum_
+cdef inline floating softmax(const floating* x, floating* y, Py_ssize_t K,
+                             int64_t label) noexcept nogil:
+    """One row: y = exp(x - largest) / sum; returns -log y[label]."""
+    cdef floating largest, sum_
     if floating is float:
-        exp_float32(x, centre, y, K)
+        sum_ = softmax_float32(x, y, &largest, K)
+        return logf(sum_) - (x[label] - largest)
     else:
-        exp_float64(x, centre, y, K)
-    sum_ = total(y, K)
-    for k in range(K):
-        y[k] = y[k] / sum_
-    return sum_
+        sum_ = softmax_float64(x, y, &largest, K)
+        return log(sum_) - (x[label] - largest)
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y):
@@ -52,7 +32,7 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y):
     require(K > 0 and y.shape[0] == x.shape[0] and y.shape[1] == K)
     with nogil:
         for n in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0] * K * 8)):
-            softmax(&x[n, 0], largest(&x[n, 0], K), &y[n, 0], K)
+            softmax(&x[n, 0], &y[n, 0], K, 0)
 
 
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating[:, ::1] dx):
@@ -72,17 +52,10 @@ def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[
                   floating[::1] losses):
     """y (N, K) = softmax of each row of x, losses (N,) = -log y[label]."""
     cdef Py_ssize_t n, K = x.shape[1]
-    cdef floating centre, of_label, sum_
     require(K > 0 and labels.shape[0] == x.shape[0] and losses.shape[0] == x.shape[0]
             and y.shape[0] == x.shape[0] and y.shape[1] == K)
     for n in range(labels.shape[0]):
         require(0 <= labels[n] < K)
     with nogil:
         for n in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0] * K * 8)):
-            centre = largest(&x[n, 0], K)
-            of_label = x[n, labels[n]] - centre
-            sum_ = softmax(&x[n, 0], centre, &y[n, 0], K)
-            if floating is float:
-                losses[n] = logf(sum_) - of_label
-            else:
-                losses[n] = log(sum_) - of_label
+            losses[n] = softmax(&x[n, 0], &y[n, 0], K, labels[n])

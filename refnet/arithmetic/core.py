@@ -174,20 +174,18 @@ def max_pool3d_forward(
 ) -> tuple[Array, Any]:
     """Compute `refnet.ops.max_pool3d`."""
     shape = OPS["max_pool3d"].infer(x.shape, kernel=kernel, stride=stride, pad=pad)
-    y, winner = np.empty(shape, x.dtype), np.empty(shape, np.intp)
-    max_pool3d_kernels.forward(
-        _planes(x), _planes(y), _planes(winner), x.shape[2:], kernel, stride, pad, shape[2:]
-    )
-    return y, (x.shape, winner)
+    y, window = np.empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
+    max_pool3d_kernels.forward(_planes(x), _planes(y), *window)
+    return y, (x, y, window)
 
 
 def max_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradient of `refnet.ops.max_pool3d`."""
-    shape, winner = context
+    x, y, window = context
     if not needs[0]:
         return (None,)
-    dx = np.empty(shape, dy.dtype)
-    max_pool3d_kernels.input_gradient(_planes(dy), _planes(winner), _planes(dx))
+    dx = np.empty_like(x)
+    max_pool3d_kernels.input_gradient(_planes(dy), _planes(x), _planes(y), _planes(dx), *window)
     return (dx,)
 
 
@@ -239,7 +237,8 @@ def average_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     if not needs[0]:
         return (None,)
     dx = np.empty(shape, dy.dtype)
-    average_pool3d_kernels.input_gradient(_planes(dy), _planes(dx), *window)
+    shares = _workspace(dy.dtype, prod(dy.shape[2:]) + CACHE_LINE)
+    average_pool3d_kernels.input_gradient(_planes(dy), _planes(dx), shares, *window)
     return (dx,)
 
 
