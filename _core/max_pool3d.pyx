@@ -5,6 +5,7 @@ A line of outputs takes one tap of the window after another, so that the inner l
 
 from cython cimport floating
 from cython.parallel cimport prange
+from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY
 from libc.string cimport memset
 
@@ -55,27 +56,46 @@ cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
             y += g.oW
 
 
-cdef Py_ssize_t winner(const floating* x, floating y, const Geometry* g,
-                       Py_ssize_t ot, Py_ssize_t oh, Py_ssize_t ow) noexcept nogil:
-    """Where in the plane the window of y = its largest value has it first."""
-    cdef Py_ssize_t t, h, w, at
-    for t in range(max(ot * g.sT - g.pT, 0), min(ot * g.sT - g.pT + g.kT, g.T)):
-        for h in range(max(oh * g.sH - g.pH, 0), min(oh * g.sH - g.pH + g.kH, g.H)):
-            for w in range(max(ow * g.sW - g.pW, 0), min(ow * g.sW - g.pW + g.kW, g.W)):
-                at = (t * g.H + h) * g.W + w
-                if x[at] == y or (x[at] != x[at] and y != y):
-                    return at
-    return 0  # never: y is one of them
+cdef inline void find(const floating* x, Py_ssize_t stride, const floating* y, int offset, int* found,
+                      Py_ssize_t n) noexcept nogil:
+    """found = offset where every stride-th x is y, or both are NaN."""
+    cdef Py_ssize_t i
+    cdef floating value
+    if stride == 2:
+        for i in range(n):
+            value = x[2 * i]
+            found[i] = offset if (value == y[i]) | ((value != value) & (y[i] != y[i])) else found[i]
+    else:
+        for i in range(n):
+            value = x[i * stride]
+            found[i] = offset if (value == y[i]) | ((value != value) & (y[i] != y[i])) else found[i]
 
 
-cdef void hand_back(const floating* dy, const floating* x, const floating* y, floating* dx,
+cdef void hand_back(const floating* dy, const floating* x, const floating* y, int* found, floating* dx,
                     Geometry g) noexcept nogil:
-    """One plane: dx (T, H, W) += dy (oT, oH, oW) at the winners, in the order of dy."""
-    cdef Py_ssize_t ot, oh, ow
+    """One plane: dx (T, H, W) += dy (oT, oH, oW) at the first largest value of each window.
+
+    The taps are tried from the last to the first, a line of outputs at a time, into `found`.
+    """
+    cdef Py_ssize_t ot, oh, ow, t, h, kt, kh, kw, corner
+    cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
+            corner = ((ot * g.sT - g.pT) * g.H + oh * g.sH - g.pH) * g.W - g.pW
+            for kt in range(g.kT - 1, -1, -1):
+                t = ot * g.sT + kt - g.pT
+                if not 0 <= t < g.T:
+                    continue
+                for kh in range(g.kH - 1, -1, -1):
+                    h = oh * g.sH + kh - g.pH
+                    if not 0 <= h < g.H:
+                        continue
+                    for kw in range(g.kW - 1, -1, -1):
+                        s = span(kw, g.sW, g.pW, g.W, g.oW)
+                        find(x + (t * g.H + h) * g.W + s.at, g.sW, y + s.first,
+                             <int> ((kt * g.H + kh) * g.W + kw), found + s.first, s.last - s.first)
             for ow in range(g.oW):
-                dx[winner(x, y[ow], &g, ot, oh, ow)] += dy[ow]
+                dx[corner + ow * g.sW + found[ow]] += dy[ow]
             y += g.oW
             dy += g.oW
 
@@ -93,15 +113,22 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride
 
 
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
-                   floating[:, ::1] dx, volume, kernel, stride, pad, output):
-    """dx (planes, T * H * W) = dy (planes, P) added up where x has its windows' largest values y."""
+                   floating[:, ::1] dx, int[:, ::1] found, volume, kernel, stride, pad, output):
+    """dx (planes, T * H * W) = dy (planes, P) added up where x has its windows' largest values y.
+
+    found is (threads, P); a plane has fewer than 2**31 values.
+    """
     cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
     cdef Py_ssize_t plane
     require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
             and dy.shape[0] == x.shape[0] and dy.shape[1] == y.shape[1]
-            and dx.shape[0] == x.shape[0] and dx.shape[1] == x.shape[1])
+            and dx.shape[0] == x.shape[0] and dx.shape[1] == x.shape[1]
+            and found.shape[0] >= openmp.max_threads() and found.shape[1] >= y.shape[1]
+            and x.shape[1] <= INT_MAX)
+    g = in_long_lines(g)
     with nogil:
         for plane in prange(dx.shape[0], schedule="static",
                             use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
             memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
-            hand_back(&dy[plane, 0], &x[plane, 0], &y[plane, 0], &dx[plane, 0], g)
+            hand_back(&dy[plane, 0], &x[plane, 0], &y[plane, 0],
+                      &found[openmp.thread_num(), 0], &dx[plane, 0], g)

@@ -36,7 +36,7 @@ def calls():
     yield relu.input_gradient, [(7,), (7,), (7,)], ()
     yield add.forward, [(7,), (7,), (7,)], ()
     yield max_pool3d.forward, [(6, 40), (6, 40)], POOL
-    yield max_pool3d.input_gradient, [(6, 40)] * 4, POOL
+    yield max_pool3d.input_gradient, [*[(6, 40)] * 4, ("intc", (8, 40))], POOL
     yield average_pool3d.forward, [(6, 40), (6, 40)], POOL
     yield average_pool3d.input_gradient, [(6, 40), (6, 40), (8, 40)], POOL
     yield upsample_nearest.forward, [(6, 2, 3), (6, 4, 6)], (2,)
@@ -72,6 +72,7 @@ HARMLESS = {
     *((affine.bias_gradient, 0, axis) for axis in (0, 2)),
     (conv3d.weight_gradient, 4, 0),
     (average_pool3d.input_gradient, 2, 0),
+    (max_pool3d.input_gradient, 4, 0),
     *((batch_norm.squares, 0, axis) for axis in (0, 2)),
     *((roi_align.forward, i, axis) for i, axis in ((0, 0), (0, 3), (0, 4), (6, 0))),
     *((roi_align.input_gradient, i, axis) for i, axis in ((5, 0), (5, 3), (5, 4), (6, 0))),
@@ -80,8 +81,8 @@ CALLS = [pytest.param(*call, id=f"{call[0].__module__}.{call[0].__name__}") for 
 
 
 def arrays(shapes):
-    """Zeros; int64 where the shape says so, float64 elsewhere."""
-    return [np.zeros(s[1], np.int64) if s[0] == "int64" else np.zeros(s) for s in shapes]
+    """Zeros of float64, or of the dtype that stands before a shape."""
+    return [np.zeros(s[1], s[0]) if isinstance(s[0], str) else np.zeros(s) for s in shapes]
 
 
 @pytest.mark.parametrize(("function", "shapes", "rest"), CALLS)

@@ -185,7 +185,8 @@ def max_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     if not needs[0]:
         return (None,)
     dx = np.empty_like(x)
-    max_pool3d_kernels.input_gradient(_planes(dy), _planes(x), _planes(y), _planes(dx), *window)
+    found = _workspace(np.dtype(np.intc), prod(dy.shape[2:]) + CACHE_LINE)
+    max_pool3d_kernels.input_gradient(_planes(dy), _planes(x), _planes(y), _planes(dx), found, *window)
     return (dx,)
 
 
