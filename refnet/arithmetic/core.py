@@ -43,6 +43,8 @@ from refnet.shapes import ONES, ZEROS, Shape, Triple
 
 # Values of weight gradients that are held at once, for spans of positions computed at the same time.
 PARTIAL_SUMS = 1 << 21
+# Bytes of workspace that a Python thread keeps from call to call.
+MOST_KEPT = 256 << 20
 # Between the short rows of two threads, in elements, or they would wait for each other's writes.
 CACHE_LINE = 16
 
@@ -408,9 +410,18 @@ def swap_axes(op: str, split: Callable[..., Shape]) -> Kernel:
     return Kernel(forward, backward)
 
 
+_reused = threading.local()
+
+
 def _workspace(dtype: np.dtype[Any], size: int = conv3d_kernels.WORKSPACE) -> Array:
-    """One row for each thread; the pages that no thread touches cost nothing."""
-    return np.empty((openmp_threads(), size), dtype)
+    """One row for each thread, kept for the next call of this Python thread: fresh pages cost time."""
+    threads, needed = openmp_threads(), openmp_threads() * size * dtype.itemsize
+    kept: Array | None = getattr(_reused, "bytes", None)
+    if needed > MOST_KEPT:
+        return np.empty((threads, size), dtype)
+    if kept is None or kept.size < needed:
+        _reused.bytes = kept = np.empty(needed, np.uint8)
+    return kept[:needed].view(dtype).reshape(threads, size)
 
 
 def _window(w: Array, y: Array, attrs: dict[str, Any]) -> tuple[Any, ...]:
