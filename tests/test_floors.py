@@ -16,7 +16,7 @@ FLOORS = [
     ["arithmetic.reference", "arithmetic.core"],
     ["arithmetic"],
     ["net"],
-    ["run"],
+    ["run", "receptive"],
     ["fill", "clip", "trace", "machine"],
     ["networks.*"],
     ["networks"],
