@@ -24,13 +24,16 @@ from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
 from refnet.bundle import Bundle, Recipe, require_free
 from refnet.errors import RefnetError, ShapeError, ValueRangeError
+from refnet.explain import explain as explain_node
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.catalog import BODY_OPTIONS, INPUT
 from refnet.networks.resnet3d import TRANSFORMATIONS
+from refnet.receptive import text as field_text
+from refnet.render import figure, files, page, terminal
 from refnet.run import blob_bytes
 from refnet.shapes import Shape, size, text
-from refnet.trace import freeze_points
+from refnet.trace import FreezePoint, freeze_points
 from refnet.trace import trace as trace_net
 
 FAILED, UNUSABLE = 1, 2
@@ -39,6 +42,8 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 MOST_SHOWN = 40
 # Columns of a terminal from which on a trace has room for every digit.
 TRACE_WIDTH = 110
+# ... and from which on for receptive fields too.
+FIELD_WIDTH = 130
 
 app = typer.Typer(
     help="A correctness oracle for 3D residual networks: golden values, on any CPU.",
@@ -152,25 +157,57 @@ def trace(
         str | None,
         typer.Option(metavar="0,2,3", help="Compare these values of freeze-at, by running backward."),
     ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="NODE", help="What this node does with its tensors, the gather drawn."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw shapes and cost along the network (extra `plots`)."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page: the graph, every node's shapes and cost."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
     shape = INPUT if input is None else parse_shape("--input", input)
-    if freeze is not None:
-        return trace_freeze(arch, shape, options(locals()), parse_numbers("--freeze", freeze), as_json)
+    points = None if freeze is None else parse_numbers("--freeze", freeze)
     net = build(arch, input=shape, **options(locals()))
+    explained = None if explain is None else explain_node(net, explain)
+    if plot is not None:
+        figure.require_matplotlib()
+        files.require_writable(plot, ".svg")
+    if html is not None:
+        files.require_writable(html, ".html")
+    measured = None if points is None else measure_freeze(arch, shape, options(locals()), points, as_json)
     rows = trace_net(net)
+    title = f"{arch} on {text(shape)}"
+    if plot is not None:
+        written(plot, figure.svg(title, rows), as_json)
+    if html is not None:
+        written(html, page.html(title, net, measured).encode(), as_json)
+    if measured is not None:
+        return show_freeze(measured, as_json)
+    if explained is not None:
+        return print_json(explained.as_json()) if as_json else terminal.show(explained, screen())
+    if (plot or html) and not as_json:
+        return None
     totals = {
         "params": sum(map(size, net.params.values())),
         "multiply_adds": sum(row.multiply_adds for row in rows),
         "blob_bytes_float64": blob_bytes(net, 8),
     }
     if as_json:
-        return print_json({"nodes": [asdict(row) for row in rows], "totals": totals})
+        return print_json({"nodes": [row.as_json() for row in rows], "totals": totals})
     table = Table("node", "operator", "input", "output", box=None)
     for column in ("parameters", "multiply-adds"):
         table.add_column(column, justify="right")
     table.add_column("gradient")
+    fields = screen().width >= FIELD_WIDTH
+    if fields:
+        table.add_column("field")
     count = "{:,}".format if screen().width >= TRACE_WIDTH else short
     for row in rows:
         # A sum's two inputs have one shape.
@@ -182,6 +219,7 @@ def trace(
             count(row.params) if row.params else "",
             count(row.multiply_adds) if row.multiply_adds else "",
             "flows" if row.gradient else "blocked",
+            *([field_text(row.field) if row.field else ""] if fields else []),
             style=None if row.gradient else "dim",
         )
     show(table)
@@ -191,8 +229,17 @@ def trace(
     )
 
 
-def trace_freeze(arch: str, shape: Shape, options: dict[str, Any], points: list[int], as_json: bool) -> None:
-    """Show, for several freeze points, what backward costs and what it does not see."""
+def written(out: Path, content: bytes, as_json: bool) -> None:
+    """Write a file, and say so."""
+    files.write(out, content)
+    if not as_json:
+        screen().print(f"{out}: {memory.text(len(content))}", soft_wrap=True)
+
+
+def measure_freeze(
+    arch: str, shape: Shape, options: dict[str, Any], points: list[int], quiet: bool
+) -> list[FreezePoint]:
+    """Run backward for several freeze points."""
 
     def net_for(point: int) -> Net:
         return build(arch, input=shape, **{**options, "freeze_at": point})
@@ -200,14 +247,18 @@ def trace_freeze(arch: str, shape: Shape, options: dict[str, Any], points: list[
     nets = [net_for(point) for point in points]  # all are checked before the first is run
     memory.require(Recipe(arch, shape, {**options, "freeze_at": 0}).needed_bytes(net_for(0)), arch)
     given = fill.params(nets[0]) | fill.inputs(nets[0])
-    with progress_bar(as_json) as progress:
-        measured = freeze_points(
+    with progress_bar(quiet) as progress:
+        return freeze_points(
             net_for,
             points,
             given,
             fill.output_gradients,
             on_point=golden.steps(progress, "freeze", len(points)),
         )
+
+
+def show_freeze(measured: list[FreezePoint], as_json: bool) -> None:
+    """Show, for several freeze points, what backward costs and what it does not see."""
     if as_json:
         return print_json([asdict(point) for point in measured])
     table = Table("freeze at", box=None)

@@ -115,6 +115,15 @@ def text(fields: Fields) -> str:
     return (" x " if "all" in sizes else "x").join(sizes)
 
 
+def fields_as_json(fields: Fields | None) -> dict[str, Any] | None:
+    """Size, step and offset by axis, or "all"; None where nothing of the input is read."""
+    if fields is None:
+        return None
+    return {
+        axis: "all" if field is None else field.as_json() for axis, field in zip("THW", fields, strict=True)
+    }
+
+
 def _behind(field: Field | None, reach: Reach) -> Field | None:
     return None if field is None else field.behind(reach)
 

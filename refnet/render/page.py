@@ -1,0 +1,4 @@
+"""x"""
+
+
+def html(title, net, measured): ...
