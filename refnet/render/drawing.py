@@ -12,7 +12,7 @@ from refnet.render.gather import Grid, corner_and_middle, planes, strip
 from refnet.render.palette import bands, family
 from refnet.shapes import size, text
 
-CELL = 15
+CELL = 19
 MARKS = {"●": "read", "○": "padread", "·": "value", "░": "pad"}
 
 
@@ -20,7 +20,7 @@ def gather(windows: tuple[Window, ...]) -> tuple[str, int, int]:
     """Draw what outputs read, along each axis and in a corner's and a middle window; width and height."""
     parts: list[str] = []
     x = y = widest = 0
-    strips = {}
+    strips: dict[object, list[Grid]] = {}
     for grid in map(strip, windows):  # axes that are alike are drawn once
         strips.setdefault((tuple(grid.columns), tuple(grid.rows)), []).append(grid)
     heights = []
@@ -55,17 +55,17 @@ def _grid(grid: Grid, title: str, x: int, y: int) -> tuple[str, int, int]:
     paths: dict[str, list[str]] = {}
     for j, (label, marks) in enumerate(grid.rows):
         line = y + top + j * CELL
-        parts.append(f'<text x="{x + margin - 4}" y="{line + 11}" class="l e">{label}</text>')
+        parts.append(f'<text x="{x + margin - 4}" y="{line + 13}" class="l e">{label}</text>')
         for i, mark in enumerate(marks):
             if mark in MARKS:
-                square = f"M{x + margin + i * CELL + 1} {line + 1}h13v13h-13z"
+                square = f"M{x + margin + i * CELL + 1} {line + 1}h17v17h-17z"
                 paths.setdefault(MARKS[mark], []).append(square)
     parts += [f'<path class="{kind}" d="{"".join(squares)}"/>' for kind, squares in paths.items()]
     width = max(margin + len(grid.columns) * CELL, 6 * len(title))
     return "".join(parts), width, top + len(grid.rows) * CELL
 
 
-WIDTH, PANEL, LEFT, TITLE = 1200, 92, 62, 20
+WIDTH, PANEL, LEFT, TITLE = 1200, 92, 62, 34
 PANELS: tuple[tuple[str, Callable[[Explanation], int | None]], ...] = (
     ("values of the output", lambda found: size(found.output)),
     ("multiply-adds", lambda found: found.multiply_adds),
@@ -80,7 +80,7 @@ PANELS: tuple[tuple[str, Callable[[Explanation], int | None]], ...] = (
 def charts(nodes: Sequence[Explanation], anchors: Mapping[str, str], count: Callable[[int], str]) -> str:
     """Draw the panels of a trace, one above the other: bars by node, stages, where no gradient flows."""
     step = (WIDTH - LEFT) / len(nodes)
-    height = len(PANELS) * (PANEL + TITLE) + 22
+    height = len(PANELS) * (PANEL + TITLE) + 26
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="cost along the net">']
     blocked = "".join(
         f"M{LEFT + i * step:.2f} 18h{step + 0.05:.2f}V{height}h-{step + 0.05:.2f}z"
@@ -97,7 +97,7 @@ def charts(nodes: Sequence[Explanation], anchors: Mapping[str, str], count: Call
         top = 22 + k * (PANEL + TITLE) + TITLE
         values = [value(found) for found in nodes]
         largest = max((v for v in values if v), default=1)
-        parts.append(f'<text x="{LEFT}" y="{top - 6}" class="t">{label}</text>')
+        parts.append(f'<text x="{LEFT}" y="{top - 8}" class="t">{label}</text>')
         for share, tick in ((1, count(largest)), (0, "0")):
             line = top + PANEL * (1 - share)
             parts.append(f'<path class="rule" d="M{LEFT} {line:g}H{WIDTH}"/>')
@@ -181,7 +181,8 @@ def block(net: Net, nodes: Sequence[Node], before: str, anchors: Mapping[str, st
                 named.append(f'<text x="{margin - 12}" y="{y}" class="l e">{escape(name)}</text>')
     last = nodes[-1].name
     right = starts[-1] + across[-1] + 14
-    edges.append(f'<path class="edge" d="M{centre[last]:g} {_middle(lane[last])}H{right}"/>')
+    kind, begin = "edge" if last in flow else "edge cut", centre[last] + widths[last] / 2
+    edges.append(f'<path class="{kind}" d="M{begin:g} {_middle(lane[last])}H{right}"/>')
 
     shapes = [
         _glyph(node, signs[node.name], centre[node.name], _middle(lane[node.name]), widths[node.name])

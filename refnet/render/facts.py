@@ -25,10 +25,8 @@ def facts(found: Explanation) -> Iterator[Section]:
 
 def size_formula(axis: Window) -> str:
     """Write the formula of the output's size, with the numbers filled in."""
-    return (
-        f"floor(({axis.source} + 2*{axis.pad} - {axis.dilation}*({axis.kernel} - 1) - 1) / {axis.stride}) + 1 "
-        f"= {axis.output}"
-    )
+    padded = f"{axis.source} + 2*{axis.pad}"
+    return f"floor(({padded} - {axis.dilation}*({axis.kernel} - 1) - 1) / {axis.stride}) + 1 = {axis.output}"
 
 
 def field_text(field: Field | None) -> str:

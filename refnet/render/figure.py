@@ -47,7 +47,12 @@ def svg(title: str, rows: Sequence[Row]) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style = {"svg.hashsalt": "refnet", "font.family": "DejaVu Sans", "font.size": 8.5, "axes.linewidth": 0.6}
+    style: Any = {
+        "svg.hashsalt": "refnet",
+        "font.family": "DejaVu Sans",
+        "font.size": 8.5,
+        "axes.linewidth": 0.6,
+    }
     with mpl.rc_context(style):
         named = len(rows) <= MOST_NAMED
         figure = Figure(figsize=(12, 9.4 if named else 8), layout="constrained")
@@ -81,11 +86,16 @@ def _panel(axes: Any, label: str, rows: Sequence[Row], value: Callable[[Row], in
         line = [float("nan") if height is None else height for height in heights]
         axes.step(range(len(rows)), line, where="mid", color="0.25", linewidth=1.2)
         axes.fill_between(range(len(rows)), line, step="mid", color="0.25", alpha=0.08)
+        (source,) = rows[0].inputs
+        axes.axhline(source[3], color="0.25", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.annotate(
+            f"the input, {source[3]}", (0, source[3]), (2, 2), textcoords="offset points", fontsize=7.5
+        )
     for name, (colour, _, _) in FAMILIES.items():
         at = [(i, value(row)) for i, row in enumerate(rows) if family(row.op) == name]
         if at and "field" not in label:
             axes.bar(*zip(*at, strict=True), width=0.8 if len(rows) <= MOST_NAMED else 1, color=colour)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
     for first, last in _blocked(rows):
         axes.axvspan(first - 0.5, last + 0.5, facecolor="0.5", alpha=0.13, linewidth=0, zorder=0)
     for i, row in enumerate(rows):

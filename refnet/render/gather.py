@@ -76,7 +76,7 @@ def planes(windows: tuple[Window, ...], output: tuple[int, ...]) -> list[Grid]:
 def corner_and_middle(windows: tuple[Window, ...]) -> dict[str, tuple[int, ...]]:
     """The output positions that are worth a look."""
     middle = tuple(window.output // 2 for window in windows)
-    found = {"corner": (0, 0, 0)}
+    found: dict[str, tuple[int, ...]] = {"corner": (0, 0, 0)}
     return found | {"middle": middle} if any(middle) else found
 
 

@@ -10,7 +10,7 @@ from refnet.explain import Explanation, Window, explain_all
 from refnet.net import Net, Node
 from refnet.receptive import text as field_text
 from refnet.render import drawing
-from refnet.render.facts import facts, flow_text, geometry
+from refnet.render.facts import facts, geometry
 from refnet.render.palette import FAMILIES, family, places
 from refnet.shapes import size, text
 from refnet.trace import FreezePoint
@@ -143,10 +143,12 @@ def _freeze(points: Sequence[FreezePoint]) -> str:
     ]
     head = "".join(f"<th scope=col>{column}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    table = f'<table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return (
-        f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        "<p>Multiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and their "
-        "gradient's norm as a share of the whole gradient's if nothing were stopped. Seeded, float64.</p>"
+        f'<div class="wide">{table}</div>'
+        "<p>Multiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and "
+        "their gradient's norm as a share of the whole gradient's if nothing were stopped. Seeded, "
+        "float64.</p>"
     )
 
 
