@@ -12,7 +12,7 @@ from refnet.errors import require_known
 from refnet.net import Net, Node
 from refnet.ops import OPS
 from refnet.receptive import Fields, fields_as_json, receptive_fields
-from refnet.shapes import ONES, ZEROS, Shape, size
+from refnet.shapes import ONES, ZEROS, Shape, pooled, size
 
 ITEMSIZE = 8  # bytes are those of float64, as in a trace
 
@@ -220,9 +220,12 @@ def _explain(
 
 
 def _windows(node: Node, shapes: list[Shape]) -> tuple[Window, ...]:
-    """The windows of an operator that slides one: its kernel is an attribute, or the shape of w."""
-    kernel = shapes[1][2:] if node.op == "conv3d" else node.attrs.get("kernel")
-    if kernel is None:
+    """The windows of an operator that slides one: its kernel is the shape of w, or an attribute."""
+    if node.op == "conv3d":
+        kernel = shapes[1][2:]
+    elif OPS[node.op].infer is pooled:
+        kernel = node.attrs["kernel"]
+    else:
         return ()
     geometry = (node.attrs.get(key, default) for key, default in (("stride", ONES), ("pad", ZEROS)))
     dilation = node.attrs.get("dilation", ONES)

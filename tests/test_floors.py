@@ -24,7 +24,7 @@ FLOORS = [
     ["golden", "interop.*"],
     ["interop"],
     ["render"],
-    ["render.files", "render.gather", "render.facts"],
+    ["render.files", "render.gather", "render.facts", "render.palette"],
     ["render.drawing"],
     ["render.*"],
     ["cli"],

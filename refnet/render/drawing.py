@@ -81,7 +81,8 @@ def charts(nodes: Sequence[Explanation], anchors: Mapping[str, str], count: Call
     """Draw the panels of a trace, one above the other: bars by node, stages, where no gradient flows."""
     step = (WIDTH - LEFT) / len(nodes)
     height = len(PANELS) * (PANEL + TITLE) + 26
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="cost along the net">']
+    box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="cost along the network"'
+    parts = [f'<div class="wide"><svg class="chart" {box}>']
     blocked = "".join(
         f"M{LEFT + i * step:.2f} 18h{step + 0.05:.2f}V{height}h-{step + 0.05:.2f}z"
         for i, found in enumerate(nodes)
@@ -120,7 +121,7 @@ def charts(nodes: Sequence[Explanation], anchors: Mapping[str, str], count: Call
             f'<a href="#{anchors[found.name]}" tabindex="-1"><rect class="hit" x="{left:.2f}" y="18" '
             f'width="{step:.2f}" height="{height - 18}"><title>{escape(tip)}</title></rect></a>'
         )
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, "</svg></div>"])
 
 
 GAP, LANE, ROUND = 11, 34, 18

@@ -14,7 +14,7 @@ def facts(found: Explanation) -> Iterator[Section]:
     """Title and rows of every section that has something to say."""
     yield "tensors", list(_tensors(found))
     if found.windows:
-        yield "sizes", [(axis.axis, size_formula(axis), _unread(axis)) for axis in found.windows]
+        yield "sizes", [(axis.axis, size_formula(axis), *_unread(axis)) for axis in found.windows]
     if found.product:
         yield "product", list(_product(found, found.product))
     yield "cost", list(_cost(found))
@@ -60,11 +60,12 @@ def _tensors(found: Explanation) -> Iterator[tuple[str, ...]]:
         yield roles.get(i, "parameter"), name, text(shape)
     yield "output", found.name, text(found.output)
     if not found.windows and found.attrs:
-        yield "with", ", ".join(f"{key} {value}" for key, value in found.attrs.items()), ""
+        yield "with", ", ".join(f"{key} {value}" for key, value in found.attrs.items())
 
 
-def _unread(axis: Window) -> str:
-    return f"{axis.unread} of {axis.source} positions are never read" if axis.unread else ""
+def _unread(axis: Window) -> Iterator[str]:
+    if axis.unread:
+        yield f"{axis.unread} of {axis.source} positions are never read"
 
 
 def _product(found: Explanation, product: Product) -> Iterator[tuple[str, ...]]:

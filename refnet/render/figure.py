@@ -86,11 +86,9 @@ def _panel(axes: Any, label: str, rows: Sequence[Row], value: Callable[[Row], in
         line = [float("nan") if height is None else height for height in heights]
         axes.step(range(len(rows)), line, where="mid", color="0.25", linewidth=1.2)
         axes.fill_between(range(len(rows)), line, step="mid", color="0.25", alpha=0.08)
-        (source,) = rows[0].inputs
-        axes.axhline(source[3], color="0.25", linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"the input, {source[3]}", (0, source[3]), (2, 2), textcoords="offset points", fontsize=7.5
-        )
+        height = rows[0].inputs[0][3]
+        axes.axhline(height, color="0.25", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.annotate(f"the input, {height}", (0, height), (2, 2), textcoords="offset points", fontsize=7.5)
     for name, (colour, _, _) in FAMILIES.items():
         at = [(i, value(row)) for i, row in enumerate(rows) if family(row.op) == name]
         if at and "field" not in label:

@@ -1,6 +1,6 @@
 """A trace as one page of HTML that needs nothing else: no script from elsewhere, no font, no network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from itertools import groupby
@@ -12,7 +12,7 @@ from refnet.receptive import text as field_text
 from refnet.render import drawing
 from refnet.render.facts import facts, geometry
 from refnet.render.palette import FAMILIES, family, places
-from refnet.shapes import size, text
+from refnet.shapes import Shape, size, text
 from refnet.trace import FreezePoint
 
 # Fewer multiply-adds than this share of the largest have no bar worth drawing.
@@ -91,19 +91,24 @@ def _totals(net: Net, nodes: Sequence[Explanation]) -> str:
     behind = sum(found.multiply_adds for found in nodes if not found.gradient)
     stops = [found.name for found in nodes if found.op == "stop_gradient"]
     facts = [
-        ("input", ", ".join(f"{escape(name)} {text(shape)}" for name, shape in net.inputs.items())),
-        ("output", "<br>".join(f"{escape(name)} {text(shape)}" for name, shape in net.outputs.items())),
+        ("input", _shapes(net.inputs)),
         ("nodes", f"{len(nodes)}"),
         ("parameters", f"{sum(map(size, net.params.values())):,}"),
         ("multiply-adds", f"{adds:,}"),
         ("of them on padding", f"{100 * wasted / max(adds, 1):.1f} %"),
         ("blobs, float64", memory.text(8 * sum(size(found.output) for found in nodes))),
         ("gradient stops", ", ".join(map(escape, stops)) or "nowhere"),
-        ("behind the stop", f"{100 * behind / max(adds, 1):.1f} % of multiply-adds"),
+        ("of multiply-adds, no gradient", f"{100 * behind / max(adds, 1):.1f} %"),
+        ("outputs" if len(net.outputs) > 1 else "output", _shapes(net.outputs)),
     ]
-    if not stops:
-        facts.pop()
-    return "<dl>" + "".join(f"<div><dt>{name}<dd>{value}</dd></div>" for name, value in facts) + "</dl>"
+    cells = [f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts]
+    if len(net.outputs) > 1:
+        cells[-1] = cells[-1].replace("<div>", '<div class="wide">')
+    return f"<dl>{''.join(cells)}</dl>"
+
+
+def _shapes(named: Mapping[str, Shape]) -> str:
+    return ", ".join(f"{escape(name)} {text(shape)}" for name, shape in named.items())
 
 
 def _legend(nodes: Sequence[Explanation]) -> str:

@@ -23,12 +23,12 @@ def show(found: Explanation, console: Console) -> None:
         if title == "cost" and found.windows:
             _gather(found, console)
         console.print(Text(f"\n{title}", "bold"))
-        table = Table.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, 2, 0, 0))
         for i in range(max(map(len, rows))):
             table.add_column(overflow="fold", no_wrap=i == 0)
-        for row in rows:
-            table.add_row(*map(Text, row))
-        console.print(Padding(table, INDENT, expand=False))
+        for first, *others in rows:
+            table.add_row(*map(Text, (f"  {first}", *others)))
+        console.print(table)
 
 
 def _gather(found: Explanation, console: Console) -> None:
