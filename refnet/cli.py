@@ -173,12 +173,14 @@ def trace(
 ) -> None:
     """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
     shape = INPUT if input is None else parse_shape("--input", input)
+    if freeze is not None and explain is not None:
+        raise ValueRangeError(f"--explain {explain} and --freeze {freeze}: expected one of the two")
     points = None if freeze is None else parse_numbers("--freeze", freeze)
     net = build(arch, input=shape, **options(locals()))
     explained = None if explain is None else explain_node(net, explain)
     if plot is not None:
-        figure.require_matplotlib()
         files.require_writable(plot, ".svg")
+        figure.require_matplotlib()
     if html is not None:
         files.require_writable(html, ".html")
     measured = None if points is None else measure_freeze(arch, shape, options(locals()), points, as_json)

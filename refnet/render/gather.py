@@ -5,6 +5,7 @@ Along an axis, a row of characters says what an output reads; a plane shows one 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from refnet.explain import Window
 
@@ -12,6 +13,8 @@ READ, PADDING_READ, VALUE, PADDING, GAP = "●○·░ "
 LEGEND = f"{READ} read   {PADDING_READ} read, padding   {VALUE} not read   {PADDING} not read, padding"
 # Positions along an axis up to which all are drawn; of longer axes only what is near a read.
 MOST_DRAWN = 16
+# Fewer positions in a row than this are not worth a gap.
+LEAST_LEFT_OUT = 4
 
 Positions = list[int | None]
 
@@ -91,9 +94,10 @@ def _near(window: Window, outputs: Iterable[int], margin: int = 0) -> Positions:
         near = range(reads[0] - margin, reads[-1] + margin + 1) if whole else reads
         wanted |= {i for i in near if -window.pad <= i < window.source + window.pad}
     positions: Positions = []
-    for i in sorted(wanted):
-        if positions and positions[-1] != i - 1:
-            positions.append(None)
+    for before, i in pairwise((None, *sorted(wanted))):
+        if before is not None and i is not None:
+            few = i - before <= LEAST_LEFT_OUT
+            positions += range(before + 1, i) if few else [None]
         positions.append(i)
     return positions
 
