@@ -185,7 +185,8 @@ def trace(
         files.require_writable(html, ".html")
     measured = None if points is None else measure_freeze(arch, shape, options(locals()), points, as_json)
     rows = trace_net(net)
-    title = f"{arch} on {text(shape)}"
+    chosen = {name: value for name, value in options(locals()).items() if value != BODY_OPTIONS[name]}
+    title = ", ".join([f"{arch} on {text(shape)}", *(f"{name} {value}" for name, value in chosen.items())])
     if plot is not None:
         written(plot, figure.svg(title, rows), as_json)
     if html is not None:

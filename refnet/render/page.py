@@ -221,14 +221,16 @@ def _node(
         bar,
     )
     cut = "" if found.gradient else ' class="cut"'
-    body = []
+    sections = []
     for title, rows in facts(found):
-        if title == "cost" and found.windows:
-            body.append(_gather(found, symbols))
-        body.append(f"<h4>{title}</h4><table>{''.join(_cells(row, anchors) for row in rows)}</table>")
+        table = "".join(_cells(row, anchors) for row in rows)
+        sections.append(f'<div class="fact"><h4>{title}</h4><table>{table}</table></div>')
+    body = f'<div class="facts">{"".join(sections)}</div>'
+    if found.windows:
+        body += _gather(found, symbols)
     return (
         f'<details id="{anchors[found.name]}"{cut}><summary class="row">'
-        f"{''.join(f'<span>{cell}</span>' for cell in row)}</summary><div>{''.join(body)}</div></details>"
+        f"{''.join(f'<span>{cell}</span>' for cell in row)}</summary><div>{body}</div></details>"
     )
 
 
@@ -255,10 +257,11 @@ def _gather(found: Explanation, symbols: dict[tuple[Window, ...], tuple[str, int
             ("pad", "not read, padding"),
         )
     )
+    label = f"what outputs of {escape(found.name)} read"
+    box = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}"'
     return (
-        f'<h4>gather</h4><p>{geometry(found)}</p><ul class="legend">{legend}</ul><div class="wide"><svg '
-        f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="what outputs of {escape(found.name)} read"><use href="#g{key}"/></svg></div>'
+        f'<div class="gather fact"><h4>gather</h4><p>{geometry(found)}</p><ul class="legend">{legend}</ul>'
+        f'<div class="wide"><svg {box}><use href="#g{key}"/></svg></div></div>'
     )
 
 
