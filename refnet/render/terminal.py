@@ -63,7 +63,7 @@ def _lines(grid: Grid, title: str) -> list[str]:
     cell = 1 + max(len(str(c)) for c in grid.columns if c is not None)
     head = "".join(("⋯" if c is None else str(c)).rjust(cell) for c in grid.columns)
     rows = [f"  {name:>{label}}{''.join(mark.rjust(cell) for mark in marks)}" for name, marks in grid.rows]
-    return [f"  {title}", f"  {'':>{label}}{head}", *rows]
+    return [line.rstrip() for line in (f"  {title}", f"  {'':>{label}}{head}", *rows)]
 
 
 def _coloured(drawing: str) -> Text:
