@@ -31,6 +31,7 @@ from refnet.networks.catalog import BODY_OPTIONS, INPUT
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.receptive import text as field_text
 from refnet.render import figure, files, page, terminal
+from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.run import blob_bytes
 from refnet.shapes import Shape, size, text
 from refnet.trace import FreezePoint, freeze_points
@@ -264,24 +265,13 @@ def show_freeze(measured: list[FreezePoint], as_json: bool) -> None:
     """Show, for several freeze points, what backward costs and what it does not see."""
     if as_json:
         return print_json([asdict(point) for point in measured])
-    table = Table("freeze at", box=None)
-    for column in ("multiply-adds", "held", "backward", "of the first", "parameters", "gradient norm"):
+    table = Table(FREEZE_COLUMNS[0], box=None)
+    for column in FREEZE_COLUMNS[1:]:
         table.add_column(column, justify="right")
-    for point in measured:
-        table.add_row(
-            str(point.freeze_at),
-            short(point.multiply_adds),
-            memory.text(point.bytes),
-            f"{1000 * point.seconds:.0f} ms",
-            f"{point.seconds / measured[0].seconds:.2f}" if measured[0].seconds else "",
-            f"{100 * point.params_share:.2f} %",
-            f"{100 * point.gradient_share:.2f} %",
-        )
+    for row in freeze_rows(measured):
+        table.add_row(*row)
     show(table)
-    screen().print(
-        "\nMultiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and\n"
-        "their gradient's norm as a share of the whole gradient's if nothing were stopped. Seeded, float64."
-    )
+    screen().print(f"\n{FREEZE_NOTE}")
 
 
 @golden_app.command()
@@ -464,14 +454,6 @@ def parse_numbers(option: str, value: str) -> list[int]:
     if not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise ShapeError(f"{option} is {value!r}: expected whole numbers between commas, such as 0,2,3")
     return [int(part) for part in parts]
-
-
-def short(count: int) -> str:
-    """Write a number in three or four digits: ``944.1 M``."""
-    for unit, one in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= one:
-            return f"{count / one:.1f} {unit}"
-    return str(count)
 
 
 def outputs_text(outputs: dict[str, list[int]]) -> str:

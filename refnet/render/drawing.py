@@ -3,14 +3,16 @@
 Colours are classes of the page's style sheet, so that a drawing follows its theme.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from refnet.explain import Explanation, Window
+from refnet.explain import Window
 from refnet.net import Net, Node
+from refnet.render.facts import short
 from refnet.render.gather import Grid, corner_and_middle, planes, strip
-from refnet.render.palette import bands, family
-from refnet.shapes import size, text
+from refnet.render.palette import PANELS, bands, family
+from refnet.shapes import text
+from refnet.trace import Row
 
 CELL = 19
 MARKS = {"●": "read", "○": "padread", "·": "value", "░": "pad"}
@@ -66,18 +68,9 @@ def _grid(grid: Grid, title: str, x: int, y: int) -> tuple[str, int, int]:
 
 
 WIDTH, PANEL, LEFT, TITLE = 1200, 92, 62, 34
-PANELS: tuple[tuple[str, Callable[[Explanation], int | None]], ...] = (
-    ("values of the output", lambda found: size(found.output)),
-    ("multiply-adds", lambda found: found.multiply_adds),
-    ("parameters", lambda found: sum(map(size, found.params.values()))),
-    (
-        "receptive field, along H",
-        lambda found: found.field[1].size if found.field and found.field[1] else None,
-    ),
-)
 
 
-def charts(nodes: Sequence[Explanation], anchors: Mapping[str, str], count: Callable[[int], str]) -> str:
+def charts(nodes: Sequence[Row], anchors: Mapping[str, str]) -> str:
     """Draw the panels of a trace, one above the other: bars by node, stages, where no gradient flows."""
     step = (WIDTH - LEFT) / len(nodes)
     height = len(PANELS) * (PANEL + TITLE) + 26
@@ -99,7 +92,7 @@ def charts(nodes: Sequence[Explanation], anchors: Mapping[str, str], count: Call
         values = [value(found) for found in nodes]
         largest = max((v for v in values if v), default=1)
         parts.append(f'<text x="{LEFT}" y="{top - 8}" class="t">{label}</text>')
-        for share, tick in ((1, count(largest)), (0, "0")):
+        for share, tick in ((1, short(largest)), (0, "0")):
             line = top + PANEL * (1 - share)
             parts.append(f'<path class="rule" d="M{LEFT} {line:g}H{WIDTH}"/>')
             parts.append(f'<text x="{LEFT - 6}" y="{line + 3:g}" class="l e">{tick}</text>')
@@ -116,7 +109,7 @@ def charts(nodes: Sequence[Explanation], anchors: Mapping[str, str], count: Call
         left = LEFT + i * step
         if found.op == "stop_gradient":
             parts.append(f'<path class="stopline" d="M{left + step / 2:.1f} 16V{height}"/>')
-        tip = f"{found.name}: {found.op}, {text(found.output)}, {count(found.multiply_adds)} multiply-adds"
+        tip = f"{found.name}: {found.op}, {text(found.output)}, {short(found.multiply_adds)} multiply-adds"
         parts.append(
             f'<a href="#{anchors[found.name]}" tabindex="-1"><rect class="hit" x="{left:.2f}" y="18" '
             f'width="{step:.2f}" height="{height - 18}"><title>{escape(tip)}</title></rect></a>'

@@ -7,18 +7,11 @@ from itertools import groupby
 from typing import Any
 
 from refnet.errors import RefnetError
-from refnet.render.palette import FAMILIES, bands, family
-from refnet.shapes import size
+from refnet.render.palette import FAMILIES, PANELS, bands, family
 from refnet.trace import Row
 
 # Nodes up to which there is room for their names.
 MOST_NAMED = 90
-PANELS: tuple[tuple[str, Callable[[Row], int | None]], ...] = (
-    ("values of the output", lambda row: size(row.output)),
-    ("multiply-adds", lambda row: row.multiply_adds),
-    ("parameters", lambda row: row.params),
-    ("receptive field, along H", lambda row: row.field[1].size if row.field and row.field[1] else None),
-)
 
 
 def require_matplotlib() -> None:

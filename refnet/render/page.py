@@ -10,10 +10,10 @@ from refnet.explain import Explanation, Window, explain_all
 from refnet.net import Net, Node
 from refnet.receptive import text as field_text
 from refnet.render import drawing
-from refnet.render.facts import facts, geometry
+from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, facts, freeze_rows, geometry, short
 from refnet.render.palette import FAMILIES, family, places
 from refnet.shapes import Shape, size, text
-from refnet.trace import FreezePoint
+from refnet.trace import FreezePoint, trace
 
 # Fewer multiply-adds than this share of the largest have no bar worth drawing.
 LEAST_BAR = 0.004
@@ -38,7 +38,7 @@ def html(title: str, net: Net, freeze: Sequence[FreezePoint] | None = None) -> s
     listed = "".join(_nodes(nodes, anchors, symbols))
     parts = [
         f"<header><h1>{escape(title)}</h1>{_totals(net, nodes)}</header><main>",
-        _section("Along the network", _legend(nodes) + drawing.charts(nodes, anchors, short)),
+        _section("Along the network", _legend(nodes) + drawing.charts(trace(net), anchors)),
         _section("Why stop the gradient", _freeze(freeze)) if freeze else "",
         _section("Graph", _graph(net, nodes, anchors)),
         _section("Nodes", _FILTER + listed),
@@ -60,14 +60,6 @@ _FILTER = (
     '<p class="tools"><label>Find <input id="find" type="search" placeholder="res3 conv3d"></label> '
     '<output id="found" for="find"></output></p>'
 )
-
-
-def short(count: int) -> str:
-    """Write a number in three or four digits: ``944.1 M``."""
-    for unit, one in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= one:
-            return f"{count / one:.1f} {unit}"
-    return str(count)
 
 
 def _asset(name: str) -> str:
@@ -124,37 +116,11 @@ def _legend(nodes: Sequence[Explanation]) -> str:
 
 
 def _freeze(points: Sequence[FreezePoint]) -> str:
-    columns = [
-        "freeze at",
-        "multiply-adds",
-        "held",
-        "backward",
-        "of the first",
-        "parameters",
-        "gradient norm",
-    ]
-    first = points[0].seconds
-    rows = [
-        (
-            str(point.freeze_at),
-            short(point.multiply_adds),
-            memory.text(point.bytes),
-            f"{1000 * point.seconds:.0f} ms",
-            f"{point.seconds / first:.2f}" if first else "",
-            f"{100 * point.params_share:.2f} %",
-            f"{100 * point.gradient_share:.2f} %",
-        )
-        for point in points
-    ]
-    head = "".join(f"<th scope=col>{column}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    head = "".join(f'<th scope="col">{column}</th>' for column in FREEZE_COLUMNS)
+    rows = ("".join(f"<td>{cell}</td>" for cell in row) for row in freeze_rows(points))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
     table = f'<table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return (
-        f'<div class="wide">{table}</div>'
-        "<p>Multiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and "
-        "their gradient's norm as a share of the whole gradient's if nothing were stopped. Seeded, "
-        "float64.</p>"
-    )
+    return f'<div class="wide">{table}</div><p>{FREEZE_NOTE}</p>'
 
 
 def _graph(net: Net, nodes: Sequence[Explanation], anchors: dict[str, str]) -> str:

@@ -1,7 +1,10 @@
-"""Which operators share a colour, and where a network's stages begin; figure and page agree on both."""
+"""What figure and page agree on: panels, colours of operators, where a network's stages begin."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from refnet.shapes import size
+from refnet.trace import Row
 
 # Family: colour on light ground, colour on dark ground, operators.
 FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -27,6 +30,14 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "other": ("#646d7a", "#a7b0bd", ()),
 }
 _FAMILY_OF = {op: family for family, (_, _, ops) in FAMILIES.items() for op in ops}
+
+# What is drawn along a network: a title, and a number for each node.
+PANELS: tuple[tuple[str, Callable[[Row], int | None]], ...] = (
+    ("values of the output", lambda row: size(row.output)),
+    ("multiply-adds", lambda row: row.multiply_adds),
+    ("parameters", lambda row: row.params),
+    ("receptive field, along H", lambda row: row.field[1].size if row.field and row.field[1] else None),
+)
 
 
 def family(op: str) -> str:
