@@ -45,8 +45,11 @@ def svg(title: str, rows: Sequence[Row]) -> bytes:
         "font.family": "DejaVu Sans",
         "font.size": 8.5,
         "axes.linewidth": 0.6,
+        "text.parse_math": False,
     }
-    with mpl.rc_context(style):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a person's own settings would change the bytes
+        mpl.rcParams.update(style)
         named = len(rows) <= MOST_NAMED
         figure = Figure(figsize=(12, 9.4 if named else 8), layout="constrained")
         figure.suptitle(title, fontsize=13, x=0.01, ha="left", weight="bold")
@@ -120,7 +123,7 @@ def _legend(figure: Any, rows: Sequence[Row]) -> None:
         handles.append(Line2D([], [], color=FAMILIES["stop"][0], label="stop_gradient"))
     if not all(row.gradient for row in rows):
         handles.append(Patch(facecolor="0.5", alpha=0.13, label="no gradient is computed here"))
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower left", ncols=8, frameon=False, fontsize=8)
 
 
 def _blocked(rows: Sequence[Row]) -> list[tuple[int, int]]:
