@@ -1,20 +1,23 @@
-"""The sum of two flat blobs, in pieces of a fixed length."""
+"""The sum of two flat blobs, piece by piece."""
 
 from cython cimport floating
 from cython.parallel cimport prange
 
 from refnet._core cimport openmp
+from refnet._core.pieces cimport PIECE, length, pieces
 from refnet._core.sizes cimport require
 
-cdef Py_ssize_t PIECE = 1 << 16
+
+cdef void add(const floating* x1, const floating* x2, floating* y, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        y[i] = x1[i] + x2[i]
 
 
 def forward(const floating[::1] x1, const floating[::1] x2, floating[::1] y):
     """y = x1 + x2."""
-    cdef Py_ssize_t size = x1.shape[0], piece, i
+    cdef Py_ssize_t size = x1.shape[0], piece
     require(x2.shape[0] == size and y.shape[0] == size)
     with nogil:
-        for piece in prange((size + PIECE - 1) // PIECE, schedule="static",
-                            use_threads_if=openmp.pays(size)):
-            for i in range(piece * PIECE, min((piece + 1) * PIECE, size)):
-                y[i] = x1[i] + x2[i]
+        for piece in prange(pieces(size), schedule="static", use_threads_if=openmp.pays(size)):
+            add(&x1[piece * PIECE], &x2[piece * PIECE], &y[piece * PIECE], length(piece, size))

@@ -11,10 +11,23 @@ from refnet._core.sizes cimport require
 from refnet._core.sums cimport product, total
 
 
+cdef void scale_and_shift(const floating* x, floating s, floating b, floating* y,
+                          Py_ssize_t P) noexcept nogil:
+    cdef Py_ssize_t p
+    for p in range(P):
+        y[p] = s * x[p] + b
+
+
+cdef void scale(const floating* x, floating s, floating* y, Py_ssize_t P) noexcept nogil:
+    cdef Py_ssize_t p
+    for p in range(P):
+        y[p] = s * x[p]
+
+
 def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[::1] b,
             floating[:, :, ::1] y):
     """y = s x + b."""
-    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c, p
+    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
     require(s.shape[0] == C and b.shape[0] == C and y.shape[0] == x.shape[0]
             and y.shape[1] == C and y.shape[2] == P)
     with nogil:
@@ -22,21 +35,19 @@ def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[:
                             use_threads_if=openmp.pays(x.shape[0] * C * P)):
             n = plane // C
             c = plane % C
-            for p in range(P):
-                y[n, c, p] = s[c] * x[n, c, p] + b[c]
+            scale_and_shift(&x[n, c, 0], s[c], b[c], &y[n, c, 0], P)
 
 
 def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating[:, :, ::1] dx):
     """dx = s dy."""
-    cdef Py_ssize_t C = dy.shape[1], P = dy.shape[2], plane, n, c, p
+    cdef Py_ssize_t C = dy.shape[1], P = dy.shape[2], plane, n, c
     require(s.shape[0] == C and dx.shape[0] == dy.shape[0] and dx.shape[1] == C and dx.shape[2] == P)
     with nogil:
         for plane in prange(dy.shape[0] * C, schedule="static",
                             use_threads_if=openmp.pays(dy.shape[0] * C * P)):
             n = plane // C
             c = plane % C
-            for p in range(P):
-                dx[n, c, p] = s[c] * dy[n, c, p]
+            scale(&dy[n, c, 0], s[c], &dx[n, c, 0], P)
 
 
 def scale_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, floating[::1] ds):

@@ -1,51 +1,93 @@
-"""Average pooling, one (sample, channel) plane at a time; padding is neither added nor counted."""
+"""Average pooling, one (sample, channel) plane at a time; padding is neither added nor counted.
+
+A line of outputs takes one tap of the window after another, so that the inner loop runs along W.
+"""
 
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Box, Geometry, fits, geometry, window
+from refnet._core.im2col3d cimport Geometry, fits, geometry
+from refnet._core.pooling cimport Span, in_long_lines, inside, span
 from refnet._core.sizes cimport require
 
 
-cdef inline Py_ssize_t count(Box box) noexcept nogil:
-    return (box.t1 - box.t0) * (box.h1 - box.h0) * (box.w1 - box.w0)
+cdef inline void collect(const floating* x, Py_ssize_t stride, floating* y, Py_ssize_t n) noexcept nogil:
+    """y += every stride-th x."""
+    cdef Py_ssize_t i
+    if stride == 1:
+        for i in range(n):
+            y[i] += x[i]
+    else:
+        for i in range(n):
+            y[i] += x[i * stride]
+
+
+cdef inline void spread(const floating* y, floating* x, Py_ssize_t stride, Py_ssize_t n) noexcept nogil:
+    """Every stride-th x += y."""
+    cdef Py_ssize_t i
+    if stride == 1:
+        for i in range(n):
+            x[i] += y[i]
+    else:
+        for i in range(n):
+            x[i * stride] += y[i]
+
+
+cdef inline void divide(const floating* x, floating* y, Geometry g, Py_ssize_t lines) noexcept nogil:
+    """y = x over the number of taps inside, along a line of outputs; so many lines are inside above W."""
+    cdef Py_ssize_t ow
+    cdef floating all_inside = lines * g.kW
+    if g.kW == 1:
+        for ow in range(g.oW):
+            y[ow] = x[ow] / all_inside
+    else:
+        for ow in range(g.oW):
+            y[ow] = x[ow] / <floating> (lines * inside(ow, g.kW, g.sW, g.pW, g.W))
 
 
 cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
     """One plane: y (oT, oH, oW) from x (T, H, W)."""
-    cdef Py_ssize_t ot, oh, ow, t, h, w
-    cdef Box box
-    cdef floating total
+    cdef Py_ssize_t ot, oh, t, h, kt, kh, kw
+    cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
-            for ow in range(g.oW):
-                box = window(&g, ot, oh, ow)
-                total = 0
-                for t in range(box.t0, box.t1):
-                    for h in range(box.h0, box.h1):
-                        for w in range(box.w0, box.w1):
-                            total = total + x[(t * g.H + h) * g.W + w]
-                y[0] = total / <floating> count(box)
-                y += 1
+            memset(y, 0, g.oW * sizeof(floating))
+            for kt in range(g.kT):
+                t = ot * g.sT + kt - g.pT
+                if not 0 <= t < g.T:
+                    continue
+                for kh in range(g.kH):
+                    h = oh * g.sH + kh - g.pH
+                    if not 0 <= h < g.H:
+                        continue
+                    for kw in range(g.kW):
+                        s = span(kw, g.sW, g.pW, g.W, g.oW)
+                        collect(x + (t * g.H + h) * g.W + s.at, g.sW, y + s.first, s.last - s.first)
+            divide(y, y, g, inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H))
+            y += g.oW
 
 
-cdef void spread(const floating* dy, floating* dx, Geometry g) noexcept nogil:
-    """One plane: dx (T, H, W) += each dy (oT, oH, oW) over its count, in the order of dy."""
-    cdef Py_ssize_t ot, oh, ow, t, h, w
-    cdef Box box
-    cdef floating share
+cdef void hand_back(const floating* dy, floating* share, floating* dx, Geometry g) noexcept nogil:
+    """One plane: dx (T, H, W) += each dy (oT, oH, oW) over its count; share is a line of outputs."""
+    cdef Py_ssize_t ot, oh, t, h, kt, kh, kw
+    cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
-            for ow in range(g.oW):
-                box = window(&g, ot, oh, ow)
-                share = dy[0] / <floating> count(box)
-                dy += 1
-                for t in range(box.t0, box.t1):
-                    for h in range(box.h0, box.h1):
-                        for w in range(box.w0, box.w1):
-                            dx[(t * g.H + h) * g.W + w] += share
+            divide(dy, share, g, inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H))
+            dy += g.oW
+            for kt in range(g.kT):
+                t = ot * g.sT + kt - g.pT
+                if not 0 <= t < g.T:
+                    continue
+                for kh in range(g.kH):
+                    h = oh * g.sH + kh - g.pH
+                    if not 0 <= h < g.H:
+                        continue
+                    for kw in range(g.kW):
+                        s = span(kw, g.sW, g.pW, g.W, g.oW)
+                        spread(share + s.first, dx + (t * g.H + h) * g.W + s.at, g.sW, s.last - s.first)
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride, pad, output):
@@ -53,20 +95,23 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride
     cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
     cdef Py_ssize_t plane
     require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
+    g = in_long_lines(g)
     with nogil:
         for plane in prange(x.shape[0], schedule="static",
                             use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
             pool(&x[plane, 0], &y[plane, 0], g)
 
 
-def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx,
+def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, ::1] shares,
                    volume, kernel, stride, pad, output):
-    """dx (planes, T * H * W) = dy (planes, P) shared out over the windows."""
+    """dx (planes, T * H * W) = dy (planes, P) shared out over the windows; shares is (threads, P)."""
     cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
     cdef Py_ssize_t plane
-    require(fits(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0])
+    require(fits(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0]
+            and shares.shape[0] >= openmp.max_threads() and shares.shape[1] >= dy.shape[1])
+    g = in_long_lines(g)
     with nogil:
         for plane in prange(dx.shape[0], schedule="static",
                             use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
             memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
-            spread(&dy[plane, 0], &dx[plane, 0], g)
+            hand_back(&dy[plane, 0], &shares[openmp.thread_num(), 0], &dx[plane, 0], g)

@@ -11,10 +11,24 @@ from refnet._core.sizes cimport require
 from refnet._core.sums cimport product, square
 
 
+cdef void centre_and_scale(const floating* x, floating mean, floating scale, floating b, floating* y,
+                           Py_ssize_t P) noexcept nogil:
+    cdef Py_ssize_t p
+    for p in range(P):
+        y[p] = (x[p] - mean) * scale + b
+
+
+cdef void project(const floating* dy, const floating* x, floating mean, floating scale,
+                  floating of_mean, floating of_variance, floating* dx, Py_ssize_t P) noexcept nogil:
+    cdef Py_ssize_t p
+    for p in range(P):
+        dx[p] = scale * (dy[p] - of_mean - (x[p] - mean) * of_variance)
+
+
 def normalise(const floating[:, :, ::1] x, const floating[::1] mean, const floating[::1] scale,
               const floating[::1] b, floating[:, :, ::1] y):
     """y = (x - mean) scale + b."""
-    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c, p
+    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
     require(mean.shape[0] == C and scale.shape[0] == C and b.shape[0] == C
             and y.shape[0] == x.shape[0] and y.shape[1] == C and y.shape[2] == P)
     with nogil:
@@ -22,8 +36,7 @@ def normalise(const floating[:, :, ::1] x, const floating[::1] mean, const float
                             use_threads_if=openmp.pays(x.shape[0] * C * P)):
             n = plane // C
             c = plane % C
-            for p in range(P):
-                y[n, c, p] = (x[n, c, p] - mean[c]) * scale[c] + b[c]
+            centre_and_scale(&x[n, c, 0], mean[c], scale[c], b[c], &y[n, c, 0], P)
 
 
 def squares(const floating[:, :, ::1] x, const floating[::1] mean, floating[::1] sums):
@@ -59,7 +72,7 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x,
                    const floating[::1] of_mean, const floating[::1] of_variance,
                    floating[:, :, ::1] dx):
     """dx = scale (dy - of_mean - (x - mean) of_variance), in training."""
-    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c, p
+    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
     require(mean.shape[0] == C and scale.shape[0] == C and of_mean.shape[0] == C
             and of_variance.shape[0] == C
             and dy.shape[0] == x.shape[0] and dy.shape[1] == C and dy.shape[2] == P
@@ -69,6 +82,5 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x,
                             use_threads_if=openmp.pays(x.shape[0] * C * P)):
             n = plane // C
             c = plane % C
-            for p in range(P):
-                dx[n, c, p] = scale[c] * (dy[n, c, p] - of_mean[c]
-                                          - (x[n, c, p] - mean[c]) * of_variance[c])
+            project(&dy[n, c, 0], &x[n, c, 0], mean[c], scale[c], of_mean[c], of_variance[c],
+                    &dx[n, c, 0], P)

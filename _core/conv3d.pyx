@@ -1,175 +1,398 @@
-"""3D convolution by im2col and GEMM, tile by tile: forward, input gradient, weight gradient.
+"""3D convolution as implicit GEMM: forward, input gradient, weight gradient.
 
-For each sample and group, with K = C/groups * kT * kH * kW taps a patch and P = oT * oH * oW
-output positions, and with the patch matrix X (K, P) of the input,
+The order in which each element is summed is part of the definition. A *chain* is a sequence of fused
+multiply-adds from 0 (or, in the version `baseline` of the micro-kernel, of rounded products and sums):
 
-    Y = W X,    dX = W' dY,    dW = dY X'.
+- y[n, k, o]: the terms w[k, c, tap] x[n, c, ...] in the order (c, tap), cut into chains of DEPTH; the chains
+  are added in order. What a tap reads in the padding is a zero like any other.
+- dx[n, c, i]: likewise, the terms w[k, c, tap] dy[n, k, ...] in the order (k, tap), of the taps for which
+  (i + pad - tap * dilation) is a multiple of the stride on each axis.
+- dw[k, c, tap]: for each sample, its output positions o in order are cut into chains of DEPTH, and the
+  chains into spans of SPAN; the chains of a span are added in order, and then all spans.
 
-X is never held whole. It is cut into tiles whose shape follows from the problem
-alone; each product of a tile runs on one thread, and a sum over tiles is taken
-in one order by one thread. So the bits do not depend on how many threads there are.
-
-A pointwise convolution (1x1x1 kernel, stride 1, no padding) reads its input as X directly.
+So the bits depend neither on tiles nor on the number of threads nor on the width of vectors, and no
+BLAS takes part. Patches are never held beyond one tile, which is packed for the micro-kernel.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.string cimport memset
+from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy
 
-from refnet._core cimport openmp
-from refnet._core.blas cimport gemm
-from refnet._core.im2col3d cimport Geometry, fits, gather, geometry, scatter
+from refnet._core cimport micro_kernel, openmp
+from refnet._core.im2col3d cimport Geometry, fits, gather, geometry
+from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, rows_of_tile
 from refnet._core.sizes cimport require
 
+# Chains in a span of positions.
+SPAN = 8
 
-cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
-                       const floating[:, :, ::1] y, const floating[:, ::1] workspace,
-                       Py_ssize_t groups, Py_ssize_t tile) except -1:
-    """Raise unless x (N, C, T, H, W), w (C_out, K) and y (N, C_out, P) are of one convolution."""
-    require(groups > 0 and x.shape[1] % groups == 0 and w.shape[0] % groups == 0)
-    require(w.shape[1] == x.shape[1] // groups * g.kT * g.kH * g.kW)
-    require(fits(&g, x.shape[2] * x.shape[3] * x.shape[4], y.shape[2]))
-    require(y.shape[0] == x.shape[0] and y.shape[1] == w.shape[0])
-    require(workspace.shape[0] >= openmp.max_threads() and 0 < tile <= workspace.shape[1])
-    return 0
+cdef enum:
+    MOST_ROWS = 512      # of the largest tile of a result
+    MOST_COLUMNS = 512   # of one that is kept in the workspace; of another, twice as many
+    LEAST_ROWS = 96      # of the smallest tile: below, packing costs too much
+    LEAST_COLUMNS = 128
+    STRIP = 128          # columns that are packed at once
+    TASKS = 4            # for each thread, if the problem is large enough
+    ALIGNMENT = 64       # bytes of a cache line
+
+# Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
+cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
+
+# Values of workspace that a thread needs: packed left operand, packed strip, a tile of the result.
+WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + ALIGNMENT
 
 
-cdef bint is_pointwise(Geometry g) noexcept nogil:
-    return (g.kT == g.kH == g.kW == g.sT == g.sH == g.sW == 1 and g.pT == g.pH == g.pW == 0)
+# How far apart values of the weights are: from group to group, row to row of the left operand, channel to
+# channel of its columns, and tap to tap along T, H, W, beginning at `first`; dense if rows lie as packed.
+cdef struct Weights:
+    Py_ssize_t first, group, row, channel, t, h, w
+    bint dense
+
+
+# How far apart the results are along T, H, W, beginning at `first`, and how many values a channel has;
+# dense if positions in order are side by side.
+cdef struct Lattice:
+    Py_ssize_t first, t, h, w, volume
+    bint dense
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return (a + b - 1) // b
 
 
+cdef inline floating* aligned(floating* p) noexcept nogil:
+    return <floating*> ((<uintptr_t> p + ALIGNMENT - 1) & ~(<uintptr_t> ALIGNMENT - 1))
+
+
+cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
+                       const floating[:, :, ::1] y, const floating[:, ::1] workspace,
+                       Py_ssize_t groups) except -1:
+    """Raise unless x (N, C, T, H, W), w (C_out, K) and y (N, C_out, P) are of one convolution."""
+    require(groups > 0 and x.shape[1] % groups == 0 and w.shape[0] % groups == 0)
+    require(w.shape[1] == x.shape[1] // groups * g.kT * g.kH * g.kW)
+    require(fits(&g, x.shape[2] * x.shape[3] * x.shape[4], y.shape[2]))
+    require(y.shape[0] == x.shape[0] and y.shape[1] == w.shape[0])
+    require(workspace.shape[0] >= openmp.max_threads() and workspace.shape[1] >= WORKSPACE)
+    return 0
+
+
+cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t most_columns,
+                                      Py_ssize_t unit, Py_ssize_t repeats) noexcept nogil:
+    """(rows, columns) of the equal tiles of each of so many `repeats` of a result; columns in whole units.
+
+    They follow from the problem and the number of threads: no bit depends on them.
+    """
+    cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS), across = ceil_div(columns, most_columns)
+    while repeats * down * across < TASKS * openmp.max_threads():
+        if columns >= 2 * across * LEAST_COLUMNS and columns * down >= rows * across:
+            across *= 2
+        elif rows >= 2 * down * LEAST_ROWS:
+            down *= 2
+        elif columns >= 2 * across * LEAST_COLUMNS:
+            across *= 2
+        else:
+            break
+    return ceil_div(rows, down), min(ceil_div(ceil_div(columns, across), unit) * unit, columns)
+
+
+cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const Weights* at,
+                       Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """a <- columns [start, stop) of the rows of weights that begin at w; rows of a are PITCH apart."""
+    cdef Py_ssize_t offsets[DEPTH]
+    cdef Py_ssize_t kw = start % g.kW, kh = start // g.kW % g.kH, kt = start // (g.kW * g.kH) % g.kT
+    cdef Py_ssize_t channel = start // (g.kW * g.kH * g.kT), taps = g.kT * g.kH * g.kW, row, i, first, last
+    for i in range(stop - start):
+        offsets[i] = at.first + channel * at.channel + kt * at.t + kh * at.h + kw * at.w
+        kw += 1
+        if kw == g.kW:
+            kw = 0
+            kh += 1
+            if kh == g.kH:
+                kh = 0
+                kt += 1
+                if kt == g.kT:
+                    kt = 0
+                    channel += 1
+    if at.dense:
+        for row in range(rows):
+            memcpy(a + row * PITCH, w + row * at.row + start, (stop - start) * sizeof(floating))
+        return
+    # A channel at a time: its taps lie together, and where there is one tap, the rows do.
+    first = 0
+    while first < stop - start:
+        last = min(first + taps - (start + first) % taps, stop - start)
+        for row in range(rows):
+            for i in range(first, last):
+                a[row * PITCH + i] = w[row * at.row + offsets[i]]
+        first = last
+
+
+cdef void multiply(int version, const floating* a, const floating* b, floating* y, Py_ssize_t pitch,
+                   Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add) noexcept nogil:
+    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns)."""
+    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
+    cdef floating tile[TALLEST * WIDEST]
+    cdef const floating* right
+    cdef floating* to
+    while row < rows:
+        height = rows_of_tile(version, rows - row)
+        for panel in range(ceil_div(columns, width)):
+            right = b + panel * DEPTH * width
+            to = y + row * pitch + panel * width
+            count = min(width, columns - panel * width)
+            if count == width:
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add)
+                continue
+            micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False)
+            for i in range(height):
+                for j in range(count):
+                    to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
+        row += height
+
+
+cdef void spread(const floating* tile, floating* y, const Geometry* g, const Lattice* to, Py_ssize_t rows,
+                 Py_ssize_t start, Py_ssize_t count, Py_ssize_t pitch) noexcept nogil:
+    """y, on its lattice, <- tile (rows, count), the positions from start on; its rows are `pitch` apart."""
+    cdef Py_ssize_t row, i, j, length, first
+    i = 0
+    while i < count:
+        length = min(count - i, g.oW - (start + i) % g.oW)
+        first = (to.first + (start + i) // (g.oW * g.oH) * to.t + (start + i) // g.oW % g.oH * to.h
+                 + (start + i) % g.oW * to.w)
+        for row in range(rows):
+            for j in range(length):
+                y[row * to.volume + first + j * to.w] = tile[row * pitch + i + j]
+        i += length
+
+
+cdef void convolve_tile(int version, const floating* x, const floating* w, floating* y, floating* workspace,
+                        const Geometry* g, const Weights* at, const Lattice* to, Py_ssize_t channels,
+                        Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """y (rows, [start, stop)) = the weights that begin at w times patches of x (channels, T, H, W)."""
+    cdef floating* a = aligned(workspace)
+    cdef floating* b = a + MOST_ROWS * PITCH
+    cdef Py_ssize_t terms = channels * g.kT * g.kH * g.kW, width = micro_kernel.columns(version, x)
+    cdef Py_ssize_t block, first, last, strip, position, count
+    cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
+    cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
+    for block in range(ceil_div(terms, DEPTH)):
+        first = block * DEPTH
+        last = min(first + DEPTH, terms)
+        pack_weights(w, a, g, at, rows, first, last)
+        for strip in range(ceil_div(stop - start, STRIP)):
+            position = start + strip * STRIP
+            count = min(STRIP, stop - position)
+            gather(x, b, g, first, last, position, count, width, width, DEPTH * width)
+            multiply(version, a, b, c + strip * STRIP, pitch, rows, count, last - first, first > 0)
+    if not to.dense:
+        spread(c, y, g, to, rows, start, stop - start, pitch)
+
+
+cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace, Geometry g,
+                  Weights at, Lattice to, Py_ssize_t samples, Py_ssize_t groups, Py_ssize_t channels,
+                  Py_ssize_t rows) except -1:
+    """y (samples, groups * rows, lattice) = weights times patches of x (samples, groups * channels, ...)."""
+    cdef int version = micro_kernel.active()
+    cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = channels * g.kT * g.kH * g.kW, volume = g.T * g.H * g.W
+    cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
+    tile_rows, tile_columns = tile_of(rows, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS,
+                                      micro_kernel.columns(version, x), samples * groups)
+    down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
+    tasks = samples * groups * down * across
+    batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * terms))
+    begin = 0
+    while begin < tasks:
+        end = min(begin + batch, tasks)
+        with nogil:
+            for task in prange(begin, end, schedule="dynamic",
+                               use_threads_if=openmp.pays(samples * groups * rows * P * terms // 8)):
+                n = task // (down * across)
+                row = task % down * tile_rows
+                start = task // down % across * tile_columns
+                convolve_tile(version, x + n * channels * volume, w + n % groups * at.group + row * at.row,
+                              y + (n * rows + row) * to.volume, &workspace[openmp.thread_num(), 0],
+                              &g, &at, &to, channels, min(tile_rows, rows - row),
+                              start, min(start + tile_columns, P))
+        PyErr_CheckSignals()
+        begin = end
+    return 0
+
+
 def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
             floating[:, :, ::1] y, floating[:, ::1] workspace,
-            kernel, stride, pad, dilation, output, Py_ssize_t groups,
-            Py_ssize_t tile_rows, Py_ssize_t tile_columns):
+            kernel, stride, pad, dilation, output, Py_ssize_t groups):
     """y (N, C_out, P) = w (C_out, K) times the patches of x (N, C, T, H, W).
 
-    workspace is (threads, at least tile_rows * tile_columns).
+    workspace is (threads, WORKSPACE).
     """
-    cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation,
-                               output)
-    cdef Py_ssize_t C = x.shape[1] // groups, M = w.shape[0] // groups
-    cdef Py_ssize_t K = w.shape[1], P = y.shape[2]
-    cdef Py_ssize_t tiles = ceil_div(P, tile_columns), task, n, group, start, stop, row, row_stop
-    cdef Py_ssize_t work = y.shape[0] * y.shape[1] * P * K // 8
-    cdef bint pointwise = is_pointwise(g)
-    cdef floating* columns
-    require_sizes(g, x, w, y, workspace, groups, tile_rows * tile_columns)
-    with nogil:
-        for task in prange(x.shape[0] * groups * tiles, schedule="dynamic",
-                           use_threads_if=openmp.pays(work)):
-            n = task // (groups * tiles)
-            group = task // tiles % groups
-            start = task % tiles * tile_columns
-            stop = min(start + tile_columns, P)
-            if pointwise:
-                gemm(False, False, M, stop - start, K, &w[group * M, 0], K,
-                     &x[n, group * C, 0, 0, 0] + start, P, <floating> 0,
-                     &y[n, group * M, start], P)
-            else:
-                columns = &workspace[openmp.thread_num(), 0]
-                row = 0
-                while row < K:
-                    row_stop = min(row + tile_rows, K)
-                    gather(x[n, group * C:(group + 1) * C], columns, g, row, row_stop, start, stop)
-                    gemm(False, False, M, stop - start, row_stop - row, &w[group * M, row], K,
-                         columns, stop - start, <floating> (row > 0),
-                         &y[n, group * M, start], P)
-                    row = row_stop
+    cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output)
+    cdef Py_ssize_t rows = w.shape[0] // groups, taps = g.kT * g.kH * g.kW
+    require_sizes(g, x, w, y, workspace, groups)
+    convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, g,
+             Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1, True),
+             Lattice(0, g.oH * g.oW, g.oW, 1, y.shape[2], True),
+             x.shape[0], groups, x.shape[1] // groups, rows)
+
+
+cdef (Py_ssize_t, Py_ssize_t) taps_of(Py_ssize_t phase, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad,
+                                      Py_ssize_t dilation) noexcept nogil:
+    """(the first tap that reaches the input positions phase, phase + stride, ..., from tap to tap).
+
+    Both are `kernel` where there is none.
+    """
+    cdef Py_ssize_t tap = 0, step = 1
+    while tap < kernel and (phase + pad - tap * dilation) % stride != 0:
+        tap += 1
+    while step < kernel and step * dilation % stride != 0:
+        step += 1
+    return tap, step
 
 
 def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                    floating[:, :, :, :, ::1] dx, floating[:, ::1] workspace,
-                   kernel, stride, pad, dilation, output, Py_ssize_t groups,
-                   Py_ssize_t tile_channels, Py_ssize_t tile_columns):
-    """dx (N, C, T, H, W) = the patch gradients w' dy, each added back where it was read.
+                   kernel, stride, pad, dilation, output, Py_ssize_t groups):
+    """dx (N, C, T, H, W), zeros on entry = what each position's taps gather from dy (N, C_out, P).
 
-    A task owns some channels of dx, so that no two add to the same place. workspace is
-    (threads, at least tile_channels * taps * tile_columns).
+    The input positions that are equal modulo the stride are reached by the same taps, and gather from
+    neighbouring output positions: their gradient is a convolution of dy of stride 1. workspace is
+    (threads, WORKSPACE).
     """
-    cdef Geometry g = geometry((dx.shape[2], dx.shape[3], dx.shape[4]), kernel, stride, pad,
-                               dilation, output)
-    cdef Py_ssize_t C = dx.shape[1] // groups, M = w.shape[0] // groups
-    cdef Py_ssize_t K = w.shape[1], P = dy.shape[2], taps = g.kT * g.kH * g.kW
-    cdef Py_ssize_t tiles, task, n, group, start, stop, c, row, row_stop
-    cdef Py_ssize_t work = dy.shape[0] * dy.shape[1] * P * K // 8
-    cdef floating* columns
-    require_sizes(g, dx, w, dy, workspace, groups,
-                  tile_channels * taps * tile_columns)
-    if is_pointwise(g):
-        tiles = ceil_div(P, tile_columns)
-        with nogil:
-            for task in prange(dx.shape[0] * groups * tiles, schedule="dynamic",
-                               use_threads_if=openmp.pays(work)):
-                n = task // (groups * tiles)
-                group = task // tiles % groups
-                start = task % tiles * tile_columns
-                stop = min(start + tile_columns, P)
-                gemm(True, False, K, stop - start, M, &w[group * M, 0], K,
-                     &dy[n, group * M, start], P, <floating> 0,
-                     &dx[n, group * C, 0, 0, 0] + start, P)
-        return
-    tiles = ceil_div(C, tile_channels)
-    with nogil:
-        for task in prange(dx.shape[0] * groups * tiles, schedule="dynamic",
-                           use_threads_if=openmp.pays(work)):
-            n = task // (groups * tiles)
-            group = task // tiles % groups
-            c = task % tiles * tile_channels
-            row = c * taps
-            row_stop = min(c + tile_channels, C) * taps
-            memset(&dx[n, group * C + c, 0, 0, 0], 0,
-                   (row_stop - row) // taps * g.T * g.H * g.W * sizeof(floating))
-            columns = &workspace[openmp.thread_num(), 0]
-            start = 0
-            while start < P:
-                stop = min(start + tile_columns, P)
-                gemm(True, False, row_stop - row, stop - start, M, &w[group * M, row], K,
-                     &dy[n, group * M, start], P, <floating> 0, columns, stop - start)
-                scatter(columns, dx[n, group * C:(group + 1) * C], g, row, row_stop, start, stop)
-                start = stop
+    cdef Geometry g = geometry((dx.shape[2], dx.shape[3], dx.shape[4]), kernel, stride, pad, dilation, output)
+    cdef Geometry part
+    cdef Py_ssize_t rows = dx.shape[1] // groups, channels = w.shape[0] // groups, K = w.shape[1]
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, t, h, v, tap_t, tap_h, tap_w, step_t, step_h, step_w
+    require_sizes(g, dx, w, dy, workspace, groups)
+    for t in range(min(g.sT, g.T)):
+        tap_t, step_t = taps_of(t, g.kT, g.sT, g.pT, g.dT)
+        for h in range(min(g.sH, g.H)):
+            tap_h, step_h = taps_of(h, g.kH, g.sH, g.pH, g.dH)
+            for v in range(min(g.sW, g.W)):
+                tap_w, step_w = taps_of(v, g.kW, g.sW, g.pW, g.dW)
+                if tap_t == g.kT or tap_h == g.kH or tap_w == g.kW:
+                    continue
+                part = Geometry(
+                    g.oT, g.oH, g.oW,
+                    ceil_div(g.kT - tap_t, step_t), ceil_div(g.kH - tap_h, step_h),
+                    ceil_div(g.kW - tap_w, step_w),
+                    1, 1, 1,
+                    -(t + g.pT - tap_t * g.dT) // g.sT, -(h + g.pH - tap_h * g.dH) // g.sH,
+                    -(v + g.pW - tap_w * g.dW) // g.sW,
+                    -(step_t * g.dT // g.sT), -(step_h * g.dH // g.sH), -(step_w * g.dW // g.sW),
+                    ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), ceil_div(g.W - v, g.sW),
+                )
+                convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, part,
+                         Weights((tap_t * g.kH + tap_h) * g.kW + tap_w, channels * K, taps, K,
+                                 step_t * g.kH * g.kW, step_h * g.kW, step_w, False),
+                         Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW, g.T * g.H * g.W,
+                                 g.sT == g.sH == g.sW == 1),
+                         dx.shape[0], groups, channels, rows)
+
+
+cdef void interleave(const floating* dy, floating* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t count,
+                     Py_ssize_t pitch) noexcept nogil:
+    """b (count, width) <- `rows` rows of dy, `pitch` values apart, transposed, and zeros."""
+    cdef Py_ssize_t row, i = 0, j
+    # By blocks of a cache line, because rows of dy often compete for the same cache sets.
+    while i + 8 <= count:
+        for row in range(rows):
+            for j in range(8):
+                b[(i + j) * width + row] = dy[row * pitch + i + j]
+        i += 8
+    while i < count:
+        for row in range(rows):
+            b[i * width + row] = dy[row * pitch + i]
+        i += 1
+    if rows < width:
+        for i in range(count):
+            for row in range(rows, width):
+                b[i * width + row] = 0
+
+
+cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw,
+                         floating* workspace, const Geometry* g, Py_ssize_t pitch, Py_ssize_t filters,
+                         Py_ssize_t row, Py_ssize_t row_stop,
+                         Py_ssize_t start, Py_ssize_t stop, bint add) noexcept nogil:
+    """dw (filters, [row, row_stop)), `pitch` apart, = or += dy times patches of x, over [start, stop)."""
+    cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x), rows = row_stop - row
+    # From row to row of the tile, again not a power of two.
+    cdef Py_ssize_t across = ceil_div(filters, width) * width + 8
+    cdef floating* a = aligned(workspace)
+    cdef floating* b = a + MOST_ROWS * PITCH
+    cdef floating* tile = b + DEPTH * STRIP
+    cdef Py_ssize_t block, first, count, strip, panel, panels, k, r, i
+    for block in range(ceil_div(stop - start, DEPTH)):
+        first = start + block * DEPTH
+        count = min(DEPTH, stop - first)
+        gather(x, a, g, row, row_stop, first, count, count, PITCH, 0)
+        for strip in range(ceil_div(filters, STRIP)):
+            panels = ceil_div(min(STRIP, filters - strip * STRIP), width)
+            for panel in range(panels):
+                k = strip * STRIP + panel * width
+                interleave(dy + k * P + first, b + panel * DEPTH * width, min(width, filters - k), width,
+                           count, P)
+            multiply(version, a, b, tile + strip * STRIP, across, rows, panels * width, count, first > start)
+    # Transposed by blocks of a cache line.
+    for i in range(ceil_div(rows, 8)):
+        for k in range(filters):
+            for r in range(i * 8, min(i * 8 + 8, rows)):
+                if add:
+                    dw[k * pitch + row + r] += tile[r * across + k]
+                else:
+                    dw[k * pitch + row + r] = tile[r * across + k]
 
 
 def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x,
-                    floating[:, ::1] dw, floating[:, ::1] workspace,
-                    kernel, stride, pad, dilation, output, Py_ssize_t groups,
-                    Py_ssize_t tile_rows, Py_ssize_t tile_columns):
-    """dw (C_out, K) = dy times the transposed patches of x, summed over the samples.
+                    floating[:, ::1] dw, floating[:, ::1] workspace, floating[:, :, ::1] partial,
+                    kernel, stride, pad, dilation, output, Py_ssize_t groups):
+    """dw (C_out, K) = dy (N, C_out, P) times the transposed patches of x (N, C, T, H, W), over all samples.
 
-    A task owns some columns of dw and adds up samples and tiles in order. workspace is
-    (threads, at least tile_rows * tile_columns).
+    As many spans are computed at once as partial (any number, C_out, K) holds, or one, straight in dw.
+    workspace is (threads, WORKSPACE).
     """
-    cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation,
-                               output)
-    cdef Py_ssize_t C = x.shape[1] // groups, M = dw.shape[0] // groups
-    cdef Py_ssize_t K = dw.shape[1], P = dy.shape[2]
-    cdef Py_ssize_t tiles = ceil_div(K, tile_rows), task, n, group, start, stop, row, row_stop
-    cdef Py_ssize_t work = dy.shape[0] * dy.shape[1] * P * K // 8
-    cdef bint pointwise = is_pointwise(g)
-    cdef floating* columns
-    require_sizes(g, x, dw, dy, workspace, groups, tile_rows * tile_columns)
-    with nogil:
-        for task in prange(groups * tiles, schedule="dynamic",
-                           use_threads_if=openmp.pays(work)):
-            group = task // tiles
-            row = task % tiles * tile_rows
-            row_stop = min(row + tile_rows, K)
-            columns = &workspace[openmp.thread_num(), 0]
-            for n in range(x.shape[0]):
-                if pointwise:
-                    gemm(False, True, M, row_stop - row, P, &dy[n, group * M, 0], P,
-                         &x[n, group * C + row, 0, 0, 0], P, <floating> (n > 0),
-                         &dw[group * M, row], K)
-                    continue
-                start = 0
-                while start < P:
-                    stop = min(start + tile_columns, P)
-                    gather(x[n, group * C:(group + 1) * C], columns, g, row, row_stop, start, stop)
-                    gemm(False, True, M, row_stop - row, stop - start,
-                         &dy[n, group * M, start], P, columns, stop - start,
-                         <floating> (n > 0 or start > 0), &dw[group * M, row], K)
-                    start = stop
+    cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output)
+    cdef int version = micro_kernel.active()
+    cdef Py_ssize_t rows = dw.shape[1], filters = dw.shape[0] // groups, P = dy.shape[2]
+    cdef Py_ssize_t channels = x.shape[1] // groups
+    cdef Py_ssize_t span = SPAN * DEPTH, spans = ceil_div(P, span), total = x.shape[0] * spans
+    cdef Py_ssize_t at_once = min(max(1, partial.shape[0]), total)
+    cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, batch, first, begin, stop, end, task
+    cdef Py_ssize_t s, n, group, row, k, i, count
+    cdef bint apart = partial.shape[0] > 0
+    cdef floating* to
+    require_sizes(g, x, dw, dy, workspace, groups)
+    require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
+    tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS,
+                                      micro_kernel.columns(version, &x[0, 0, 0, 0, 0]), groups * at_once)
+    down, across = ceil_div(rows, tile_rows), ceil_div(filters, tile_filters)
+    tasks = groups * down * across
+    batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_filters * span))
+    for first in range(0, total, at_once):
+        begin, stop = first * tasks, min(first + at_once, total) * tasks
+        while begin < stop:
+            end = min(begin + batch, stop)
+            with nogil:
+                for task in prange(begin, end, schedule="dynamic",
+                                   use_threads_if=openmp.pays(at_once * span * dw.shape[0] * rows // 8)):
+                    s = task // tasks
+                    n = s // spans
+                    group = task // (down * across) % groups
+                    row = task % down * tile_rows
+                    k = group * filters + task // down % across * tile_filters
+                    to = &partial[s - first, k, 0] if apart else &dw[k, 0]
+                    correlate_tile(version, &dy[n, k, 0], &x[n, group * channels, 0, 0, 0], to,
+                                   &workspace[openmp.thread_num(), 0], &g, rows,
+                                   min(tile_filters, (group + 1) * filters - k),
+                                   row, min(row + tile_rows, rows),
+                                   s % spans * span, min((s % spans + 1) * span, P),
+                                   s > 0 and not apart)
+            PyErr_CheckSignals()
+            begin = end
+        if apart:
+            count = min(at_once, total - first)
+            with nogil:
+                for k in prange(dw.shape[0], use_threads_if=openmp.pays(count * dw.shape[0] * rows)):
+                    for s in range(count):
+                        for i in range(rows):
+                            dw[k, i] = (dw[k, i] if first + s > 0 else 0) + partial[s, k, i]

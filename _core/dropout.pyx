@@ -1,17 +1,25 @@
-"""Dropout with a given mask, element by element."""
+"""Dropout with a given mask over flat blobs, piece by piece."""
 
 from cython cimport floating
 from cython.parallel cimport prange
 
 from refnet._core cimport openmp
+from refnet._core.pieces cimport PIECE, length, pieces
 from refnet._core.sizes cimport require
 
 
-def apply(const floating[::1] x, const floating[::1] mask, floating[::1] y,
-          floating keep):
-    """y = x mask keep."""
+cdef void keep_some(const floating* x, const floating* mask, floating keep, floating* y,
+                    Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
-    require(mask.shape[0] == x.shape[0] and y.shape[0] == x.shape[0])
+    for i in range(n):
+        y[i] = x[i] * mask[i] * keep
+
+
+def apply(const floating[::1] x, const floating[::1] mask, floating[::1] y, floating keep):
+    """y = x mask keep."""
+    cdef Py_ssize_t size = x.shape[0], piece
+    require(mask.shape[0] == size and y.shape[0] == size)
     with nogil:
-        for i in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0])):
-            y[i] = x[i] * mask[i] * keep
+        for piece in prange(pieces(size), schedule="static", use_threads_if=openmp.pays(size)):
+            keep_some(&x[piece * PIECE], &mask[piece * PIECE], keep, &y[piece * PIECE],
+                      length(piece, size))

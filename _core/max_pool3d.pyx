@@ -1,61 +1,107 @@
-"""Max pooling, one (sample, channel) plane at a time; a plane is a volume T x H x W."""
+"""Max pooling, one (sample, channel) plane at a time; a plane is a volume T x H x W.
+
+A line of outputs takes one tap of the window after another, so that the inner loop runs along W.
+"""
 
 from cython cimport floating
 from cython.parallel cimport prange
+from libc.math cimport INFINITY
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Box, Geometry, fits, geometry, window
+from refnet._core.im2col3d cimport Geometry, fits, geometry
+from refnet._core.pooling cimport Span, in_long_lines, span
 from refnet._core.sizes cimport require
 
 
-cdef void pool(const floating* x, floating* y, Py_ssize_t* winner, Geometry g) noexcept nogil:
-    """One plane: y and winner (oT, oH, oW) from x (T, H, W)."""
-    cdef Py_ssize_t ot, oh, ow, t, h, w, at
-    cdef Box box
-    cdef floating best, value
+cdef inline floating larger(floating best, floating value) noexcept nogil:
+    """The larger; a NaN (`value != value`) wins over every number."""
+    return value if (value > best) | (value != value) else best
+
+
+cdef inline void take(const floating* x, Py_ssize_t stride, floating* y, Py_ssize_t n) noexcept nogil:
+    """y = the larger of y and every stride-th x."""
+    cdef Py_ssize_t i
+    if stride == 1:
+        for i in range(n):
+            y[i] = larger(y[i], x[i])
+    elif stride == 2:
+        for i in range(n):
+            y[i] = larger(y[i], x[2 * i])
+    else:
+        for i in range(n):
+            y[i] = larger(y[i], x[i * stride])
+
+
+cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
+    """One plane: y (oT, oH, oW) from x (T, H, W)."""
+    cdef Py_ssize_t ot, oh, ow, t, h, kt, kh, kw
+    cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
             for ow in range(g.oW):
-                box = window(&g, ot, oh, ow)
-                at = (box.t0 * g.H + box.h0) * g.W + box.w0
-                best = x[at]
-                for t in range(box.t0, box.t1):
-                    for h in range(box.h0, box.h1):
-                        for w in range(box.w0, box.w1):
-                            value = x[(t * g.H + h) * g.W + w]
-                            # `value != value`: a NaN wins over every number.
-                            if value > best or (value != value and best == best):
-                                best = value
-                                at = (t * g.H + h) * g.W + w
-                y[0] = best
-                winner[0] = at
-                y += 1
-                winner += 1
+                y[ow] = -INFINITY
+            for kt in range(g.kT):
+                t = ot * g.sT + kt - g.pT
+                if not 0 <= t < g.T:
+                    continue
+                for kh in range(g.kH):
+                    h = oh * g.sH + kh - g.pH
+                    if not 0 <= h < g.H:
+                        continue
+                    for kw in range(g.kW):
+                        s = span(kw, g.sW, g.pW, g.W, g.oW)
+                        take(x + (t * g.H + h) * g.W + s.at, g.sW, y + s.first, s.last - s.first)
+            y += g.oW
 
 
-def forward(const floating[:, ::1] x, floating[:, ::1] y, Py_ssize_t[:, ::1] winner,
-            volume, kernel, stride, pad, output):
-    """y (planes, P) = each window's largest value, winner (planes, P) = its position in x."""
+cdef Py_ssize_t winner(const floating* x, floating y, const Geometry* g,
+                       Py_ssize_t ot, Py_ssize_t oh, Py_ssize_t ow) noexcept nogil:
+    """Where in the plane the window of y = its largest value has it first."""
+    cdef Py_ssize_t t, h, w, at
+    for t in range(max(ot * g.sT - g.pT, 0), min(ot * g.sT - g.pT + g.kT, g.T)):
+        for h in range(max(oh * g.sH - g.pH, 0), min(oh * g.sH - g.pH + g.kH, g.H)):
+            for w in range(max(ow * g.sW - g.pW, 0), min(ow * g.sW - g.pW + g.kW, g.W)):
+                at = (t * g.H + h) * g.W + w
+                if x[at] == y or (x[at] != x[at] and y != y):
+                    return at
+    return 0  # never: y is one of them
+
+
+cdef void hand_back(const floating* dy, const floating* x, const floating* y, floating* dx,
+                    Geometry g) noexcept nogil:
+    """One plane: dx (T, H, W) += dy (oT, oH, oW) at the winners, in the order of dy."""
+    cdef Py_ssize_t ot, oh, ow
+    for ot in range(g.oT):
+        for oh in range(g.oH):
+            for ow in range(g.oW):
+                dx[winner(x, y[ow], &g, ot, oh, ow)] += dy[ow]
+            y += g.oW
+            dy += g.oW
+
+
+def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride, pad, output):
+    """y (planes, P) = each window's largest value."""
     cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
     cdef Py_ssize_t plane
-    require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
-            and winner.shape[0] == x.shape[0] and winner.shape[1] == y.shape[1])
+    require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
+    g = in_long_lines(g)
     with nogil:
         for plane in prange(x.shape[0], schedule="static",
                             use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
-            pool(&x[plane, 0], &y[plane, 0], &winner[plane, 0], g)
+            pool(&x[plane, 0], &y[plane, 0], g)
 
 
-def input_gradient(const floating[:, ::1] dy, const Py_ssize_t[:, ::1] winner,
-                   floating[:, ::1] dx):
-    """dx (planes, T * H * W) = dy (planes, P) added up at the winners, in the order of P."""
-    cdef Py_ssize_t plane, p
-    require(dx.shape[0] == dy.shape[0] and winner.shape[0] == dy.shape[0]
-            and winner.shape[1] == dy.shape[1])
+def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
+                   floating[:, ::1] dx, volume, kernel, stride, pad, output):
+    """dx (planes, T * H * W) = dy (planes, P) added up where x has its windows' largest values y."""
+    cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
+    cdef Py_ssize_t plane
+    require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
+            and dy.shape[0] == x.shape[0] and dy.shape[1] == y.shape[1]
+            and dx.shape[0] == x.shape[0] and dx.shape[1] == x.shape[1])
     with nogil:
         for plane in prange(dx.shape[0], schedule="static",
                             use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
             memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
-            for p in range(dy.shape[1]):
-                dx[plane, winner[plane, p]] += dy[plane, p]
+            hand_back(&dy[plane, 0], &x[plane, 0], &y[plane, 0], &dx[plane, 0], g)

@@ -1,31 +1,35 @@
-"""The rectifier over flat blobs, in pieces of a fixed length."""
+"""The rectifier over flat blobs, piece by piece."""
 
 from cython cimport floating
 from cython.parallel cimport prange
 
 from refnet._core cimport openmp
+from refnet._core.pieces cimport PIECE, length, pieces
 from refnet._core.sizes cimport require
 
-cdef Py_ssize_t PIECE = 1 << 16
+
+cdef void rectify(const floating* x, const floating* y, floating* z, Py_ssize_t n) noexcept nogil:
+    """z = 0 where y <= 0, else x."""
+    cdef Py_ssize_t i
+    cdef floating value
+    for i in range(n):
+        value = x[i]  # read whether it is wanted or not: no branch is left in the loop
+        z[i] = 0 if y[i] <= 0 else value
 
 
 def forward(const floating[::1] x, floating[::1] y):
     """y = 0 where x <= 0, else x."""
-    cdef Py_ssize_t size = x.shape[0], piece, i
+    cdef Py_ssize_t size = x.shape[0], piece
     require(y.shape[0] == size)
     with nogil:
-        for piece in prange((size + PIECE - 1) // PIECE, schedule="static",
-                            use_threads_if=openmp.pays(size)):
-            for i in range(piece * PIECE, min((piece + 1) * PIECE, size)):
-                y[i] = 0 if x[i] <= 0 else x[i]
+        for piece in prange(pieces(size), schedule="static", use_threads_if=openmp.pays(size)):
+            rectify(&x[piece * PIECE], &x[piece * PIECE], &y[piece * PIECE], length(piece, size))
 
 
 def input_gradient(const floating[::1] dy, const floating[::1] y, floating[::1] dx):
     """dx = 0 where y <= 0, else dy."""
-    cdef Py_ssize_t size = dy.shape[0], piece, i
+    cdef Py_ssize_t size = dy.shape[0], piece
     require(y.shape[0] == size and dx.shape[0] == size)
     with nogil:
-        for piece in prange((size + PIECE - 1) // PIECE, schedule="static",
-                            use_threads_if=openmp.pays(size)):
-            for i in range(piece * PIECE, min((piece + 1) * PIECE, size)):
-                dx[i] = 0 if y[i] <= 0 else dy[i]
+        for piece in prange(pieces(size), schedule="static", use_threads_if=openmp.pays(size)):
+            rectify(&dy[piece * PIECE], &y[piece * PIECE], &dx[piece * PIECE], length(piece, size))

@@ -2,38 +2,28 @@
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport exp, expf, log, logf
+from libc.math cimport log, logf
 from libc.stdint cimport int64_t
 
 from refnet._core cimport openmp
 from refnet._core.sizes cimport require
 from refnet._core.sums cimport product
 
-
-cdef inline floating largest(const floating* x, Py_ssize_t K) noexcept nogil:
-    cdef Py_ssize_t k
-    cdef floating found = x[0]
-    for k in range(1, K):
-        # `x != x`: a NaN makes the whole row NaN.
-        if x[k] > found or x[k] != x[k]:
-            found = x[k]
-    return found
+cdef extern from "softmax.h" nogil:
+    double softmax_float64 "refnet_softmax_float64"(const double*, double*, double*, Py_ssize_t)
+    float softmax_float32 "refnet_softmax_float32"(const float*, float*, float*, Py_ssize_t)
 
 
-cdef inline floating softmax(const floating* x, floating centre, floating* y,
-                             Py_ssize_t K) noexcept nogil:
-    """One row: y = exp(x - centre) / sum; returns the sum."""
-    cdef Py_ssize_t k
-    cdef floating sum_ = 0
-    for k in range(K):
-        if floating is float:
-            y[k] = expf(x[k] - centre)
-        else:
-            y[k] = exp(x[k] - centre)
-        sum_ = sum_ + y[k]
-    for k in range(K):
-        y[k] = y[k] / sum_
-    return sum_
+cdef inline floating softmax(const floating* x, floating* y, Py_ssize_t K,
+                             int64_t label) noexcept nogil:
+    """One row: y = exp(x - largest) / sum; returns -log y[label]."""
+    cdef floating largest, sum_
+    if floating is float:
+        sum_ = softmax_float32(x, y, &largest, K)
+        return logf(sum_) - (x[label] - largest)
+    else:
+        sum_ = softmax_float64(x, y, &largest, K)
+        return log(sum_) - (x[label] - largest)
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y):
@@ -42,7 +32,7 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y):
     require(K > 0 and y.shape[0] == x.shape[0] and y.shape[1] == K)
     with nogil:
         for n in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0] * K * 8)):
-            softmax(&x[n, 0], largest(&x[n, 0], K), &y[n, 0], K)
+            softmax(&x[n, 0], &y[n, 0], K, 0)
 
 
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating[:, ::1] dx):
@@ -62,17 +52,10 @@ def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[
                   floating[::1] losses):
     """y (N, K) = softmax of each row of x, losses (N,) = -log y[label]."""
     cdef Py_ssize_t n, K = x.shape[1]
-    cdef floating centre, of_label, sum_
     require(K > 0 and labels.shape[0] == x.shape[0] and losses.shape[0] == x.shape[0]
             and y.shape[0] == x.shape[0] and y.shape[1] == K)
     for n in range(labels.shape[0]):
         require(0 <= labels[n] < K)
     with nogil:
         for n in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0] * K * 8)):
-            centre = largest(&x[n, 0], K)
-            of_label = x[n, labels[n]] - centre
-            sum_ = softmax(&x[n, 0], centre, &y[n, 0], K)
-            if floating is float:
-                losses[n] = logf(sum_) - of_label
-            else:
-                losses[n] = log(sum_) - of_label
+            losses[n] = softmax(&x[n, 0], &y[n, 0], K, labels[n])

@@ -2,23 +2,38 @@
 
 from cython cimport floating
 from cython.parallel cimport prange
+from libc.string cimport memcpy
 
 from refnet._core cimport openmp
 from refnet._core.sizes cimport require
 
 
+cdef void repeat(const floating* x, floating* y, Py_ssize_t W, Py_ssize_t scale) noexcept nogil:
+    """One line: each value scale times."""
+    cdef Py_ssize_t w, i
+    if scale == 2:
+        for w in range(W):
+            y[2 * w] = x[w]
+            y[2 * w + 1] = x[w]
+        return
+    for w in range(W):
+        for i in range(scale):
+            y[w * scale + i] = x[w]
+
+
 def forward(const floating[:, :, ::1] x, floating[:, :, ::1] y, Py_ssize_t scale):
     """y (images, scale * H, scale * W) = x (images, H, W), every value a square."""
-    cdef Py_ssize_t image, h, w, i
+    cdef Py_ssize_t image, h, i
     require(scale > 0 and y.shape[0] == x.shape[0] and y.shape[1] == scale * x.shape[1]
             and y.shape[2] == scale * x.shape[2])
     with nogil:
         for image in prange(x.shape[0], schedule="static",
                             use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2])):
-            for h in range(y.shape[1]):
-                for w in range(x.shape[2]):
-                    for i in range(scale):
-                        y[image, h, w * scale + i] = x[image, h // scale, w]
+            for h in range(x.shape[1]):
+                repeat(&x[image, h, 0], &y[image, h * scale, 0], x.shape[2], scale)
+                for i in range(1, scale):
+                    memcpy(&y[image, h * scale + i, 0], &y[image, h * scale, 0],
+                           y.shape[2] * sizeof(floating))
 
 
 def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssize_t scale):

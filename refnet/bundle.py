@@ -23,8 +23,7 @@ from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
 from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
 from refnet.net import Net
-from refnet.networks import build
-from refnet.networks.catalog import BODY_OPTIONS
+from refnet.networks import ARCHITECTURES, build
 from refnet.op import Array
 from refnet.run import blob_bytes
 from refnet.shapes import Shape, size, text, volume, whole
@@ -79,8 +78,9 @@ class Recipe:
         """Build the network, and refuse what is unknown or would not fit into memory."""
         require_known("arithmetic", self.arithmetic, ARITHMETICS)
         require_known("dtype", self.dtype, DTYPES)
+        require_known("architecture", self.architecture, ARCHITECTURES)
         for option in self.options:
-            require_known("option", option, BODY_OPTIONS)
+            require_known(f"option of {self.architecture}", option, ARCHITECTURES[self.architecture].options)
         net = build(self.architecture, input=self.input, **self.options)
         memory.require(self.needed_bytes(net), f"{self.architecture} on {text(self.input)}")
         return net

@@ -7,9 +7,11 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,12 +25,12 @@ from refnet import fill, golden, machine, memory
 from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
 from refnet.bundle import Bundle, Recipe, require_free
-from refnet.errors import RefnetError, ShapeError, ValueRangeError
+from refnet.errors import RefnetError, ShapeError, ValueRangeError, require_known
 from refnet.explain import explain as explain_node
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
-from refnet.networks.catalog import BODY_OPTIONS, INPUT
 from refnet.networks.resnet3d import TRANSFORMATIONS
+from refnet.networks.time_link import LINKS
 from refnet.receptive import text as field_text
 from refnet.render import figure, files, page, terminal
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
@@ -73,16 +75,63 @@ Arch = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `refnet lis
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 Input = Annotated[
     str | None,
-    typer.Option(metavar="NxCxTxHxW", help=f"Shape of the input; {text(INPUT)} if not given."),
+    typer.Option(
+        metavar="NxCxTxHxW", help="Shape of the input; 1x3x8x224x224, of a classifier 1x3x1x224x224."
+    ),
 ]
-Transformation = Annotated[str, typer.Option(help=f"The kind of block: {' or '.join(TRANSFORMATIONS)}.")]
-TimeKernel = Annotated[int, number("Odd kernel size along T, from res3 on.")]
-TimeStride = Annotated[bool, typer.Option("--time-stride", help="Stride in T too, from res3 on.")]
-FreezeAt = Annotated[int, number("Stage behind which gradients stop; 0: none.")]
-Groups = Annotated[int, number("Groups of branch2b.")]
-WidthPerGroup = Annotated[int, number("Inner width of res2, per group.")]
-Stride1x1 = Annotated[bool, typer.Option("--stride-1x1/--stride-3x3", help="Where a bottleneck strides.")]
-Dilation = Annotated[int, number("Dilation of res5 in H and W.")]
+
+
+def optional_number(help: str) -> Any:
+    """Declare an architecture's option that takes a whole number."""
+    return Annotated[int | None, number(help)]
+
+
+def optional_flag(names: str, help: str) -> Any:
+    """Declare an architecture's option that is on or off."""
+    return Annotated[bool | None, typer.Option(names, help=help)]
+
+
+def optional_word(known: Iterable[str], help: str) -> Any:
+    """Declare an architecture's option that takes a word."""
+    return Annotated[str | None, typer.Option(help=f"{help}: {', '.join(known)}.")]
+
+
+# The options of the architectures; where one is not given, the architecture decides.
+CHOICES = {
+    "transformation": optional_word(TRANSFORMATIONS, "The kind of block"),
+    "freeze_at": optional_number("Stage behind which gradients stop; 0: none."),
+    "time_kernel": optional_number("Odd kernel size along T, from res3 on."),
+    "time_stride": optional_flag("--time-stride/--no-time-stride", "Stride in T too, from res3 on."),
+    "groups": optional_number("Groups of branch2b."),
+    "width_per_group": optional_number("Inner width of res2, per group."),
+    "stride_1x1": optional_flag("--stride-1x1/--stride-3x3", "Where a bottleneck strides."),
+    "dilation": optional_number("Dilation of res5 in H and W."),
+    "batch_norm": optional_flag("--batch-norm/--affine", "Batch norms in place of frozen affines."),
+    "training": optional_flag("--training/--inference", "Batch norms by the batch's own statistics."),
+    "rois": optional_number("Tubes of a head over regions."),
+    "resolution": optional_number("Lines and columns of a pooled region, 14 or 7."),
+    "sampling_ratio": optional_number("Samples of RoIAlign per bin and axis; 0: adaptive."),
+    "aligned": optional_flag("--aligned/--legacy", "RoIAlign with or without the half-pixel shift."),
+    "link": optional_word(LINKS, "Between body and head"),
+    "classes": optional_number("Classes of a classifier."),
+}
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of all architectures; it is called with those that were given."""
+
+    @wraps(command)
+    def wrapped(**values: Any) -> None:
+        given = {name: values.pop(name) for name in CHOICES}
+        command(**values, options={name: value for name, value in given.items() if value is not None})
+
+    own = [p for p in signature(command).parameters.values() if p.name != "options"]
+    added = [Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in CHOICES.items()]
+    wrapped.__signature__ = Signature([*own, *added])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in (*own, *added)}
+    return wrapped
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -97,14 +146,16 @@ def list_command(as_json: Json = False) -> None:
                 "name": architecture.name,
                 "blocks": list(architecture.block_counts),
                 "feat_dims": list(architecture.feat_dims),
+                "input": list(architecture.input),
+                "options": architecture.options,
                 "params": sum(map(size, net.params.values())),
                 "multiply_adds": sum(row.multiply_adds for row in trace_net(net)),
                 "outputs": {name: list(shape) for name, shape in net.outputs.items()},
             }
         )
     if as_json:
-        return print_json({"input": list(INPUT), "options": BODY_OPTIONS, "architectures": rows})
-    table = Table("architecture", "blocks", "widths", box=None)
+        return print_json({"architectures": rows})
+    table = Table("architecture", "blocks", "widths", "input", box=None)
     for column in ("parameters", "multiply-adds"):
         table.add_column(column, justify="right")
     table.add_column("outputs")
@@ -113,12 +164,13 @@ def list_command(as_json: Json = False) -> None:
             row["name"],
             " ".join(map(str, row["blocks"])),
             " ".join(map(str, row["feat_dims"])),
+            text(row["input"]),
             f"{row['params'] / 1e6:.2f} M",
             f"{row['multiply_adds'] / 1e9:.2f} G",
             outputs_text(row["outputs"]),
         )
     show(table)
-    screen().print(f"\nInput {text(INPUT)}, transformation bottleneck, time kernel 3.")
+    screen().print("\nThe options of each, with their defaults: refnet list --json.")
 
 
 @app.command()
@@ -143,17 +195,11 @@ def info(as_json: Json = False) -> None:
 
 
 @app.command()
+@takes_options
 def trace(
     arch: Arch,
+    options: dict[str, Any],
     input: Input = None,
-    transformation: Transformation = BODY_OPTIONS["transformation"],
-    time_kernel: TimeKernel = BODY_OPTIONS["time_kernel"],
-    time_stride: TimeStride = BODY_OPTIONS["time_stride"],
-    freeze_at: FreezeAt = BODY_OPTIONS["freeze_at"],
-    groups: Groups = BODY_OPTIONS["groups"],
-    width_per_group: WidthPerGroup = BODY_OPTIONS["width_per_group"],
-    stride_1x1: Stride1x1 = BODY_OPTIONS["stride_1x1"],
-    dilation: Dilation = BODY_OPTIONS["dilation"],
     freeze: Annotated[
         str | None,
         typer.Option(metavar="0,2,3", help="Compare these values of freeze-at, by running backward."),
@@ -173,21 +219,22 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
-    shape = INPUT if input is None else parse_shape("--input", input)
+    shape = input_shape(arch, input)
     if freeze is not None and explain is not None:
         raise ValueRangeError(f"--explain {explain} and --freeze {freeze}: expected one of the two")
     points = None if freeze is None else parse_numbers("--freeze", freeze)
-    net = build(arch, input=shape, **options(locals()))
+    net = build(arch, input=shape, **options)
     explained = None if explain is None else explain_node(net, explain)
     if plot is not None:
         files.require_writable(plot, ".svg")
         figure.require_matplotlib()
     if html is not None:
         files.require_writable(html, ".html")
-    measured = None if points is None else measure_freeze(arch, shape, options(locals()), points, as_json)
+    measured = None if points is None else measure_freeze(arch, shape, options, points, as_json)
     rows = trace_net(net)
-    chosen = {name: value for name, value in options(locals()).items() if value != BODY_OPTIONS[name]}
-    title = ", ".join([f"{arch} on {text(shape)}", *(f"{name} {value}" for name, value in chosen.items())])
+    usual = ARCHITECTURES[arch].options
+    chosen = [f"{name} {value}" for name, value in options.items() if value != usual[name]]
+    title = ", ".join([f"{arch} on {text(shape)}", *chosen])
     if plot is not None:
         written(plot, figure.svg(title, rows), as_json)
     if html is not None:
@@ -275,11 +322,13 @@ def show_freeze(measured: list[FreezePoint], as_json: bool) -> None:
 
 
 @golden_app.command()
+@takes_options
 def make(
     arch: Arch,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to be written.")],
+    options: dict[str, Any],
     clip: Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")] = None,
-    frames: Annotated[int | None, number("Frames of the clip; 8 if not given.")] = None,
+    frames: Annotated[int | None, number("Frames of the clip; those of the input if not given.")] = None,
     stride: Annotated[int | None, number("Take every so many-th; 1 if not given.")] = None,
     start: Annotated[int | None, number("Index of the first; 0 if not given.")] = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")] = None,
@@ -289,14 +338,6 @@ def make(
     arithmetic: Annotated[
         str, typer.Option(help=f"How operators are carried out: {' or '.join(ARITHMETICS)}.")
     ] = "core",
-    transformation: Transformation = BODY_OPTIONS["transformation"],
-    time_kernel: TimeKernel = BODY_OPTIONS["time_kernel"],
-    time_stride: TimeStride = BODY_OPTIONS["time_stride"],
-    freeze_at: FreezeAt = BODY_OPTIONS["freeze_at"],
-    groups: Groups = BODY_OPTIONS["groups"],
-    width_per_group: WidthPerGroup = BODY_OPTIONS["width_per_group"],
-    stride_1x1: Stride1x1 = BODY_OPTIONS["stride_1x1"],
-    dilation: Dilation = BODY_OPTIONS["dilation"],
     backward: Annotated[
         bool, typer.Option("--backward/--no-backward", help="Whether to compute gradients.")
     ] = True,
@@ -312,8 +353,8 @@ def make(
     """Run a network forward and backward and write every value as a bundle."""
     recipe = Recipe(
         arch,
-        INPUT if input is None else parse_shape("--input", input),
-        options(locals()),
+        input_shape(arch, input),
+        options,
         seed,
         None,
         dtype,
@@ -333,7 +374,7 @@ def make(
         recipe, pixels = golden.clip_recipe(
             clip,
             recipe,
-            frames=8 if frames is None else frames,
+            frames=recipe.input[2] if frames is None else frames,
             stride=1 if stride is None else stride,
             start=0 if start is None else start,
             size=None if size is None else parse_shape("--size", size, rank=2),
@@ -363,7 +404,8 @@ def make(
     screen().print(
         f"\n{out}: {arch} on {text(recipe.input)}, {recipe.dtype}, {recipe.arithmetic}; "
         + (
-            f"{len(bundle.blocked)} gradients blocked (freeze_at {freeze_at})."
+            f"{len(bundle.blocked)} gradients blocked "
+            f"(freeze_at {bundle.manifest['recipe']['options']['freeze_at']})."
             if backward
             else "no gradients."
         ),
@@ -434,9 +476,10 @@ def finish(findings: list[golden.Finding]) -> None:
         raise typer.Exit(FAILED)
 
 
-def options(values: dict[str, Any]) -> dict[str, Any]:
-    """The architecture's options among a command's arguments."""
-    return {name: values[name] for name in BODY_OPTIONS}
+def input_shape(arch: str, given: str | None) -> Shape:
+    """The input's shape; the architecture's own if none is given."""
+    require_known("architecture", arch, ARCHITECTURES)
+    return ARCHITECTURES[arch].input if given is None else parse_shape("--input", given)
 
 
 def parse_shape(option: str, value: str, rank: int = 5) -> Shape:

@@ -27,7 +27,7 @@ from refnet.bundle import (
 )
 from refnet.errors import FileError, ShapeError
 from refnet.net import Net
-from refnet.networks.catalog import BODY_OPTIONS
+from refnet.networks import ARCHITECTURES
 from refnet.op import Array
 from refnet.run import backward, forward
 from refnet.shapes import text
@@ -138,7 +138,7 @@ def make(
         "format": FORMAT,
         "format_version": VERSION,
         "refnet": facts["refnet"],
-        "recipe": asdict(recipe) | {"options": BODY_OPTIONS | recipe.options},
+        "recipe": asdict(recipe) | {"options": ARCHITECTURES[recipe.architecture].options | recipe.options},
         "machine": facts,
         "blocked": sorted(blocked),
         "tensors": _describe(tensors, stored, progress),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from refnet.arithmetic import ARITHMETICS
-from refnet.arithmetic.core import blas, openmp_enabled, openmp_threads
+from refnet.arithmetic.core import blas, micro_kernel_version, openmp_enabled, openmp_threads
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -20,6 +20,7 @@ def facts() -> dict[str, Any]:
         "numpy": version("numpy"),
         "scipy": version("scipy"),
         "blas": blas(),
+        "micro_kernel": micro_kernel_version(),
         "openmp": openmp_enabled(),
         "threads": openmp_threads(),
         "system": f"{platform.system()} {platform.machine()}",

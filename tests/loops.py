@@ -1,6 +1,8 @@
-"""Convolution and pooling as their definitions say, in nested loops over Python numbers."""
+"""Convolution, pooling and RoIAlign as their definitions say, in nested loops over Python numbers."""
 
+from fractions import Fraction
 from itertools import product
+from math import ceil, floor
 
 import numpy as np
 
@@ -54,6 +56,37 @@ def max_pool3d(x, dy, *, kernel, stride=(1, 1, 1), pad=(0, 0, 0)):
         y[(n, c, *position)] = x[(n, c, *best)]
         dx[(n, c, *best)] += dy[(n, c, *position)]
     return y, dx
+
+
+def roi_align(x, rois, dy, *, output, spatial_scale=1, sampling_ratio=0, aligned=False):
+    """(y, dx) in fractions: every bin's samples one by one, each from its neighbours in the plane."""
+    y, dx = np.zeros(dy.shape, object), np.zeros(x.shape, object)
+    for r, t in np.ndindex(len(rois), x.shape[2]):
+        n, corners = int(rois[r, 0]), rois[r, 1 + 4 * t : 5 + 4 * t]
+        scaled = [Fraction(v) * Fraction(spatial_scale) - Fraction(int(aligned), 2) for v in corners]
+        start = scaled[1], scaled[0]
+        extent = [scaled[3] - scaled[1], scaled[2] - scaled[0]]
+        if not aligned:
+            extent = [max(e, 1) for e in extent]
+        bins = [e / n for e, n in zip(extent, output, strict=True)]
+        samples = [sampling_ratio or ceil(b) for b in bins]
+        count = max(1, samples[0] * samples[1])
+        for (c, p, q), i, j in product(np.ndindex(x.shape[1], *output), *map(range, samples)):
+            h = start[0] + (p + Fraction(2 * i + 1, 2 * samples[0])) * bins[0]
+            w = start[1] + (q + Fraction(2 * j + 1, 2 * samples[1])) * bins[1]
+            for at, weight in neighbours(h, w, *x.shape[3:]):
+                y[r, c, t, p, q] += Fraction(x[(n, c, t, *at)]) * weight / count
+                dx[(n, c, t, *at)] += Fraction(dy[r, c, t, p, q]) * weight / count
+    return y, dx
+
+
+def neighbours(h, w, height, width):
+    """The cells around a point, by how near they are; none where it lies more than a cell outside."""
+    if not (-1 <= h <= height and -1 <= w <= width):
+        return []
+    h, w = min(max(h, 0), height - 1), min(max(w, 0), width - 1)
+    around = product((floor(h), floor(h) + 1), (floor(w), floor(w) + 1))
+    return [((i, j), (1 - abs(h - i)) * (1 - abs(w - j))) for i, j in around if i < height and j < width]
 
 
 def source(position, tap, stride, pad, dilation):

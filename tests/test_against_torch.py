@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch_twins
 from conftest import peer
 from test_operators import reals
 
@@ -51,29 +52,8 @@ def test_max_pool_equals_torch_ties_included(torch, arithmetic):
     assert np.array_equal(arithmetic.max_pool3d.backward(dy, context)[0], t.grad.numpy())
 
 
-TWINS = {
-    "linear": lambda f, x, w, b=None: f.linear(x.flatten(1), w, b),
-    "average_pool3d": lambda f, x, kernel, stride=1, pad=0: f.avg_pool3d(
-        x, kernel, stride, pad, count_include_pad=False
-    ),
-    "global_average_pool": lambda f, x, over_time=False: x.mean(
-        (2, 3, 4) if over_time else (3, 4), keepdim=True
-    ),
-    "upsample_nearest": lambda f, x, scale=2: f.interpolate(x, scale_factor=(1, scale, scale)),
-    "softmax": lambda f, x: f.softmax(x, 1),
-    "cross_entropy": lambda f, x, labels: f.cross_entropy(x, labels),
-    "batch_norm": lambda f, x, s, b, mean, variance, epsilon=1e-5: f.batch_norm(
-        x, mean, variance, s, b, eps=epsilon
-    ),
-    "batch_norm_training": lambda f, x, s, b, epsilon=1e-5: f.batch_norm(
-        x, None, None, s, b, training=True, eps=epsilon
-    ),
-    "dropout": lambda f, x, mask, ratio=0.5: x * mask / (1 - ratio),
-}
-
-
 @every_arithmetic
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", OPS)
 def test_twins_in_torch_agree_to_rounding(torch, arithmetic, name):
     for case in OPS[name].cases:
         arrays = reals(OPS[name], case)
@@ -81,53 +61,22 @@ def test_twins_in_torch_agree_to_rounding(torch, arithmetic, name):
         theirs = [
             torch.from_numpy(a).requires_grad_(OPS[name].domain(i).gradient) for i, a in enumerate(arrays)
         ]
-        z = TWINS[name](torch.nn.functional, *theirs, **case.attrs)
+        z = getattr(torch_twins, name)(torch.nn.functional, *theirs, **case.attrs)
         assert_close(y, z.detach().numpy(), case.name)
         dy = np.asarray(np.random.default_rng(1).standard_normal(y.shape))
-        z.backward(torch.from_numpy(dy))
+        if z.requires_grad:
+            z.backward(torch.from_numpy(dy))
         for ours, tensor in zip(arithmetic[name].backward(dy, context), theirs, strict=True):
             assert (ours is None) == (tensor.grad is None)
             if ours is not None:
                 assert_close(ours, tensor.grad.numpy(), case.name)
 
 
-@every_arithmetic
-def test_running_statistics_are_those_of_torch(torch, arithmetic):
-    x, mean, variance = [*reals(OPS["running_mean"], OPS["running_mean"].cases[0]), np.full(3, 2.0)]
-    theirs = [torch.from_numpy(a.copy()) for a in (mean, variance)]
-    torch.nn.functional.batch_norm(torch.from_numpy(x), *theirs, training=True, momentum=0.1)
-    assert_close(arithmetic.running_mean.forward(x, mean)[0], theirs[0].numpy(), "mean")
-    assert_close(arithmetic.running_variance.forward(x, variance)[0], theirs[1].numpy(), "variance")
-
-
 def torch_walk(torch, net, values):
     """The net's nodes, each by PyTorch's function."""
-    functional = torch.nn.functional
-
-    def per_channel(v):
-        return v[:, None, None, None]
-
-    def run(node, inputs):
-        a = {"pad": "padding", "kernel": "kernel_size"}
-        attrs = {a.get(key, key): value for key, value in node.attrs.items()}
-        match node.op:
-            case "conv3d":
-                return functional.conv3d(*inputs, **attrs)
-            case "affine":
-                return inputs[0] * per_channel(inputs[1]) + per_channel(inputs[2])
-            case "relu":
-                return functional.relu(inputs[0])
-            case "max_pool3d":
-                return functional.max_pool3d(inputs[0], **attrs)
-            case "add":
-                return inputs[0] + inputs[1]
-            case "stop_gradient":
-                return inputs[0].detach()
-            case "upsample_nearest":
-                return functional.interpolate(inputs[0], scale_factor=(1, attrs["scale"], attrs["scale"]))
-
     for node in net.nodes:
-        values[node.name] = run(node, [values[name] for name in node.inputs])
+        inputs = [values[name] for name in node.inputs]
+        values[node.name] = getattr(torch_twins, node.op)(torch.nn.functional, *inputs, **node.attrs)
     return values
 
 
@@ -186,5 +135,27 @@ def test_a_body_with_every_option_equals_torch(torch, transformation, freeze_at)
         assert_close(grads[name], theirs[name].grad.numpy(), name)
 
 
-def assert_close(ours, theirs, name):
-    assert np.abs(ours - theirs).max() <= 1e-11 * np.abs(theirs).max(), name
+@pytest.mark.parametrize("name", ["resnet18_classifier", "resnet50_classifier"])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_classifiers_training_step_equals_torch(torch, name, training):
+    net = refnet.build(
+        name, input=(4, 3, 1, 64, 64), width_per_group=8, classes=10, batch_norm=True, training=training
+    )
+    given = refnet.fill.params(net) | refnet.fill.inputs(net)
+    run = refnet.forward(net, given)
+    theirs = {
+        key: torch.from_numpy(value.copy()).requires_grad_(net.domain(key).gradient)
+        for key, value in given.items()
+    }
+    torch_walk(torch, net, theirs)
+    for node in net.nodes:
+        assert_close(run.blobs[node.name], theirs[node.name].detach().numpy(), node.name, 1e-9)
+    theirs["loss"].backward()
+    grads = refnet.backward(run, refnet.fill.output_gradients(net))
+    assert set(grads) == {key for key in given if theirs[key].grad is not None}
+    for key in grads:
+        assert_close(grads[key], theirs[key].grad.numpy(), key, 1e-8)
+
+
+def assert_close(ours, theirs, name, tolerance=1e-11):
+    assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max(), name

@@ -12,6 +12,7 @@ import pytest
 from conftest import peer
 
 from refnet import cli
+from refnet.networks import ARCHITECTURES
 
 SMALL = ["--input", "1x3x1x32x32", "--width-per-group", "4", "--time-kernel", "1"]
 
@@ -45,7 +46,7 @@ def test_list(refnet):
     code, out, _ = refnet("list")
     assert code == 0 and "resnet152_conv5" in out and "4.86 M" in out
     found = json.loads(refnet("list", "--json")[1])["architectures"]
-    assert len(found) == 15 and found[0]["params"] == 4857152
+    assert len(found) == 25 and found[0]["params"] == 4857152
 
 
 def test_info(refnet):
@@ -177,6 +178,8 @@ def test_every_option_reaches_the_bundle(refnet, tmp_path):
             "width_per_group": 4,
             "stride_1x1": False,
             "dilation": 2,
+            "batch_norm": False,
+            "training": False,
         },
         "seed": 7,
         "clip": None,
@@ -184,6 +187,41 @@ def test_every_option_reaches_the_bundle(refnet, tmp_path):
         "arithmetic": "reference",
         "backward": True,
     }
+    assert refnet("golden", "verify", "a")[0] == 0
+
+
+def test_every_option_of_every_architecture_can_be_given(refnet):
+    """The terminal's table of options is the catalog's."""
+    from refnet.cli import CHOICES
+
+    assert set(CHOICES) == {option for a in ARCHITECTURES.values() for option in a.options}
+    code, out, _ = refnet(
+        *("golden", "make", "roi_resnet18_conv4", "a", "--hashes-only", "--json", "--input", "1x3x2x32x32"),
+        *("--width-per-group", 4, "--batch-norm", "--rois", 2, "--resolution", 7, "--sampling-ratio", 0),
+        *("--aligned", "--link", "average"),
+    )
+    assert code == 0
+    options = json.loads(out)["recipe"]["options"]
+    given = {"batch_norm": True, "rois": 2, "resolution": 7, "sampling_ratio": 0, "aligned": True}
+    assert given.items() <= options.items() and options["link"] == "average"
+
+
+def test_a_training_step_is_made_and_verified(refnet):
+    small = ("--input", "2x3x1x32x32", "--width-per-group", 4, "--classes", 5, "--batch-norm", "--training")
+    code, out, _ = refnet("golden", "make", "resnet18_classifier", "a", *small)
+    assert code == 0 and "0 gradients blocked (freeze_at 0)" in out
+    code, out, _ = refnet("golden", "verify", "a", "--json")
+    assert code == 0
+    tensors = {(t["section"], t["name"]) for t in json.loads(out)["tensors"]}
+    assert {("inputs", "labels"), ("output_gradients", "loss"), ("gradients", "conv1_w")} <= tensors
+    assert ("blobs", "res_conv1_bn_running_variance") in tensors
+    assert ("output_gradients", "prob") not in tensors and ("gradients", "labels") not in tensors
+
+
+def test_a_classifier_takes_one_frame_of_a_clip(refnet, video):
+    frame = ("--clip", video, "--size", "32x32", "--width-per-group", 4)
+    code, out, _ = refnet("golden", "make", "resnet18_classifier", "a", *frame)
+    assert code == 0 and "on 1x3x1x32x32" in out
     assert refnet("golden", "verify", "a")[0] == 0
 
 

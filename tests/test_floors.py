@@ -45,6 +45,13 @@ NEIGHBOURS = {
     ("networks.resnet3d", "networks.layers"),
     ("networks.catalog", "networks.resnet3d"),
     ("networks.catalog", "networks.fpn3d"),
+    ("networks.catalog", "networks.roi_head"),
+    ("networks.catalog", "networks.classifier"),
+    ("networks.classifier", "networks.resnet3d"),
+    ("networks.classifier", "networks.layers"),
+    ("networks.roi_head", "networks.resnet3d"),
+    ("networks.roi_head", "networks.layers"),
+    ("networks.roi_head", "networks.time_link"),
     ("networks.fpn3d", "networks.layers"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -12,7 +12,9 @@ from refnet._core import (
     linear,
     max_pool3d,
     relu,
+    roi_align,
     softmax,
+    swap_axes,
     upsample_nearest,
 )
 
@@ -22,10 +24,10 @@ POOL = ((2, 4, 5), (1, 3, 3), (1, 1, 1), (0, 1, 1), (2, 4, 5))
 
 def calls():
     """For each function the shapes that fit; then the other arguments."""
-    x, w, y, work = (1, 4, 2, 4, 5), (6, 36), (1, 6, 40), (8, 36 * 40)
-    yield conv3d.forward, [x, w, y, work], (*WINDOW, 1, 36, 40)
-    yield conv3d.input_gradient, [y, w, x, work], (*WINDOW, 1, 4, 40)
-    yield conv3d.weight_gradient, [y, x, w, work], (*WINDOW, 1, 36, 40)
+    x, w, y, work = (1, 4, 2, 4, 5), (6, 36), (1, 6, 40), (8, conv3d.WORKSPACE)
+    yield conv3d.forward, [x, w, y, work], (*WINDOW, 1)
+    yield conv3d.input_gradient, [y, w, x, work], (*WINDOW, 1)
+    yield conv3d.weight_gradient, [y, x, w, work, (2, 6, 36)], (*WINDOW, 1)
     yield affine.forward, [(2, 3, 7), (3,), (3,), (2, 3, 7)], ()
     yield affine.input_gradient, [(2, 3, 7), (3,), (2, 3, 7)], ()
     yield affine.scale_gradient, [(2, 3, 7), (2, 3, 7), (3,)], ()
@@ -33,10 +35,10 @@ def calls():
     yield relu.forward, [(7,), (7,)], ()
     yield relu.input_gradient, [(7,), (7,), (7,)], ()
     yield add.forward, [(7,), (7,), (7,)], ()
-    yield max_pool3d.forward, [(6, 40), (6, 40), ("int64", (6, 40))], POOL
-    yield max_pool3d.input_gradient, [(6, 40), ("int64", (6, 40)), (6, 40)], ()
+    yield max_pool3d.forward, [(6, 40), (6, 40)], POOL
+    yield max_pool3d.input_gradient, [(6, 40)] * 4, POOL
     yield average_pool3d.forward, [(6, 40), (6, 40)], POOL
-    yield average_pool3d.input_gradient, [(6, 40), (6, 40)], POOL
+    yield average_pool3d.input_gradient, [(6, 40), (6, 40), (8, 40)], POOL
     yield upsample_nearest.forward, [(6, 2, 3), (6, 4, 6)], (2,)
     yield upsample_nearest.input_gradient, [(6, 4, 6), (6, 2, 3)], (2,)
     yield linear.forward, [(2, 5), (3, 5), (2, 3)], ()
@@ -45,23 +47,34 @@ def calls():
     yield softmax.forward, [(2, 5), (2, 5)], ()
     yield softmax.input_gradient, [(2, 5), (2, 5), (2, 5)], ()
     yield softmax.cross_entropy, [(6, 5), ("int64", (6,)), (6, 5), (6,)], ()
+    yield swap_axes.forward, [(2, 3, 4, 5), (2, 4, 3, 5)], ()
     yield batch_norm.normalise, [(2, 3, 7), (3,), (3,), (3,), (2, 3, 7)], ()
     yield batch_norm.squares, [(2, 3, 7), (3,), (3,)], ()
     yield batch_norm.products, [(2, 3, 7), (2, 3, 7), (3,), (3,)], ()
     yield batch_norm.input_gradient, [(2, 3, 7), (2, 3, 7), *[(3,)] * 4, (2, 3, 7)], ()
     yield dropout.apply, [(7,), (7,), (7,)], (2.0,)
+    whole = ("int64", (3, 2, 2))
+    taps = [("int64", (3, 2, 9, 4)), (3, 2, 9, 4), ("int64", (3, 2, 9))]
+    yield roi_align.taps, [(3, 2, 2), (3, 2, 2), whole, *taps], (6, 7, 4)
+    x, y, batch = (2, 3, 2, 6, 7), (3, 3, 2, 4, 5), ("int64", (3,))
+    yield roi_align.forward, [x, batch, *taps, y, (8, 7)], ()
+    yield roi_align.input_gradient, [y, batch, *taps, x, (8, 7)], ()
 
 
 # A smaller volume is another problem with the same outputs, fewer samples are another sum, eight
-# rows of workspace are more than there are threads; a pool's winners are its own.
+# rows of workspace are more than there are threads, fewer partial sums are added up more often; a
+# box's cells are its own.
 HARMLESS = {
     *((conv3d.forward, 0, axis) for axis in (2, 3, 4)),
     *((conv3d.input_gradient, 2, axis) for axis in (2, 3, 4)),
     *((conv3d.weight_gradient, 1, axis) for axis in (2, 3, 4)),
     *((function, 3, 0) for function in (conv3d.forward, conv3d.input_gradient, conv3d.weight_gradient)),
     *((affine.bias_gradient, 0, axis) for axis in (0, 2)),
-    (max_pool3d.input_gradient, 2, 1),
+    (conv3d.weight_gradient, 4, 0),
+    (average_pool3d.input_gradient, 2, 0),
     *((batch_norm.squares, 0, axis) for axis in (0, 2)),
+    *((roi_align.forward, i, axis) for i, axis in ((0, 0), (0, 3), (0, 4), (6, 0))),
+    *((roi_align.input_gradient, i, axis) for i, axis in ((5, 0), (5, 3), (5, 4), (6, 0))),
 }
 CALLS = [pytest.param(*call, id=f"{call[0].__module__}.{call[0].__name__}") for call in calls()]
 
@@ -89,3 +102,12 @@ def test_any_array_that_is_too_small_is_refused(function, shapes, rest):
                 function(*smaller, *rest)
             refused += 1
     assert refused
+
+
+def test_more_samples_than_there_is_room_for_are_refused():
+    shapes = [(1, 1, 2), (1, 1, 2), ("int64", (1, 1, 2)), ("int64", (1, 1, 2, 5)), (1, 1, 2, 5)]
+    box = [*arrays(shapes), np.zeros((1, 1, 2), np.int64)]
+    box[2][...] = 3
+    roi_align.taps(*box, 5, 5, 1)
+    with pytest.raises(ValueError, match="do not fit together"):
+        roi_align.taps(*box, 5, 6, 1)

@@ -11,9 +11,10 @@ from refnet.shapes import size
 from refnet.trace import freeze_points, trace
 
 BLOCKS = {18: 8, 34: 16, 50: 16, 101: 33, 152: 50}
-BODIES = [name for name in ARCHITECTURES if not name.startswith("fpn_")]
-PYRAMIDS = [name for name in ARCHITECTURES if name.startswith("fpn_")]
-SMALL = {"input": (1, 3, 1, 32, 32), "time_kernel": 1}
+BODIES = [f"resnet{depth}_conv{stage}" for depth in BLOCKS for stage in (4, 5)]
+PYRAMIDS = [f"fpn_resnet{depth}_conv5" for depth in BLOCKS]
+HEADS = [f"roi_resnet{depth}_conv4" for depth in BLOCKS]
+CLASSIFIERS = [f"resnet{depth}_classifier" for depth in BLOCKS]
 
 
 def depth_and_stage(name):
@@ -22,8 +23,7 @@ def depth_and_stage(name):
 
 
 def test_the_catalog_is_what_the_design_names():
-    expected = {f"resnet{depth}_conv{stage}" for depth in BLOCKS for stage in (4, 5)}
-    assert set(ARCHITECTURES) == expected | {f"fpn_resnet{depth}_conv5" for depth in BLOCKS}
+    assert set(ARCHITECTURES) == {*BODIES, *PYRAMIDS, *HEADS, *CLASSIFIERS}
 
 
 @pytest.mark.parametrize("transformation", ["bottleneck", "basic"])
@@ -57,20 +57,112 @@ def test_output_is_a_sixteenth_or_a_thirtysecond(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "transformation", "billions"),
+    ("name", "printed", "millions"),
     [
-        ("resnet18_conv5", "basic", 1.8),
-        ("resnet34_conv5", "basic", 3.6),
-        ("resnet50_conv5", "bottleneck", 3.8),
-        ("resnet101_conv5", "bottleneck", 7.6),
-        ("resnet152_conv5", "bottleneck", 11.3),
+        ("resnet18_classifier", 1.8, 11.7),
+        ("resnet34_classifier", 3.6, 21.8),
+        ("resnet50_classifier", 3.8, 25.6),
+        ("resnet101_classifier", 7.6, 44.5),
+        ("resnet152_classifier", 11.3, 60.2),
     ],
 )
-def test_multiply_adds_of_one_frame_are_those_of_the_paper(name, transformation, billions):
-    """He et al., Table 1; the convolutions alone make the printed number, to a tenth of a billion."""
-    net = refnet.build(name, input=(1, 3, 1, 224, 224), time_kernel=1, transformation=transformation)
-    convolutions = sum(row.multiply_adds for row in trace(net) if row.op == "conv3d")
-    assert abs(convolutions / 1e9 - billions) < 0.11
+def test_a_classifier_is_table_1_of_the_paper(name, printed, millions):
+    """He et al.; what the table counts and how it shortens, see `refnet.networks.classifier`."""
+    net = refnet.build(name, batch_norm=True, training=True)
+    counted = ("conv3d", "linear", "batch_norm_training")
+    multiply_adds = sum(row.multiply_adds for row in trace(net) if row.op in counted)
+    assert int(multiply_adds / 1e8) / 10 == printed
+    learnt = sum(size(shape) for param, shape in net.params.items() if net.domain(param).draw is None)
+    assert abs(learnt / 1e6 - millions) < 0.06
+    sizes = [net.shape(f"{blob}_relu")[2:] for blob in ("conv1", *last_blocks(name))]
+    assert sizes == [(1, n, n) for n in (112, 56, 28, 14, 7)]
+    assert net.shape("pool1")[3:] == (56, 56) and net.shape("pool5")[2:] == (1, 1, 1)
+    assert net.outputs == {"prob": (1, 1000), "loss": ()}
+
+
+def last_blocks(name):
+    return [f"res{k}_{n - 1}" for k, n in enumerate(ARCHITECTURES[name].block_counts, 2)]
+
+
+def test_what_the_paper_counts_is_no_rounded_count():
+    """ResNet-101 is ResNet-50 and 17 blocks: 3.8 and 7.6 are roundings only of 3.838 to 3.85 billion."""
+    fifty, more = (
+        sum(row.multiply_adds for row in trace(refnet.build(name)) if row.op in ("conv3d", "linear"))
+        for name in ("resnet50_classifier", "resnet101_classifier")
+    )
+    assert 7.55e9 - (more - fifty) > 3.83e9 and fifty > 3.85e9
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_training_step_of_a_classifier(name):
+    """Everything learns, from the loss alone; statistics and labels are given."""
+    net = refnet.build(name, input=(2, 3, 1, 32, 32), width_per_group=8, batch_norm=True, training=True)
+    given = refnet.fill.params(net) | refnet.fill.inputs(net)
+    run = refnet.forward(net, given)
+    dy = refnet.fill.output_gradients(net)
+    assert dy.keys() == {"loss"} and dy["loss"] == 1
+    grads = refnet.backward(run, dy)
+    given_only = {p for p in net.params if p.endswith(("_rm", "_riv"))} | {"labels"}
+    assert set(grads) == given.keys() - given_only and not grads.blocked
+    prob = run.blobs["prob"]
+    rows = np.arange(2)
+    assert abs(run.blobs["loss"] + np.log(prob[rows, given["labels"]]).mean()) < 1e-12
+    # The loss of every class together: the bias's gradient adds up to nothing.
+    assert abs(grads["fc_b"].sum()) <= 1000 * 2**-53 * np.abs(grads["fc_b"]).sum()
+    mean = run.blobs["conv1"].mean(axis=(0, 2, 3, 4))
+    expected = 0.9 * given["res_conv1_bn_rm"] + 0.1 * mean
+    assert np.abs(run.blobs["res_conv1_bn_running_mean"] - expected).max() < 1e-12 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("link", ["none", "average", "key-frame"])
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_over_regions(name, link):
+    net = refnet.build(name, input=(2, 3, 4, 32, 48), rois=5, link=link, width_per_group=8)
+    frames = 4 if link == "none" else 1
+    width = 512 if int(name[10:-6]) < 50 else 2048
+    assert net.inputs["rois"] == (5, 1 + 4 * frames)
+    assert net.outputs == {"res5_pool": (5, width, frames, 1, 1)}
+    assert net.shape("pool5")[2:] == (frames, 14, 14)
+    assert net.shape(f"{last_blocks(name)[-1]}_relu") == (5, width, frames, 7, 7)
+    fine = refnet.build(name, input=(2, 3, 4, 32, 48), resolution=7)
+    assert fine.shape("pool5")[3:] == fine.shape("res5_0_relu")[3:] == (7, 7)
+    flow = net.gradient_flow()
+    assert "res4_0_branch2a_w" in flow and "rois" not in flow
+
+
+def test_links_are_what_they_say():
+    x = np.arange(2 * 3 * 4 * 2 * 2.0).reshape(2, 3, 4, 2, 2)
+    expected = {"average": x.mean(axis=2, keepdims=True), "key-frame": x[:, :, 2:3], "none": x}
+    for link, y in expected.items():
+        net = refnet.Net()
+        name = refnet.networks.time_link.time_link(net, net.input("data", x.shape), link, "link")
+        blobs = refnet.forward(net, {"data": x}).blobs if net.nodes else {"data": x}
+        assert np.array_equal(blobs[name], y)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet50_classifier", {"input": (1, 3, 2, 32, 32)}, "data size T is 2: expected 1"),
+        ("resnet50_classifier", {"classes": 0}, "classes is 0"),
+        ("resnet50_classifier", {"time_kernel": 3}, "unknown option of resnet50_classifier 'time_kernel'"),
+        ("resnet50_conv4", {"training": True}, "training is True, but batch_norm is False"),
+        ("resnet50_conv4", {"batch_norm": 1}, "batch_norm is 1: expected True or False"),
+        ("roi_resnet50_conv4", {"resolution": 8}, "resolution is 8: expected 14 or 7"),
+        ("roi_resnet50_conv4", {"rois": 0}, "rois is 0"),
+        ("roi_resnet50_conv4", {"link": "mean"}, "unknown time link 'mean'"),
+        ("roi_resnet50_conv4", {"sampling_ratio": -1}, "sampling_ratio is -1"),
+    ],
+)
+def test_nonsense_beyond_bodies_is_refused(name, options, message):
+    with pytest.raises(RefnetError, match=message):
+        refnet.build(name, **options)
+
+
+def test_a_head_needs_a_body():
+    pyramid = refnet.build("fpn_resnet18_conv5", input=(1, 3, 1, 32, 32), time_kernel=1)
+    with pytest.raises(RefnetError, match="the body has 5 outputs: expected one"):
+        refnet.networks.roi_head.head(pyramid)
 
 
 @pytest.mark.parametrize("freeze_at", [0, 2, 3, 4, 5])
@@ -97,7 +189,9 @@ def test_the_stop_blocks_what_is_before_it(name, transformation, freeze_at):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_runs(name):
     """Core against the definitions: equal to rounding at the end of every network."""
-    net = refnet.build(name, **SMALL, width_per_group=8, freeze_at=3)
+    small = {"input": (1, 3, 1, 32, 32), "width_per_group": 8, "freeze_at": 3, "rois": 2, "time_kernel": 1}
+    known = {option: small[option] for option in small if option in (*ARCHITECTURES[name].options, "input")}
+    net = refnet.build(name, **known)
     given = refnet.fill.params(net, dtype="float64") | refnet.fill.inputs(net, dtype="float64")
     dy = refnet.fill.output_gradients(net)
     runs = [refnet.forward(net, given, a, keep="outputs") for a in ("reference", "core")]

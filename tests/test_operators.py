@@ -22,7 +22,10 @@ every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 # Operators that divide: equal to rounding, not bit for bit, on integers too.
-DIVIDE = {"batch_norm", "batch_norm_training", "softmax", "cross_entropy", "dropout", "roi_align"}
+DIVIDE = {
+    *("batch_norm", "batch_norm_training", "running_mean", "running_variance"),
+    *("softmax", "cross_entropy", "dropout", "roi_align"),
+}
 
 
 def integers(op, case, seed=0):

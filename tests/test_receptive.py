@@ -69,7 +69,11 @@ def test_every_operator_reads_what_it_states(op, case):
             for o, found in enumerate(reads):
                 whole = (0, size - 1)
                 window = whole if reach is None else ITSELF.behind(reach).at(o)
-                assert agrees(hull(found), window, size), (which, "NCTHW"[axis], o, found, window)
+                place = (which, "NCTHW"[axis], o, found, window)
+                if any(op.domain(i).draw for i in range(len(arrays))):  # boxes or masks may read less
+                    assert all(window[0] <= i <= window[1] for i in found), place
+                else:
+                    assert agrees(hull(found), window, size), place
 
 
 def small_net(rng):

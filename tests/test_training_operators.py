@@ -1,12 +1,14 @@
 """What classifiers and training add: literal values, worked out by hand or taken from the standard."""
 
-from math import exp, inf, log, nan
+from decimal import Decimal, localcontext
+from math import inf, log, nan
 
 import numpy as np
 import pytest
 from test_operators import every_arithmetic
 
 import refnet
+from refnet.arithmetic import core
 from refnet.errors import DTypeError, ShapeError, ValueRangeError
 
 
@@ -143,9 +145,14 @@ def test_a_net_tells_labels_from_numbers():
         net.add("cross_entropy", "again", ("data", net.param("other_b", (2,))))
 
 
-def test_exponentials_of_the_core_are_those_of_the_library():
-    """Within two units in the last place of Python's own, the bound that softmax's magnitude states."""
-    d = -np.linspace(0, 40, 101)
-    y, _ = refnet.arithmetic.core.softmax.forward(np.stack([0 * d, d], axis=1))
-    for value, (p, q) in zip(d, y, strict=True):
-        assert abs(q / p - exp(value)) <= 8 * 2**-52 * exp(value)
+def test_exponentials_of_the_core_against_fifty_digits():
+    """Within one unit in the last place, down to the smallest numbers there are, and 0 below them."""
+    d = -np.concatenate([np.linspace(0, 1, 257), np.linspace(1, 708, 1000), np.linspace(709, 760, 300)])
+    y, _ = core.softmax.forward(np.stack([0 * d, d], axis=1))
+    with localcontext(prec=50):
+        for value, (p, q) in zip(d, y, strict=True):
+            exact = Decimal(float(value)).exp()
+            # p = 1 / (1 + e) and q = e / (1 + e), each divided once more.
+            error = abs(Decimal(float(q)) * (1 + exact) - exact)
+            assert error <= max(3 * exact * Decimal(2) ** -53, Decimal(2) ** -1074), value
+            assert abs(Decimal(float(p)) * (1 + exact) - 1) <= Decimal(2) ** -51

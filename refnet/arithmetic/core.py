@@ -1,15 +1,15 @@
 """The Cython kernels, in the dtype of their inputs. Same bits for any number of threads.
 
-Here is what a kernel needs before it runs: output arrays, the workspace, the sizes of the tiles.
-Tiles follow from the problem alone. While a convolution runs, BLAS is held to one thread, because
-the number of BLAS threads changes bits; the parallelism is in the loop over tiles.
+Here is what a kernel needs before it runs: output arrays and the workspace. Convolutions have a
+micro-kernel of their own. While `linear` runs, BLAS is held to one thread, because the number of BLAS
+threads changes bits.
 """
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import ceil, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,11 @@ from refnet._core import conv3d as conv3d_kernels
 from refnet._core import dropout as dropout_kernels
 from refnet._core import linear as linear_kernels
 from refnet._core import max_pool3d as max_pool3d_kernels
-from refnet._core import openmp
+from refnet._core import micro_kernel, openmp
 from refnet._core import relu as relu_kernels
+from refnet._core import roi_align as roi_align_kernels
 from refnet._core import softmax as softmax_kernels
+from refnet._core import swap_axes as swap_axes_kernels
 from refnet._core import upsample_nearest as upsample_nearest_kernels
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
@@ -34,31 +36,20 @@ from refnet.ops import OPS
 from refnet.ops.batch_norm import EPSILON, root
 from refnet.ops.batch_norm_training import values_per_channel
 from refnet.ops.dropout import RATIO
+from refnet.ops.roi_align import grid
 from refnet.ops.running_mean import MOMENTUM, average
 from refnet.ops.running_variance import unbiased
-from refnet.shapes import ONES, ZEROS, Triple, whole
+from refnet.shapes import ONES, ZEROS, Shape, Triple
 
-# The largest tile of the patch matrix, (rows, columns): 6 MiB of float64 forward, 8 MiB backward.
-FORWARD_TILE = (1536, 512)
-GRADIENT_TILE = (512, 2048)
-# Work is divided among threads in at least this many columns or rows.
-SMALLEST_SHARE = 32
+# Values of weight gradients that are held at once, for spans of positions computed at the same time.
+PARTIAL_SUMS = 1 << 21
+# Between the short rows of two threads, in elements, or they would wait for each other's writes.
+CACHE_LINE = 16
 
 
 # A forked child has none of its parent's threads, and GNU's OpenMP would wait for them forever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=openmp.use_one_thread)
-
-
-# Operators that only hand on, move or copy; NumPy does that as fast as memory allows.
-MOVES = (
-    "stop_gradient",
-    "time_to_channels",
-    "channels_to_time",
-    "time_to_batch",
-    "batch_to_time",
-    "slice_keyframe",
-)
 
 
 class _HeldBLAS:
@@ -113,16 +104,15 @@ def openmp_threads() -> int:
     return int(openmp.threads())
 
 
+def micro_kernel_version() -> str:
+    """Name the version of the micro-kernel that convolutions run: baseline, avx2 or avx512."""
+    return str(micro_kernel.name())
+
+
 def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
     """Compute `refnet.ops.conv3d`."""
     y = np.empty(OPS["conv3d"].infer(x.shape, w.shape, **attrs), x.dtype)
-    for what, count in (("taps of a patch", w[0].size), ("output positions", prod(y.shape[2:]))):
-        whole(f"number of {what}", count, 1)  # BLAS counts in 32 bits
-    rows = _in_sequence(w[0].size, FORWARD_TILE[0])
-    columns = _in_parallel(prod(y.shape[2:]), FORWARD_TILE[1])
-    workspace = _workspace(x.dtype, rows * columns)
-    with single_threaded_blas():
-        conv3d_kernels.forward(x, _matrix(w), _flat(y), workspace, *_window(w, y, attrs), rows, columns)
+    conv3d_kernels.forward(x, _matrix(w), _flat(y), _workspace(x.dtype), *_window(w, y, attrs))
     if b is not None:
         y += b[:, None, None, None]
     return y, (x, w, b is not None, attrs)
@@ -131,22 +121,14 @@ def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> 
 def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradients of `refnet.ops.conv3d`."""
     x, w, has_bias, attrs = context
-    taps = prod(w.shape[2:])
-    rows = _in_parallel(w[0].size, GRADIENT_TILE[0])
-    channels = max(1, rows // taps)
-    tallest = max(rows, channels * taps)
-    # A kernel with more taps than a tile has rows is paid for in columns.
-    widest = max(1, min(GRADIENT_TILE[1], prod(GRADIENT_TILE) // tallest))
-    columns = _in_sequence(prod(dy.shape[2:]), widest)
-    workspace = _workspace(x.dtype, tallest * columns)
-    window = _window(w, dy, attrs)
-    dx = np.empty_like(x) if needs[0] else None
+    workspace, window = _workspace(x.dtype), _window(w, dy, attrs)
+    dx = np.zeros(x.shape, x.dtype) if needs[0] else None
     dw = np.empty_like(w) if needs[1] else None
-    with single_threaded_blas():
-        if dx is not None:
-            conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window, channels, columns)
-        if dw is not None:
-            conv3d_kernels.weight_gradient(_flat(dy), x, _matrix(dw), workspace, *window, rows, columns)
+    if dx is not None:
+        conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)
+    if dw is not None:
+        partial = np.empty((PARTIAL_SUMS // w.size, *_matrix(w).shape), w.dtype)
+        conv3d_kernels.weight_gradient(_flat(dy), x, _matrix(dw), workspace, partial, *window)
     if not has_bias:
         return dx, dw
     return dx, dw, _bias_gradient(dy) if needs[2] else None
@@ -192,20 +174,18 @@ def max_pool3d_forward(
 ) -> tuple[Array, Any]:
     """Compute `refnet.ops.max_pool3d`."""
     shape = OPS["max_pool3d"].infer(x.shape, kernel=kernel, stride=stride, pad=pad)
-    y, winner = np.empty(shape, x.dtype), np.empty(shape, np.intp)
-    max_pool3d_kernels.forward(
-        _planes(x), _planes(y), _planes(winner), x.shape[2:], kernel, stride, pad, shape[2:]
-    )
-    return y, (x.shape, winner)
+    y, window = np.empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
+    max_pool3d_kernels.forward(_planes(x), _planes(y), *window)
+    return y, (x, y, window)
 
 
 def max_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradient of `refnet.ops.max_pool3d`."""
-    shape, winner = context
+    x, y, window = context
     if not needs[0]:
         return (None,)
-    dx = np.empty(shape, dy.dtype)
-    max_pool3d_kernels.input_gradient(_planes(dy), _planes(winner), _planes(dx))
+    dx = np.empty_like(x)
+    max_pool3d_kernels.input_gradient(_planes(dy), _planes(x), _planes(y), _planes(dx), *window)
     return (dx,)
 
 
@@ -257,7 +237,8 @@ def average_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     if not needs[0]:
         return (None,)
     dx = np.empty(shape, dy.dtype)
-    average_pool3d_kernels.input_gradient(_planes(dy), _planes(dx), *window)
+    shares = _workspace(dy.dtype, prod(dy.shape[2:]) + CACHE_LINE)
+    average_pool3d_kernels.input_gradient(_planes(dy), _planes(dx), shares, *window)
     return (dx,)
 
 
@@ -388,19 +369,45 @@ def dropout_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     return dx, None
 
 
-def _in_sequence(total: int, largest: int) -> int:
-    """Size of equal tiles, each at most `largest`."""
-    return ceil(total / ceil(total / largest))
+def roi_align_forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
+    """Compute `refnet.ops.roi_align`."""
+    y = np.empty(OPS["roi_align"].infer(x.shape, rois.shape, **attrs), x.dtype)
+    taps = (rois[:, 0].astype(np.intp), *_roi_taps(x, rois, **attrs))
+    roi_align_kernels.forward(x, *taps, y, _workspace(x.dtype, x.shape[4] + CACHE_LINE))
+    return y, (x.shape, taps)
 
 
-def _in_parallel(total: int, largest: int) -> int:
-    """Size of an even number of equal tiles, each at most `largest`: a fair share for two threads."""
-    if total < 2 * SMALLEST_SHARE:
-        return total
-    return ceil(total / (2 * ceil(total / (2 * largest))))
+def roi_align_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Compute the gradient of `refnet.ops.roi_align`."""
+    shape, taps = context
+    if not needs[0]:
+        return None, None
+    dx = np.empty(shape, dy.dtype)
+    roi_align_kernels.input_gradient(dy, *taps, dx, _workspace(dy.dtype, shape[4] + CACHE_LINE))
+    return dx, None
 
 
-def _workspace(dtype: np.dtype[Any], size: int) -> Array:
+def swap_axes(op: str, split: Callable[..., Shape]) -> Kernel:
+    """Make the kernel of an operator that moves time: `split` views x as (N, A, B, P), y is (N, B, A, P)."""
+
+    def forward(x: Array, **attrs: int) -> tuple[Array, Any]:
+        y = np.empty(OPS[op].infer(x.shape, **attrs), x.dtype)
+        n, a, b, p = split(*x.shape, **attrs)
+        swap_axes_kernels.forward(x.reshape(n, a, b, p), y.reshape(n, b, a, p))
+        return y, (x.shape, (n, b, a, p))
+
+    def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+        shape, (n, b, a, p) = context
+        if not needs[0]:
+            return (None,)
+        dx = np.empty(shape, dy.dtype)
+        swap_axes_kernels.forward(dy.reshape(n, b, a, p), dx.reshape(n, a, b, p))
+        return (dx,)
+
+    return Kernel(forward, backward)
+
+
+def _workspace(dtype: np.dtype[Any], size: int = conv3d_kernels.WORKSPACE) -> Array:
     """One row for each thread; the pages that no thread touches cost nothing."""
     return np.empty((openmp_threads(), size), dtype)
 
@@ -437,6 +444,20 @@ def _products(dy: Array, x: Array, mean: Array) -> Array:
     sums = np.empty(x.shape[1], x.dtype)
     batch_norm_kernels.products(_flat(dy), _flat(x), mean, sums)
     return sums
+
+
+def _roi_taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tuple[Array, Array, Array]:
+    """Which cells each line of bins reads, their weights in the dtype of x, and how many they are."""
+    start, bins, samples = map(np.ascontiguousarray, grid(rois, output=output, **attrs))
+    lines = (*start.shape[:2], sum(output))
+    most = max(1, min(2 * int(samples.max()), max(x.shape[3:])))
+    cells, weights, counts = (
+        np.zeros((*lines, most), np.intp),
+        np.zeros((*lines, most)),
+        np.empty(lines, np.intp),
+    )
+    roi_align_kernels.taps(start, bins, samples, cells, weights, counts, *x.shape[3:], output[0])
+    return cells, weights.astype(x.dtype, copy=False), counts
 
 
 def _flat(blob: Array) -> Array:
@@ -483,7 +504,17 @@ core = Arithmetic(
         "running_mean": Kernel(running_mean_forward, OPS["running_mean"].backward),
         "running_variance": Kernel(running_variance_forward, OPS["running_variance"].backward),
         "dropout": Kernel(dropout_forward, dropout_backward),
-        # The NumPy definitions, stated outright: nothing is computed, at most moved.
-        **{op: reference.kernels[op] for op in MOVES},
+        "roi_align": Kernel(roi_align_forward, roi_align_backward),
+        "time_to_channels": swap_axes("time_to_channels", lambda n, c, t, h, w: (n, c, t, h * w)),
+        "time_to_batch": swap_axes("time_to_batch", lambda n, c, t, h, w: (n, c, t, h * w)),
+        "channels_to_time": swap_axes(
+            "channels_to_time", lambda n, c, t, h, w, *, frames: (n, frames, c // frames, h * w)
+        ),
+        "batch_to_time": swap_axes(
+            "batch_to_time", lambda n, c, t, h, w, *, frames: (n // frames, frames, c, h * w)
+        ),
+        # The NumPy definitions, stated outright: nothing is computed, one frame at most is copied.
+        "stop_gradient": reference.kernels["stop_gradient"],
+        "slice_keyframe": reference.kernels["slice_keyframe"],
     },
 )

@@ -9,6 +9,7 @@ something else.
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from refnet.ops import OPS
 from refnet.shapes import Shape, size, text
 
 DTYPES = ("float32", "float64")
+REAL = tuple(map(np.dtype, DTYPES))
 # Elements of an output from which on its memory is asked for before a kernel allocates it.
 LARGE = 1 << 26
 
@@ -240,10 +242,16 @@ class Arithmetic(Mapping[str, Door]):
 def infer(op: Op, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
     """Infer an operator's output shape, with a clear word for a wrong number of inputs or attributes."""
     try:
-        signature(op.infer).bind(*shapes, **attrs)
+        _require_call(op.infer, len(shapes), tuple(attrs))
     except TypeError as error:
         raise ShapeError(f"{op.name}: {error}") from None
     return op.infer(*shapes, **attrs)
+
+
+@cache
+def _require_call(function: Callable[..., Any], count: int, names: tuple[str, ...]) -> None:
+    """Raise TypeError unless the function takes that many arguments and those keywords."""
+    signature(function).bind(*range(count), **dict.fromkeys(names))
 
 
 def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
@@ -258,13 +266,16 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
         array = np.asarray(array)
     except ValueError as error:
         raise DTypeError(f"{name} is no array: {one_line(error)}") from None
-    native = array.dtype.newbyteorder("=")
+    wanted = array.dtype.newbyteorder("=")
     if integer:
-        if native.kind not in "iu" or not np.can_cast(native, np.int64):
+        if wanted.kind not in "iu" or not np.can_cast(wanted, np.int64):
             raise DTypeError(f"{name} is {array.dtype}: expected integers")
-        native = np.dtype(np.int64)
-    elif native.name not in DTYPES:
+        wanted = np.dtype(np.int64)
+    elif wanted not in REAL:
         raise DTypeError(f"{name} is {array.dtype}: expected {' or '.join(DTYPES)}")
-    clean = np.require(array, native, ["C_CONTIGUOUS", "ALIGNED"]).view()
+    flags = array.flags
+    if array.dtype != wanted or not (flags.c_contiguous and flags.aligned):
+        array = np.require(array, wanted, ["C_CONTIGUOUS", "ALIGNED"])
+    clean = array.view()
     clean.flags.writeable = False
     return clean

@@ -7,13 +7,17 @@ from refnet.net import Net
 from refnet.op import Array
 from refnet.run import Run
 
+NORMS = ("affine", "batch_norm", "batch_norm_training")
+RUNNING = ("running_mean", "running_variance")
+
 
 def names(net: Net) -> dict[str, str]:
     """Map each blob of the original to the node whose value it holds at the end of a run.
 
-    A convolution and a pool write a blob of their own. An affine that feeds a rectifier, rectifiers
-    and gradient stops write in place. A block's sum is written into its branch's last blob; only
-    the last block of a stage has a ``_sum``.
+    A convolution and a pool write a blob of their own. An affine or batch norm that feeds a rectifier,
+    rectifiers and gradient stops write in place, and running statistics into those that they
+    continue. A block's sum is written into its branch's last blob; only the last block of a stage
+    has a ``_sum``.
 
     Parameters
     ----------
@@ -29,11 +33,14 @@ def names(net: Net) -> dict[str, str]:
     for node in net.nodes:
         in_place = (
             node.op in ("relu", "stop_gradient")
-            or (node.op == "affine" and node.name in rectified)
+            or (node.op in NORMS and node.name in rectified)
             or (node.op == "add" and _next_block(node.name) in nodes)
         )
-        blob_of[node.name] = blob_of.get(node.inputs[0], node.inputs[0]) if in_place else node.name
-    return {blob: node for node, blob in blob_of.items() if blob in nodes}
+        if node.op in RUNNING:
+            blob_of[node.name] = node.inputs[1]
+        else:
+            blob_of[node.name] = blob_of.get(node.inputs[0], node.inputs[0]) if in_place else node.name
+    return {blob: node for node, blob in blob_of.items() if blob in nodes or blob in net.params}
 
 
 def blobs(run: Run) -> dict[str, Array]:

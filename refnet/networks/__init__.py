@@ -1,6 +1,16 @@
 """Builders of networks, and the catalog of named architectures."""
 
-from refnet.networks import fpn3d, inflate, resnet3d
+from refnet.networks import classifier, fold, fpn3d, inflate, resnet3d, roi_head, time_link
 from refnet.networks.catalog import ARCHITECTURES, build
 
-__all__ = ["ARCHITECTURES", "build", "fpn3d", "inflate", "resnet3d"]
+__all__ = [
+    "ARCHITECTURES",
+    "build",
+    "classifier",
+    "fold",
+    "fpn3d",
+    "inflate",
+    "resnet3d",
+    "roi_head",
+    "time_link",
+]

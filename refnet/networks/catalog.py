@@ -1,13 +1,14 @@
 """The named architectures, and `build`, which makes any of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 from refnet.errors import require_known
 from refnet.net import Net
-from refnet.networks import fpn3d, resnet3d
+from refnet.networks import fpn3d, resnet3d, roi_head
+from refnet.networks.classifier import classifier
 from refnet.shapes import Shape
 
 # Blocks of res2 .. res5 (He et al., Table 1).
@@ -21,57 +22,105 @@ BLOCKS = {
 NARROW = (64, 64, 128, 256, 512)
 WIDE = (64, 256, 512, 1024, 2048)
 
-# What a caller of `build` may choose about a body, with what is taken if they do not.
-BODY_OPTIONS: dict[str, Any] = {
-    name: parameter.default
-    for name, parameter in signature(resnet3d.body).parameters.items()
-    if name not in ("input", "block_counts", "feat_dims")
-}
-INPUT: Shape = (1, 3, 8, 224, 224)
+# What a name decides, and what is no number or word that a caller could give.
+DECIDED = ("input", "block_counts", "feat_dims", "body", "block_count", "out", "spatial_scale")
+
+
+def defaults(builder: Callable[..., Net]) -> dict[str, Any]:
+    """What a caller may choose about a builder's network, and what is taken if they do not."""
+    return {
+        name: parameter.default
+        for name, parameter in signature(builder).parameters.items()
+        if name not in DECIDED
+    }
+
+
+BODY, HEAD = defaults(resnet3d.body), defaults(roi_head.head)
+
+
+def pyramid(**options: Any) -> Net:
+    """A pyramid over a conv5 body."""
+    return fpn3d.fpn(resnet3d.body(**options), time_kernel=options["time_kernel"])
+
+
+def regions(*, block_counts: tuple[int, ...], feat_dims: tuple[int, ...], **options: Any) -> Net:
+    """A head over regions, res5, over a conv4 body."""
+    body = resnet3d.body(
+        block_counts=block_counts[:3],
+        feat_dims=feat_dims[:4],
+        **{name: value for name, value in options.items() if name in BODY or name == "input"},
+    )
+    own = {name: value for name, value in options.items() if name in HEAD}
+    return roi_head.head(body, block_count=block_counts[3], out=feat_dims[4], **own)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A 3D body of the catalog, or the pyramid over one."""
+    """A network of the catalog.
+
+    Attributes
+    ----------
+    name : str
+    builder : callable
+        Takes `input`, `block_counts`, `feat_dims` and the options.
+    block_counts, feat_dims : tuple of int
+    options : dict
+        What a caller may choose, with what is taken if they do not.
+    input : (N, 3, T, H, W)
+        What is taken if no input is given.
+    """
 
     name: str
+    builder: Callable[..., Net]
     block_counts: tuple[int, ...]
     feat_dims: tuple[int, ...]
-    pyramid: bool = False
+    options: dict[str, Any]
+    input: Shape = (1, 3, 8, 224, 224)
 
-    def build(self, input: Shape, **options: Any) -> Net:
-        """Build it for an input shape, with the options of `refnet.networks.resnet3d.body`."""
+    def build(self, input: Shape | None = None, **options: Any) -> Net:
+        """Build it for an input shape."""
         for option in options:
-            require_known(f"option of {self.name}", option, BODY_OPTIONS)
-        options = BODY_OPTIONS | options
-        body = resnet3d.body(input=input, block_counts=self.block_counts, feat_dims=self.feat_dims, **options)
-        return fpn3d.fpn(body, time_kernel=options["time_kernel"]) if self.pyramid else body
+            require_known(f"option of {self.name}", option, self.options)
+        return self.builder(
+            input=self.input if input is None else input,
+            block_counts=self.block_counts,
+            feat_dims=self.feat_dims,
+            **self.options | options,
+        )
 
 
 def _architectures() -> Iterator[Architecture]:
+    dims = {depth: NARROW if depth < 50 else WIDE for depth in BLOCKS}
     for depth, blocks in BLOCKS.items():
-        dims = NARROW if depth < 50 else WIDE
-        yield Architecture(f"resnet{depth}_conv4", blocks[:3], dims[:4])
-        yield Architecture(f"resnet{depth}_conv5", blocks, dims)
+        yield Architecture(f"resnet{depth}_conv4", resnet3d.body, blocks[:3], dims[depth][:4], BODY)
+        yield Architecture(f"resnet{depth}_conv5", resnet3d.body, blocks, dims[depth], BODY)
     for depth, blocks in BLOCKS.items():
-        yield Architecture(f"fpn_resnet{depth}_conv5", blocks, NARROW if depth < 50 else WIDE, pyramid=True)
+        yield Architecture(f"fpn_resnet{depth}_conv5", pyramid, blocks, dims[depth], BODY)
+    for depth, blocks in BLOCKS.items():
+        yield Architecture(f"roi_resnet{depth}_conv4", regions, blocks, dims[depth], BODY | HEAD)
+    for depth, blocks in BLOCKS.items():
+        kind = {"transformation": "basic" if depth < 50 else "bottleneck"}
+        options, image = defaults(classifier) | kind, (1, 3, 1, 224, 224)
+        yield Architecture(f"resnet{depth}_classifier", classifier, blocks, dims[depth], options, image)
 
 
 ARCHITECTURES = {architecture.name: architecture for architecture in _architectures()}
+# Every option that some architecture has.
+OPTIONS = tuple(dict.fromkeys(option for a in ARCHITECTURES.values() for option in a.options))
 
 
-def build(architecture: str, *, input: Shape = INPUT, **options: Any) -> Net:
+def build(architecture: str, *, input: Shape | None = None, **options: Any) -> Net:
     """Build a named architecture.
 
     Parameters
     ----------
     architecture : str
         A name of `refnet list`, such as ``"resnet18_conv4"``.
-    input : (N, 3, T, H, W)
-        Shape of the input blob `data`.
+    input : (N, 3, T, H, W), optional
+        Shape of the input blob `data`; 1x3x8x224x224, for a classifier 1x3x1x224x224, if not given.
     **options
-        Those of `refnet.networks.resnet3d.body`: transformation, freeze_at, time_kernel,
-        time_stride, groups, width_per_group, stride_1x1, dilation.
+        Those of its builder: `refnet.networks.resnet3d.body`, of a classifier
+        `refnet.networks.classifier.classifier`, of a head also `refnet.networks.roi_head.head`.
 
     Returns
     -------

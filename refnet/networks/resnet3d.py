@@ -5,10 +5,11 @@ the original code, one value a name.
 """
 
 from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net
-from refnet.networks.layers import affine, conv, conv_affine, conv_affine_relu, relu
+from refnet.networks.layers import Norm, conv, conv_norm, conv_norm_relu, norm_of, relu
 from refnet.shapes import ONES, Shape, Triple, odd, volume, whole
 
 
@@ -24,6 +25,8 @@ def body(
     width_per_group: int = 64,
     stride_1x1: bool = True,
     dilation: int = 1,
+    batch_norm: bool = False,
+    training: bool = False,
 ) -> Net:
     """Build a body: stem, stages res2, res3, ..., and the gradient stop.
 
@@ -49,6 +52,10 @@ def body(
         Whether a bottleneck strides in ``branch2a`` (MSRA) or in ``branch2b``.
     dilation : int
         Dilation in H and W of res5, which then does not stride. No other stage is dilated.
+    batch_norm : bool
+        Whether a batch norm with statistics stands in place of every frozen affine.
+    training : bool
+        Whether it takes the batch's own statistics, and keeps running ones.
 
     Returns
     -------
@@ -90,36 +97,61 @@ def body(
         if not isinstance(flag, bool):
             raise ValueRangeError(f"{name} is {flag!r}: expected True or False")
 
+    norm = norm_of(batch_norm=batch_norm, training=training)
+
     net = Net()
-    x = stem(net, net.input("data", input), feat_dims[0])
+    x = stem(net, net.input("data", input), feat_dims[0], norm)
     for k, blocks, out in zip(stages, block_counts, feat_dims[1:], strict=True):
-        for i in range(blocks):
-            x = block(
-                net,
-                x,
-                f"res{k}_{i}",
-                transformation=transformation,
-                inner=dim_bottleneck * 2 ** (k - 2),
-                out=out,
-                strides=k > 2,
-                time_kernel=time_kernel if k > 2 else 1,
-                time_stride=time_stride,
-                groups=groups,
-                stride_1x1=stride_1x1,
-                dilation=dilation if k == 5 else 1,
-            )
+        x = stage(
+            net,
+            x,
+            f"res{k}",
+            blocks,
+            transformation=transformation,
+            inner=dim_bottleneck * 2 ** (k - 2),
+            out=out,
+            strides=k > 2,
+            time_kernel=time_kernel if k > 2 else 1,
+            time_stride=time_stride,
+            groups=groups,
+            stride_1x1=stride_1x1,
+            dilation=dilation if k == 5 else 1,
+            norm=norm,
+        )
         if k == freeze_at:
             x = net.add("stop_gradient", f"res{k}_{blocks - 1}_stop", (x,))
     net.output(x)
     return net
 
 
-def stem(net: Net, x: str, out: int) -> str:
-    """conv1: 1x7x7 stride 2 in H and W, affine, ReLU, and pool1: 1x3x3 max, stride 2."""
+def stem(net: Net, x: str, out: int, norm: Norm) -> str:
+    """conv1: 1x7x7 stride 2 in H and W, batch norm, ReLU, and pool1: 1x3x3 max, stride 2."""
     x = conv(net, x, "conv1", out, kernel=(1, 7, 7), stride=(1, 2, 2), pad=(0, 3, 3))
-    x = affine(net, x, "res_conv1_bn")
+    x = norm(net, x, "res_conv1_bn")
     x = relu(net, x, "conv1_relu")
     return net.add("max_pool3d", "pool1", (x,), kernel=(1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 1))
+
+
+class Block(TypedDict):
+    """What all blocks of a stage have in common; see `body`."""
+
+    transformation: str
+    inner: int
+    out: int
+    strides: bool
+    time_kernel: int
+    time_stride: bool
+    groups: int
+    stride_1x1: bool
+    dilation: int
+    norm: Norm
+
+
+def stage(net: Net, x: str, name: str, blocks: int, **options: Unpack[Block]) -> str:
+    """A row of blocks ``{name}_0``, ``{name}_1``, ..."""
+    for i in range(blocks):
+        x = block(net, x, f"{name}_{i}", **options)
+    return x
 
 
 def block(
@@ -136,6 +168,7 @@ def block(
     groups: int,
     stride_1x1: bool,
     dilation: int,
+    norm: Norm,
 ) -> str:
     """relu(branch(x) + shortcut(x)); where the width changes, the block strides and projects."""
     projects = net.shape(x)[1] != out
@@ -152,9 +185,10 @@ def block(
         groups=groups,
         stride_1x1=stride_1x1,
         dilation=dilation,
+        norm=norm,
     )
     if projects:
-        x = conv_affine(net, x, f"{name}_branch1", out, kernel=(1, 1, 1), stride=stride)
+        x = conv_norm(net, x, f"{name}_branch1", out, norm, kernel=(1, 1, 1), stride=stride)
     return relu(net, net.add("add", f"{name}_sum", (branch, x)), f"{name}_relu")
 
 
@@ -170,22 +204,24 @@ def bottleneck(
     groups: int,
     stride_1x1: bool,
     dilation: int,
+    norm: Norm,
 ) -> str:
     """1x1x1 to the inner width, time_kernel x 3 x 3, 1x1x1 to the output width."""
     first, middle = (stride, ONES) if stride_1x1 else (ONES, stride)
-    x = conv_affine_relu(net, x, f"{name}_branch2a", inner, kernel=(1, 1, 1), stride=first)
-    x = conv_affine_relu(
+    x = conv_norm_relu(net, x, f"{name}_branch2a", inner, norm, kernel=(1, 1, 1), stride=first)
+    x = conv_norm_relu(
         net,
         x,
         f"{name}_branch2b",
         inner,
+        norm,
         kernel=(time_kernel, 3, 3),
         stride=middle,
         pad=(time_kernel // 2, dilation, dilation),
         dilation=(1, dilation, dilation),
         groups=groups,
     )
-    return conv_affine(net, x, f"{name}_branch2c", out, kernel=(1, 1, 1))
+    return conv_norm(net, x, f"{name}_branch2c", out, norm, kernel=(1, 1, 1))
 
 
 def basic(
@@ -200,23 +236,26 @@ def basic(
     groups: int,
     stride_1x1: bool,
     dilation: int,
+    norm: Norm,
 ) -> str:
     """Two convolutions time_kernel x 3 x 3; there is no 1x1x1 to stride in."""
     kernel = (time_kernel, 3, 3)
-    x = conv_affine_relu(
+    x = conv_norm_relu(
         net,
         x,
         f"{name}_branch2a",
         inner,
+        norm,
         kernel=kernel,
         stride=stride,
         pad=(time_kernel // 2, 1, 1),
     )
-    return conv_affine(
+    return conv_norm(
         net,
         x,
         f"{name}_branch2b",
         out,
+        norm,
         kernel=kernel,
         pad=(time_kernel // 2, dilation, dilation),
         dilation=(1, dilation, dilation),

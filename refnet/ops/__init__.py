@@ -16,6 +16,7 @@ from refnet.ops import (
     linear,
     max_pool3d,
     relu,
+    roi_align,
     running_mean,
     running_variance,
     slice_keyframe,
@@ -51,5 +52,6 @@ OPS: dict[str, Op] = {
         running_mean.OP,
         running_variance.OP,
         dropout.OP,
+        roi_align.OP,
     )
 }

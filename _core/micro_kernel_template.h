@@ -1,0 +1,86 @@
+/* One version of the micro-kernel: included with VERSION, TARGET, REAL, LANES, ROWS, SPREAD and FMA defined.
+
+   A tile of the product of a (rows, PITCH) and b (depth, columns), with two vectors of columns, is
+   summed in registers: ROWS x 2 accumulators, two vectors of b, one value of a in all lanes. */
+
+#define NAME(what) JOIN(what, VERSION, REAL)
+#define VECTOR NAME(vector)
+#define UNALIGNED NAME(unaligned)
+#define COLUMNS (2 * LANES)
+
+#ifdef __GNUC__
+typedef REAL VECTOR __attribute__((vector_size(LANES * sizeof(REAL))));
+typedef REAL UNALIGNED __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+typedef REAL VECTOR;
+typedef REAL UNALIGNED;
+#define INLINE static
+#define UNROLL
+#define PREFETCH(p)
+#endif
+
+enum { NAME(rows) = ROWS, NAME(columns) = COLUMNS };
+
+INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, const REAL *b,
+                              REAL *c, ptrdiff_t pitch, int add)
+{
+    VECTOR sum[ROWS][2];
+    UNROLL
+    for (int i = 0; i < rows; i++) {
+        PREFETCH(c + i * pitch);
+        sum[i][0] = sum[i][1] = (VECTOR) {0};
+    }
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        const VECTOR left = *(const UNALIGNED *) (b + k * COLUMNS);
+        const VECTOR right = *(const UNALIGNED *) (b + k * COLUMNS + LANES);
+        UNROLL
+        for (int i = 0; i < rows; i++) {
+            const VECTOR factor = SPREAD(a[i * PITCH + k]);
+            sum[i][0] = FMA(factor, left, sum[i][0]);
+            sum[i][1] = FMA(factor, right, sum[i][1]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < rows; i++) {
+        UNALIGNED *to = (UNALIGNED *) (c + i * pitch);
+        UNALIGNED *to_right = (UNALIGNED *) (c + i * pitch + LANES);
+        if (add) {
+            sum[i][0] = (VECTOR) *to + sum[i][0];
+            sum[i][1] = (VECTOR) *to_right + sum[i][1];
+        }
+        *to = sum[i][0];
+        *to_right = sum[i][1];
+    }
+}
+
+/* c (rows, columns) = or += a (rows, depth) b (depth, columns), for 1 to ROWS rows; from row to row
+   of c it is `pitch` values, of a PITCH, of b as many as it has columns. */
+TARGET static void NAME(multiply)(ptrdiff_t rows, ptrdiff_t depth, const REAL *a, const REAL *b,
+                                  REAL *c, ptrdiff_t pitch, int add)
+{
+#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, depth, a, b, c, pitch, add); break;
+    switch (rows) {
+        CASE(1) CASE(2) CASE(3) CASE(4)
+#if ROWS > 4
+        CASE(5) CASE(6)
+#endif
+#if ROWS > 6
+        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+    }
+#undef CASE
+}
+
+#undef NAME
+#undef VECTOR
+#undef UNALIGNED
+#undef COLUMNS
+#undef INLINE
+#undef UNROLL
+#undef PREFETCH
+#undef REAL
+#undef LANES
+#undef SPREAD

@@ -1,0 +1,33 @@
+from refnet._core.im2col3d cimport Geometry
+
+
+# Which part of a line an undilated window's tap reaches: the outputs [first, last), of which the first
+# reads the input `at`.
+cdef struct Span:
+    Py_ssize_t first, last, at
+
+
+cdef inline Span span(Py_ssize_t tap, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t inputs,
+                      Py_ssize_t outputs) noexcept nogil:
+    cdef Span s
+    cdef Py_ssize_t offset = tap - pad
+    s.first = 0 if offset >= 0 else (stride - 1 - offset) // stride
+    s.last = min(outputs, (inputs - 1 - offset) // stride + 1) if offset < inputs else 0
+    s.last = max(s.first, s.last)
+    s.at = s.first * stride + offset
+    return s
+
+
+# How many taps of a window lie inside, for the output o.
+cdef inline Py_ssize_t inside(Py_ssize_t o, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad,
+                              Py_ssize_t inputs) noexcept nogil:
+    return min(o * stride - pad + kernel, inputs) - max(o * stride - pad, 0)
+
+
+# The same windows over longer lines: where a window is one value high or wide, images are lines.
+cdef inline Geometry in_long_lines(Geometry g) noexcept nogil:
+    if g.kH == g.kW == g.sH == g.sW == 1 and g.pH == g.pW == 0:
+        g.W *= g.H
+        g.oW *= g.oH
+        g.H = g.oH = 1
+    return g

@@ -1,0 +1,187 @@
+"""RoIAlign of tubes, one (channel, sample) volume at a time, each box along H and then along W.
+
+A line is a row or a column of bins: the oH rows of a box come before its oW columns. A line's taps are the
+cells that its bins read, each cell once, ascending, with its weight.
+"""
+
+from cython cimport floating
+from cython.parallel cimport prange
+from libc.string cimport memset
+
+from refnet._core cimport openmp
+from refnet._core.sizes cimport require
+
+
+cdef inline Py_ssize_t add(Py_ssize_t* cells, double* weights, Py_ssize_t count,
+                           Py_ssize_t cell, double weight) noexcept nogil:
+    """Add to the weight of a cell; only the last two can be met again. Returns how many there are."""
+    cdef Py_ssize_t k
+    for k in range(max(count - 2, 0), count):
+        if cells[k] == cell:
+            weights[k] += weight
+            return count
+    cells[count] = cell
+    weights[count] = weight
+    return count + 1
+
+
+cdef Py_ssize_t read(double start, double width, Py_ssize_t samples, Py_ssize_t p, Py_ssize_t size,
+                     Py_ssize_t* cells, double* weights) noexcept nogil:
+    """The taps of bin p, at most min(2 * samples, size) of them. Returns how many."""
+    cdef Py_ssize_t i, k, below, count = 0
+    cdef double position, f
+    for k in range(samples):
+        i = k if width >= 0 else samples - 1 - k
+        position = start + p * width + (i + 0.5) * width / samples
+        if position >= -1 and position <= size:
+            position = min(max(position, 0), size - 1)
+            below = <Py_ssize_t> position
+            f = position - below
+            count = add(cells, weights, count, below, (1 - f) / samples)
+            if f > 0:
+                count = add(cells, weights, count, below + 1, f / samples)
+    return count
+
+
+def taps(const double[:, :, ::1] start, const double[:, :, ::1] width,
+         const Py_ssize_t[:, :, ::1] samples, Py_ssize_t[:, :, :, ::1] cells,
+         double[:, :, :, ::1] weights, Py_ssize_t[:, :, ::1] counts,
+         Py_ssize_t H, Py_ssize_t W, Py_ssize_t oH):
+    """The taps (R, T, oH + oW, most) of every line, counts (R, T, oH + oW), for boxes (R, T, 2)."""
+    cdef Py_ssize_t r, t, line, axis, most = 0
+    require(start.shape[2] == 2 and width.shape[2] == 2 and samples.shape[2] == 2)
+    for axis in range(2):
+        require(start.shape[axis] == cells.shape[axis] and width.shape[axis] == cells.shape[axis]
+                and samples.shape[axis] == cells.shape[axis])
+    for axis in range(4):
+        require(weights.shape[axis] == cells.shape[axis]
+                and (axis == 3 or counts.shape[axis] == cells.shape[axis]))
+    for r in range(samples.shape[0]):
+        for t in range(samples.shape[1]):
+            most = max(most, samples[r, t, 0], samples[r, t, 1])
+    require(0 <= oH <= cells.shape[2] and min(2 * most, max(H, W)) <= cells.shape[3])
+    with nogil:
+        for r in prange(start.shape[0], schedule="static", use_threads_if=openmp.pays(
+                cells.shape[0] * cells.shape[1] * cells.shape[2] * cells.shape[3])):
+            for t in range(start.shape[1]):
+                for line in range(cells.shape[2]):
+                    axis = line >= oH
+                    counts[r, t, line] = read(
+                        start[r, t, axis], width[r, t, axis], samples[r, t, axis],
+                        line - oH if axis else line, W if axis else H,
+                        &cells[r, t, line, 0], &weights[r, t, line, 0])
+
+
+# The sizes of a box, and the columns of x that its columns of bins read.
+cdef struct Box:
+    Py_ssize_t W, oH, oW, most, first, end
+
+
+cdef inline Box box_of(const Py_ssize_t* cells, const Py_ssize_t* counts, Py_ssize_t W,
+                       Py_ssize_t oH, Py_ssize_t oW, Py_ssize_t most) noexcept nogil:
+    cdef Box box
+    cdef Py_ssize_t line
+    box.W, box.oH, box.oW, box.most, box.first, box.end = W, oH, oW, most, W, 0
+    for line in range(oH, oH + oW):
+        if counts[line] > 0:
+            box.first = min(box.first, cells[line * most])
+            box.end = max(box.end, cells[line * most + counts[line] - 1] + 1)
+    return box
+
+
+cdef void average(const floating* x, const Py_ssize_t* cells, const floating* weights,
+                  const Py_ssize_t* counts, floating* y, floating* row, Box box) noexcept nogil:
+    """One frame: y (oH, oW) from x (H, W), through the columns of x that are read, row by row."""
+    cdef Py_ssize_t p, q, k, w, line
+    cdef const floating* source
+    cdef floating weight, total
+    for p in range(box.oH):
+        for w in range(box.first, box.end):
+            row[w] = 0
+        for k in range(p * box.most, p * box.most + counts[p]):
+            weight, source = weights[k], x + cells[k] * box.W
+            for w in range(box.first, box.end):
+                row[w] += weight * source[w]
+        for q in range(box.oW):
+            line = box.oH + q
+            total = 0
+            for k in range(line * box.most, line * box.most + counts[line]):
+                total = total + weights[k] * row[cells[k]]
+            y[p * box.oW + q] = total
+
+
+cdef void spread(const floating* dy, const Py_ssize_t* cells, const floating* weights,
+                 const Py_ssize_t* counts, floating* dx, floating* row, Box box) noexcept nogil:
+    """One frame: dx (H, W) += dy (oH, oW), through the columns of x that are read, row by row."""
+    cdef Py_ssize_t p, q, k, w, line
+    cdef floating* target
+    cdef floating weight
+    for p in range(box.oH):
+        for w in range(box.first, box.end):
+            row[w] = 0
+        for q in range(box.oW):
+            line = box.oH + q
+            for k in range(line * box.most, line * box.most + counts[line]):
+                row[cells[k]] += weights[k] * dy[p * box.oW + q]
+        for k in range(p * box.most, p * box.most + counts[p]):
+            weight, target = weights[k], dx + cells[k] * box.W
+            for w in range(box.first, box.end):
+                target[w] += weight * row[w]
+
+
+cdef bint fits(const Py_ssize_t[::1] batch, const Py_ssize_t[:, :, :, ::1] cells,
+               const floating[:, :, :, ::1] weights, const Py_ssize_t[:, :, ::1] counts,
+               const floating[:, :, :, :, ::1] y, const floating[:, :, :, :, ::1] x,
+               const floating[:, ::1] rows) noexcept nogil:
+    """Whether the taps are those of y's lines, x has its channels and frames, and a row holds x's."""
+    cdef Py_ssize_t axis
+    for axis in range(4):
+        if weights.shape[axis] != cells.shape[axis] or axis < 3 and counts.shape[axis] != cells.shape[axis]:
+            return False
+    return (batch.shape[0] == y.shape[0] and cells.shape[0] == y.shape[0]
+            and cells.shape[1] == y.shape[2] and cells.shape[2] == y.shape[3] + y.shape[4]
+            and x.shape[1] == y.shape[1] and x.shape[2] == y.shape[2]
+            and rows.shape[0] >= openmp.max_threads() and rows.shape[1] >= x.shape[4])
+
+
+def forward(const floating[:, :, :, :, ::1] x, const Py_ssize_t[::1] batch,
+            const Py_ssize_t[:, :, :, ::1] cells, const floating[:, :, :, ::1] weights,
+            const Py_ssize_t[:, :, ::1] counts, floating[:, :, :, :, ::1] y, floating[:, ::1] rows):
+    """y (R, C, T, oH, oW) = the means of the bins; batch (R,), taps (R, T, oH + oW, most); a row a thread."""
+    cdef Py_ssize_t plane, n, c, r, t
+    require(fits(batch, cells, weights, counts, y, x, rows))
+    with nogil:
+        for plane in prange(x.shape[1] * x.shape[0], schedule="static", use_threads_if=openmp.pays(
+                y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] * y.shape[4])):
+            c = plane // x.shape[0]
+            n = plane % x.shape[0]
+            for r in range(y.shape[0]):
+                if batch[r] == n:
+                    for t in range(y.shape[2]):
+                        average(&x[n, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
+                                &counts[r, t, 0], &y[r, c, t, 0, 0], &rows[openmp.thread_num(), 0],
+                                box_of(&cells[r, t, 0, 0], &counts[r, t, 0], x.shape[4],
+                                       y.shape[3], y.shape[4], cells.shape[3]))
+
+
+def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] batch,
+                   const Py_ssize_t[:, :, :, ::1] cells, const floating[:, :, :, ::1] weights,
+                   const Py_ssize_t[:, :, ::1] counts, floating[:, :, :, :, ::1] dx,
+                   floating[:, ::1] rows):
+    """dx (N, C, T, H, W) = dy (R, C, T, oH, oW) added up at the taps, in the order of the tubes."""
+    cdef Py_ssize_t plane, n, c, r, t
+    require(fits(batch, cells, weights, counts, dy, dx, rows))
+    with nogil:
+        for plane in prange(dx.shape[1] * dx.shape[0], schedule="static", use_threads_if=openmp.pays(
+                dy.shape[0] * dy.shape[1] * dy.shape[2] * dy.shape[3] * dy.shape[4])):
+            c = plane // dx.shape[0]
+            n = plane % dx.shape[0]
+            memset(&dx[n, c, 0, 0, 0], 0,
+                   dx.shape[2] * dx.shape[3] * dx.shape[4] * sizeof(floating))
+            for r in range(dy.shape[0]):
+                if batch[r] == n:
+                    for t in range(dy.shape[2]):
+                        spread(&dy[r, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
+                               &counts[r, t, 0], &dx[n, c, t, 0, 0], &rows[openmp.thread_num(), 0],
+                               box_of(&cells[r, t, 0, 0], &counts[r, t, 0], dx.shape[4],
+                                      dy.shape[3], dy.shape[4], cells.shape[3]))

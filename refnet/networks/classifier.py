@@ -1,0 +1,79 @@
+"""The 2D classifiers of He et al., *Deep Residual Learning*, arXiv:1512.03385, Table 1, with their loss.
+
+2D is T = 1 and time kernel 1. At 224x224 the table's output sizes are 112, 56, 28, 14, 7 and 1, and its
+multiply-adds 1.8, 3.6, 3.8, 7.6, 11.3 x 10**9. What it counts can only be inferred. All five digits come
+out if one counts the convolutions, projection shortcuts included, the fully connected layer, and two
+multiply-adds a value for each batch norm (normalise; scale and shift), and cuts off after the first
+digit: 1.819, 3.671, 3.879, 7.602, 11.326. Convolutions and fully connected layer alone make 1.814, 3.664,
+3.858, 7.570, 11.282: cut off, 7.5 and 11.2; rounded, 3.7 and 3.9. No count that has all of ResNet-50's
+convolutions rounds to 3.8.
+"""
+
+from collections.abc import Sequence
+
+from refnet.errors import ShapeError
+from refnet.net import Net
+from refnet.networks import resnet3d
+from refnet.networks.layers import linear
+from refnet.shapes import Shape, volume, whole
+
+
+def classifier(
+    input: Shape = (1, 3, 1, 224, 224),
+    block_counts: Sequence[int] = (2, 2, 2, 2),
+    feat_dims: Sequence[int] = (64, 64, 128, 256, 512),
+    transformation: str = "basic",
+    classes: int = 1000,
+    freeze_at: int = 0,
+    groups: int = 1,
+    width_per_group: int = 64,
+    stride_1x1: bool = True,
+    dilation: int = 1,
+    batch_norm: bool = False,
+    training: bool = False,
+) -> Net:
+    """Build a classifier: a body with time kernel 1, average pool, fully connected layer, softmax, loss.
+
+    Parameters
+    ----------
+    input : (N, 3, 1, H, W)
+        Shape of the input blob `data`; the integers `labels` are (N,).
+    classes : int
+    block_counts, feat_dims, transformation, freeze_at, groups, width_per_group, stride_1x1, dilation, \
+    batch_norm, training
+        See `refnet.networks.resnet3d.body`.
+
+    Returns
+    -------
+    Net
+        With the inputs `data` and `labels` and the outputs `prob`, (N, classes), and `loss`, ().
+
+    Raises
+    ------
+    RefnetError
+        If an option is none of the above, or the input does not fit; the message says which.
+    """
+    if volume("data", input)[2] != 1:
+        raise ShapeError(f"data size T is {input[2]}: expected 1, a classifier of the paper is 2D")
+    net = resnet3d.body(
+        input,
+        block_counts,
+        feat_dims,
+        transformation,
+        freeze_at,
+        time_kernel=1,
+        groups=groups,
+        width_per_group=width_per_group,
+        stride_1x1=stride_1x1,
+        dilation=dilation,
+        batch_norm=batch_norm,
+        training=training,
+    )
+    (x,) = net.outputs
+    net.outputs.clear()
+    labels = net.input("labels", input[:1])
+    x = net.add("global_average_pool", "pool5", (x,), over_time=True)
+    x = linear(net, x, "fc", whole("classes", classes, 1))
+    net.output(net.add("softmax", "prob", (x,)))
+    net.output(net.add("cross_entropy", "loss", (x, labels)))
+    return net

@@ -1,0 +1,171 @@
+"""Every version of the micro-kernel that this processor runs, and the order of sums of conv3d.pyx."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from refnet._core import conv3d, micro_kernel
+from test_conv3d import shifted_sums
+
+from refnet.arithmetic import core
+
+DEPTH = 256
+every_version = pytest.mark.parametrize("version", micro_kernel.versions())
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.fixture(autouse=True)
+def give_back():
+    before = micro_kernel.name()
+    yield
+    micro_kernel.use(before)
+
+
+def test_the_most_demanding_version_is_in_use():
+    assert micro_kernel.name() == micro_kernel.versions()[-1]
+    assert micro_kernel.versions()[0] == "baseline"
+
+
+@every_dtype
+@every_version
+@pytest.mark.parametrize(
+    ("x", "w", "attrs"),
+    [
+        ((1, 70, 3, 10, 11), (33, 70, 3, 3, 3), {"pad": (1, 1, 1)}),
+        ((1, 30, 2, 12, 25), (1, 30, 1, 1, 1), {}),
+        ((2, 16, 3, 9, 40), (46, 8, 3, 3, 3), {"stride": (1, 2, 2), "pad": (1, 1, 1), "groups": 2}),
+        ((1, 3, 2, 40, 37), (13, 3, 1, 7, 7), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
+        ((1, 5, 4, 9, 16), (7, 5, 2, 2, 3), {"stride": (3, 2, 3), "dilation": (1, 2, 2), "pad": (1, 0, 2)}),
+        ((1, 2, 1, 40, 40), (3, 2, 1, 20, 20), {"pad": (0, 2, 1)}),
+        ((1, 1, 1, 1, 700), (2, 1, 1, 1, 1), {"stride": (1, 1, 3)}),
+    ],
+)
+def test_integers_are_exact(version, dtype, x, w, attrs):
+    micro_kernel.use(version)
+    rng = np.random.default_rng(0)
+    xs, ws = rng.integers(-9, 10, x), rng.integers(-9, 10, w)
+    y, context = core.conv3d.forward(xs.astype(dtype), ws.astype(dtype), **attrs)
+    dy = rng.integers(-9, 10, y.shape)
+    dx, dw = core.conv3d.backward(dy.astype(dtype), context)
+    for ours, theirs in zip((y, dx, dw), shifted_sums(xs, ws, dy, **attrs), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_fused_versions_give_the_same_bits():
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((1, 40, 3, 9, 10)), rng.standard_normal((21, 40, 3, 3, 3))
+    bits = {}
+    for version in micro_kernel.versions():
+        micro_kernel.use(version)
+        y, context = core.conv3d.forward(x, w, stride=(1, 2, 1), pad=(1, 1, 1))
+        gradients = core.conv3d.backward(np.cos(y), context)
+        bits.setdefault(micro_kernel.is_fused(), set()).add(b"".join(a.tobytes() for a in (y, *gradients)))
+    assert all(len(found) == 1 for found in bits.values())
+
+
+def rounded(exact, dtype):
+    """The nearest number of the dtype, ties to even."""
+    near = np.dtype(dtype).type(float(exact))
+    candidates = [near, np.nextafter(near, dtype(np.inf)), np.nextafter(near, dtype(-np.inf))]
+    return min(candidates, key=lambda c: (abs(Fraction(float(c)) - exact), int(c.view(f"u{c.itemsize}")) & 1))
+
+
+def chain(terms, dtype, fused):
+    total = dtype(0)
+    for a, b in terms:
+        product = Fraction(float(a)) * Fraction(float(b))
+        if not fused:
+            product = Fraction(float(rounded(product, dtype)))
+        total = rounded(product + Fraction(float(total)), dtype)
+    return total
+
+
+def cut(terms, length):
+    return [terms[i : i + length] for i in range(0, len(terms), length)]
+
+
+def in_order(values):
+    total, *rest = values
+    for value in rest:
+        total = total + value
+    return total
+
+
+def chains(terms, dtype, fused):
+    return in_order([chain(part, dtype, fused) for part in cut(terms, DEPTH)])
+
+
+def defined(x, w, dy, stride, pad, dtype, fused):
+    """(y, dx, dw) term by term in the order that conv3d.pyx states, along the axis W alone."""
+    (N, C, length), (K, _, taps) = x.shape, w.shape
+    y, dx, dw = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(w)
+
+    def read(n, c, i):
+        return x[n, c, i] if 0 <= i < length else dtype(0)
+
+    for n, k, o in np.ndindex(*dy.shape):
+        terms = [(w[k, c, j], read(n, c, o * stride + j - pad)) for c in range(C) for j in range(taps)]
+        y[n, k, o] = chains(terms, dtype, fused)
+    for n, c, i in np.ndindex(*x.shape):
+        reach = [(j, (i + pad - j) // stride) for j in range(taps) if (i + pad - j) % stride == 0]
+        terms = [
+            (w[k, c, j], dy[n, k, o] if 0 <= o < dy.shape[2] else dtype(0))
+            for k in range(K)
+            for j, o in reach
+        ]
+        dx[n, c, i] = chains(terms, dtype, fused) if terms else 0
+    for k, c, j in np.ndindex(*w.shape):
+        spans = []
+        for n in range(N):
+            terms = [(dy[n, k, o], read(n, c, o * stride + j - pad)) for o in range(dy.shape[2])]
+            spans += [chains(part, dtype, fused) for part in cut(terms, DEPTH * conv3d.SPAN)]
+        dw[k, c, j] = in_order(spans)
+    return y, dx, dw
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_version
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "pad"),
+    [
+        ((1, 100, 6), (2, 100, 3), 1, 1),
+        ((2, 1, 9), (130, 1, 5), 2, 2),
+        ((2, 1, 2100), (1, 1, 2), 1, 0),
+        ((1, 2, 11), (3, 2, 1), 3, 0),
+    ],
+)
+def test_every_bit_is_that_of_the_definition(version, dtype, x, w, stride, pad):
+    micro_kernel.use(version)
+    rng = np.random.default_rng(2)
+    xs, ws = rng.standard_normal(x).astype(dtype), rng.standard_normal(w).astype(dtype)
+    attrs = {"stride": (1, 1, stride), "pad": (0, 0, pad)}
+    y, context = core.conv3d.forward(xs[:, :, None, None], ws[:, :, None, None], **attrs)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    dx, dw = core.conv3d.backward(dy, context)
+    expected = defined(xs, ws, dy[:, :, 0, 0], stride, pad, dtype, micro_kernel.is_fused())
+    for ours, theirs in zip((y, dx, dw), expected, strict=True):
+        assert np.array_equal(ours[:, :, 0, 0], theirs)
+
+
+@every_dtype
+@pytest.mark.parametrize(
+    ("x", "w"),
+    [((1, 1, 1, 200, 201), (2, 1, 1, 200, 200)), ((1, 40000, 1, 1, 2), (3, 40000, 1, 1, 1))],
+)
+def test_the_workspace_does_not_grow_with_the_shape(x, w, dtype):
+    assert conv3d.WORKSPACE * np.dtype(dtype).itemsize <= 32 << 20
+    rng = np.random.default_rng(3)
+    xs, ws = rng.integers(-3, 4, x), rng.integers(-3, 4, w)
+    y, context = core.conv3d.forward(xs.astype(dtype), ws.astype(dtype))
+    dy = rng.integers(-3, 4, y.shape)
+    expected = shifted_sums(xs, ws, dy) if np.prod(w[2:]) == 1 else None
+    dx, dw = core.conv3d.backward(dy.astype(dtype), context)
+    if expected is None:
+        assert y[0, :, 0, 0, 0].tolist() == [(xs[0, :, :, :, :200] * k).sum() for k in ws]
+        assert np.array_equal(
+            dw[1, 0, 0],
+            (dy[0, 1, 0, 0] * np.lib.stride_tricks.sliding_window_view(xs[0, 0, 0], 2, axis=1)).sum(axis=-1),
+        )
+        return
+    for ours, theirs in zip((y, dx, dw), expected, strict=True):
+        assert np.array_equal(ours, theirs)
