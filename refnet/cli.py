@@ -26,13 +26,17 @@ from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
 from refnet.bundle import Bundle, Recipe, require_free
 from refnet.errors import RefnetError, ShapeError, ValueRangeError, require_known
+from refnet.explain import explain as explain_node
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
+from refnet.receptive import text as field_text
+from refnet.render import figure, files, page, terminal
+from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.run import blob_bytes
 from refnet.shapes import Shape, size, text
-from refnet.trace import freeze_points
+from refnet.trace import FreezePoint, freeze_points
 from refnet.trace import trace as trace_net
 
 FAILED, UNUSABLE = 1, 2
@@ -41,6 +45,8 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 MOST_SHOWN = 40
 # Columns of a terminal from which on a trace has room for every digit.
 TRACE_WIDTH = 110
+# ... and from which on for receptive fields too.
+FIELD_WIDTH = 130
 
 app = typer.Typer(
     help="A correctness oracle for 3D residual networks: golden values, on any CPU.",
@@ -198,25 +204,61 @@ def trace(
         str | None,
         typer.Option(metavar="0,2,3", help="Compare these values of freeze-at, by running backward."),
     ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="NODE", help="What this node does with its tensors, the gather drawn."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw shapes and cost along the network (extra `plots`)."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page: the graph, every node's shapes and cost."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
     shape = input_shape(arch, input)
-    if freeze is not None:
-        return trace_freeze(arch, shape, options, parse_numbers("--freeze", freeze), as_json)
+    if freeze is not None and explain is not None:
+        raise ValueRangeError(f"--explain {explain} and --freeze {freeze}: expected one of the two")
+    points = None if freeze is None else parse_numbers("--freeze", freeze)
     net = build(arch, input=shape, **options)
+    explained = None if explain is None else explain_node(net, explain)
+    if plot is not None:
+        files.require_writable(plot, ".svg")
+        figure.require_matplotlib()
+    if html is not None:
+        files.require_writable(html, ".html")
+    measured = None if points is None else measure_freeze(arch, shape, options, points, as_json)
     rows = trace_net(net)
+    usual = ARCHITECTURES[arch].options
+    chosen = [f"{name} {value}" for name, value in options.items() if value != usual[name]]
+    title = ", ".join([f"{arch} on {text(shape)}", *chosen])
+    if plot is not None:
+        written(plot, figure.svg(title, rows), as_json)
+    if html is not None:
+        written(html, page.html(title, net, measured).encode(), as_json)
+    if measured is not None:
+        return show_freeze(measured, as_json)
+    if explained is not None:
+        return print_json(explained.as_json()) if as_json else terminal.show(explained, screen())
+    if (plot or html) and not as_json:
+        return None
     totals = {
         "params": sum(map(size, net.params.values())),
         "multiply_adds": sum(row.multiply_adds for row in rows),
         "blob_bytes_float64": blob_bytes(net, 8),
     }
     if as_json:
-        return print_json({"nodes": [asdict(row) for row in rows], "totals": totals})
+        return print_json({"nodes": [row.as_json() for row in rows], "totals": totals})
     table = Table("node", "operator", "input", "output", box=None)
     for column in ("parameters", "multiply-adds"):
         table.add_column(column, justify="right")
     table.add_column("gradient")
+    fields = screen().width >= FIELD_WIDTH
+    if fields:
+        table.add_column("field")
     count = "{:,}".format if screen().width >= TRACE_WIDTH else short
     for row in rows:
         # A sum's two inputs have one shape.
@@ -228,6 +270,7 @@ def trace(
             count(row.params) if row.params else "",
             count(row.multiply_adds) if row.multiply_adds else "",
             "flows" if row.gradient else "blocked",
+            *([field_text(row.field) if row.field else ""] if fields else []),
             style=None if row.gradient else "dim",
         )
     show(table)
@@ -237,8 +280,17 @@ def trace(
     )
 
 
-def trace_freeze(arch: str, shape: Shape, options: dict[str, Any], points: list[int], as_json: bool) -> None:
-    """Show, for several freeze points, what backward costs and what it does not see."""
+def written(out: Path, content: bytes, as_json: bool) -> None:
+    """Write a file, and say so."""
+    files.write(out, content)
+    if not as_json:
+        screen().print(f"{out}: {memory.text(len(content))}", soft_wrap=True)
+
+
+def measure_freeze(
+    arch: str, shape: Shape, options: dict[str, Any], points: list[int], quiet: bool
+) -> list[FreezePoint]:
+    """Run backward for several freeze points."""
 
     def net_for(point: int) -> Net:
         return build(arch, input=shape, **{**options, "freeze_at": point})
@@ -246,34 +298,27 @@ def trace_freeze(arch: str, shape: Shape, options: dict[str, Any], points: list[
     nets = [net_for(point) for point in points]  # all are checked before the first is run
     memory.require(Recipe(arch, shape, {**options, "freeze_at": 0}).needed_bytes(net_for(0)), arch)
     given = fill.params(nets[0]) | fill.inputs(nets[0])
-    with progress_bar(as_json) as progress:
-        measured = freeze_points(
+    with progress_bar(quiet) as progress:
+        return freeze_points(
             net_for,
             points,
             given,
             fill.output_gradients,
             on_point=golden.steps(progress, "freeze", len(points)),
         )
+
+
+def show_freeze(measured: list[FreezePoint], as_json: bool) -> None:
+    """Show, for several freeze points, what backward costs and what it does not see."""
     if as_json:
         return print_json([asdict(point) for point in measured])
-    table = Table("freeze at", box=None)
-    for column in ("multiply-adds", "held", "backward", "of the first", "parameters", "gradient norm"):
+    table = Table(FREEZE_COLUMNS[0], box=None)
+    for column in FREEZE_COLUMNS[1:]:
         table.add_column(column, justify="right")
-    for point in measured:
-        table.add_row(
-            str(point.freeze_at),
-            short(point.multiply_adds),
-            memory.text(point.bytes),
-            f"{1000 * point.seconds:.0f} ms",
-            f"{point.seconds / measured[0].seconds:.2f}" if measured[0].seconds else "",
-            f"{100 * point.params_share:.2f} %",
-            f"{100 * point.gradient_share:.2f} %",
-        )
+    for row in freeze_rows(measured):
+        table.add_row(*row)
     show(table)
-    screen().print(
-        "\nMultiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and\n"
-        "their gradient's norm as a share of the whole gradient's if nothing were stopped. Seeded, float64."
-    )
+    screen().print(f"\n{FREEZE_NOTE}")
 
 
 @golden_app.command()
@@ -452,14 +497,6 @@ def parse_numbers(option: str, value: str) -> list[int]:
     if not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise ShapeError(f"{option} is {value!r}: expected whole numbers between commas, such as 0,2,3")
     return [int(part) for part in parts]
-
-
-def short(count: int) -> str:
-    """Write a number in three or four digits: ``944.1 M``."""
-    for unit, one in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= one:
-            return f"{count / one:.1f} {unit}"
-    return str(count)
 
 
 def outputs_text(outputs: dict[str, list[int]]) -> str:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet.shapes import Shape
+from refnet.shapes import ONES, ZEROS, Shape, Triple
 
 Array = NDArray[Any]
 Needs = tuple[bool, ...]
@@ -74,6 +75,40 @@ def constant(draw: Callable[..., Array], *, integer: bool = False) -> Domain:
     return Domain(gradient=False, draw=draw, integer=integer)
 
 
+class Reach(NamedTuple):
+    """What an output position o reads along one axis: from floor(o step) + offset on, `size` positions.
+
+    What lies between the first and the last that is read counts, read or not.
+    """
+
+    size: int = 1
+    step: int | Fraction = 1
+    offset: int = 0
+
+
+# Along T, H and W; None: every output reads the whole axis.
+Reaches = tuple[Reach | None, Reach | None, Reach | None]
+SAME = Reach()
+
+
+def sliding(kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS, dilation: Triple = ONES) -> Reaches:
+    """The reach of a window."""
+    t, h, w = (
+        Reach(d * (k - 1) + 1, s, -p) for k, s, p, d in zip(kernel, stride, pad, dilation, strict=True)
+    )
+    return t, h, w
+
+
+def everything(*shapes: Shape, **attrs: Any) -> Reaches:
+    """Every output reads all of T, H and W."""
+    return None, None, None
+
+
+def all_time(*shapes: Shape, **attrs: Any) -> Reaches:
+    """Every output reads all of T: frames become something else than a place along T."""
+    return None, SAME, SAME
+
+
 @dataclass(frozen=True)
 class Case:
     """A small problem: the shapes of the inputs and the attributes of one call."""
@@ -107,6 +142,8 @@ class Op:
     smooth : bool
         Whether y curves in one of the inputs. The others are affine in each input that has a
         gradient, or piecewise so: a difference quotient within a piece has no truncation error.
+    reach : ``(*shapes, **attrs) -> Reaches``, optional
+        What an output position reads along T, H and W; None where it is the same position.
     """
 
     name: str
@@ -119,10 +156,15 @@ class Op:
     domains: tuple[Domain, ...] = ()
     check: Callable[..., None] | None = None
     smooth: bool = False
+    reach: Callable[..., Reaches] | None = None
 
     def domain(self, index: int) -> Domain:
         """What the input at that position may hold."""
         return self.domains[index] if index < len(self.domains) else ANYTHING
+
+    def reaches(self, *shapes: Shape, **attrs: Any) -> Reaches:
+        """What an output position reads along T, H and W."""
+        return (SAME, SAME, SAME) if self.reach is None else self.reach(*shapes, **attrs)
 
 
 def terms(count: int) -> Array:

@@ -1,10 +1,11 @@
 """Shapes, costs and gradient flow of a net, node by node."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import sqrt
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from refnet.arithmetic import Arithmetic
 from refnet.net import Net
 from refnet.op import Array
 from refnet.ops import OPS
+from refnet.receptive import Fields, fields_as_json, receptive_fields
 from refnet.run import Run, backward, blob_bytes, forward
 from refnet.shapes import Shape, size
 
@@ -33,6 +35,8 @@ class Row:
         Of everything that it reads and writes, in float64.
     gradient : bool
         Whether a backward pass from the outputs computes this node's gradient.
+    field : (T, H, W) or None
+        Its receptive field in the net's first input; None where it does not depend on that.
     """
 
     name: str
@@ -43,6 +47,11 @@ class Row:
     multiply_adds: int
     bytes: int
     gradient: bool
+    field: Fields | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in what JSON has."""
+        return asdict(self) | {"field": fields_as_json(self.field)}
 
 
 def trace(net: Net) -> list[Row]:
@@ -57,6 +66,7 @@ def trace(net: Net) -> list[Row]:
     list of Row
     """
     flow = net.gradient_flow()
+    fields = receptive_fields(net, next(iter(net.inputs))) if net.inputs else {}
     rows = []
     for node in net.nodes:
         shapes = [net.shape(name) for name in node.inputs]
@@ -71,6 +81,7 @@ def trace(net: Net) -> list[Row]:
                 cost.multiply_adds,
                 cost.bytes,
                 node.name in flow,
+                fields.get(node.name),
             )
         )
     return rows

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import peer
 
 from refnet import cli
 from refnet.networks import ARCHITECTURES
@@ -69,6 +70,55 @@ def test_trace_of_freeze_points(refnet):
     assert [point["freeze_at"] for point in points] == [0, 2]
     fails(refnet("trace", "resnet18_conv4", "--freeze", "0,x"), "--freeze is '0,x'", "such as 0,2,3")
     fails(refnet("trace", "resnet18_conv4", "--freeze", "0,5"), "freeze_at is 5")
+
+
+def test_trace_has_receptive_fields(refnet):
+    code, out, _ = refnet("trace", "resnet18_conv4", *SMALL)
+    assert code == 0 and "1x11x11" in out
+    rows = json.loads(refnet("trace", "fpn_resnet18_conv5", "--json")[1])["nodes"]
+    fields = {row["name"]: row["field"] for row in rows}
+    assert fields["conv1"]["H"] == {"size": 7, "step": 2, "offset": -3}
+    assert fields["fpn_res4_1_sum"]["T"]["step"] == 1
+
+
+def test_trace_explains_a_node(refnet):
+    code, out, err = refnet("trace", "resnet18_conv4", "--explain", "res3_0_branch2b")
+    assert (code, err) == (0, "") and "(128 x 3456) times (3456 x 6272) = (128 x 6272)" in out
+    assert "t = -1, padding" in out and "350,879,744 of them on padding" in out
+    code, out, _ = refnet("trace", "resnet18_conv4", "--explain", "conv1", "--json")
+    found = json.loads(out)
+    assert found["product"]["R"] == 147 and found["windows"][1]["padded_outputs"] == 3
+    assert found["field"]["W"]["size"] == 7 and found["gradient"] is False
+    assert "blocked by res2_1_stop" in refnet("trace", "resnet18_conv4", "--explain", "pool1")[1]
+
+
+def test_trace_writes_a_plot_and_a_page(refnet, tmp_path):
+    peer("matplotlib")
+    both = ["trace", "resnet18_conv4", *SMALL, "--plot", "a.svg", "--html", "a.html"]
+    code, out, err = refnet(*both)
+    assert (code, err) == (0, "") and out.splitlines()[0].startswith("a.svg: ") and "a.html: " in out
+    first = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert set(first) == {"a.svg", "a.html"} and first["a.html"].startswith(b"<!doctype html>")
+    code, out, _ = refnet(*both, "--json")
+    assert code == 0 and len(json.loads(out)["nodes"]) == 69
+    assert first == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    code, out, _ = refnet("trace", "resnet18_conv4", *SMALL, "--freeze", "0,2", "--html", "a.html")
+    assert code == 0 and "gradient norm" in out and b"gradient norm" in (tmp_path / "a.html").read_bytes()
+
+
+def test_places_that_cannot_be_written(refnet, tmp_path):
+    (tmp_path / "a.svg").mkdir()
+    (tmp_path / "a.html").symlink_to(tmp_path)
+    fails(refnet("trace", "resnet18_conv4", "--plot", "a.svg"), "a.svg exists and is not a file")
+    fails(refnet("trace", "resnet18_conv4", "--html", "a.html"), "a.html exists and is not a file")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.html", "a.svg"]
+
+
+def test_a_plot_without_matplotlib(refnet, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.figure, "find_spec", lambda name: None)
+    plot = refnet("trace", "resnet18_conv4", "--plot", "a.svg", "--html", "a.html")
+    fails(plot, "matplotlib", 'pip install "refnet[plots]"')
+    assert not list(tmp_path.iterdir())
 
 
 def test_counts_of_a_narrow_trace():
@@ -214,6 +264,13 @@ def test_a_bundle_is_replaced_only_with_force(refnet):
         (["trace", "resnet18_conv4", "--input", "1x4x2x32x32"], ["size C is 4", "3 channels"]),
         (["trace", "resnet18_conv4", "--transformation", "x"], ["transformation 'x'", "bottleneck, basic"]),
         (["trace", "resnet18_conv4", "--groups", "3", "--transformation", "basic"], ["groups is 3"]),
+        (["trace", "resnet18_conv4", "--explain", "res3_0_branch"], ["node 'res3_0_branch'", "did you mean"]),
+        (["trace", "resnet18_conv4", "--explain", ""], ["unknown node ''"]),
+        (["trace", "resnet18_conv4", "--explain", "conv1", "--freeze", "0,2"], ["--freeze 0,2", "one of"]),
+        (["trace", "resnet18_conv4", "--plot", "a.png"], ["a.png cannot be written", ".svg"]),
+        (["trace", "resnet18_conv4", "--plot", "no/a.svg"], ["no/a.svg", "no is not a writable folder"]),
+        (["trace", "resnet18_conv4", "--plot", "a" * 300 + ".svg"], ["File name too long"]),
+        (["trace", "resnet18_conv4", "--html", "a"], ["a cannot be written", ".html"]),
         (["golden", "make", "resnet18_conv4", "o", "--dtype", "float16"], ["dtype 'float16'", "float64"]),
         (["golden", "make", "resnet18_conv4", "o", "--arithmetic", "x"], ["arithmetic 'x'", "core"]),
         (["golden", "make", "resnet18_conv4", "o", "--seed", "-1"], ["seed is -1", "2**64"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding
 from refnet.shapes import Shape, pooled, pooling_taps, size
 
 
@@ -51,6 +51,11 @@ def _counts(x: Shape, y: Shape, attrs: dict[str, Any], dtype: Any) -> Array:
     return counts
 
 
+def reach(x: Shape, **attrs: Any) -> Reaches:
+    """The window."""
+    return sliding(**attrs)
+
+
 OP = Op(
     "average_pool3d",
     pooled,
@@ -63,4 +68,5 @@ OP = Op(
         Case("strided", ((1, 2, 4, 6, 6),), {"kernel": (2, 2, 2), "stride": (2, 2, 2)}),
         Case("overlapping, padded", ((1, 2, 2, 5, 4),), {"kernel": (1, 2, 2), "pad": (0, 1, 1)}),
     ),
+    reach=reach,
 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import require_fraction
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.ops.batch_norm import EPSILON, VOLUME, per_channel, require_per_channel, root
 from refnet.shapes import Shape, size, volume
 
@@ -98,4 +98,5 @@ OP = Op(
         Case("one sample", ((1, 2, 1, 3, 3), (2,), (2,)), {"epsilon": 0.01}),
     ),
     smooth=True,
+    reach=everything,
 )

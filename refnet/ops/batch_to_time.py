@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ShapeError
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, all_time, terms
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -64,4 +64,5 @@ OP = Op(
     magnitude,
     cost,
     cases=(Case("small", ((6, 3, 1, 2, 5),), {"frames": 3}),),
+    reach=all_time,
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ShapeError
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, all_time, terms
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -64,4 +64,5 @@ OP = Op(
     magnitude,
     cost,
     cases=(Case("small", ((2, 12, 1, 2, 5),), {"frames": 4}),),
+    reach=all_time,
 )

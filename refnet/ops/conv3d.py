@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ShapeError
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding
 from refnet.shapes import ONES, ZEROS, Shape, Triple, size, taps, text, triple, volume, whole, window_output
 
 
@@ -126,6 +126,11 @@ def _grouped_weights(w: Array, groups: int) -> Array:
     return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
 
 
+def reach(x: Shape, w: Shape, b: Shape | None = None, *, groups: int = 1, **attrs: Any) -> Reaches:
+    """The kernel's window."""
+    return sliding((w[2], w[3], w[4]), **attrs)
+
+
 OP = Op(
     "conv3d",
     infer,
@@ -149,4 +154,5 @@ OP = Op(
         Case("depthwise", ((1, 4, 3, 5, 5), (4, 1, 3, 3, 3)), {"pad": (1, 1, 1), "groups": 4}),
         Case("taps that see only padding", ((1, 2, 1, 4, 4), (3, 2, 5, 3, 3)), {"pad": (2, 1, 1)}),
     ),
+    reach=reach,
 )

@@ -12,7 +12,19 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ShapeError, ValueRangeError
-from refnet.op import ANYTHING, Array, Case, Cost, Gradients, Magnitude, Needs, Op, constant, terms
+from refnet.op import (
+    ANYTHING,
+    Array,
+    Case,
+    Cost,
+    Gradients,
+    Magnitude,
+    Needs,
+    Op,
+    constant,
+    everything,
+    terms,
+)
 from refnet.ops import softmax
 from refnet.shapes import Shape, size, text
 
@@ -96,4 +108,5 @@ OP = Op(
     domains=(ANYTHING, constant(draw_labels, integer=True)),
     check=check,
     smooth=True,
+    reach=everything,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import SAME, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -50,6 +50,11 @@ def cost(x: Shape, *, itemsize: int, over_time: bool = False) -> Cost:
     return Cost(0, (size(x) + size(infer(x, over_time=over_time))) * itemsize)
 
 
+def reach(x: Shape, *, over_time: bool = False) -> Reaches:
+    """All of H and W, and of T over time."""
+    return None if over_time else SAME, None, None
+
+
 OP = Op(
     "global_average_pool",
     infer,
@@ -61,4 +66,5 @@ OP = Op(
         Case("over H, W", ((2, 3, 4, 2, 4),)),
         Case("over T, H, W", ((2, 3, 4, 2, 2),), {"over_time": True}),
     ),
+    reach=reach,
 )

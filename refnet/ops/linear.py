@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ShapeError
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -72,4 +72,5 @@ OP = Op(
         Case("without bias", ((1, 8), (5, 8))),
         Case("flattened", ((2, 3, 1, 2, 2), (4, 12), (4,))),
     ),
+    reach=everything,
 )

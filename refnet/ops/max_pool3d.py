@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding, terms
 from refnet.shapes import Shape, pooled, pooling_taps, size
 
 
@@ -46,6 +46,11 @@ def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
     return Cost(0, (size(x) + size(pooled(x, **attrs))) * itemsize)
 
 
+def reach(x: Shape, **attrs: Any) -> Reaches:
+    """The window."""
+    return sliding(**attrs)
+
+
 OP = Op(
     "max_pool3d",
     pooled,
@@ -62,4 +67,5 @@ OP = Op(
         Case("overlapping", ((1, 2, 4, 5, 6),), {"kernel": (3, 2, 3), "pad": (2, 1, 1)}),
         Case("subsample", ((1, 2, 2, 5, 6),), {"kernel": (1, 1, 1), "stride": (1, 2, 2)}),
     ),
+    reach=reach,
 )

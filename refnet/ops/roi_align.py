@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ShapeError, ValueRangeError
-from refnet.op import ANYTHING, Array, Case, Cost, Gradients, Magnitude, Needs, Op, constant
+from refnet.op import ANYTHING, SAME, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, constant
 from refnet.shapes import LARGEST, Shape, size, volume, whole
 
 # Of a bin, along an axis: more cells than a bin of any feature map has.
@@ -224,6 +224,11 @@ def _spread(dy: Array, cells_of_x: int, cells: Array, weights: Array) -> Array:
     return dx
 
 
+def reach(x: Shape, rois: Shape, **attrs: Any) -> Reaches:
+    """Frame by frame; along H and W anything, for the boxes decide."""
+    return SAME, None, None
+
+
 OP = Op(
     "roi_align",
     infer,
@@ -252,4 +257,5 @@ OP = Op(
     ),
     domains=(ANYTHING, constant(draw_tubes)),
     check=check,
+    reach=reach,
 )

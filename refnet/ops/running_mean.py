@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import require_fraction
-from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.ops.batch_norm import MEAN, VOLUME, require_per_channel
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.shapes import Shape, size, volume
@@ -72,4 +72,5 @@ OP = Op(
         Case("slower", ((1, 2, 1, 2, 2), (2,)), {"momentum": 0.75}),
     ),
     domains=(STOPPED, MEAN),
+    reach=everything,
 )

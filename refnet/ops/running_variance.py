@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.errors import ShapeError, require_fraction
-from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.ops.batch_norm import VARIANCE, VOLUME, require_per_channel
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.ops.running_mean import MOMENTUM, average
@@ -82,4 +82,5 @@ OP = Op(
         Case("slower", ((1, 2, 1, 2, 2), (2,)), {"momentum": 0.75}),
     ),
     domains=(STOPPED, VARIANCE),
+    reach=everything,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import SAME, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -51,6 +51,11 @@ def cost(x: Shape, *, itemsize: int) -> Cost:
     return Cost(0, (size(x) + size(infer(x))) * itemsize)
 
 
+def reach(x: Shape) -> Reaches:
+    """The middle frame."""
+    return Reach(offset=x[2] // 2), SAME, SAME
+
+
 OP = Op(
     "slice_keyframe",
     infer,
@@ -62,4 +67,5 @@ OP = Op(
         Case("even", ((2, 3, 4, 2, 5),)),
         Case("odd", ((2, 3, 3, 2, 5),)),
     ),
+    reach=reach,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -65,4 +65,5 @@ OP = Op(
         Case("one class", ((2, 1),)),
     ),
     smooth=True,
+    reach=everything,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, all_time, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -60,4 +60,5 @@ OP = Op(
         Case("small", ((2, 3, 4, 2, 5),)),
         Case("one frame", ((2, 3, 1, 2, 2),)),
     ),
+    reach=all_time,
 )

@@ -6,11 +6,12 @@ coordinates asymmetric and rounding floor.
 Detect-and-Track, `lib/modeling/detector.py`: the top-down path of its FPN.
 """
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import SAME, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, terms
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -57,6 +58,11 @@ def cost(x: Shape, *, itemsize: int, scale: int = 2) -> Cost:
     return Cost(0, size(x) * (1 + scale**2) * itemsize)
 
 
+def reach(x: Shape, *, scale: int = 2) -> Reaches:
+    """Each `scale` lines, and columns, read the same one."""
+    return SAME, Reach(step=Fraction(1, scale)), Reach(step=Fraction(1, scale))
+
+
 OP = Op(
     "upsample_nearest",
     infer,
@@ -68,4 +74,5 @@ OP = Op(
         Case("twice", ((2, 3, 2, 4, 3),)),
         Case("three times", ((1, 2, 1, 2, 2),), {"scale": 3}),
     ),
+    reach=reach,
 )

@@ -1,0 +1,79 @@
+"""What figure and page agree on: panels, colours of operators, where a network's stages begin."""
+
+import re
+from collections.abc import Callable, Iterable
+
+from refnet.shapes import size
+from refnet.trace import Row
+
+# Family: colour on light ground, colour on dark ground, operators.
+FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "product": ("#2b6cc4", "#74aef5", ("conv3d", "linear")),
+    "norm": ("#12857f", "#4fc6bc", ("affine", "batch_norm", "batch_norm_training")),
+    "activation": ("#b87a00", "#e8b44a", ("relu", "softmax", "cross_entropy", "dropout")),
+    "pooling": (
+        "#3f8a36",
+        "#86cc7a",
+        ("max_pool3d", "average_pool3d", "global_average_pool", "roi_align"),
+    ),
+    "sum": ("#8346bd", "#c296f2", ("add",)),
+    "stop": ("#c5352b", "#ff8276", ("stop_gradient",)),
+    "move": (
+        "#b04a74",
+        "#ee93b5",
+        (
+            "upsample_nearest",
+            "slice_keyframe",
+            *("time_to_channels", "channels_to_time", "time_to_batch", "batch_to_time"),
+        ),
+    ),
+    "other": ("#646d7a", "#a7b0bd", ()),
+}
+_FAMILY_OF = {op: family for family, (_, _, ops) in FAMILIES.items() for op in ops}
+
+# What is drawn along a network: a title, and a number for each node.
+PANELS: tuple[tuple[str, Callable[[Row], int | None]], ...] = (
+    ("values of the output", lambda row: size(row.output)),
+    ("multiply-adds", lambda row: row.multiply_adds),
+    ("parameters", lambda row: row.params),
+    ("receptive field, along H", lambda row: row.field[1].size if row.field and row.field[1] else None),
+)
+
+
+def family(op: str) -> str:
+    """The family of an operator."""
+    return _FAMILY_OF.get(op, "other")
+
+
+def stage_and_block(name: str) -> tuple[str, str]:
+    """Where a node's name says that it is; a pair of empty strings where it does not."""
+    if found := re.match(r"(res\d+)_\d+(?=_)", name):
+        return found[1], found[0]
+    if found := re.match(r"fpn_(?:inner_)?(res\d+)_", name):
+        return "fpn", f"fpn_{found[1]}"
+    return "", ""
+
+
+def places(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Stage and block of every node, in order; what has none is the stem, or a head."""
+    found: list[tuple[str, str]] = []
+    heads = 0
+    for name in names:
+        stage, block = stage_and_block(name)
+        if not stage and found and found[-1][0] not in ("stem", "head"):
+            heads += 1
+        if not stage:
+            stage, block = ("head", f"head {heads}") if heads else ("stem", "stem")
+        found.append((stage, block))
+    return found
+
+
+def bands(names: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Runs of nodes of one stage: (stage, first, behind the last)."""
+    runs: list[tuple[str, int, int]] = []
+    for i, (stage, _) in enumerate(places(names)):
+        if runs and runs[-1][0] == stage:
+            runs[-1] = (stage, runs[-1][1], i + 1)
+        else:
+            runs.append((stage, i, i + 1))
+    return runs
