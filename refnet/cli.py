@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from math import prod
@@ -27,15 +27,16 @@ from refnet.arithmetic.table import DTYPES
 from refnet.bundle import Bundle, Recipe, require_free
 from refnet.errors import RefnetError, ShapeError, ValueRangeError, require_known
 from refnet.explain import explain as explain_node
-from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
+from refnet.op import Array
 from refnet.receptive import text as field_text
 from refnet.render import figure, files, page, terminal
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.run import blob_bytes
-from refnet.shapes import Shape, size, text
+from refnet.shapes import Shape, text
+from refnet.shapes import size as elements
 from refnet.trace import FreezePoint, freeze_points
 from refnet.trace import trace as trace_net
 
@@ -132,6 +133,11 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+Clip = Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")]
+Frames = Annotated[int | None, number("Frames of the clip; those of the input if not given.")]
+Stride = Annotated[int | None, number("Take every so many-th; 1 if not given.")]
+Start = Annotated[int | None, number("Index of the first; 0 if not given.")]
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -148,7 +154,7 @@ def list_command(as_json: Json = False) -> None:
                 "feat_dims": list(architecture.feat_dims),
                 "input": list(architecture.input),
                 "options": architecture.options,
-                "params": sum(map(size, net.params.values())),
+                "params": sum(map(elements, net.params.values())),
                 "multiply_adds": sum(row.multiply_adds for row in trace_net(net)),
                 "outputs": {name: list(shape) for name, shape in net.outputs.items()},
             }
@@ -216,10 +222,17 @@ def trace(
         Path | None,
         typer.Option(metavar="FILE.html", help="Write a page: the graph, every node's shapes and cost."),
     ] = None,
+    clip: Clip = None,
+    frames: Frames = None,
+    stride: Stride = None,
+    start: Start = None,
+    size: Size = None,
     as_json: Json = False,
 ) -> None:
     """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
-    shape = input_shape(arch, input)
+    recipe = Recipe(arch, input_shape(arch, input), options)
+    recipe, pixels = read_clip(recipe, input, clip, frames, stride, start, size)
+    shape = recipe.input
     if freeze is not None and explain is not None:
         raise ValueRangeError(f"--explain {explain} and --freeze {freeze}: expected one of the two")
     points = None if freeze is None else parse_numbers("--freeze", freeze)
@@ -230,7 +243,7 @@ def trace(
         figure.require_matplotlib()
     if html is not None:
         files.require_writable(html, ".html")
-    measured = None if points is None else measure_freeze(arch, shape, options, points, as_json)
+    measured = None if points is None else measure_freeze(recipe, pixels, points, as_json)
     rows = trace_net(net)
     usual = ARCHITECTURES[arch].options
     chosen = [f"{name} {value}" for name, value in options.items() if value != usual[name]]
@@ -246,7 +259,7 @@ def trace(
     if (plot or html) and not as_json:
         return None
     totals = {
-        "params": sum(map(size, net.params.values())),
+        "params": sum(map(elements, net.params.values())),
         "multiply_adds": sum(row.multiply_adds for row in rows),
         "blob_bytes_float64": blob_bytes(net, 8),
     }
@@ -287,20 +300,19 @@ def written(out: Path, content: bytes, as_json: bool) -> None:
         screen().print(f"{out}: {memory.text(len(content))}", soft_wrap=True)
 
 
-def measure_freeze(
-    arch: str, shape: Shape, options: dict[str, Any], points: list[int], quiet: bool
-) -> list[FreezePoint]:
-    """Run backward for several freeze points."""
+def measure_freeze(recipe: Recipe, pixels: Array | None, points: list[int], quiet: bool) -> list[FreezePoint]:
+    """Run backward for several freeze points, on a clip or on a seeded input."""
 
-    def net_for(point: int) -> Net:
-        return build(arch, input=shape, **{**options, "freeze_at": point})
+    def frozen(point: int) -> Recipe:
+        return replace(recipe, options={**recipe.options, "freeze_at": point})
 
-    nets = [net_for(point) for point in points]  # all are checked before the first is run
-    memory.require(Recipe(arch, shape, {**options, "freeze_at": 0}).needed_bytes(net_for(0)), arch)
+    nets = {point: frozen(point).net() for point in (0, *points)}  # all are checked before one is run
     given = fill.params(nets[0]) | fill.inputs(nets[0])
+    if pixels is not None:
+        given["data"] = pixels
     with progress_bar(quiet) as progress:
         return freeze_points(
-            net_for,
+            nets.__getitem__,
             points,
             given,
             fill.output_gradients,
@@ -327,11 +339,11 @@ def make(
     arch: Arch,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to be written.")],
     options: dict[str, Any],
-    clip: Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")] = None,
-    frames: Annotated[int | None, number("Frames of the clip; those of the input if not given.")] = None,
-    stride: Annotated[int | None, number("Take every so many-th; 1 if not given.")] = None,
-    start: Annotated[int | None, number("Index of the first; 0 if not given.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")] = None,
+    clip: Clip = None,
+    frames: Frames = None,
+    stride: Stride = None,
+    start: Start = None,
+    size: Size = None,
     seed: Annotated[int, number("Of parameters, gradients and, without a clip, input.")] = 0,
     input: Input = None,
     dtype: Annotated[str, typer.Option(help=f"{' or '.join(DTYPES)}.")] = "float64",
@@ -362,24 +374,7 @@ def make(
         backward,
     )
     require_free(out, force)
-    pixels = None
-    given = {"frames": frames, "stride": stride, "start": start, "size": size}
-    if clip is None:
-        for name, value in given.items():
-            if value is not None:
-                raise ValueRangeError(f"--{name} is {value}, but there is no clip: expected --clip too")
-    elif input is not None:
-        raise ValueRangeError(f"--input is {input}, but there is a clip: expected --frames and --size")
-    else:
-        recipe, pixels = golden.clip_recipe(
-            clip,
-            recipe,
-            frames=recipe.input[2] if frames is None else frames,
-            stride=1 if stride is None else stride,
-            start=0 if start is None else start,
-            size=None if size is None else parse_shape("--size", size, rank=2),
-            allow_nonfinite=allow_nonfinite,
-        )
+    recipe, pixels = read_clip(recipe, input, clip, frames, stride, start, size, allow_nonfinite)
     with progress_bar(as_json) as progress:
         bundle = golden.make(
             out,
@@ -398,8 +393,8 @@ def make(
     table.add_column("file")
     for section, entries in bundle.entries.items():
         files = {entry["file"] or "SHA-256 only" for entry in entries.values()}
-        elements = sum(prod(entry["shape"]) for entry in entries.values())
-        table.add_row(section, str(len(entries)), f"{elements:,}", " ".join(files))
+        count = sum(prod(entry["shape"]) for entry in entries.values())
+        table.add_row(section, str(len(entries)), f"{count:,}", " ".join(files))
     show(table)
     screen().print(
         f"\n{out}: {arch} on {text(recipe.input)}, {recipe.dtype}, {recipe.arithmetic}; "
@@ -474,6 +469,36 @@ def finish(findings: list[golden.Finding]) -> None:
     """Exit with 1 if a tensor differs."""
     if not all(finding.equal for finding in findings):
         raise typer.Exit(FAILED)
+
+
+def read_clip(
+    recipe: Recipe,
+    input: str | None,
+    clip: Path | None,
+    frames: int | None,
+    stride: int | None,
+    start: int | None,
+    size: str | None,
+    allow_nonfinite: bool = False,
+) -> tuple[Recipe, Array | None]:
+    """Read the clip that was given, and the recipe for it; the recipe as it is where none was."""
+    if clip is None:
+        given = {"frames": frames, "stride": stride, "start": start, "size": size}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueRangeError(f"--{name} is {value}, but there is no clip: expected --clip too")
+        return recipe, None
+    if input is not None:
+        raise ValueRangeError(f"--input is {input}, but there is a clip: expected --frames and --size")
+    return golden.clip_recipe(
+        clip,
+        recipe,
+        frames=recipe.input[2] if frames is None else frames,
+        stride=1 if stride is None else stride,
+        start=0 if start is None else start,
+        size=None if size is None else parse_shape("--size", size, rank=2),
+        allow_nonfinite=allow_nonfinite,
+    )
 
 
 def input_shape(arch: str, given: str | None) -> Shape:

@@ -39,9 +39,12 @@ def whole(name: str, value: object, least: int) -> int:
     ShapeError
         If `value` is not an integer, smaller or larger.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+    # The first test is the quick one; the others let NumPy's integers in, and keep True out.
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise ShapeError(f"{name} is {value!r}: expected a whole number, at least {least}")
     number = int(value)
+    if number < least:
+        raise ShapeError(f"{name} is {value!r}: expected a whole number, at least {least}")
     if number > LARGEST:
         raise ShapeError(f"{name} is larger than {LARGEST}, the largest size there is")
     return number

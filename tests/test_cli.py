@@ -225,6 +225,19 @@ def test_a_classifier_takes_one_frame_of_a_clip(refnet, video):
     assert refnet("golden", "verify", "a")[0] == 0
 
 
+def test_freeze_points_on_a_clip(refnet, video):
+    clip = ("--clip", video, "--frames", 2, "--size", "32x32", "--width-per-group", 4)
+    shares = []
+    for given in (clip, ("--input", "1x3x2x32x32", "--width-per-group", 4)):
+        code, out, _ = refnet("trace", "resnet18_conv4", "--freeze", "0,2", "--json", *given)
+        assert code == 0
+        shares.append([point["gradient_share"] for point in json.loads(out)])
+    assert shares[0][0] == shares[1][0] == 0 and shares[0][1] != shares[1][1]
+    code, out, _ = refnet("trace", "resnet18_conv4", *clip)
+    assert code == 0 and "1x3x2x32x32" in out
+    fails(refnet("trace", "resnet18_conv4", "--frames", 2), "--frames is 2, but there is no clip")
+
+
 def test_a_bundle_without_backward_blocks_nothing(refnet):
     code, out, _ = refnet("golden", "make", "resnet18_conv4", "a", "--no-backward", *SMALL)
     assert code == 0 and "no gradients." in out

@@ -83,9 +83,8 @@ def check(x: Array, labels: Array) -> None:
     ValueRangeError
         If one is negative, or not below K.
     """
-    wrong = (labels < 0) | (labels >= x.shape[1])
-    if wrong.any():
-        n = int(np.argmax(wrong))
+    if labels.min() < 0 or labels.max() >= x.shape[1]:
+        n = int(np.argmax((labels < 0) | (labels >= x.shape[1])))
         raise ValueRangeError(f"label {labels[n]} of sample {n}: expected one from 0 to {x.shape[1] - 1}")
 
 

@@ -62,9 +62,10 @@ def check(x: Array, mask: Array, *, ratio: float = RATIO) -> None:
     ValueRangeError
         With the first such value.
     """
-    wrong = (mask != 0) & (mask != 1)
-    if wrong.any():
-        raise ValueRangeError(f"mask holds {mask[wrong][0]}: expected 0 (dropped) and 1 (kept)")
+    dropped, kept = mask == 0, mask == 1
+    if np.count_nonzero(dropped) + np.count_nonzero(kept) < mask.size:
+        other = mask[~(dropped | kept)][0]
+        raise ValueRangeError(f"mask holds {other}: expected 0 (dropped) and 1 (kept)")
 
 
 def draw_mask(uniform: Array, *shapes: Shape, ratio: float = RATIO) -> Array:

@@ -16,7 +16,8 @@ FREEZE_COLUMNS = (
 )
 FREEZE_NOTE = (
     "Multiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and\n"
-    "their gradient's norm as a share of the whole gradient's if nothing were stopped. Seeded, float64."
+    "their gradient's norm as a share of the whole gradient's if nothing were stopped.\n"
+    "Seeded, the input too unless a clip is given; float64."
 )
 
 
