@@ -25,6 +25,12 @@ from refnet._core.im2col3d cimport Geometry, fits, gather, geometry
 from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, rows_of_tile
 from refnet._core.sizes cimport require
 
+cdef extern from "transpose.h" nogil:
+    void transpose_double "refnet_transpose_double"(const double*, Py_ssize_t, double*, Py_ssize_t,
+                                                    Py_ssize_t, Py_ssize_t)
+    void transpose_float "refnet_transpose_float"(const float*, Py_ssize_t, float*, Py_ssize_t,
+                                                  Py_ssize_t, Py_ssize_t)
+
 # Chains in a span of positions.
 SPAN = 8
 
@@ -293,17 +299,14 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
 cdef void interleave(const floating* dy, floating* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t count,
                      Py_ssize_t pitch) noexcept nogil:
     """b (count, width) <- `rows` rows of dy, `pitch` values apart, transposed, and zeros."""
-    cdef Py_ssize_t row, i = 0, j
-    # By blocks of a cache line, because rows of dy often compete for the same cache sets.
-    while i + 8 <= count:
-        for row in range(rows):
-            for j in range(8):
-                b[(i + j) * width + row] = dy[row * pitch + i + j]
-        i += 8
-    while i < count:
-        for row in range(rows):
+    cdef Py_ssize_t row, i, whole = rows - rows % 4
+    if floating is float:
+        transpose_float(dy, pitch, b, width, whole, count)
+    else:
+        transpose_double(dy, pitch, b, width, whole, count)
+    for row in range(whole, rows):
+        for i in range(count):
             b[i * width + row] = dy[row * pitch + i]
-        i += 1
     if rows < width:
         for i in range(count):
             for row in range(rows, width):
