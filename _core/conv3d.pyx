@@ -40,7 +40,7 @@ cdef enum:
     LEAST_ROWS = 96      # of the smallest tile: below, packing costs too much
     LEAST_COLUMNS = 128
     STRIP = 128          # columns that are packed at once
-    TASKS = 4            # for each thread, if the problem is large enough
+    TASKS = 2            # for each thread, if the problem is large enough
     ALIGNMENT = 64       # bytes of a cache line
 
 # Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
