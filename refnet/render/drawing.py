@@ -84,6 +84,7 @@ def charts(nodes: Sequence[Row], anchors: Mapping[str, str]) -> str:
     parts.append(f'<path class="blockedarea" d="{blocked}"/>')
     for stage, first, behind in bands(found.name for found in nodes):
         left, middle = LEFT + first * step, LEFT + (first + behind) / 2 * step
+        middle = min(middle, WIDTH - 4 * len(stage))  # the name of a short last stage stays inside
         if first:
             parts.append(f'<path class="rule" d="M{left:.1f} 0V{height}"/>')
         parts.append(f'<text x="{middle:.1f}" y="12" class="l m">{escape(stage)}</text>')
