@@ -66,7 +66,7 @@ def require_fraction(name: str, value: object) -> None:
     ValueRangeError
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ValueRangeError(f"{name} is {value!r}: expected a number between 0 and 1")
+        raise ValueRangeError(f"{name} is {value!r}: expected a number above 0 and below 1")
 
 
 def one_line(error: BaseException) -> str:

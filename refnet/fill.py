@@ -29,7 +29,10 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
 
     ``_w``: uniform with He's variance, sqrt(6 / fan_in) * U(-1, 1), where fan_in is the number of
     taps of an output element (He et al., arXiv:1502.01852); ``_s``: 1 + U(-1, 1) / 8; ``_b``:
-    U(-1, 1) / 8. What the operator that reads it restricts (statistics) is drawn as that operator says.
+    U(-1, 1) / 8. The weights of a fully connected layer whose scores a loss reads are divided by
+    2 ** (9 + a / 2), with a the number of sums in the net, rounded up: each sum of a residual network
+    about doubles the variance, and scores far apart would leave the loss nothing to say. What the
+    operator that reads it restricts (statistics) is drawn as that operator says.
 
     Parameters
     ----------
@@ -47,7 +50,12 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     UnknownNameError, ValueRangeError
         If the dtype, the seed or a parameter's ending is not one of these.
     """
-    return _draw(net.params, lambda name, shape: _legal(net, name, uniform(name, shape, seed), _param), dtype)
+    quiet = _read_by_a_loss(net)
+
+    def value(name: str, shape: Shape) -> Array:
+        return _legal(net, name, uniform(name, shape, seed), _param) / quiet.get(name, 1.0)
+
+    return _draw(net.params, value, dtype)
 
 
 def inputs(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
@@ -138,6 +146,14 @@ def _legal(net: Net, name: str, values: Array, anything: Callable[[str, Array], 
         return anything(name, values)
     node, _ = reader
     return make(values, *map(net.shape, node.inputs), **node.attrs)
+
+
+def _read_by_a_loss(net: Net) -> dict[str, float]:
+    """The weights of the scores that a loss reads, and the power of two that they are divided by."""
+    sums = sum(node.op == "add" for node in net.nodes)
+    losses = {node.inputs[0] for node in net.nodes if node.op == "cross_entropy"}
+    layers = [node for node in net.nodes if node.op == "linear" and node.name in losses]
+    return {node.inputs[1]: 2.0 ** (9 + (sums + 1) // 2) for node in layers}
 
 
 def _pixels(name: str, values: Array) -> Array:

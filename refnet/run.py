@@ -13,6 +13,7 @@ from refnet.arithmetic.table import Context, at_the_door
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node, learns_from
 from refnet.op import Array
+from refnet.ops import OPS
 from refnet.shapes import size, text
 
 Keep = Literal["all", "outputs"]
@@ -41,7 +42,7 @@ class Run:
 
 
 class Gradients(Mapping[str, Array]):
-    """Gradients by name of input or parameter; absent means blocked or unconnected.
+    """Gradients by name of input or parameter; absent means blocked, unconnected, or given and not learnt.
 
     Attributes
     ----------
@@ -108,6 +109,7 @@ def forward(
     arithmetic = named(arithmetic)
     require_known("value of keep", keep, ("all", "outputs"))
     values = _clean(net, given, allow_nonfinite)
+    _check_given(net, values)
     memory.require(blob_bytes(net, _itemsize(values), keep), "a forward run")
 
     last_use = net.last_use()
@@ -244,6 +246,23 @@ def _clean(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) -> dict[
             raise DTypeError(f"{name} is {value.dtype}: expected {values[first].dtype}, the dtype of {first}")
         _require_finite(name, value, allow_nonfinite)
     return values
+
+
+def _check_given(net: Net, values: Mapping[str, Array]) -> None:
+    """Refuse labels, boxes, masks, statistics that an operator would refuse, before anything is computed."""
+    for node in net.nodes:
+        check = OPS[node.op].check
+        if check is None:
+            continue
+        # In place of what is not there yet, zeros that take no memory: no check looks at them.
+        zero = np.zeros((), np.float64)
+        arrays = [
+            values[name] if name in values else np.broadcast_to(zero, net.shape(name)) for name in node.inputs
+        ]
+        try:
+            check(*arrays, **node.attrs)
+        except ValueRangeError as error:
+            raise ValueRangeError(f"{node.name} ({node.op}): {error}") from None
 
 
 def _clean_gradient(run: Run, name: str, dy: Array, allow_nonfinite: bool) -> Array:

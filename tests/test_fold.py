@@ -89,7 +89,13 @@ def test_nonsense_is_refused():
     net, params = one_norm()
     with pytest.raises(UnknownNameError, match="parameter 'bn_riv'"):
         fold(net, {name: value for name, value in params.items() if name != "bn_riv"})
+    with pytest.raises(RefnetError, match="bn_b is float32: expected float64, as the others"):
+        fold(net, params | {"bn_b": np.ones(2, "float32")})
+    with pytest.raises(RefnetError, match="bn_rm holds NaN"):
+        fold(net, params | {"bn_rm": np.array([np.nan, 1])})
+    with pytest.raises(UnknownNameError, match="parameter 'bogus'"):
+        fold(net, params | {"bogus": np.ones(2)})
     with pytest.raises(RefnetError, match="bn_s has shape 1: expected 2"):
         fold(net, params | {"bn_s": np.ones(1)})
-    with pytest.raises(RefnetError, match="variance of channel 1 is -1.0: expected none below 0"):
+    with pytest.raises(RefnetError, match="bn_riv: variance of channel 1 is -1.0: expected none below 0"):
         fold(net, params | {"bn_riv": np.array([1.0, -1])})

@@ -107,6 +107,7 @@ def test_a_training_step_of_a_classifier(name):
     prob = run.blobs["prob"]
     rows = np.arange(2)
     assert abs(run.blobs["loss"] + np.log(prob[rows, given["labels"]]).mean()) < 1e-12
+    assert prob.max() < 0.9, "scores that far apart would leave the loss nothing to say"
     # The loss of every class together: the bias's gradient adds up to nothing.
     assert abs(grads["fc_b"].sum()) <= 1000 * 2**-53 * np.abs(grads["fc_b"]).sum()
     mean = run.blobs["conv1"].mean(axis=(0, 2, 3, 4))
@@ -161,8 +162,17 @@ def test_nonsense_beyond_bodies_is_refused(name, options, message):
 
 def test_a_head_needs_a_body():
     pyramid = refnet.build("fpn_resnet18_conv5", input=(1, 3, 1, 32, 32), time_kernel=1)
-    with pytest.raises(RefnetError, match="the body has 5 outputs: expected one"):
+    with pytest.raises(
+        RefnetError, match="the body has outputs fpn_res5_1_sum, .*: expected those of a conv4 body, one"
+    ):
         refnet.networks.roi_head.head(pyramid)
+    conv4 = refnet.build("resnet18_conv4", input=(1, 3, 2, 32, 32))
+    with pytest.raises(RefnetError, match="unknown transformation 'foo'"):
+        refnet.networks.roi_head.head(conv4, transformation="foo")
+    with pytest.raises(RefnetError, match="time_stride is 2: expected True or False"):
+        refnet.networks.roi_head.head(conv4, time_stride=2)
+    with pytest.raises(RefnetError, match="expected those of a conv4 body"):
+        refnet.networks.roi_head.head(refnet.networks.roi_head.head(conv4))
 
 
 @pytest.mark.parametrize("freeze_at", [0, 2, 3, 4, 5])
@@ -368,6 +378,32 @@ def test_freeze_points_say_what_is_saved_and_what_is_given_up():
     after = {row.name: row.multiply_adds for row in rows if row.name.startswith(("res3", "res4"))}
     skipped = after["res3_0_branch2a"] + after["res3_0_branch1"]
     assert two.multiply_adds == 2 * sum(after.values()) - skipped
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_seeded_scores_of_a_classifier_are_moderate(name, batch_norm):
+    net = refnet.build(name, input=(1, 3, 1, 64, 64), batch_norm=batch_norm)
+    given = refnet.fill.params(net) | refnet.fill.inputs(net)
+    run = refnet.forward(net, given, keep="outputs")
+    assert 1e-3 < run.blobs["prob"].max() < 0.9 and 3 < run.blobs["loss"] < 20
+
+
+def test_freeze_points_leave_statistics_out():
+    options = {"input": (2, 3, 1, 32, 32), "width_per_group": 4, "batch_norm": True}
+    for training in (False, True):
+
+        def net_for(point, training=training):
+            return refnet.build("resnet18_classifier", freeze_at=point, training=training, **options)
+
+        free = net_for(0)
+        given = refnet.fill.params(free) | refnet.fill.inputs(free)
+        nothing, two = freeze_points(net_for, (0, 2), given, refnet.fill.output_gradients)
+        assert (nothing.params_share, nothing.gradient_share) == (0, 0)
+        learnt = [p for p in free.params if not p.endswith(("_rm", "_riv"))]
+        behind = [p for p in learnt if p.startswith(("conv1", "res_conv1", "res2"))]
+        total = sum(size(free.params[p]) for p in learnt)
+        assert two.params_share == sum(size(free.params[p]) for p in behind) / total
 
 
 def test_trace_adds_up():

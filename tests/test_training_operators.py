@@ -115,11 +115,11 @@ def test_statistics_and_options_that_cannot_be_are_refused(arithmetic):
     with pytest.raises(ShapeError, match="mean has shape 2: expected 1, one entry for each channel of x"):
         arithmetic.batch_norm.forward(x, one, one, np.ones(2), one)
     for wrong in (0, 1, -1, nan, "1", None, True):
-        with pytest.raises(ValueRangeError, match="epsilon is .*: expected a number between 0 and 1"):
+        with pytest.raises(ValueRangeError, match="epsilon is .*: expected a number above 0 and below 1"):
             arithmetic.batch_norm_training.forward(x, one, one, epsilon=wrong)
-        with pytest.raises(ValueRangeError, match="momentum is .*: expected a number between 0 and 1"):
+        with pytest.raises(ValueRangeError, match="momentum is .*: expected a number above 0 and below 1"):
             arithmetic.running_mean.forward(x, one, momentum=wrong)
-        with pytest.raises(ValueRangeError, match="ratio is .*: expected a number between 0 and 1"):
+        with pytest.raises(ValueRangeError, match="ratio is .*: expected a number above 0 and below 1"):
             arithmetic.dropout.forward(x, x, ratio=wrong)
     with pytest.raises(ShapeError, match="x has one value a channel: expected at least two"):
         arithmetic.running_variance.forward(column(1), one)

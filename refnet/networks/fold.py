@@ -16,10 +16,10 @@ from math import log2
 import numpy as np
 
 from refnet.arithmetic.table import at_the_door
-from refnet.errors import ShapeError, require_known
+from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node
 from refnet.op import Array
-from refnet.ops.batch_norm import EPSILON, check, root
+from refnet.ops.batch_norm import EPSILON, require_variance, root
 from refnet.shapes import text
 
 
@@ -64,7 +64,13 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
         If a parameter is missing, has another shape or dtype, or a variance is negative.
     """
+    for name in params:
+        require_known("parameter", name, net.params)
     values = {name: _checked(name, shape, params) for name, shape in net.params.items()}
+    dtypes = {name: value.dtype for name, value in values.items()}
+    for name, dtype in dtypes.items():
+        if dtype != next(iter(dtypes.values())):
+            raise DTypeError(f"{name} is {dtype}: expected {next(iter(dtypes.values()))}, as the others")
     reads = Counter(name for node in net.nodes for name in node.inputs)
     folded, lost_bits, kept = [], {}, {}
     for node in net.nodes:
@@ -72,7 +78,10 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
         if reason is None:
             s, b, mean, variance = node.inputs[1:]
             epsilon = node.attrs.get("epsilon", EPSILON)
-            check(values[s], values[s], values[b], values[mean], values[variance])
+            try:
+                require_variance(values[variance])
+            except ValueRangeError as error:
+                raise ValueRangeError(f"{variance}: {error}") from None
             deviation = root(values[variance], epsilon)
             lost_bits[node.name] = log2(1 + float(np.max(np.abs(values[mean]) / deviation)))
             values[s] = values[s] / deviation
@@ -88,7 +97,7 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
 def _reason_to_keep(node: Node, net: Net, reads: Mapping[str, int]) -> str | None:
     """Why a node is not folded; None for a batch norm that is."""
     if node.op == "batch_norm_training":
-        return "it normalises by the batch's own statistics, which differ from run to run"
+        return "it normalises by the batch's own statistics, which differ from batch to batch"
     if node.op != "batch_norm":
         return "it is no batch norm"
     for name in node.inputs[1:]:
@@ -120,4 +129,6 @@ def _checked(name: str, shape: tuple[int, ...], params: Mapping[str, Array]) -> 
     value = at_the_door(name, params[name])
     if value.shape != shape:
         raise ShapeError(f"{name} has shape {text(value.shape)}: expected {text(shape)}")
+    if not np.isfinite(value).all():
+        raise ValueRangeError(f"{name} holds NaN or infinity: expected finite numbers")
     return value

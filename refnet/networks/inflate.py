@@ -6,7 +6,8 @@ On a clip of equal frames a 3D convolution adds up its time steps, so
 - `mean-repeat` gives it to the frames whose receptive field in time reaches no padding: padding is
   zero, so a frame near the ends of the clip misses some of the kT equal shares;
 - `repeat` gives kT times the convolution, and `center-only-rest-rand` a kT-th of it plus noise:
-  neither reproduces the 2D network.
+  neither reproduces the 2D network. A clip of one frame is the exception: both side steps read padding,
+  and `repeat` is then `center-only`.
 """
 
 from collections.abc import Mapping

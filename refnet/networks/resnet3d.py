@@ -55,7 +55,9 @@ def body(
     batch_norm : bool
         Whether a batch norm with statistics stands in place of every frozen affine.
     training : bool
-        Whether it takes the batch's own statistics, and keeps running ones.
+        Whether it takes the batch's own statistics, and keeps running ones: after a run with
+        ``keep="all"`` they are the blobs ``{name}_bn_running_mean`` and ``_running_variance``, to be
+        given as the parameters ``{name}_bn_rm`` and ``_riv`` (Caffe2's names) of the next one.
 
     Returns
     -------
@@ -70,7 +72,6 @@ def body(
     input = volume("data", input)
     if input[1] != 3:
         raise ShapeError(f"data size C is {input[1]}: expected 3 channels (B, G, R)")
-    require_known("transformation", transformation, TRANSFORMATIONS)
     for name, counts in (("block_counts", block_counts), ("feat_dims", feat_dims)):
         if not isinstance(counts, tuple | list):
             raise ShapeError(f"{name} is {counts!r}: expected a tuple of whole numbers")
@@ -85,18 +86,14 @@ def body(
         whole(f"block_counts[{i}]", count, 1)
     for i, dim in enumerate(feat_dims):
         whole(f"feat_dims[{i}]", dim, 1)
-    odd("time_kernel", time_kernel)
     stages = range(2, 2 + len(block_counts))
     if type(freeze_at) is not int or freeze_at not in (0, *stages):
         raise ValueRangeError(
             f"freeze_at is {freeze_at!r}: expected 0 or a stage of this body, {', '.join(map(str, stages))}"
         )
-    dim_bottleneck = whole("groups", groups, 1) * whole("width_per_group", width_per_group, 1)
-    whole("dilation", dilation, 1)
-    for name, flag in (("time_stride", time_stride), ("stride_1x1", stride_1x1)):
-        if not isinstance(flag, bool):
-            raise ValueRangeError(f"{name} is {flag!r}: expected True or False")
-
+    dim_bottleneck = require_block_options(
+        transformation, time_kernel, time_stride, groups, width_per_group, stride_1x1, dilation
+    )
     norm = norm_of(batch_norm=batch_norm, training=training)
 
     net = Net()
@@ -122,6 +119,31 @@ def body(
             x = net.add("stop_gradient", f"res{k}_{blocks - 1}_stop", (x,))
     net.output(x)
     return net
+
+
+def require_block_options(
+    transformation: str,
+    time_kernel: int,
+    time_stride: bool,
+    groups: int,
+    width_per_group: int,
+    stride_1x1: bool,
+    dilation: int,
+) -> int:
+    """Refuse what is no option of a block; return the inner width of res2.
+
+    Raises
+    ------
+    RefnetError
+        The message says which option, and what was expected.
+    """
+    require_known("transformation", transformation, TRANSFORMATIONS)
+    odd("time_kernel", time_kernel)
+    whole("dilation", dilation, 1)
+    for name, flag in (("time_stride", time_stride), ("stride_1x1", stride_1x1)):
+        if not isinstance(flag, bool):
+            raise ValueRangeError(f"{name} is {flag!r}: expected True or False")
+    return whole("groups", groups, 1) * whole("width_per_group", width_per_group, 1)
 
 
 def stem(net: Net, x: str, out: int, norm: Norm) -> str:

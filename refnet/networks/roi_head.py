@@ -9,7 +9,7 @@ from refnet.net import Net
 from refnet.networks import resnet3d
 from refnet.networks.layers import norm_of
 from refnet.networks.time_link import time_link
-from refnet.shapes import odd, whole
+from refnet.shapes import whole
 
 
 def head(
@@ -67,11 +67,15 @@ def head(
     RefnetError
         If an option is none of the above, or the body has not one output.
     """
-    if len(body.outputs) != 1:
-        raise ValueRangeError(f"the body has {len(body.outputs)} outputs: expected one, that of a conv4 body")
+    if len(body.outputs) != 1 or "rois" in body.inputs or "res5_0_relu" in {n.name for n in body.nodes}:
+        raise ValueRangeError(
+            f"the body has outputs {', '.join(body.outputs)}: expected those of a conv4 body, one"
+        )
     if type(resolution) is not int or resolution not in (7, 14):
         raise ValueRangeError(f"resolution is {resolution!r}: expected 14 or 7")
-    dim_bottleneck = whole("groups", groups, 1) * whole("width_per_group", width_per_group, 1)
+    dim_bottleneck = resnet3d.require_block_options(
+        transformation, time_kernel, time_stride, groups, width_per_group, stride_1x1, dilation
+    )
     net = body.copy()
     (x,) = net.outputs
     net.outputs.clear()
@@ -95,11 +99,11 @@ def head(
         inner=dim_bottleneck * 8,
         out=whole("out", out, 1),
         strides=resolution == 14,
-        time_kernel=odd("time_kernel", time_kernel),
+        time_kernel=time_kernel,
         time_stride=time_stride,
         groups=groups,
         stride_1x1=stride_1x1,
-        dilation=whole("dilation", dilation, 1),
+        dilation=dilation,
         norm=norm_of(batch_norm=batch_norm, training=training),
     )
     net.output(net.add("global_average_pool", "res5_pool", (x,)))

@@ -25,7 +25,7 @@ def infer(x: Shape, s: Shape, b: Shape, mean: Shape, variance: Shape, *, epsilon
     ShapeError
         If x has another rank, or one of the others has not one entry for each channel.
     ValueRangeError
-        If epsilon is not a positive number.
+        If epsilon is not a number above 0 and below 1.
     """
     require_fraction("epsilon", epsilon)
     x = volume("x", x)
@@ -96,6 +96,11 @@ def check(x: Array, s: Array, b: Array, mean: Array, variance: Array, *, epsilon
     ValueRangeError
         Naming the channel.
     """
+    require_variance(variance)
+
+
+def require_variance(variance: Array) -> None:
+    """Refuse a negative variance."""
     if (variance < 0).any():
         c = int(np.argmax(variance < 0))
         raise ValueRangeError(f"variance of channel {c} is {variance[c]}: expected none below 0")

@@ -24,7 +24,7 @@ def infer(x: Shape, s: Shape, b: Shape, *, epsilon: float = EPSILON) -> Shape:
     ShapeError
         If x has another rank, or s or b has not one entry for each channel.
     ValueRangeError
-        If epsilon is not a positive number.
+        If epsilon is not a number above 0 and below 1.
     """
     require_fraction("epsilon", epsilon)
     x = volume("x", x)

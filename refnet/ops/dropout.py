@@ -1,7 +1,8 @@
 """Dropout with a given mask, y = x mask / (1 - ratio); the mask holds 0 (dropped) and 1 (kept).
 
 Srivastava et al., JMLR 15 (2014), scaled in training; ONNX's `Dropout` (opset 13) with its mask as an
-input, so that a run can be repeated. Step by step: keep = 1 / (1 - ratio); x mask; times keep.
+input, so that a run can be repeated. What is dropped is multiplied by 0: a NaN stays one. Step by step:
+keep = 1 / (1 - ratio); x mask; times keep.
 """
 
 from typing import Any
@@ -23,7 +24,7 @@ def infer(x: Shape, mask: Shape, *, ratio: float = RATIO) -> Shape:
     ShapeError
         If the two differ.
     ValueRangeError
-        If ratio is not between 0 and 1.
+        If ratio is not a number above 0 and below 1.
     """
     require_fraction("ratio", ratio)
     x = volume("x", x, "NCTHW"[: len(x)])

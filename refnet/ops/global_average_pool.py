@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.errors import ValueRangeError
 from refnet.op import SAME, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, terms
 from refnet.shapes import Shape, size, volume
 
@@ -19,7 +20,11 @@ def infer(x: Shape, *, over_time: bool = False) -> Shape:
     ------
     ShapeError
         If x has another rank.
+    ValueRangeError
+        If over_time is neither True nor False.
     """
+    if not isinstance(over_time, bool):
+        raise ValueRangeError(f"over_time is {over_time!r}: expected True or False")
     n, c, t, _, _ = volume("x", x)
     return n, c, 1 if over_time else t, 1, 1
 

@@ -25,7 +25,7 @@ def infer(x: Shape, mean: Shape, *, momentum: float = MOMENTUM) -> Shape:
     ShapeError
         If x has another rank, or mean has not one entry for each channel.
     ValueRangeError
-        If momentum is not between 0 and 1.
+        If momentum is not a number above 0 and below 1.
     """
     require_fraction("momentum", momentum)
     require_per_channel("mean", mean, volume("x", x))

@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.errors import ShapeError, require_fraction
 from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
-from refnet.ops.batch_norm import VARIANCE, VOLUME, require_per_channel
+from refnet.ops.batch_norm import VARIANCE, VOLUME, require_per_channel, require_variance
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.ops.running_mean import MOMENTUM, average
 from refnet.shapes import Shape, size, volume
@@ -26,7 +26,7 @@ def infer(x: Shape, variance: Shape, *, momentum: float = MOMENTUM) -> Shape:
         If x has another rank, or a channel has a single value, or variance has not one entry for
         each channel.
     ValueRangeError
-        If momentum is not between 0 and 1.
+        If momentum is not a number above 0 and below 1.
     """
     require_fraction("momentum", momentum)
     x = volume("x", x)
@@ -65,6 +65,17 @@ def magnitude(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> Magni
     return Magnitude(average(variance, widened, momentum), terms(n + 8))
 
 
+def check(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> None:
+    """Refuse a negative variance.
+
+    Raises
+    ------
+    ValueRangeError
+        Naming the channel.
+    """
+    require_variance(variance)
+
+
 def cost(x: Shape, variance: Shape, *, itemsize: int, momentum: float = MOMENTUM) -> Cost:
     """One multiply-add an element."""
     return Cost(size(x), (size(x) + 2 * size(variance)) * itemsize)
@@ -82,5 +93,6 @@ OP = Op(
         Case("slower", ((1, 2, 1, 2, 2), (2,)), {"momentum": 0.75}),
     ),
     domains=(STOPPED, VARIANCE),
+    check=check,
     reach=everything,
 )

@@ -60,10 +60,11 @@ def places(names: Iterable[str]) -> list[tuple[str, str]]:
     heads = 0
     for name in names:
         stage, block = stage_and_block(name)
-        if not stage and found and found[-1][0] not in ("stem", "head"):
+        if not stage and found and not found[-1][0].startswith(("stem", "head")):
             heads += 1
         if not stage:
-            stage, block = ("head", f"head {heads}") if heads else ("stem", "stem")
+            stage = ("head" if heads == 1 else f"head {heads}") if heads else "stem"
+            block = stage
         found.append((stage, block))
     return found
 
