@@ -24,7 +24,7 @@ OPENMP = {
 # every machine of an architecture. That nobody looks at errno or traps after an operation changes no
 # value, and lets loops with a choice in them be vectorised.
 STRICT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-OPTIMISE = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", *STRICT]
+OPTIMISE = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-g0", *STRICT]
 
 OPENMP_PROBE = """
 #include <omp.h>
@@ -80,6 +80,7 @@ setup(
         ],
         include_path=[staged_headers()],
         build_dir="build",
+        nthreads=(os.cpu_count() or 1) if sys.platform == "linux" else 0,
         compiler_directives={
             "language_level": "3",
             "boundscheck": False,

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t
 
 from refnet._core cimport openmp
 from refnet._core.sizes cimport require
-from refnet._core.sums cimport product
+from refnet._core.sums cimport product, total
 
 cdef extern from "softmax.h" nogil:
     double softmax_float64 "refnet_softmax_float64"(const double*, double*, double*, Py_ssize_t)
@@ -50,12 +50,13 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating
 
 def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[:, ::1] y,
                   floating[::1] losses):
-    """y (N, K) = softmax of each row of x, losses (N,) = -log y[label]."""
+    """y (N, K) = softmax of each row of x, losses (N,) = -log y[label], and behind them their mean."""
     cdef Py_ssize_t n, K = x.shape[1]
-    require(K > 0 and labels.shape[0] == x.shape[0] and losses.shape[0] == x.shape[0]
+    require(K > 0 and labels.shape[0] == x.shape[0] and losses.shape[0] == x.shape[0] + 1
             and y.shape[0] == x.shape[0] and y.shape[1] == K)
     for n in range(labels.shape[0]):
         require(0 <= labels[n] < K)
     with nogil:
         for n in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0] * K * 8)):
             losses[n] = softmax(&x[n, 0], &y[n, 0], K, labels[n])
+        losses[x.shape[0]] = total(&losses[0], x.shape[0]) / <floating> x.shape[0]
