@@ -23,6 +23,7 @@ from refnet.shapes import Shape, size, text
 
 DTYPES = ("float32", "float64")
 REAL = tuple(map(np.dtype, DTYPES))
+INTEGER = np.dtype(np.int64)
 # Elements of an output from which on its memory is asked for before a kernel allocates it.
 LARGE = 1 << 26
 
@@ -267,11 +268,11 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     except ValueError as error:
         raise DTypeError(f"{name} is no array: {one_line(error)}") from None
     wanted = array.dtype.newbyteorder("=")
-    if integer:
+    if integer and wanted != INTEGER:
         if wanted.kind not in "iu" or not np.can_cast(wanted, np.int64):
             raise DTypeError(f"{name} is {array.dtype}: expected integers")
-        wanted = np.dtype(np.int64)
-    elif wanted not in REAL:
+        wanted = INTEGER
+    elif not integer and wanted not in REAL:
         raise DTypeError(f"{name} is {array.dtype}: expected {' or '.join(DTYPES)}")
     flags = array.flags
     if array.dtype != wanted or not (flags.c_contiguous and flags.aligned):
