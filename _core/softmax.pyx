@@ -48,15 +48,18 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating
                 dx[n, k] = y[n, k] * (dy[n, k] - mean)
 
 
-def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[:, ::1] y,
+def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[:, ::1] rows,
                   floating[::1] losses):
-    """y (N, K) = softmax of each row of x, losses (N,) = -log y[label], and behind them their mean."""
+    """losses (N,) = -log of the label's softmax of each row of x (N, K), and behind them their mean.
+
+    rows is (threads, at least K).
+    """
     cdef Py_ssize_t n, K = x.shape[1]
     require(K > 0 and labels.shape[0] == x.shape[0] and losses.shape[0] == x.shape[0] + 1
-            and y.shape[0] == x.shape[0] and y.shape[1] == K)
+            and rows.shape[0] >= openmp.max_threads() and rows.shape[1] >= K)
     for n in range(labels.shape[0]):
         require(0 <= labels[n] < K)
     with nogil:
         for n in prange(x.shape[0], schedule="static", use_threads_if=openmp.pays(x.shape[0] * K * 8)):
-            losses[n] = softmax(&x[n, 0], &y[n, 0], K, labels[n])
+            losses[n] = softmax(&x[n, 0], &rows[openmp.thread_num(), 0], K, labels[n])
         losses[x.shape[0]] = total(&losses[0], x.shape[0]) / <floating> x.shape[0]

@@ -288,19 +288,20 @@ def softmax_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
 
 def cross_entropy_forward(x: Array, labels: Array) -> tuple[Array, Any]:
     """Compute `refnet.ops.cross_entropy`."""
-    y, losses = np.empty_like(x), np.empty(len(x) + 1, x.dtype)
-    softmax_kernels.cross_entropy(x, labels, y, losses)
-    return losses[-1:].reshape(()), (y, labels)
+    losses = np.empty(len(x) + 1, x.dtype)
+    softmax_kernels.cross_entropy(x, labels, _workspace(x.dtype, x.shape[1] + CACHE_LINE), losses)
+    return losses[-1:].reshape(()), (x, labels)
 
 
 def cross_entropy_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradient of `refnet.ops.cross_entropy`."""
-    y, labels = context
+    x, labels = context
     if not needs[0]:
         return None, None
-    dx = y.copy()
-    dx[np.arange(len(y)), labels] -= 1
-    dx *= dy / y.dtype.type(len(y))
+    dx = np.empty_like(x)
+    softmax_kernels.forward(x, dx)
+    dx[np.arange(len(x)), labels] -= 1
+    dx *= dy / x.dtype.type(len(x))
     return dx, None
 
 
