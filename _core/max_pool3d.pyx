@@ -75,13 +75,18 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, in
                     Geometry g) noexcept nogil:
     """One plane: dx (T, H, W) += dy (oT, oH, oW) at the first largest value of each window.
 
-    The taps are tried from the last to the first, a line of outputs at a time, into `found`.
+    The taps are tried from the last to the first, a line of outputs at a time, into `found`. It begins
+    with each window's first value inside: should somebody have changed x or y meanwhile, dx is wrong
+    then, but nothing beside it is touched.
     """
     cdef Py_ssize_t ot, oh, ow, t, h, kt, kh, kw, corner
     cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
             corner = ((ot * g.sT - g.pT) * g.H + oh * g.sH - g.pH) * g.W - g.pW
+            for ow in range(g.oW):
+                found[ow] = <int> ((max(g.pT - ot * g.sT, 0) * g.H + max(g.pH - oh * g.sH, 0)) * g.W
+                                   + max(g.pW - ow * g.sW, 0))
             for kt in range(g.kT - 1, -1, -1):
                 t = ot * g.sT + kt - g.pT
                 if not 0 <= t < g.T:

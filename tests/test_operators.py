@@ -334,6 +334,19 @@ def test_max_pool_against_loops_with_many_ties(case, arithmetic):
     assert np.array_equal(dx, expected_dx)
 
 
+@pytest.mark.parametrize("case", OPS["max_pool3d"].cases, ids=lambda case: case.name)
+def test_a_pool_whose_blobs_were_changed_writes_nowhere_else(case):
+    """Without a winner each dy goes to the first value of its own window: as if all were equal."""
+    (shape,) = case.shapes
+    x = np.zeros(shape)
+    y, context = core.max_pool3d.forward(x, **case.attrs)
+    dy = np.random.default_rng(9).integers(1, 10, y.shape).astype("float64")
+    expected = core.max_pool3d.backward(dy, context)[0]
+    core.max_pool3d.backward(dy, core.max_pool3d.forward(reals(OPS["max_pool3d"], case)[0], **case.attrs)[1])
+    y[...] = 7.0
+    assert np.array_equal(core.max_pool3d.backward(dy, context)[0], expected)
+
+
 @pytest.mark.parametrize(
     ("attrs", "message"),
     [
