@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from refnet._core cimport openmp
 from refnet._core.im2col3d cimport Geometry, fits, geometry
-from refnet._core.pooling cimport Span, in_long_lines, inside, span
+from refnet._core.pooling cimport Span, in_long_lines, inside, line_of, span
 from refnet._core.sizes cimport require
 
 
@@ -49,45 +49,37 @@ cdef inline void divide(const floating* x, floating* y, Geometry g, Py_ssize_t l
 
 cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
     """One plane: y (oT, oH, oW) from x (T, H, W)."""
-    cdef Py_ssize_t ot, oh, t, h, kt, kh, kw
+    cdef Py_ssize_t ot, oh, tap, line, kw
     cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
             memset(y, 0, g.oW * sizeof(floating))
-            for kt in range(g.kT):
-                t = ot * g.sT + kt - g.pT
-                if not 0 <= t < g.T:
+            for tap in range(g.kT * g.kH):
+                line = line_of(&g, ot, oh, tap)
+                if line < 0:
                     continue
-                for kh in range(g.kH):
-                    h = oh * g.sH + kh - g.pH
-                    if not 0 <= h < g.H:
-                        continue
-                    for kw in range(g.kW):
-                        s = span(kw, g.sW, g.pW, g.W, g.oW)
-                        collect(x + (t * g.H + h) * g.W + s.at, g.sW, y + s.first, s.last - s.first)
+                for kw in range(g.kW):
+                    s = span(kw, g.sW, g.pW, g.W, g.oW)
+                    collect(x + line + s.at, g.sW, y + s.first, s.last - s.first)
             divide(y, y, g, inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H))
             y += g.oW
 
 
 cdef void hand_back(const floating* dy, floating* share, floating* dx, Geometry g) noexcept nogil:
     """One plane: dx (T, H, W) += each dy (oT, oH, oW) over its count; share is a line of outputs."""
-    cdef Py_ssize_t ot, oh, t, h, kt, kh, kw
+    cdef Py_ssize_t ot, oh, tap, line, kw
     cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
             divide(dy, share, g, inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H))
             dy += g.oW
-            for kt in range(g.kT):
-                t = ot * g.sT + kt - g.pT
-                if not 0 <= t < g.T:
+            for tap in range(g.kT * g.kH):
+                line = line_of(&g, ot, oh, tap)
+                if line < 0:
                     continue
-                for kh in range(g.kH):
-                    h = oh * g.sH + kh - g.pH
-                    if not 0 <= h < g.H:
-                        continue
-                    for kw in range(g.kW):
-                        s = span(kw, g.sW, g.pW, g.W, g.oW)
-                        spread(share + s.first, dx + (t * g.H + h) * g.W + s.at, g.sW, s.last - s.first)
+                for kw in range(g.kW):
+                    s = span(kw, g.sW, g.pW, g.W, g.oW)
+                    spread(share + s.first, dx + line + s.at, g.sW, s.last - s.first)
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride, pad, output):

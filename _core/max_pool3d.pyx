@@ -11,7 +11,7 @@ from libc.string cimport memset
 
 from refnet._core cimport openmp
 from refnet._core.im2col3d cimport Geometry, fits, geometry
-from refnet._core.pooling cimport Span, in_long_lines, span
+from refnet._core.pooling cimport Span, in_long_lines, line_of, span
 from refnet._core.sizes cimport require
 
 
@@ -36,23 +36,19 @@ cdef inline void take(const floating* x, Py_ssize_t stride, floating* y, Py_ssiz
 
 cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
     """One plane: y (oT, oH, oW) from x (T, H, W)."""
-    cdef Py_ssize_t ot, oh, ow, t, h, kt, kh, kw
+    cdef Py_ssize_t ot, oh, ow, tap, line, kw
     cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
             for ow in range(g.oW):
                 y[ow] = -INFINITY
-            for kt in range(g.kT):
-                t = ot * g.sT + kt - g.pT
-                if not 0 <= t < g.T:
+            for tap in range(g.kT * g.kH):
+                line = line_of(&g, ot, oh, tap)
+                if line < 0:
                     continue
-                for kh in range(g.kH):
-                    h = oh * g.sH + kh - g.pH
-                    if not 0 <= h < g.H:
-                        continue
-                    for kw in range(g.kW):
-                        s = span(kw, g.sW, g.pW, g.W, g.oW)
-                        take(x + (t * g.H + h) * g.W + s.at, g.sW, y + s.first, s.last - s.first)
+                for kw in range(g.kW):
+                    s = span(kw, g.sW, g.pW, g.W, g.oW)
+                    take(x + line + s.at, g.sW, y + s.first, s.last - s.first)
             y += g.oW
 
 
@@ -79,7 +75,7 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, in
     with each window's first value inside: should somebody have changed x or y meanwhile, dx is wrong
     then, but nothing beside it is touched.
     """
-    cdef Py_ssize_t ot, oh, ow, t, h, kt, kh, kw, corner
+    cdef Py_ssize_t ot, oh, ow, tap, line, kw, corner
     cdef Span s
     for ot in range(g.oT):
         for oh in range(g.oH):
@@ -87,18 +83,14 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, in
             for ow in range(g.oW):
                 found[ow] = <int> ((max(g.pT - ot * g.sT, 0) * g.H + max(g.pH - oh * g.sH, 0)) * g.W
                                    + max(g.pW - ow * g.sW, 0))
-            for kt in range(g.kT - 1, -1, -1):
-                t = ot * g.sT + kt - g.pT
-                if not 0 <= t < g.T:
+            for tap in range(g.kT * g.kH - 1, -1, -1):
+                line = line_of(&g, ot, oh, tap)
+                if line < 0:
                     continue
-                for kh in range(g.kH - 1, -1, -1):
-                    h = oh * g.sH + kh - g.pH
-                    if not 0 <= h < g.H:
-                        continue
-                    for kw in range(g.kW - 1, -1, -1):
-                        s = span(kw, g.sW, g.pW, g.W, g.oW)
-                        find(x + (t * g.H + h) * g.W + s.at, g.sW, y + s.first,
-                             <int> ((kt * g.H + kh) * g.W + kw), found + s.first, s.last - s.first)
+                for kw in range(g.kW - 1, -1, -1):
+                    s = span(kw, g.sW, g.pW, g.W, g.oW)
+                    find(x + line + s.at, g.sW, y + s.first, <int> (line - g.pW - corner + kw),
+                         found + s.first, s.last - s.first)
             for ow in range(g.oW):
                 dx[corner + ow * g.sW + found[ow]] += dy[ow]
             y += g.oW

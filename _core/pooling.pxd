@@ -18,6 +18,13 @@ cdef inline Span span(Py_ssize_t tap, Py_ssize_t stride, Py_ssize_t pad, Py_ssiz
     return s
 
 
+# Where in the plane the line begins that a tap along T and H (in C order) reads; below 0 in the padding.
+cdef inline Py_ssize_t line_of(const Geometry* g, Py_ssize_t ot, Py_ssize_t oh,
+                               Py_ssize_t tap) noexcept nogil:
+    cdef Py_ssize_t t = ot * g.sT + tap // g.kH - g.pT, h = oh * g.sH + tap % g.kH - g.pH
+    return (t * g.H + h) * g.W if 0 <= t < g.T and 0 <= h < g.H else -1
+
+
 # How many taps of a window lie inside, for the output o.
 cdef inline Py_ssize_t inside(Py_ssize_t o, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad,
                               Py_ssize_t inputs) noexcept nogil:
