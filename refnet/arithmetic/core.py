@@ -19,6 +19,7 @@ from refnet._core import add as add_kernels
 from refnet._core import affine as affine_kernels
 from refnet._core import average_pool3d as average_pool3d_kernels
 from refnet._core import batch_norm as batch_norm_kernels
+from refnet._core import blocks
 from refnet._core import conv3d as conv3d_kernels
 from refnet._core import dropout as dropout_kernels
 from refnet._core import linear as linear_kernels
@@ -43,8 +44,6 @@ from refnet.shapes import ONES, ZEROS, Shape, Triple
 
 # Values of weight gradients that are held at once, for spans of positions computed at the same time.
 PARTIAL_SUMS = 1 << 21
-# Bytes of workspace that a Python thread keeps from call to call.
-MOST_KEPT = 256 << 20
 # Between the short rows of two threads, in elements, or they would wait for each other's writes.
 CACHE_LINE = 16
 
@@ -113,7 +112,7 @@ def micro_kernel_version() -> str:
 
 def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
     """Compute `refnet.ops.conv3d`."""
-    y = np.empty(OPS["conv3d"].infer(x.shape, w.shape, **attrs), x.dtype)
+    y = _empty(OPS["conv3d"].infer(x.shape, w.shape, **attrs), x.dtype)
     conv3d_kernels.forward(x, _matrix(w), _flat(y), _workspace(x.dtype), *_window(w, y, attrs))
     if b is not None:
         y += b[:, None, None, None]
@@ -125,11 +124,11 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     x, w, has_bias, attrs = context
     workspace, window = _workspace(x.dtype), _window(w, dy, attrs)
     dx = np.zeros(x.shape, x.dtype) if needs[0] else None
-    dw = np.empty_like(w) if needs[1] else None
+    dw = _empty(w.shape, w.dtype) if needs[1] else None
     if dx is not None:
         conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)
     if dw is not None:
-        partial = np.empty((PARTIAL_SUMS // w.size, *_matrix(w).shape), w.dtype)
+        partial = _empty((PARTIAL_SUMS // w.size, *_matrix(w).shape), w.dtype)
         conv3d_kernels.weight_gradient(_flat(dy), x, _matrix(dw), workspace, partial, *window)
     if not has_bias:
         return dx, dw
@@ -138,7 +137,7 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
 
 def affine_forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
     """Compute `refnet.ops.affine`."""
-    y = np.empty_like(x)
+    y = _empty(x.shape, x.dtype)
     affine_kernels.forward(_flat(x), s, b, _flat(y))
     return y, (x, s)
 
@@ -146,8 +145,8 @@ def affine_forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
 def affine_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradients of `refnet.ops.affine`."""
     x, s = context
-    dx = np.empty_like(x) if needs[0] else None
-    ds = np.empty_like(s) if needs[1] else None
+    dx = _empty(x.shape, x.dtype) if needs[0] else None
+    ds = _empty(s.shape, s.dtype) if needs[1] else None
     if dx is not None:
         affine_kernels.input_gradient(_flat(dy), s, _flat(dx))
     if ds is not None:
@@ -157,7 +156,7 @@ def affine_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
 
 def relu_forward(x: Array) -> tuple[Array, Any]:
     """Compute `refnet.ops.relu`."""
-    y = np.empty_like(x)
+    y = _empty(x.shape, x.dtype)
     relu_kernels.forward(x.reshape(-1), y.reshape(-1))
     return y, y
 
@@ -166,7 +165,7 @@ def relu_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradient of `refnet.ops.relu`."""
     if not needs[0]:
         return (None,)
-    dx = np.empty_like(dy)
+    dx = _empty(dy.shape, dy.dtype)
     relu_kernels.input_gradient(dy.reshape(-1), context.reshape(-1), dx.reshape(-1))
     return (dx,)
 
@@ -176,7 +175,7 @@ def max_pool3d_forward(
 ) -> tuple[Array, Any]:
     """Compute `refnet.ops.max_pool3d`."""
     shape = OPS["max_pool3d"].infer(x.shape, kernel=kernel, stride=stride, pad=pad)
-    y, window = np.empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
+    y, window = _empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
     max_pool3d_kernels.forward(_planes(x), _planes(y), *window)
     return y, (x, y, window)
 
@@ -186,7 +185,7 @@ def max_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     x, y, window = context
     if not needs[0]:
         return (None,)
-    dx = np.empty_like(x)
+    dx = _empty(x.shape, x.dtype)
     found = _workspace(np.dtype(np.intc), prod(dy.shape[2:]) + CACHE_LINE)
     max_pool3d_kernels.input_gradient(_planes(dy), _planes(x), _planes(y), _planes(dx), found, *window)
     return (dx,)
@@ -194,14 +193,14 @@ def max_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
 
 def add_forward(x1: Array, x2: Array) -> tuple[Array, Any]:
     """Compute `refnet.ops.add`."""
-    y = np.empty_like(x1)
+    y = _empty(x1.shape, x1.dtype)
     add_kernels.forward(x1.reshape(-1), x2.reshape(-1), y.reshape(-1))
     return y, None
 
 
 def linear_forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     """Compute `refnet.ops.linear`."""
-    y = np.empty((len(x), len(w)), x.dtype)
+    y = _empty((len(x), len(w)), x.dtype)
     with single_threaded_blas():
         linear_kernels.forward(_samples(x), w, y)
     if b is not None:
@@ -212,8 +211,8 @@ def linear_forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, A
 def linear_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradients of `refnet.ops.linear`."""
     x, w, has_bias = context
-    dx = np.empty_like(x) if needs[0] else None
-    dw = np.empty_like(w) if needs[1] else None
+    dx = _empty(x.shape, x.dtype) if needs[0] else None
+    dw = _empty(w.shape, w.dtype) if needs[1] else None
     with single_threaded_blas():
         if dx is not None:
             linear_kernels.input_gradient(dy, w, _samples(dx))
@@ -229,7 +228,7 @@ def average_pool3d_forward(
 ) -> tuple[Array, Any]:
     """Compute `refnet.ops.average_pool3d`."""
     shape = OPS["average_pool3d"].infer(x.shape, kernel=kernel, stride=stride, pad=pad)
-    y, window = np.empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
+    y, window = _empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
     average_pool3d_kernels.forward(_planes(x), _planes(y), *window)
     return y, (x.shape, window)
 
@@ -239,7 +238,7 @@ def average_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     shape, window = context
     if not needs[0]:
         return (None,)
-    dx = np.empty(shape, dy.dtype)
+    dx = _empty(shape, dy.dtype)
     shares = _workspace(dy.dtype, prod(dy.shape[2:]) + CACHE_LINE)
     average_pool3d_kernels.input_gradient(_planes(dy), _planes(dx), shares, *window)
     return (dx,)
@@ -247,7 +246,7 @@ def average_pool3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
 
 def global_average_pool_forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
     """Compute `refnet.ops.global_average_pool`."""
-    y = np.empty(OPS["global_average_pool"].infer(x.shape, over_time=over_time), x.dtype)
+    y = _empty(OPS["global_average_pool"].infer(x.shape, over_time=over_time), x.dtype)
     count = x.size // y.size
     affine_kernels.bias_gradient(x.reshape(1, y.size, count), y.reshape(-1))
     y /= x.dtype.type(count)
@@ -256,7 +255,7 @@ def global_average_pool_forward(x: Array, *, over_time: bool = False) -> tuple[A
 
 def upsample_nearest_forward(x: Array, *, scale: int = 2) -> tuple[Array, Any]:
     """Compute `refnet.ops.upsample_nearest`."""
-    y = np.empty(OPS["upsample_nearest"].infer(x.shape, scale=scale), x.dtype)
+    y = _empty(OPS["upsample_nearest"].infer(x.shape, scale=scale), x.dtype)
     upsample_nearest_kernels.forward(_images(x), _images(y), scale)
     return y, x.shape
 
@@ -265,14 +264,14 @@ def upsample_nearest_backward(dy: Array, context: Any, needs: Needs) -> Gradient
     """Compute the gradient of `refnet.ops.upsample_nearest`."""
     if not needs[0]:
         return (None,)
-    dx = np.empty(context, dy.dtype)
+    dx = _empty(context, dy.dtype)
     upsample_nearest_kernels.input_gradient(_images(dy), _images(dx), dy.shape[3] // dx.shape[3])
     return (dx,)
 
 
 def softmax_forward(x: Array) -> tuple[Array, Any]:
     """Compute `refnet.ops.softmax`."""
-    y = np.empty_like(x)
+    y = _empty(x.shape, x.dtype)
     softmax_kernels.forward(x, y)
     return y, y
 
@@ -281,7 +280,7 @@ def softmax_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradient of `refnet.ops.softmax`."""
     if not needs[0]:
         return (None,)
-    dx = np.empty_like(dy)
+    dx = _empty(dy.shape, dy.dtype)
     softmax_kernels.input_gradient(dy, context, dx)
     return (dx,)
 
@@ -298,7 +297,7 @@ def cross_entropy_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     x, labels = context
     if not needs[0]:
         return None, None
-    dx = np.empty_like(x)
+    dx = _empty(x.shape, x.dtype)
     softmax_kernels.forward(x, dx)
     dx[np.arange(len(x)), labels] -= 1
     dx *= dy / x.dtype.type(len(x))
@@ -309,7 +308,7 @@ def batch_norm_forward(
     x: Array, s: Array, b: Array, mean: Array, variance: Array, *, epsilon: float = EPSILON
 ) -> tuple[Array, Any]:
     """Compute `refnet.ops.batch_norm`."""
-    y, deviation = np.empty_like(x), root(variance, epsilon)
+    y, deviation = _empty(x.shape, x.dtype), root(variance, epsilon)
     batch_norm_kernels.normalise(_flat(x), mean, s / deviation, b, _flat(y))
     return y, (x, s, mean, deviation)
 
@@ -317,7 +316,7 @@ def batch_norm_forward(
 def batch_norm_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradients of `refnet.ops.batch_norm`."""
     x, s, mean, deviation = context
-    dx = np.empty_like(x) if needs[0] else None
+    dx = _empty(x.shape, x.dtype) if needs[0] else None
     if dx is not None:
         affine_kernels.input_gradient(_flat(dy), s / deviation, _flat(dx))
     ds = _products(dy, x, mean) / deviation if needs[1] else None
@@ -337,7 +336,7 @@ def batch_norm_training_backward(dy: Array, context: Any, needs: Needs) -> Gradi
     x, s, mean, deviation = context
     n = x.dtype.type(values_per_channel(x.shape))
     ds, db = _products(dy, x, mean) / deviation, _bias_gradient(dy)
-    dx = np.empty_like(x) if needs[0] else None
+    dx = _empty(x.shape, x.dtype) if needs[0] else None
     if dx is not None:
         of_variance = ds / (n * deviation)
         batch_norm_kernels.input_gradient(
@@ -358,7 +357,7 @@ def running_variance_forward(x: Array, variance: Array, *, momentum: float = MOM
 
 def dropout_forward(x: Array, mask: Array, *, ratio: float = RATIO) -> tuple[Array, Any]:
     """Compute `refnet.ops.dropout`."""
-    y, keep = np.empty_like(x), x.dtype.type(1 / (1 - ratio))
+    y, keep = _empty(x.shape, x.dtype), x.dtype.type(1 / (1 - ratio))
     dropout_kernels.apply(x.reshape(-1), mask.reshape(-1), y.reshape(-1), keep)
     return y, (mask, keep)
 
@@ -368,14 +367,14 @@ def dropout_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     mask, keep = context
     if not needs[0]:
         return None, None
-    dx = np.empty_like(dy)
+    dx = _empty(dy.shape, dy.dtype)
     dropout_kernels.apply(dy.reshape(-1), mask.reshape(-1), dx.reshape(-1), keep)
     return dx, None
 
 
 def roi_align_forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
     """Compute `refnet.ops.roi_align`."""
-    y = np.empty(OPS["roi_align"].infer(x.shape, rois.shape, **attrs), x.dtype)
+    y = _empty(OPS["roi_align"].infer(x.shape, rois.shape, **attrs), x.dtype)
     taps = (rois[:, 0].astype(np.intp), *_roi_taps(x, rois, **attrs))
     roi_align_kernels.forward(x, *taps, y, _workspace(x.dtype, x.shape[4] + CACHE_LINE))
     return y, (x.shape, taps)
@@ -386,7 +385,7 @@ def roi_align_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     shape, taps = context
     if not needs[0]:
         return None, None
-    dx = np.empty(shape, dy.dtype)
+    dx = _empty(shape, dy.dtype)
     roi_align_kernels.input_gradient(dy, *taps, dx, _workspace(dy.dtype, shape[4] + CACHE_LINE))
     return dx, None
 
@@ -395,7 +394,7 @@ def swap_axes(op: str, split: Callable[..., Shape]) -> Kernel:
     """Make the kernel of an operator that moves time: `split` views x as (N, A, B, P), y is (N, B, A, P)."""
 
     def forward(x: Array, **attrs: int) -> tuple[Array, Any]:
-        y = np.empty(OPS[op].infer(x.shape, **attrs), x.dtype)
+        y = _empty(OPS[op].infer(x.shape, **attrs), x.dtype)
         n, a, b, p = split(*x.shape, **attrs)
         swap_axes_kernels.forward(x.reshape(n, a, b, p), y.reshape(n, b, a, p))
         return y, (x.shape, (n, b, a, p))
@@ -404,25 +403,24 @@ def swap_axes(op: str, split: Callable[..., Shape]) -> Kernel:
         shape, (n, b, a, p) = context
         if not needs[0]:
             return (None,)
-        dx = np.empty(shape, dy.dtype)
+        dx = _empty(shape, dy.dtype)
         swap_axes_kernels.forward(dy.reshape(n, b, a, p), dx.reshape(n, a, b, p))
         return (dx,)
 
     return Kernel(forward, backward)
 
 
-_reused = threading.local()
+def _empty(shape: Shape, dtype: np.dtype[Any]) -> Array:
+    """An array with anything in it; a large one takes the memory of one that is gone."""
+    count = prod(shape) * dtype.itemsize
+    if count < blocks.GRAIN:
+        return np.empty(shape, dtype)
+    return np.ndarray(shape, dtype, blocks.Block(count))
 
 
 def _workspace(dtype: np.dtype[Any], size: int = conv3d_kernels.WORKSPACE) -> Array:
-    """One row for each thread, kept for the next call of this Python thread: fresh pages cost time."""
-    threads, needed = openmp_threads(), openmp_threads() * size * dtype.itemsize
-    kept: Array | None = getattr(_reused, "bytes", None)
-    if needed > MOST_KEPT:
-        return np.empty((threads, size), dtype)
-    if kept is None or kept.size < needed:
-        _reused.bytes = kept = np.empty(needed, np.uint8)
-    return kept[:needed].view(dtype).reshape(threads, size)
+    """One row for each thread."""
+    return _empty((openmp_threads(), size), dtype)
 
 
 def _window(w: Array, y: Array, attrs: dict[str, Any]) -> tuple[Any, ...]:
