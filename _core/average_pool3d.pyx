@@ -8,8 +8,8 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Geometry, fits, geometry
-from refnet._core.pooling cimport Span, in_long_lines, inside, line_of, span
+from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
+from refnet._core.pooling cimport Span, inside, line_of, span
 from refnet._core.sizes cimport require
 
 

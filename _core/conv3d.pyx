@@ -18,10 +18,10 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from refnet._core cimport micro_kernel, openmp
-from refnet._core.im2col3d cimport Geometry, fits, gather, geometry
+from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, rows_of_tile
 from refnet._core.sizes cimport require
 
@@ -41,13 +41,15 @@ cdef enum:
     LEAST_COLUMNS = 128
     STRIP = 128          # columns that are packed at once
     TASKS = 2            # for each thread, if the problem is large enough
-    ALIGNMENT = 64       # bytes of a cache line
+    MOST_PHASES = 4      # positions along W that are computed together where a gradient has a stride
+    LINE = 64            # bytes of a cache line
 
 # Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
 cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
 
-# Values of workspace that a thread needs: packed left operand, packed strip, a tile of the result.
-WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + ALIGNMENT
+# Values of workspace that a thread needs: packed left operand, packed strip, a tile of the result, and rows
+# that are to be transposed.
+WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + WIDEST * PITCH + LINE
 
 
 # How far apart values of the weights are: from group to group, row to row of the left operand, channel to
@@ -57,10 +59,17 @@ cdef struct Weights:
     bint dense
 
 
-# How far apart the results are along T, H, W, beginning at `first`, and how many values a channel has;
-# dense if positions in order are side by side.
+# A convolution, and the weights that it takes; nothing is reached if there is no tap.
+cdef struct Phase:
+    Geometry g
+    Weights at
+    bint reached
+
+
+# Where results lie: how far apart they are along T, H, W, beginning at `first`; how many values a line has
+# from there on, and a channel; dense if positions in order are side by side. Phases lie side by side.
 cdef struct Lattice:
-    Py_ssize_t first, t, h, w, volume
+    Py_ssize_t first, t, h, w, width, volume
     bint dense
 
 
@@ -69,7 +78,7 @@ cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
 
 
 cdef inline floating* aligned(floating* p) noexcept nogil:
-    return <floating*> ((<uintptr_t> p + ALIGNMENT - 1) & ~(<uintptr_t> ALIGNMENT - 1))
+    return <floating*> ((<uintptr_t> p + LINE - 1) & ~(<uintptr_t> LINE - 1))
 
 
 cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
@@ -90,8 +99,9 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t columns, Py_ss
 
     They follow from the problem and the number of threads: no bit depends on them.
     """
+    cdef Py_ssize_t threads = openmp.max_threads(), extra
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS), across = ceil_div(columns, most_columns)
-    while repeats * down * across < TASKS * openmp.max_threads():
+    while repeats * down * across < TASKS * threads:
         if columns >= 2 * across * LEAST_COLUMNS and columns * down >= rows * across:
             across *= 2
         elif rows >= 2 * down * LEAST_ROWS:
@@ -99,6 +109,11 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t columns, Py_ss
         elif columns >= 2 * across * LEAST_COLUMNS:
             across *= 2
         else:
+            break
+    # As many for one thread as for another, if that takes no much smaller tiles.
+    for extra in range(min(threads, across // 4 + 1)):
+        if repeats * down * (across + extra) % threads == 0:
+            across += extra
             break
     return ceil_div(rows, down), min(ceil_div(ceil_div(columns, across), unit) * unit, columns)
 
@@ -136,9 +151,14 @@ cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const 
 
 
 cdef void multiply(int version, const floating* a, const floating* b, floating* y, Py_ssize_t pitch,
-                   Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add) noexcept nogil:
-    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns)."""
-    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
+                   Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add,
+                   const floating* ahead, Py_ssize_t stride, Py_ssize_t lines) noexcept nogil:
+    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns).
+
+    So many cache lines are asked for in each of `depth` rows, `stride` apart, that lie `ahead`.
+    """
+    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j, line = 0
+    cdef Py_ssize_t step = 0
     cdef floating tile[TALLEST * WIDEST]
     cdef const floating* right
     cdef floating* to
@@ -148,79 +168,126 @@ cdef void multiply(int version, const floating* a, const floating* b, floating* 
             right = b + panel * DEPTH * width
             to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)
+            if line < lines:
+                step = stride
+            else:
+                ahead, step = right, 0
             if count == width:
-                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add)
-                continue
-            micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False)
-            for i in range(height):
-                for j in range(count):
-                    to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add, ahead, step)
+            else:
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False, ahead,
+                                      step)
+                for i in range(height):
+                    for j in range(count):
+                        to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
+            ahead += LINE // sizeof(floating)
+            line += 1
         row += height
 
 
-cdef void spread(const floating* tile, floating* y, const Geometry* g, const Lattice* to, Py_ssize_t rows,
-                 Py_ssize_t start, Py_ssize_t count, Py_ssize_t pitch) noexcept nogil:
-    """y, on its lattice, <- tile (rows, count), the positions from start on; its rows are `pitch` apart."""
-    cdef Py_ssize_t row, i, j, length, first
-    i = 0
+cdef void spread(const floating* tile, floating* y, const Geometry* g, const Lattice* to, Py_ssize_t phases,
+                 Py_ssize_t rows, Py_ssize_t start, Py_ssize_t count, Py_ssize_t pitch,
+                 Py_ssize_t apart) noexcept nogil:
+    """y, on its lattice, <- tile (rows, phases, count), the positions from start on.
+
+    From row to row of the tile it is `pitch` values, from phase to phase `apart`.
+    """
+    cdef Py_ssize_t row, i = 0, j, phase, length, column, first, inside
+    cdef const floating* source
+    cdef floating* line
     while i < count:
-        length = min(count - i, g.oW - (start + i) % g.oW)
+        column = (start + i) % g.oW
+        length = min(count - i, g.oW - column)
         first = (to.first + (start + i) // (g.oW * g.oH) * to.t + (start + i) // g.oW % g.oH * to.h
-                 + (start + i) % g.oW * to.w)
+                 + column * to.w)
         for row in range(rows):
-            for j in range(length):
-                y[row * to.volume + first + j * to.w] = tile[row * pitch + i + j]
+            source = tile + row * pitch + i
+            line = y + row * to.volume + first
+            if phases == 2 and to.w == 2:
+                inside = min(length, to.width // 2 - column)
+                for j in range(inside):
+                    line[2 * j] = source[j]
+                    line[2 * j + 1] = source[apart + j]
+                if inside < length:
+                    line[2 * inside] = source[inside]
+                continue
+            for phase in range(phases):
+                inside = min(length, ceil_div(to.width - phase, to.w) - column)
+                for j in range(inside):
+                    line[j * to.w + phase] = source[phase * apart + j]
         i += length
 
 
 cdef void convolve_tile(int version, const floating* x, const floating* w, floating* y, floating* workspace,
-                        const Geometry* g, const Weights* at, const Lattice* to, Py_ssize_t channels,
-                        Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """y (rows, [start, stop)) = the weights that begin at w times patches of x (channels, T, H, W)."""
+                        const Phase* phases, Py_ssize_t count_phases, const Lattice* to, Py_ssize_t channels,
+                        Py_ssize_t group, Py_ssize_t row, Py_ssize_t rows,
+                        Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """y (rows, [start, stop)) = weights times patches of x (channels, T, H, W), for each phase."""
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
-    cdef Py_ssize_t terms = channels * g.kT * g.kH * g.kW, width = micro_kernel.columns(version, x)
-    cdef Py_ssize_t block, first, last, strip, position, count
+    cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip, position
+    cdef Py_ssize_t count, apart = MOST_COLUMNS // count_phases, i, next
+    cdef Py_ssize_t volume = phases[0].g.T * phases[0].g.H * phases[0].g.W
+    cdef bint pointwise
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
-    for block in range(ceil_div(terms, DEPTH)):
-        first = block * DEPTH
-        last = min(first + DEPTH, terms)
-        pack_weights(w, a, g, at, rows, first, last)
-        for strip in range(ceil_div(stop - start, STRIP)):
-            position = start + strip * STRIP
-            count = min(STRIP, stop - position)
-            gather(x, b, g, first, last, position, count, width, width, DEPTH * width)
-            multiply(version, a, b, c + strip * STRIP, pitch, rows, count, last - first, first > 0)
+    cdef const Phase* at
+    for phase in range(count_phases):
+        at = &phases[phase]
+        if not at.reached:
+            for i in range(rows):
+                memset(c + i * pitch + phase * apart, 0, (stop - start) * sizeof(floating))
+            continue
+        terms = channels * at.g.kT * at.g.kH * at.g.kW
+        pointwise = terms == channels and at.g.sT == at.g.sH == at.g.sW == 1
+        for block in range(ceil_div(terms, DEPTH)):
+            first = block * DEPTH
+            last = min(first + DEPTH, terms)
+            pack_weights(w + group * at.at.group + row * at.at.row, a, &at.g, &at.at, rows, first, last)
+            for strip in range(ceil_div(stop - start, STRIP)):
+                position = start + strip * STRIP
+                count = min(STRIP, stop - position)
+                micro_kernel.gather(version, x, b, &at.g, first, last, position, count,
+                                    ceil_div(count, width) * width, width, DEPTH * width)
+                # Where a value is read once for all taps, it comes from afar: the next strip, or block.
+                next = position + STRIP if position + STRIP < stop else start + volume * (last - first)
+                multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
+                         first > 0, x + first * volume + next, volume,
+                         STRIP * sizeof(floating) // LINE if pointwise else 0)
     if not to.dense:
-        spread(c, y, g, to, rows, start, stop - start, pitch)
+        spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
 
 
-cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace, Geometry g,
-                  Weights at, Lattice to, Py_ssize_t samples, Py_ssize_t groups, Py_ssize_t channels,
-                  Py_ssize_t rows) except -1:
+cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace,
+                  const Phase* phases, Py_ssize_t count_phases, Lattice to, Py_ssize_t samples,
+                  Py_ssize_t groups, Py_ssize_t channels, Py_ssize_t rows) except -1:
     """y (samples, groups * rows, lattice) = weights times patches of x (samples, groups * channels, ...)."""
     cdef int version = micro_kernel.active()
-    cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = channels * g.kT * g.kH * g.kW, volume = g.T * g.H * g.W
+    cdef const Geometry* g = &phases[0].g
+    cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = 0, volume = g.T * g.H * g.W
     cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
-    tile_rows, tile_columns = tile_of(rows, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS,
-                                      micro_kernel.columns(version, x), samples * groups)
+    for n in range(count_phases):
+        if phases[n].reached:
+            terms += channels * phases[n].g.kT * phases[n].g.kH * phases[n].g.kW
+    tile_rows, tile_columns = tile_of(
+        rows, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS // count_phases,
+        micro_kernel.columns(version, x), samples * groups)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
     tasks = samples * groups * down * across
-    batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * terms))
+    batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * max(1, terms)))
     begin = 0
     while begin < tasks:
         end = min(begin + batch, tasks)
         with nogil:
             for task in prange(begin, end, schedule="dynamic",
-                               use_threads_if=openmp.pays(samples * groups * rows * P * terms // 8)):
+                               use_threads_if=openmp.pays(samples * groups * rows * P * (terms + 8) // 8)):
                 n = task // (down * across)
                 row = task % down * tile_rows
                 start = task // down % across * tile_columns
-                convolve_tile(version, x + n * channels * volume, w + n % groups * at.group + row * at.row,
+                convolve_tile(version, x + n * channels * volume, w,
                               y + (n * rows + row) * to.volume, &workspace[openmp.thread_num(), 0],
-                              &g, &at, &to, channels, min(tile_rows, rows - row),
-                              start, min(start + tile_columns, P))
+                              phases, count_phases, &to, channels, n % groups, row,
+                              min(tile_rows, rows - row), start, min(start + tile_columns, P))
         PyErr_CheckSignals()
         begin = end
     return 0
@@ -235,10 +302,13 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
     """
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output)
     cdef Py_ssize_t rows = w.shape[0] // groups, taps = g.kT * g.kH * g.kW
+    cdef Phase phase
     require_sizes(g, x, w, y, workspace, groups)
-    convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, g,
-             Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1, True),
-             Lattice(0, g.oH * g.oW, g.oW, 1, y.shape[2], True),
+    phase.g = in_long_lines(g)
+    phase.at = Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1, True)
+    phase.reached = True
+    convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, &phase, 1,
+             Lattice(0, g.oH * g.oW, g.oW, 1, g.oW, y.shape[2], True),
              x.shape[0], groups, x.shape[1] // groups, rows)
 
 
@@ -259,54 +329,61 @@ cdef (Py_ssize_t, Py_ssize_t) taps_of(Py_ssize_t phase, Py_ssize_t kernel, Py_ss
 def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                    floating[:, :, :, :, ::1] dx, floating[:, ::1] workspace,
                    kernel, stride, pad, dilation, output, Py_ssize_t groups):
-    """dx (N, C, T, H, W), zeros on entry = what each position's taps gather from dy (N, C_out, P).
+    """dx (N, C, T, H, W) = what each position's taps gather from dy (N, C_out, P).
 
     The input positions that are equal modulo the stride are reached by the same taps, and gather from
-    neighbouring output positions: their gradient is a convolution of dy of stride 1. workspace is
-    (threads, WORKSPACE).
+    neighbouring output positions: their gradient is a convolution of dy of stride 1, a *phase*. Phases that
+    are neighbours along W are computed together, so that whole lines are written. workspace is (threads,
+    WORKSPACE).
     """
     cdef Geometry g = geometry((dx.shape[2], dx.shape[3], dx.shape[4]), kernel, stride, pad, dilation, output)
-    cdef Geometry part
+    cdef Phase phases[MOST_PHASES]
     cdef Py_ssize_t rows = dx.shape[1] // groups, channels = w.shape[0] // groups, K = w.shape[1]
-    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, t, h, v, tap_t, tap_h, tap_w, step_t, step_h, step_w
+    cdef Py_ssize_t t, h, v, i, count, tap_t, tap_h, tap_w, step_t, step_h, step_w
+    cdef bint dense
     require_sizes(g, dx, w, dy, workspace, groups)
+    dense = g.sT == g.sH == g.sW == 1
     for t in range(min(g.sT, g.T)):
         tap_t, step_t = taps_of(t, g.kT, g.sT, g.pT, g.dT)
         for h in range(min(g.sH, g.H)):
             tap_h, step_h = taps_of(h, g.kH, g.sH, g.pH, g.dH)
-            for v in range(min(g.sW, g.W)):
-                tap_w, step_w = taps_of(v, g.kW, g.sW, g.pW, g.dW)
-                if tap_t == g.kT or tap_h == g.kH or tap_w == g.kW:
-                    continue
-                part = Geometry(
-                    g.oT, g.oH, g.oW,
-                    ceil_div(g.kT - tap_t, step_t), ceil_div(g.kH - tap_h, step_h),
-                    ceil_div(g.kW - tap_w, step_w),
-                    1, 1, 1,
-                    -(t + g.pT - tap_t * g.dT) // g.sT, -(h + g.pH - tap_h * g.dH) // g.sH,
-                    -(v + g.pW - tap_w * g.dW) // g.sW,
-                    -(step_t * g.dT // g.sT), -(step_h * g.dH // g.sH), -(step_w * g.dW // g.sW),
-                    ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), ceil_div(g.W - v, g.sW),
-                )
-                convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, part,
-                         Weights((tap_t * g.kH + tap_h) * g.kW + tap_w, channels * K, taps, K,
-                                 step_t * g.kH * g.kW, step_h * g.kW, step_w, False),
-                         Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW, g.T * g.H * g.W,
-                                 g.sT == g.sH == g.sW == 1),
+            for v in range(0, min(g.sW, g.W), MOST_PHASES):
+                count = min(min(g.sW, g.W) - v, <Py_ssize_t> MOST_PHASES)
+                for i in range(count):
+                    tap_w, step_w = taps_of(v + i, g.kW, g.sW, g.pW, g.dW)
+                    phases[i].reached = tap_t < g.kT and tap_h < g.kH and tap_w < g.kW
+                    phases[i].at = Weights((tap_t * g.kH + tap_h) * g.kW + tap_w, channels * K,
+                                           g.kT * g.kH * g.kW, K, step_t * g.kH * g.kW, step_h * g.kW, step_w,
+                                           False)
+                    phases[i].g = Geometry(
+                        g.oT, g.oH, g.oW,
+                        ceil_div(g.kT - tap_t, step_t), ceil_div(g.kH - tap_h, step_h),
+                        ceil_div(g.kW - tap_w, step_w),
+                        1, 1, 1,
+                        -(t + g.pT - tap_t * g.dT) // g.sT, -(h + g.pH - tap_h * g.dH) // g.sH,
+                        -(v + i + g.pW - tap_w * g.dW) // g.sW,
+                        -(step_t * g.dT // g.sT), -(step_h * g.dH // g.sH), -(step_w * g.dW // g.sW),
+                        ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), ceil_div(g.W - v, g.sW),
+                    )
+                    if dense:
+                        phases[i].g = in_long_lines(phases[i].g)
+                convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phases[0], count,
+                         Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW, g.W - v,
+                                 g.T * g.H * g.W, dense),
                          dx.shape[0], groups, channels, rows)
 
 
-cdef void interleave(const floating* dy, floating* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t count,
+cdef void interleave(const floating* lines, floating* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t count,
                      Py_ssize_t pitch) noexcept nogil:
-    """b (count, width) <- `rows` rows of dy, `pitch` values apart, transposed, and zeros."""
+    """b (count, width) <- lines (rows, count), `pitch` values apart, transposed, and zeros."""
     cdef Py_ssize_t row, i, whole = rows - rows % 4
     if floating is float:
-        transpose_float(dy, pitch, b, width, whole, count)
+        transpose_float(lines, pitch, b, width, whole, count)
     else:
-        transpose_double(dy, pitch, b, width, whole, count)
+        transpose_double(lines, pitch, b, width, whole, count)
     for row in range(whole, rows):
         for i in range(count):
-            b[i * width + row] = dy[row * pitch + i]
+            b[i * width + row] = lines[row * pitch + i]
     if rows < width:
         for i in range(count):
             for row in range(rows, width):
@@ -315,35 +392,55 @@ cdef void interleave(const floating* dy, floating* b, Py_ssize_t rows, Py_ssize_
 
 cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw,
                          floating* workspace, const Geometry* g, Py_ssize_t pitch, Py_ssize_t filters,
-                         Py_ssize_t row, Py_ssize_t row_stop,
-                         Py_ssize_t start, Py_ssize_t stop, bint add) noexcept nogil:
-    """dw (filters, [row, row_stop)), `pitch` apart, = or += dy times patches of x, over [start, stop)."""
-    cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x), rows = row_stop - row
-    # From row to row of the tile, again not a power of two.
-    cdef Py_ssize_t across = ceil_div(filters, width) * width + 8
+                         Py_ssize_t row, Py_ssize_t rows,
+                         Py_ssize_t start, Py_ssize_t stop, bint upright, bint add) noexcept nogil:
+    """dw (filters, rows from `row` on), `pitch` apart, = or += dy times patches of x, over [start, stop).
+
+    Computed as it stands if upright, else transposed: the left operand is copied, the right one, of which
+    each value should be used more often, interleaved.
+    """
+    cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x)
+    cdef Py_ssize_t high = filters if upright else rows, wide = rows if upright else filters
+    # From row to row of the tile, not a power of two.
+    cdef Py_ssize_t across = ceil_div(wide, width) * width + 8
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
-    cdef floating* tile = b + DEPTH * STRIP
-    cdef Py_ssize_t block, first, count, strip, panel, panels, k, r, i
+    cdef floating* lines = b + DEPTH * STRIP
+    cdef floating* tile = lines + WIDEST * PITCH
+    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, at, some, k, r, i
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
-        gather(x, a, g, row, row_stop, first, count, count, PITCH, 0)
-        for strip in range(ceil_div(filters, STRIP)):
-            panels = ceil_div(min(STRIP, filters - strip * STRIP), width)
+        padded = ceil_div(count, width) * width
+        if upright:
+            for k in range(filters):
+                memcpy(a + k * PITCH, dy + k * P + first, count * sizeof(floating))
+        else:
+            micro_kernel.gather(version, x, a, g, row, row + rows, first, count, padded, PITCH, width)
+        for strip in range(ceil_div(wide, STRIP)):
+            panels = ceil_div(min(STRIP, wide - strip * STRIP), width)
             for panel in range(panels):
-                k = strip * STRIP + panel * width
-                interleave(dy + k * P + first, b + panel * DEPTH * width, min(width, filters - k), width,
-                           count, P)
-            multiply(version, a, b, tile + strip * STRIP, across, rows, panels * width, count, first > start)
+                at = strip * STRIP + panel * width
+                some = min(width, wide - at)
+                if upright:
+                    micro_kernel.gather(version, x, lines, g, row + at, row + at + some, first, count, padded,
+                                        PITCH, width)
+                    interleave(lines, b + panel * DEPTH * width, some, width, count, PITCH)
+                else:
+                    interleave(dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
+            # The next positions of dy come nearer.
+            multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
+                     dy + first + DEPTH, P, DEPTH * sizeof(floating) // LINE if filters >= count else 0)
+    if upright:
+        for k in range(filters):
+            for r in range(rows):
+                dw[k * pitch + row + r] = (dw[k * pitch + row + r] if add else 0) + tile[k * across + r]
+        return
     # Transposed by blocks of a cache line.
     for i in range(ceil_div(rows, 8)):
         for k in range(filters):
             for r in range(i * 8, min(i * 8 + 8, rows)):
-                if add:
-                    dw[k * pitch + row + r] += tile[r * across + k]
-                else:
-                    dw[k * pitch + row + r] = tile[r * across + k]
+                dw[k * pitch + row + r] = (dw[k * pitch + row + r] if add else 0) + tile[r * across + k]
 
 
 def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x,
@@ -354,7 +451,8 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     As many spans are computed at once as partial (any number, C_out, K) holds, or one, straight in dw.
     workspace is (threads, WORKSPACE).
     """
-    cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output)
+    cdef Geometry g = in_long_lines(
+        geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output))
     cdef int version = micro_kernel.active()
     cdef Py_ssize_t rows = dw.shape[1], filters = dw.shape[0] // groups, P = dy.shape[2]
     cdef Py_ssize_t channels = x.shape[1] // groups
@@ -362,12 +460,17 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Py_ssize_t at_once = min(max(1, partial.shape[0]), total)
     cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, batch, first, begin, stop, end, task
     cdef Py_ssize_t s, n, group, row, k, i, count
-    cdef bint apart = partial.shape[0] > 0
+    cdef bint apart = partial.shape[0] > 0, upright
     cdef floating* to
     require_sizes(g, x, dw, dy, workspace, groups)
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
-    tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS,
-                                      micro_kernel.columns(version, &x[0, 0, 0, 0, 0]), groups * at_once)
+    upright = filters > rows
+    if upright:
+        tile_filters, tile_rows = tile_of(filters, rows, MOST_COLUMNS,
+                                          micro_kernel.columns(version, &x[0, 0, 0, 0, 0]), groups * at_once)
+    else:
+        tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS,
+                                          micro_kernel.columns(version, &x[0, 0, 0, 0, 0]), groups * at_once)
     down, across = ceil_div(rows, tile_rows), ceil_div(filters, tile_filters)
     tasks = groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_filters * span))
@@ -387,9 +490,9 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
                     correlate_tile(version, &dy[n, k, 0], &x[n, group * channels, 0, 0, 0], to,
                                    &workspace[openmp.thread_num(), 0], &g, rows,
                                    min(tile_filters, (group + 1) * filters - k),
-                                   row, min(row + tile_rows, rows),
+                                   row, min(tile_rows, rows - row),
                                    s % spans * span, min((s % spans + 1) * span, P),
-                                   s > 0 and not apart)
+                                   upright, s > 0 and not apart)
             PyErr_CheckSignals()
             begin = end
         if apart:

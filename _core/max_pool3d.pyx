@@ -10,8 +10,8 @@ from libc.math cimport INFINITY
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Geometry, fits, geometry
-from refnet._core.pooling cimport Span, in_long_lines, line_of, span
+from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
+from refnet._core.pooling cimport Span, line_of, span
 from refnet._core.sizes cimport require
 
 

@@ -1,9 +1,11 @@
-/* The versions of the micro-kernel, and which of them this processor runs.
+/* The versions of the kernels of convolution, and which of them this processor runs.
 
-   micro_kernel_template.h is included once for each version and floating-point type. A version is
-   compiled for its own instruction set whatever the flags of the build, and chosen at run time. */
+   version.h is included once for each version and floating-point type. A version is compiled for its own
+   instruction set whatever the flags of the build, and chosen at run time. */
 
 #include <stddef.h>
+
+#include "geometry.h"
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define REFNET_X86 1
@@ -14,59 +16,116 @@
 #define DEPTH 256
 /* From row to row of the left operand; not a power of two, or the rows would compete for the same cache sets. */
 #define PITCH (DEPTH + 8)
+/* Columns of patches that are gathered at once, at most. */
+#define GATHERED 256
 
 #define JOIN_(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
 
+#ifdef __GNUC__
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define INLINE static
+#define UNROLL
+#define PREFETCH(p)
+#endif
+
 /* What every processor has: vectors of 16 bytes where the compiler knows vectors, or single values. */
+struct lanes {
+    int first, last;
+};
+
 #define VERSION baseline
 #define TARGET
 #define ROWS 4
-#define FMA(a, b, c) ((a) * (b) + (c))
 
 #define REAL double
+#define FMA(a, b, c) ((a) * (b) + (c))
+#define MASK struct lanes
+#define MASK_OF(first, last) ((struct lanes) {first, last})
 #ifdef __GNUC__
 #define LANES 2
 #define SPREAD(a) {a, a}
+#define MERGE(found, mask, p) merge_double(found, mask, p)
+#define EVEN(p) ((VECTOR) {(p)[0], (p)[2]})
+typedef double merged_double __attribute__((vector_size(16)));
+static inline merged_double merge_double(merged_double found, struct lanes mask, const double *p)
+{
+    for (int lane = mask.first; lane < mask.last; lane++)
+        found[lane] = p[lane];
+    return found;
+}
 #else
 #define LANES 1
 #define SPREAD(a) a
+#define MERGE(found, mask, p) ((mask).first < (mask).last ? *(p) : found)
+#define EVEN(p) (*(p))
 #endif
-#include "micro_kernel_template.h"
+#include "version.h"
 
 #define REAL float
+#define FMA(a, b, c) ((a) * (b) + (c))
+#define MASK struct lanes
+#define MASK_OF(first, last) ((struct lanes) {first, last})
 #ifdef __GNUC__
 #define LANES 4
 #define SPREAD(a) {a, a, a, a}
+#define MERGE(found, mask, p) merge_float(found, mask, p)
+#define EVEN(p) ((VECTOR) {(p)[0], (p)[2], (p)[4], (p)[6]})
+typedef float merged_float __attribute__((vector_size(16)));
+static inline merged_float merge_float(merged_float found, struct lanes mask, const float *p)
+{
+    for (int lane = mask.first; lane < mask.last; lane++)
+        found[lane] = p[lane];
+    return found;
+}
 #else
 #define LANES 1
 #define SPREAD(a) a
+#define MERGE(found, mask, p) ((mask).first < (mask).last ? *(p) : found)
+#define EVEN(p) (*(p))
 #endif
-#include "micro_kernel_template.h"
+#include "version.h"
 
 #undef VERSION
 #undef TARGET
 #undef ROWS
-#undef FMA
 
 #ifdef REFNET_X86
+/* Ones between zeros: read from the right place, the mask of some lanes. */
+static const int ONES[24] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
+
 #define VERSION avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define ROWS 6
+
+#define LOAD_ONES(p) _mm256_loadu_si256((const __m256i *) (p))
 
 #define REAL double
 #define LANES 4
 #define SPREAD(a) _mm256_set1_pd(a)
 #define FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
-#include "micro_kernel_template.h"
-#undef FMA
+#define MASK __m256i
+#define MASK_OF(first, last) \
+    _mm256_and_si256(LOAD_ONES(LONG_ONES + 4 - (first)), LOAD_ONES(LONG_ONES + 8 - (last)))
+#define MERGE(found, mask, p) _mm256_or_pd(found, _mm256_maskload_pd(p, mask))
+#define EVEN(p) _mm256_permute4x64_pd(_mm256_shuffle_pd(_mm256_loadu_pd(p), _mm256_loadu_pd((p) + 3), 0xA), 0xD8)
+#include "version.h"
 
 #define REAL float
 #define LANES 8
 #define SPREAD(a) _mm256_set1_ps(a)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#include "micro_kernel_template.h"
-#undef FMA
+#define MASK __m256i
+#define MASK_OF(first, last) _mm256_and_si256(LOAD_ONES(ONES + 8 - (first)), LOAD_ONES(ONES + 16 - (last)))
+#define MERGE(found, mask, p) _mm256_or_ps(found, _mm256_maskload_ps(p, mask))
+#define EVEN(p) \
+    _mm256_castpd_ps(_mm256_permute4x64_pd( \
+        _mm256_castps_pd(_mm256_shuffle_ps(_mm256_loadu_ps(p), _mm256_loadu_ps((p) + 7), 0xD8)), 0xD8))
+#include "version.h"
 
 #undef VERSION
 #undef TARGET
@@ -80,39 +139,61 @@
 #define LANES 8
 #define SPREAD(a) _mm512_set1_pd(a)
 #define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
-#include "micro_kernel_template.h"
-#undef FMA
+#define MASK __mmask8
+#define MASK_OF(first, last) ((__mmask8) ((1u << (last)) - (1u << (first))))
+#define MERGE(found, mask, p) _mm512_mask_loadu_pd(found, mask, p)
+#define EVEN(p) \
+    _mm512_permutex2var_pd(_mm512_loadu_pd(p), _mm512_set_epi64(15, 13, 11, 9, 6, 4, 2, 0), _mm512_loadu_pd((p) + 7))
+#include "version.h"
 
 #define REAL float
 #define LANES 16
 #define SPREAD(a) _mm512_set1_ps(a)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#include "micro_kernel_template.h"
-#undef FMA
+#define MASK __mmask16
+#define MASK_OF(first, last) ((__mmask16) ((1u << (last)) - (1u << (first))))
+#define MERGE(found, mask, p) _mm512_mask_loadu_ps(found, mask, p)
+#define EVEN(p) \
+    _mm512_permutex2var_ps(_mm512_loadu_ps(p), \
+                           _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 14, 12, 10, 8, 6, 4, 2, 0), \
+                           _mm512_loadu_ps((p) + 15))
+#include "version.h"
 
 #undef VERSION
 #undef TARGET
 #undef ROWS
 #endif
 
+/* What one version does with one type. */
+#define KERNELS(REAL) \
+    struct kernels_##REAL { \
+        void (*multiply)(ptrdiff_t, ptrdiff_t, const REAL *, const REAL *, REAL *, ptrdiff_t, int, const REAL *, \
+                         ptrdiff_t); \
+        void (*gather)(const REAL *, REAL *, const struct geometry *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, \
+                       ptrdiff_t, ptrdiff_t, ptrdiff_t); \
+        ptrdiff_t columns; /* of a panel of the right operand */ \
+    }
+KERNELS(double);
+KERNELS(float);
+
 struct version {
     const char *name;
-    int fused;                          /* whether a multiply-add rounds once */
-    ptrdiff_t rows;                     /* of a tile, at most */
-    ptrdiff_t columns_double, columns_float;
-    void (*multiply_double)(ptrdiff_t, ptrdiff_t, const double *, const double *, double *, ptrdiff_t, int);
-    void (*multiply_float)(ptrdiff_t, ptrdiff_t, const float *, const float *, float *, ptrdiff_t, int);
+    int fused;                  /* whether a multiply-add rounds once */
+    ptrdiff_t rows;             /* of a tile, at most */
+    struct kernels_double of_double;
+    struct kernels_float of_float;
 };
+
+#define OF(version, real) \
+    {multiply_##version##_##real, gather_##version##_##real, \
+     columns_##version##_##real}
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {
-    {"baseline", 0, rows_baseline_double, columns_baseline_double, columns_baseline_float,
-     multiply_baseline_double, multiply_baseline_float},
+    {"baseline", 0, rows_baseline_double, OF(baseline, double), OF(baseline, float)},
 #ifdef REFNET_X86
-    {"avx2", 1, rows_avx2_double, columns_avx2_double, columns_avx2_float,
-     multiply_avx2_double, multiply_avx2_float},
-    {"avx512", 1, rows_avx512_double, columns_avx512_double, columns_avx512_float,
-     multiply_avx512_double, multiply_avx512_float},
+    {"avx2", 1, rows_avx2_double, OF(avx2, double), OF(avx2, float)},
+    {"avx512", 1, rows_avx512_double, OF(avx512, double), OF(avx512, float)},
 #endif
 };
 

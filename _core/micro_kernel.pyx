@@ -1,4 +1,4 @@
-"""The register-blocked product of packed panels, in the version that fits the processor.
+"""The register-blocked kernels of convolution, in the version that fits the processor.
 
 Each element of a product is one chain of multiply-adds from 0, in the order of its terms. In the
 versions avx2 and avx512 a multiply-add is fused, it rounds once, and both give the same bits; baseline
@@ -9,16 +9,24 @@ from cython cimport floating
 
 
 cdef extern from "micro_kernel.h" nogil:
+    ctypedef struct OfDouble "struct kernels_double":
+        void (*multiply)(Py_ssize_t, Py_ssize_t, const double*, const double*, double*, Py_ssize_t, bint,
+                         const double*, Py_ssize_t) noexcept nogil
+        void (*gather)(const double*, double*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        Py_ssize_t columns
+    ctypedef struct OfFloat "struct kernels_float":
+        void (*multiply)(Py_ssize_t, Py_ssize_t, const float*, const float*, float*, Py_ssize_t, bint,
+                         const float*, Py_ssize_t) noexcept nogil
+        void (*gather)(const float*, float*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        Py_ssize_t columns
     ctypedef struct Version "struct version":
         const char* name
         bint fused
         Py_ssize_t rows
-        Py_ssize_t columns_double
-        Py_ssize_t columns_float
-        void (*multiply_double)(Py_ssize_t, Py_ssize_t, const double*, const double*, double*, Py_ssize_t,
-                                bint) noexcept nogil
-        void (*multiply_float)(Py_ssize_t, Py_ssize_t, const float*, const float*, float*, Py_ssize_t,
-                               bint) noexcept nogil
+        OfDouble of_double
+        OfFloat of_float
     const Version VERSIONS[]
     int count_versions()
 
@@ -33,11 +41,11 @@ cdef int active() noexcept nogil:
 
 
 cdef Py_ssize_t columns(int version, const floating* any) noexcept nogil:
-    """How many columns a panel of the right operand has."""
+    """How many columns a panel of the right operand has: two vectors."""
     if floating is double:
-        return VERSIONS[version].columns_double
+        return VERSIONS[version].of_double.columns
     else:
-        return VERSIONS[version].columns_float
+        return VERSIONS[version].of_float.columns
 
 
 cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil:
@@ -50,15 +58,33 @@ cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil:
 
 
 cdef void multiply(int version, Py_ssize_t rows, Py_ssize_t depth, const floating* a, const floating* b,
-                   floating* c, Py_ssize_t pitch, bint add) noexcept nogil:
+                   floating* c, Py_ssize_t pitch, bint add, const floating* ahead,
+                   Py_ssize_t stride) noexcept nogil:
     """c (rows, columns) = or += a (rows, depth) b (depth, columns), for one tile and at most DEPTH terms.
 
-    Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns.
+    Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns. With
+    each term the processor is asked for one value of what lies `ahead`, `stride` apart.
     """
     if floating is double:
-        VERSIONS[version].multiply_double(rows, depth, a, b, c, pitch, add)
+        VERSIONS[version].of_double.multiply(rows, depth, a, b, c, pitch, add, ahead, stride)
     else:
-        VERSIONS[version].multiply_float(rows, depth, a, b, c, pitch, add)
+        VERSIONS[version].of_float.multiply(rows, depth, a, b, c, pitch, add, ahead, stride)
+
+
+cdef void gather(int version, const floating* x, floating* tile, const Geometry* g, Py_ssize_t row,
+                 Py_ssize_t row_stop, Py_ssize_t start, Py_ssize_t count, Py_ssize_t columns,
+                 Py_ssize_t pitch, Py_ssize_t panel) noexcept nogil:
+    """tile <- rows [row, row_stop), columns [start, start + count) of the patches of x (C, T, H, W).
+
+    Completed by zeros to so many `columns`, whole vectors, at most GATHERED. From row to row of the tile
+    it is `pitch` values, from one panel of two vectors to the next `panel`.
+    """
+    if floating is double:
+        VERSIONS[version].of_double.gather(x, tile, g, row, row_stop, start, count,
+                                           2 * columns // VERSIONS[version].of_double.columns, pitch, panel)
+    else:
+        VERSIONS[version].of_float.gather(x, tile, g, row, row_stop, start, count,
+                                          2 * columns // VERSIONS[version].of_float.columns, pitch, panel)
 
 
 def versions():

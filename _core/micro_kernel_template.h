@@ -3,29 +3,10 @@
    A tile of the product of a (rows, PITCH) and b (depth, columns), with two vectors of columns, is
    summed in registers: ROWS x 2 accumulators, two vectors of b, one value of a in all lanes. */
 
-#define NAME(what) JOIN(what, VERSION, REAL)
-#define VECTOR NAME(vector)
-#define UNALIGNED NAME(unaligned)
-#define COLUMNS (2 * LANES)
-
-#ifdef __GNUC__
-typedef REAL VECTOR __attribute__((vector_size(LANES * sizeof(REAL))));
-typedef REAL UNALIGNED __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-#define PREFETCH(p) __builtin_prefetch(p)
-#else
-typedef REAL VECTOR;
-typedef REAL UNALIGNED;
-#define INLINE static
-#define UNROLL
-#define PREFETCH(p)
-#endif
-
 enum { NAME(rows) = ROWS, NAME(columns) = COLUMNS };
 
 INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, const REAL *b,
-                              REAL *c, ptrdiff_t pitch, int add)
+                              REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t stride)
 {
     VECTOR sum[ROWS][2];
     UNROLL
@@ -34,6 +15,7 @@ INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, co
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
     for (ptrdiff_t k = 0; k < depth; k++) {
+        PREFETCH(ahead + k * stride);
         const VECTOR left = *(const UNALIGNED *) (b + k * COLUMNS);
         const VECTOR right = *(const UNALIGNED *) (b + k * COLUMNS + LANES);
         UNROLL
@@ -57,11 +39,12 @@ INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, co
 }
 
 /* c (rows, columns) = or += a (rows, depth) b (depth, columns), for 1 to ROWS rows; from row to row
-   of c it is `pitch` values, of a PITCH, of b as many as it has columns. */
+   of c it is `pitch` values, of a PITCH, of b as many as it has columns. With each term comes nearer what lies
+   `ahead`, a value in every so many. */
 TARGET static void NAME(multiply)(ptrdiff_t rows, ptrdiff_t depth, const REAL *a, const REAL *b,
-                                  REAL *c, ptrdiff_t pitch, int add)
+                                  REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t stride)
 {
-#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, depth, a, b, c, pitch, add); break;
+#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, depth, a, b, c, pitch, add, ahead, stride); break;
     switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4)
 #if ROWS > 4
@@ -73,14 +56,3 @@ TARGET static void NAME(multiply)(ptrdiff_t rows, ptrdiff_t depth, const REAL *a
     }
 #undef CASE
 }
-
-#undef NAME
-#undef VECTOR
-#undef UNALIGNED
-#undef COLUMNS
-#undef INLINE
-#undef UNROLL
-#undef PREFETCH
-#undef REAL
-#undef LANES
-#undef SPREAD

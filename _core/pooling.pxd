@@ -29,12 +29,3 @@ cdef inline Py_ssize_t line_of(const Geometry* g, Py_ssize_t ot, Py_ssize_t oh,
 cdef inline Py_ssize_t inside(Py_ssize_t o, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad,
                               Py_ssize_t inputs) noexcept nogil:
     return min(o * stride - pad + kernel, inputs) - max(o * stride - pad, 0)
-
-
-# The same windows over longer lines: where a window is one value high or wide, images are lines.
-cdef inline Geometry in_long_lines(Geometry g) noexcept nogil:
-    if g.kH == g.kW == g.sH == g.sW == 1 and g.pH == g.pW == 0:
-        g.W *= g.H
-        g.oW *= g.oH
-        g.H = g.oH = 1
-    return g

@@ -123,7 +123,7 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     """Compute the gradients of `refnet.ops.conv3d`."""
     x, w, has_bias, attrs = context
     workspace, window = _workspace(x.dtype), _window(w, dy, attrs)
-    dx = np.zeros(x.shape, x.dtype) if needs[0] else None
+    dx = _empty(x.shape, x.dtype) if needs[0] else None
     dw = _empty(w.shape, w.dtype) if needs[1] else None
     if dx is not None:
         conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)

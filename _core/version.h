@@ -1,0 +1,31 @@
+/* The kernels of one version and type: included with VERSION, TARGET, REAL, LANES, ROWS, SPREAD,
+   FMA, MASK, MASK_OF, MERGE and EVEN defined; all but VERSION, TARGET and ROWS end here. */
+
+#define NAME(what) JOIN(what, VERSION, REAL)
+#define VECTOR NAME(vector)
+#define UNALIGNED NAME(unaligned)
+#define COLUMNS (2 * LANES)
+
+#ifdef __GNUC__
+typedef REAL VECTOR __attribute__((vector_size(LANES * sizeof(REAL))));
+typedef REAL UNALIGNED __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+#else
+typedef REAL VECTOR;
+typedef REAL UNALIGNED;
+#endif
+
+#include "micro_kernel_template.h"
+#include "gather_template.h"
+
+#undef NAME
+#undef VECTOR
+#undef UNALIGNED
+#undef COLUMNS
+#undef REAL
+#undef LANES
+#undef SPREAD
+#undef FMA
+#undef MASK
+#undef MASK_OF
+#undef MERGE
+#undef EVEN
