@@ -1,11 +1,47 @@
 /* One version of the gather of patches: included with what micro_kernel_template.h is included with, and MASK,
-   MASK_OF, MERGE and EVEN.
+   MASK_OF, MERGE, and where there are such, EVEN and OR.
 
    The patch matrix of a 3D convolution has one row for each (channel, tap) and one column for each output
    position, both in C order; what a tap reads in the padding is zero. Columns are made a vector at a time. A
    vector is cut into pieces where a line of output positions ends; the lanes of a piece read side by side (or
    `sW` apart) in one line of the input, and lanes that would read outside are masked. Which lanes, and where
    from, is found once for a tap and serves all channels. */
+
+/* to <- one vector of columns for each of so many channels, whose rows are `pitch` values apart, made of some pieces. */
+INLINE TARGET void NAME(column)(const REAL *x, ptrdiff_t volume, REAL *to, ptrdiff_t pitch, ptrdiff_t channels,
+                                ptrdiff_t stride, int pieces, const int *first, const int *last,
+                                const ptrdiff_t *offset)
+{
+    if (stride == 1 && pieces <= 2) {
+        const MASK one = pieces > 0 ? MASK_OF(first[0], last[0]) : MASK_OF(0, 0);
+        const MASK two = pieces > 1 ? MASK_OF(first[1], last[1]) : MASK_OF(0, 0);
+        const REAL *left = x + (pieces > 0 ? offset[0] : 0), *right = x + (pieces > 1 ? offset[1] : 0);
+        for (ptrdiff_t c = 0; c < channels; c++)
+            *(UNALIGNED *) (to + c * pitch) = MERGE(MERGE((VECTOR) {0}, one, left + c * volume), two, right + c * volume);
+        return;
+    }
+    for (ptrdiff_t c = 0; c < channels; c++)
+        *(UNALIGNED *) (to + c * pitch) = (VECTOR) {0};
+    for (int i = 0; i < pieces; i++) {
+        const REAL *from = x + offset[i];
+#ifdef EVEN
+        if (stride == 2) {
+            const int begin = 2 * first[i], end = last[i] > first[i] ? 2 * last[i] - 1 : begin, half = LANES - 1;
+            const MASK low = MASK_OF(begin < LANES ? begin : LANES, end < LANES ? end : LANES);
+            const MASK high = MASK_OF(begin > half ? begin - half : 0, end > half ? end - half : 0);
+            for (ptrdiff_t c = 0; c < channels; c++) {
+                const VECTOR found = EVEN(MERGE((VECTOR) {0}, low, from + c * volume),
+                                          MERGE((VECTOR) {0}, high, from + c * volume + half));
+                *(UNALIGNED *) (to + c * pitch) = OR(found, *(UNALIGNED *) (to + c * pitch));
+            }
+            continue;
+        }
+#endif
+        for (ptrdiff_t c = 0; c < channels; c++)
+            for (int lane = first[i]; lane < last[i]; lane++)
+                to[c * pitch + lane] = from[c * volume + lane * stride];
+    }
+}
 
 /* tile <- rows [row, row_stop), columns [start, start + count) of the patches of x (C, T, H, W), completed by zeros
    to so many whole `vectors`, GATHERED columns at most.
@@ -61,31 +97,23 @@ TARGET static void NAME(gather)(const REAL *x, REAL *tile, const struct geometry
             offset[i] = (frame * H + line) * W + column;
         }
         const REAL *source = x + channel * volume;
-        if (stride == 1) {
+        if (taps == 1 && stride == 1) {
             for (int i = 0; i < pieces; i++)
                 mask[i] = MASK_OF(first[i], last[i]);
-            for (ptrdiff_t r = tap; r < depth; r += taps, source += volume)
+            for (ptrdiff_t r = 0; r < depth; r++, source += volume)
                 for (int v = 0; v < vectors; v++) {
                     VECTOR found = {0};
                     for (int i = first_piece[v]; i < first_piece[v + 1]; i++)
                         found = MERGE(found, mask[i], source + offset[i]);
                     *(UNALIGNED *) (tile + r * pitch + v / 2 * panel + v % 2 * LANES) = found;
                 }
-        } else {
-            for (ptrdiff_t r = tap; r < depth; r += taps, source += volume)
-                for (int v = 0; v < vectors; v++) {
-                    REAL *to = tile + r * pitch + v / 2 * panel + v % 2 * LANES;
-                    *(UNALIGNED *) to = (VECTOR) {0};
-                    for (int i = first_piece[v]; i < first_piece[v + 1]; i++) {
-                        const REAL *from = source + offset[i];
-                        if (stride == 2 && last[i] - first[i] == LANES)
-                            *(UNALIGNED *) to = EVEN(from);
-                        else
-                            for (int lane = first[i]; lane < last[i]; lane++)
-                                to[lane] = from[lane * stride];
-                    }
-                }
-        }
+        } else
+            for (int v = 0; v < vectors; v++) {
+                const int i = first_piece[v], some = first_piece[v + 1] - i;
+                REAL *to = tile + tap * pitch + v / 2 * panel + v % 2 * LANES;
+                NAME(column)(source, volume, to, taps * pitch, (depth - tap + taps - 1) / taps, stride, some,
+                             first + i, last + i, offset + i);
+            }
         if (++kw == g->kW) {
             kw = 0;
             if (++kh == g->kH) {

@@ -49,7 +49,6 @@ struct lanes {
 #define LANES 2
 #define SPREAD(a) {a, a}
 #define MERGE(found, mask, p) merge_double(found, mask, p)
-#define EVEN(p) ((VECTOR) {(p)[0], (p)[2]})
 typedef double merged_double __attribute__((vector_size(16)));
 static inline merged_double merge_double(merged_double found, struct lanes mask, const double *p)
 {
@@ -61,7 +60,6 @@ static inline merged_double merge_double(merged_double found, struct lanes mask,
 #define LANES 1
 #define SPREAD(a) a
 #define MERGE(found, mask, p) ((mask).first < (mask).last ? *(p) : found)
-#define EVEN(p) (*(p))
 #endif
 #include "version.h"
 
@@ -73,7 +71,6 @@ static inline merged_double merge_double(merged_double found, struct lanes mask,
 #define LANES 4
 #define SPREAD(a) {a, a, a, a}
 #define MERGE(found, mask, p) merge_float(found, mask, p)
-#define EVEN(p) ((VECTOR) {(p)[0], (p)[2], (p)[4], (p)[6]})
 typedef float merged_float __attribute__((vector_size(16)));
 static inline merged_float merge_float(merged_float found, struct lanes mask, const float *p)
 {
@@ -85,7 +82,6 @@ static inline merged_float merge_float(merged_float found, struct lanes mask, co
 #define LANES 1
 #define SPREAD(a) a
 #define MERGE(found, mask, p) ((mask).first < (mask).last ? *(p) : found)
-#define EVEN(p) (*(p))
 #endif
 #include "version.h"
 
@@ -112,7 +108,8 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK_OF(first, last) \
     _mm256_and_si256(LOAD_ONES(LONG_ONES + 4 - (first)), LOAD_ONES(LONG_ONES + 8 - (last)))
 #define MERGE(found, mask, p) _mm256_or_pd(found, _mm256_maskload_pd(p, mask))
-#define EVEN(p) _mm256_permute4x64_pd(_mm256_shuffle_pd(_mm256_loadu_pd(p), _mm256_loadu_pd((p) + 3), 0xA), 0xD8)
+#define OR(a, b) _mm256_or_pd(a, b)
+#define EVEN(low, high) _mm256_permute4x64_pd(_mm256_shuffle_pd(low, high, 0xA), 0xD8)
 #include "version.h"
 
 #define REAL float
@@ -122,9 +119,9 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK __m256i
 #define MASK_OF(first, last) _mm256_and_si256(LOAD_ONES(ONES + 8 - (first)), LOAD_ONES(ONES + 16 - (last)))
 #define MERGE(found, mask, p) _mm256_or_ps(found, _mm256_maskload_ps(p, mask))
-#define EVEN(p) \
-    _mm256_castpd_ps(_mm256_permute4x64_pd( \
-        _mm256_castps_pd(_mm256_shuffle_ps(_mm256_loadu_ps(p), _mm256_loadu_ps((p) + 7), 0xD8)), 0xD8))
+#define OR(a, b) _mm256_or_ps(a, b)
+#define EVEN(low, high) \
+    _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xD8)), 0xD8))
 #include "version.h"
 
 #undef VERSION
@@ -142,8 +139,8 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK __mmask8
 #define MASK_OF(first, last) ((__mmask8) ((1u << (last)) - (1u << (first))))
 #define MERGE(found, mask, p) _mm512_mask_loadu_pd(found, mask, p)
-#define EVEN(p) \
-    _mm512_permutex2var_pd(_mm512_loadu_pd(p), _mm512_set_epi64(15, 13, 11, 9, 6, 4, 2, 0), _mm512_loadu_pd((p) + 7))
+#define OR(a, b) _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)))
+#define EVEN(low, high) _mm512_permutex2var_pd(low, _mm512_set_epi64(15, 13, 11, 9, 6, 4, 2, 0), high)
 #include "version.h"
 
 #define REAL float
@@ -153,10 +150,9 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK __mmask16
 #define MASK_OF(first, last) ((__mmask16) ((1u << (last)) - (1u << (first))))
 #define MERGE(found, mask, p) _mm512_mask_loadu_ps(found, mask, p)
-#define EVEN(p) \
-    _mm512_permutex2var_ps(_mm512_loadu_ps(p), \
-                           _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 14, 12, 10, 8, 6, 4, 2, 0), \
-                           _mm512_loadu_ps((p) + 15))
+#define OR(a, b) _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)))
+#define EVEN(low, high) \
+    _mm512_permutex2var_ps(low, _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 14, 12, 10, 8, 6, 4, 2, 0), high)
 #include "version.h"
 
 #undef VERSION

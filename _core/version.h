@@ -1,5 +1,5 @@
 /* The kernels of one version and type: included with VERSION, TARGET, REAL, LANES, ROWS, SPREAD,
-   FMA, MASK, MASK_OF, MERGE and EVEN defined; all but VERSION, TARGET and ROWS end here. */
+   FMA, MASK, MASK_OF and MERGE defined, where there are such EVEN and OR; all but VERSION, TARGET and ROWS end here. */
 
 #define NAME(what) JOIN(what, VERSION, REAL)
 #define VECTOR NAME(vector)
@@ -29,3 +29,4 @@ typedef REAL UNALIGNED;
 #undef MASK_OF
 #undef MERGE
 #undef EVEN
+#undef OR
