@@ -152,15 +152,16 @@ cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const 
 
 cdef void multiply(int version, const floating* a, const floating* b, floating* y, Py_ssize_t pitch,
                    Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add,
-                   const floating* ahead, Py_ssize_t stride, Py_ssize_t lines) noexcept nogil:
+                   const floating* ahead, Py_ssize_t stride, Py_ssize_t rows_ahead) noexcept nogil:
     """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns).
 
-    So many cache lines are asked for in each of `depth` rows, `stride` apart, that lie `ahead`.
+    Meanwhile DEPTH values of each of so many rows that lie `ahead`, `stride` apart, come nearer.
     """
-    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j, line = 0
-    cdef Py_ssize_t step = 0
+    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
+    cdef Py_ssize_t lines = DEPTH * sizeof(floating) // LINE, row_ahead = 0
     cdef floating tile[TALLEST * WIDEST]
     cdef const floating* right
+    cdef const floating* next
     cdef floating* to
     while row < rows:
         height = rows_of_tile(version, rows - row)
@@ -168,20 +169,20 @@ cdef void multiply(int version, const floating* a, const floating* b, floating* 
             right = b + panel * DEPTH * width
             to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)
-            if line < lines:
-                step = stride
-            else:
-                ahead, step = right, 0
+            if row_ahead < rows_ahead:
+                next = ahead + row_ahead * stride
+                row_ahead += max(1, depth // lines)
+            else:  # what is here already
+                next = right
+                stride = DEPTH
             if count == width:
-                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add, ahead, step)
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add, next, stride)
             else:
-                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False, ahead,
-                                      step)
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False, next,
+                                      stride)
                 for i in range(height):
                     for j in range(count):
                         to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
-            ahead += LINE // sizeof(floating)
-            line += 1
         row += height
 
 
@@ -253,7 +254,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                 next = position + STRIP if position + STRIP < stop else start + volume * (last - first)
                 multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
                          first > 0, x + first * volume + next, volume,
-                         STRIP * sizeof(floating) // LINE if pointwise else 0)
+                         last - first if pointwise else 0)
     if not to.dense:
         spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
 
@@ -430,7 +431,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                     interleave(dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
             # The next positions of dy come nearer.
             multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
-                     dy + first + DEPTH, P, DEPTH * sizeof(floating) // LINE if filters >= count else 0)
+                     dy + first + DEPTH, P, filters)
     if upright:
         for k in range(filters):
             for r in range(rows):

@@ -16,6 +16,8 @@
 #define DEPTH 256
 /* From row to row of the left operand; not a power of two, or the rows would compete for the same cache sets. */
 #define PITCH (DEPTH + 8)
+/* Cache lines of as many values: so much is asked for of each row of what will be needed next. */
+#define RUN ((ptrdiff_t) (DEPTH * sizeof(REAL) / 64))
 /* Columns of patches that are gathered at once, at most. */
 #define GATHERED 256
 

@@ -15,7 +15,7 @@ INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, co
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
     for (ptrdiff_t k = 0; k < depth; k++) {
-        PREFETCH(ahead + k * stride);
+        PREFETCH(ahead + k / RUN * stride + k % RUN * (64 / sizeof(REAL)));
         const VECTOR left = *(const UNALIGNED *) (b + k * COLUMNS);
         const VECTOR right = *(const UNALIGNED *) (b + k * COLUMNS + LANES);
         UNROLL
@@ -39,8 +39,8 @@ INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, co
 }
 
 /* c (rows, columns) = or += a (rows, depth) b (depth, columns), for 1 to ROWS rows; from row to row
-   of c it is `pitch` values, of a PITCH, of b as many as it has columns. With each term comes nearer what lies
-   `ahead`, a value in every so many. */
+   of c it is `pitch` values, of a PITCH, of b as many as it has columns. With each term a cache
+   line of what lies `ahead` comes nearer, DEPTH values in a row, and from row to row it is `stride`. */
 TARGET static void NAME(multiply)(ptrdiff_t rows, ptrdiff_t depth, const REAL *a, const REAL *b,
                                   REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t stride)
 {
