@@ -233,28 +233,32 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
     cdef const Phase* at
+    cdef const floating* weights
     for phase in range(count_phases):
         at = &phases[phase]
         if not at.reached:
             for i in range(rows):
                 memset(c + i * pitch + phase * apart, 0, (stop - start) * sizeof(floating))
             continue
+        weights = w + group * at.at.group + row * at.at.row
         terms = channels * at.g.kT * at.g.kH * at.g.kW
         pointwise = terms == channels and at.g.sT == at.g.sH == at.g.sW == 1
         for block in range(ceil_div(terms, DEPTH)):
             first = block * DEPTH
             last = min(first + DEPTH, terms)
-            pack_weights(w + group * at.at.group + row * at.at.row, a, &at.g, &at.at, rows, first, last)
+            pack_weights(weights, a, &at.g, &at.at, rows, first, last)
             for strip in range(ceil_div(stop - start, STRIP)):
                 position = start + strip * STRIP
                 count = min(STRIP, stop - position)
                 micro_kernel.gather(version, x, b, &at.g, first, last, position, count,
                                     ceil_div(count, width) * width, width, DEPTH * width)
-                # Where a value is read once for all taps, it comes from afar: the next strip, or block.
-                next = position + STRIP if position + STRIP < stop else start + volume * (last - first)
-                multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
-                         first > 0, x + first * volume + next, volume,
-                         last - first if pointwise else 0)
+                if pointwise:  # each value is gathered once: the next strip comes from afar, or the next block
+                    next = position + STRIP if position + STRIP < stop else start + volume * (last - first)
+                    multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
+                             first > 0, x + first * volume + next, volume, last - first)
+                else:  # the next block's weights do
+                    multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
+                             first > 0, weights + last, at.at.row, rows if at.at.dense and strip == 0 else 0)
     if not to.dense:
         spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
 
@@ -402,6 +406,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     """
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x)
     cdef Py_ssize_t high = filters if upright else rows, wide = rows if upright else filters
+    cdef bint pointwise = g.kT == g.kH == g.kW == g.sT == g.sH == g.sW == 1
     # From row to row of the tile, not a power of two.
     cdef Py_ssize_t across = ceil_div(wide, width) * width + 8
     cdef floating* a = aligned(workspace)
@@ -429,9 +434,13 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                     interleave(lines, b + panel * DEPTH * width, some, width, count, PITCH)
                 else:
                     interleave(dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
-            # The next positions of dy come nearer.
-            multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
-                     dy + first + DEPTH, P, filters)
+            # The next positions come nearer, of dy and, where each of its values is gathered once, of x.
+            if pointwise and strip == 1:
+                multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
+                         x + row * P + first + DEPTH, P, rows)
+            else:
+                multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
+                         dy + first + DEPTH, P, filters if strip == 0 else 0)
     if upright:
         for k in range(filters):
             for r in range(rows):
