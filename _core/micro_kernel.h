@@ -15,6 +15,9 @@
 /* From row to row of the left operand; not a power of two, or the rows would compete for the same cache sets. */
 #define PITCH (DEPTH + 8)
 
+/* Chains that `spin` runs at once: more than a multiply-add's latency times two, and they fit in registers. */
+#define CHAINS 12
+
 #define JOIN_(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
 
@@ -102,17 +105,19 @@ struct version {
     ptrdiff_t columns_double, columns_float;
     void (*multiply_double)(ptrdiff_t, ptrdiff_t, const double *, const double *, double *, ptrdiff_t, int);
     void (*multiply_float)(ptrdiff_t, ptrdiff_t, const float *, const float *, float *, ptrdiff_t, int);
+    double (*spin_double)(ptrdiff_t);
+    float (*spin_float)(ptrdiff_t);
 };
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {
     {"baseline", 0, rows_baseline_double, columns_baseline_double, columns_baseline_float,
-     multiply_baseline_double, multiply_baseline_float},
+     multiply_baseline_double, multiply_baseline_float, spin_baseline_double, spin_baseline_float},
 #ifdef REFNET_X86
     {"avx2", 1, rows_avx2_double, columns_avx2_double, columns_avx2_float,
-     multiply_avx2_double, multiply_avx2_float},
+     multiply_avx2_double, multiply_avx2_float, spin_avx2_double, spin_avx2_float},
     {"avx512", 1, rows_avx512_double, columns_avx512_double, columns_avx512_float,
-     multiply_avx512_double, multiply_avx512_float},
+     multiply_avx512_double, multiply_avx512_float, spin_avx512_double, spin_avx512_float},
 #endif
 };
 

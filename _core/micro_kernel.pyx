@@ -6,6 +6,9 @@ rounds the product, then the sum.
 """
 
 from cython cimport floating
+from cython.parallel cimport prange
+
+from refnet._core cimport openmp
 
 
 cdef extern from "micro_kernel.h" nogil:
@@ -19,6 +22,9 @@ cdef extern from "micro_kernel.h" nogil:
                                 bint) noexcept nogil
         void (*multiply_float)(Py_ssize_t, Py_ssize_t, const float*, const float*, float*, Py_ssize_t,
                                bint) noexcept nogil
+        double (*spin_double)(Py_ssize_t) noexcept nogil
+        float (*spin_float)(Py_ssize_t) noexcept nogil
+    enum: CHAINS
     const Version VERSIONS[]
     int count_versions()
 
@@ -74,6 +80,23 @@ def name():
 def is_fused():
     """Whether a multiply-add of the version in use rounds once."""
     return bool(VERSIONS[chosen].fused)
+
+
+def spin(Py_ssize_t rounds, bint double_precision):
+    """Do nothing but multiply-adds in registers, on every thread: how many, and their sum.
+
+    No product of so many terms can take less time.
+    """
+    cdef int thread, threads = openmp.max_threads(), version = chosen
+    cdef double total = 0
+    with nogil:
+        for thread in prange(threads, schedule="static", chunksize=1):
+            if double_precision:
+                total += VERSIONS[version].spin_double(rounds)
+            else:
+                total += VERSIONS[version].spin_float(rounds)
+    lanes = (VERSIONS[version].columns_double if double_precision else VERSIONS[version].columns_float) // 2
+    return threads * rounds * CHAINS * lanes, total
 
 
 def use(str version):
