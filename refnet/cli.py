@@ -26,6 +26,7 @@ from refnet import fill, golden, machine, memory
 from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
 from refnet.bench import measure
+from refnet.bench.measure import Row
 from refnet.bench.peers import PEERS
 from refnet.bench.problems import CONV3D, OPERATORS
 from refnet.bundle import Bundle, Recipe, require_free
@@ -542,16 +543,19 @@ def bench(
         return print_json(
             {"settings": settings, "machine": limits, "peers": facts, **sections, "geometric_means": means}
         )
+    show_bench(rows, [*measured.machine_lines(limits, dtypes), *measured.peer_lines(facts)])
+
+
+def show_bench(rows: dict[str, list[Row]], lines: Iterable[str]) -> None:
+    """Show what was measured, and then what it rests on."""
     for name, section in rows.items():
-        for shown in measured.tables(section):
-            show(shown)
+        for table in measured.tables(section):
+            show(table)
             screen().print()
         for line in measured.means(section) if name != "nets" else ():
             screen().print(line)
-    for line in (
-        *("", measured.NOTE, *measured.machine_lines(limits, dtypes)),
-        *measured.peer_lines(facts),
-    ):
+        screen().print()
+    for line in (measured.NOTE, *lines):
         screen().print(line, soft_wrap=True)
 
 

@@ -37,10 +37,10 @@ def multiply_add_peak(dtype: str) -> float:
     return count / min(seconds(lambda: spin(SPINS, dtype)) for _ in range(ATTEMPTS))
 
 
-def gemm_rate(dtype: str) -> float:
-    """Multiply-adds a second of one square GEMM of SciPy's BLAS."""
-    gemm, a = (blas.dgemm if dtype == "float64" else blas.sgemm), _square(dtype)
-    return GEMM_SIZE**3 / seconds(lambda: gemm(1.0, a, a))
+def gemm(dtype: str) -> Callable[[], Array]:
+    """One square GEMM of SciPy's BLAS, GEMM_SIZE ** 3 multiply-adds."""
+    function, a = (blas.dgemm if dtype == "float64" else blas.sgemm), _square(dtype)
+    return lambda: function(1.0, a, a)
 
 
 def bandwidth(threads: int) -> float:

@@ -109,10 +109,12 @@ def machine_facts(setting: Setting) -> dict[str, Any]:
     with threadpool_limits(setting.threads):
         facts = machine.facts() | {"threads": setting.threads, "bandwidth": limits.bandwidth(setting.threads)}
         for dtype in setting.dtypes:
-            gemm = Spread(tuple(limits.gemm_rate(dtype) for _ in range(limits.ATTEMPTS)))
+            gemm = limits.gemm(dtype)
+            gemm()
+            rates = Spread(tuple(limits.GEMM_SIZE**3 / seconds(gemm) for _ in range(limits.ATTEMPTS)))
             facts[dtype] = {
                 "multiply_add_peak": limits.multiply_add_peak(dtype),
-                "gemm_rate": gemm.as_json(),
+                "gemm_rate": rates.as_json(),
                 "workspace_bytes_per_thread": workspace_bytes(dtype),
             }
     return facts
@@ -184,9 +186,9 @@ def operators(table: Mapping[str, Sequence[Case]], setting: Setting) -> list[Row
             moved = OPS[op].cost(*case.shapes, itemsize=np.dtype(dtype).itemsize, **case.attrs).bytes
             copy = limits.Copy(moved // 2, setting.threads)
             for direction in ours:
-                _, copies = _pairs(copy, _call(ours[direction]), setting.rounds)
-                cells = _beside(direction, ours, theirs, setting.rounds)[1]
-                own_ratios = {"copies": Spread(copies)}
+                call = _call(ours[direction])
+                own_ratios = {"copies": Spread(_pairs(copy, call, setting.rounds))}
+                cells = _beside(direction, call, theirs, setting.rounds)
                 rows.append(Row(case.name, direction, dtype, {"bytes": moved}, own_ratios, cells))
     return rows
 
@@ -204,8 +206,7 @@ def scaling(setting: Setting) -> list[Row]:
             doubled = Case(BASE.name, (tuple(n * f for n, f in zip(x, factors, strict=True)), w), BASE.attrs)
             once, twice = calls(BASE, dtype), calls(doubled, dtype)
             for direction in DIRECTIONS:
-                _, ratios = _pairs(once[direction], twice[direction], setting.rounds)
-                own_ratios = {"time": Spread(ratios)}
+                own_ratios = {"time": Spread(_pairs(once[direction], twice[direction], setting.rounds))}
                 rows.append(Row(f"{BASE.name}, {axis} doubled", direction, dtype, {}, own_ratios, {}))
     for dtype in setting.dtypes if setting.threads > 1 else ():
         many = calls(BASE, dtype)
@@ -319,39 +320,33 @@ def _share(
     theirs: Mapping[str, Calls],
     rounds: int,
 ) -> Row:
-    """Measure beside the peers, and against the GEMM rate just before and just after."""
-    before = limits.gemm_rate(dtype)
-    times, cells = _beside(direction, ours, theirs, rounds)
-    rate = (before + limits.gemm_rate(dtype)) / 2
-    share = Spread(tuple(facts["multiply_adds"] / time / rate for time in times))
-    return Row(problem, direction, dtype, {**facts, "gemm_rate": rate}, {"share of GEMM": share}, cells)
+    """Measure beside the peers, and the rate of multiply-adds as a share of a GEMM's."""
+    call = _call(ours[direction])
+    ratios = _pairs(limits.gemm(dtype), call, rounds)
+    gemms = facts["multiply_adds"] / limits.GEMM_SIZE**3
+    share = Spread(tuple(gemms / ratio for ratio in ratios))
+    return Row(
+        problem, direction, dtype, facts, {"share of GEMM": share}, _beside(direction, call, theirs, rounds)
+    )
 
 
-def _beside(
-    direction: str, ours: Calls, theirs: Mapping[str, Calls], rounds: int
-) -> tuple[list[float], dict[str, Spread | str]]:
-    """Seconds of refnet's, and each peer's ratios to it."""
-    call, times, cells = _call(ours[direction]), list[float](), dict[str, Spread | str]()
-    call()
-    for peer, calls in theirs.items():
-        their = calls[direction]
-        if isinstance(their, str):
-            cells[peer] = their
-            continue
-        own_times, ratios = _pairs(call, their, rounds)
-        times += own_times
-        cells[peer] = Spread(ratios)
-    return times or [seconds(call) for _ in range(rounds)], cells
+def _beside(direction: str, call: Call, theirs: Mapping[str, Calls], rounds: int) -> dict[str, Spread | str]:
+    """Each peer's time over refnet's."""
+    found = {peer: calls[direction] for peer, calls in theirs.items()}
+    return {
+        peer: their if isinstance(their, str) else Spread(_pairs(call, their, rounds))
+        for peer, their in found.items()
+    }
 
 
-def _pairs(first: Call | limits.Copy, second: Call, rounds: int) -> tuple[list[float], tuple[float, ...]]:
-    """Run both in turn: seconds of the first, and the second's over the first's, pair by pair."""
+def _pairs(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> tuple[float, ...]:
+    """Run both in turn: the second's time over the first's, pair by pair."""
     first()
-    pairs = [(seconds(first), seconds(second))]  # counts only where the second is slow: caches were cold
-    own_time, their_time = pairs[0]
-    if their_time < max(SLOW, FAR * own_time):
-        pairs = [(seconds(first), seconds(second)) for _ in range(rounds)]
-    return [a for a, _ in pairs], tuple(b / a for a, b in pairs)
+    own_time, their_time = seconds(first), seconds(second)
+    if their_time > max(SLOW, FAR * own_time):
+        return (their_time / own_time,)
+    pairs = [(seconds(first), seconds(second)) for _ in range(rounds)]
+    return tuple(b / a for a, b in pairs)
 
 
 def _thread_ratios(call: Call, setting: Setting) -> tuple[float, ...]:

@@ -22,6 +22,8 @@ COLOURS = {
     "numpy": FAMILIES["other"][0],
 }
 MARKS = dict(zip(DIRECTIONS, "o^s", strict=True))
+# Marks of one problem stand beside each other, as far from its line as this.
+BESIDE = dict(zip(DIRECTIONS, (0.985, 1, 1.015), strict=True))
 # A multiply-add is two operations.
 OPERATIONS = 2
 
@@ -48,7 +50,7 @@ def svg(rows: Sequence[Row], machine: Mapping[str, Any]) -> bytes:
         figure.suptitle(title, fontsize=13, x=0.01, ha="left", weight="bold")
         for axes, dtype in zip(figure.subplots(len(dtypes), 1, squeeze=False)[:, 0], dtypes, strict=True):
             _panel(axes, dtype, [row for row in rows if row.dtype == dtype], machine)
-        _legend(figure, rows)
+        _legend(figure, rows, machine)
         drawn = BytesIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     return drawn.getvalue()
@@ -59,9 +61,9 @@ def intensity(row: Row) -> float:
     return OPERATIONS * row.facts["multiply_adds"] / row.facts["bytes"]
 
 
-def rates(row: Row) -> dict[str, float]:
-    """GFLOP/s of refnet and of every peer that was timed."""
-    own = row.own["share of GEMM"].median * row.facts["gemm_rate"] * OPERATIONS / 1e9
+def rates(row: Row, machine: Mapping[str, Any]) -> dict[str, float]:
+    """GFLOP/s of refnet and of every peer that was timed: their ratios, times the GEMM's rate of the run."""
+    own = row.own["share of GEMM"].median * OPERATIONS * machine[row.dtype]["gemm_rate"]["median"] / 1e9
     timed = {name: cell.median for name, cell in row.peers.items() if not isinstance(cell, str)}
     return {REFNET: own} | {name: own / ratio for name, ratio in timed.items()}
 
@@ -69,15 +71,17 @@ def rates(row: Row) -> dict[str, float]:
 def _panel(axes: Any, dtype: str, rows: Sequence[Row], machine: Mapping[str, Any]) -> None:
     problems = list(dict.fromkeys(row.problem for row in rows))
     at = {row.problem: intensity(row) for row in rows}
-    points = [rate for row in rows for rate in rates(row).values()]
+    points = [rate for row in rows for rate in rates(row, machine).values()]
     peak = OPERATIONS * machine[dtype]["multiply_add_peak"] / 1e9
     gemm = OPERATIONS * machine[dtype]["gemm_rate"]["median"] / 1e9
     memory = machine["bandwidth"] / 1e9
-    left, right = min(*at.values(), peak / memory) / 1.5, max(at.values()) * 1.25
+    left, right = min(*at.values(), peak / memory) / 3, max(at.values()) * 1.25
     bottom, top = min(points) / 1.4, max(peak, *points) * 1.6
     axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
     axes.set_title(dtype, loc="left", fontsize=10.5)
     axes.set_ylabel("GFLOP/s")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -85,17 +89,16 @@ def _panel(axes: Any, dtype: str, rows: Sequence[Row], machine: Mapping[str, Any
     axes.plot([left, peak / memory, right], [left * memory, peak, peak], **roof)
     axes.plot([gemm / memory, right], [gemm, gemm], **roof | {"linestyle": (0, (4, 3))})
     note: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "color": "0.25"}
-    for name, height, below in (("multiply-adds in registers", peak, False), ("GEMM", gemm, True)):
-        label = f"{name}, {height:.0f} GFLOP/s"
-        place = {"xytext": (-2, -4 if below else 3), "va": "top" if below else "bottom"}
-        axes.annotate(label, (right, height), ha="right", **place, **note)
+    knee = peak / memory
+    axes.annotate(f"multiply-adds in registers, {peak:.0f}", (knee, peak), xytext=(0, 3), va="bottom", **note)
+    axes.annotate(f"GEMM, {gemm:.0f}", (knee, gemm), xytext=(2, -4), va="top", **note)
     label = f"memory, {memory:.0f} GB/s"
-    axes.annotate(label, (left, max(left * memory, bottom)), xytext=(4, 12), **note)
+    axes.annotate(label, (left, max(left * memory, bottom)), xytext=(8, -2), va="top", **note)
     for row in rows:
-        for name, rate in rates(row).items():
+        for name, rate in rates(row, machine).items():
             face = COLOURS[name] if name == REFNET else "none"
             axes.plot(
-                at[row.problem],
+                at[row.problem] * BESIDE[row.direction],
                 rate,
                 MARKS[row.direction],
                 color=COLOURS[name],
@@ -140,11 +143,11 @@ def _columns(axes: Any, problems: Sequence[str], at: Mapping[str, float]) -> Non
     axes.tick_params(axis="x", pad=1, labelsize=8)
 
 
-def _legend(figure: Any, rows: Sequence[Row]) -> None:
+def _legend(figure: Any, rows: Sequence[Row], machine: Mapping[str, Any]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    names = [name for name in COLOURS if any(name in rates(row) for row in rows)]
+    names = [name for name in COLOURS if any(name in rates(row, machine) for row in rows)]
     handles: list[Any] = [Patch(color=COLOURS[name], label=name) for name in names]
     for direction, mark in MARKS.items():
         line = Line2D([], [], marker=mark, color="0.35", linestyle="", markerfacecolor="none")
