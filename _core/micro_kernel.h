@@ -21,6 +21,9 @@
 /* Columns of patches that are gathered at once, at most. */
 #define GATHERED 256
 
+/* Chains that `spin` runs at once: more than a multiply-add's latency times two, and they fit in registers. */
+#define CHAINS 12
+
 #define JOIN_(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
 
@@ -169,6 +172,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
                          ptrdiff_t); \
         void (*gather)(const REAL *, REAL *, const struct geometry *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, \
                        ptrdiff_t, ptrdiff_t, ptrdiff_t); \
+        REAL (*spin)(ptrdiff_t); \
         ptrdiff_t columns; /* of a panel of the right operand */ \
     }
 KERNELS(double);
@@ -183,8 +187,7 @@ struct version {
 };
 
 #define OF(version, real) \
-    {multiply_##version##_##real, gather_##version##_##real, \
-     columns_##version##_##real}
+    {multiply_##version##_##real, gather_##version##_##real, spin_##version##_##real, columns_##version##_##real}
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {

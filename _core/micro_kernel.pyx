@@ -6,18 +6,23 @@ rounds the product, then the sum.
 """
 
 from cython cimport floating
+from cython.parallel cimport prange
+
+from refnet._core cimport openmp
 
 
 cdef extern from "micro_kernel.h" nogil:
     ctypedef struct OfDouble "struct kernels_double":
         void (*multiply)(Py_ssize_t, Py_ssize_t, const double*, const double*, double*, Py_ssize_t, bint,
                          const double*, Py_ssize_t) noexcept nogil
+        double (*spin)(Py_ssize_t) noexcept nogil
         void (*gather)(const double*, double*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         Py_ssize_t columns
     ctypedef struct OfFloat "struct kernels_float":
         void (*multiply)(Py_ssize_t, Py_ssize_t, const float*, const float*, float*, Py_ssize_t, bint,
                          const float*, Py_ssize_t) noexcept nogil
+        float (*spin)(Py_ssize_t) noexcept nogil
         void (*gather)(const float*, float*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         Py_ssize_t columns
@@ -27,6 +32,7 @@ cdef extern from "micro_kernel.h" nogil:
         Py_ssize_t rows
         OfDouble of_double
         OfFloat of_float
+    enum: CHAINS
     const Version VERSIONS[]
     int count_versions()
 
@@ -100,6 +106,23 @@ def name():
 def is_fused():
     """Whether a multiply-add of the version in use rounds once."""
     return bool(VERSIONS[chosen].fused)
+
+
+def spin(Py_ssize_t rounds, bint double_precision):
+    """Do nothing but multiply-adds in registers, on every thread: how many, and their sum.
+
+    No product of so many terms can take less time.
+    """
+    cdef int thread, threads = openmp.max_threads(), version = chosen
+    cdef double total = 0
+    with nogil:
+        for thread in prange(threads, schedule="static", chunksize=1):
+            if double_precision:
+                total += VERSIONS[version].of_double.spin(rounds)
+            else:
+                total += VERSIONS[version].of_float.spin(rounds)
+    lanes = (VERSIONS[version].columns_double if double_precision else VERSIONS[version].columns_float) // 2
+    return threads * rounds * CHAINS * lanes, total
 
 
 def use(str version):

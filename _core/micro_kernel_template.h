@@ -56,3 +56,26 @@ TARGET static void NAME(multiply)(ptrdiff_t rows, ptrdiff_t depth, const REAL *a
     }
 #undef CASE
 }
+
+/* n rounds of CHAINS vectors of multiply-adds that nothing but their own chain waits for: the fastest there
+   is. The sum of the chains is returned, and no two begin alike, so that none can be left out. */
+TARGET static REAL NAME(spin)(ptrdiff_t n)
+{
+    const VECTOR half = SPREAD((REAL) 0.5);
+    VECTOR chain[CHAINS];
+    REAL lanes[LANES], sum = 0;
+    UNROLL
+    for (int i = 0; i < CHAINS; i++)
+        chain[i] = (VECTOR) SPREAD((REAL) i);
+    for (ptrdiff_t k = 0; k < n; k++) {
+        UNROLL
+        for (int i = 0; i < CHAINS; i++)
+            chain[i] = FMA(chain[i], half, half);
+    }
+    for (int i = 0; i < CHAINS; i++) {
+        *(UNALIGNED *) lanes = chain[i];
+        for (int lane = 0; lane < LANES; lane++)
+            sum += lanes[lane];
+    }
+    return sum;
+}

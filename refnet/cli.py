@@ -4,10 +4,11 @@ Exit codes: 0 fine, 1 a check failed, 2 unusable input (one line says what), 128
 """
 
 import json
+import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import wraps
@@ -24,15 +25,19 @@ from rich.table import Table
 from refnet import fill, golden, machine, memory
 from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
+from refnet.bench import measure
+from refnet.bench.measure import Row
+from refnet.bench.peers import PEERS
+from refnet.bench.problems import CONV3D, OPERATORS
 from refnet.bundle import Bundle, Recipe, require_free
 from refnet.errors import RefnetError, ShapeError, ValueRangeError, require_known
 from refnet.explain import explain as explain_node
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
-from refnet.op import Array
+from refnet.op import Array, Case
 from refnet.receptive import text as field_text
-from refnet.render import figure, files, page, terminal
+from refnet.render import figure, files, measured, page, roofline, terminal
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.run import blob_bytes
 from refnet.shapes import Shape, text
@@ -243,7 +248,7 @@ def trace(
         figure.require_matplotlib()
     if html is not None:
         files.require_writable(html, ".html")
-    measured = None if points is None else measure_freeze(recipe, pixels, points, as_json)
+    frozen = None if points is None else measure_freeze(recipe, pixels, points, as_json)
     rows = trace_net(net)
     usual = ARCHITECTURES[arch].options
     chosen = [f"{name} {value}" for name, value in options.items() if value != usual[name]]
@@ -251,9 +256,9 @@ def trace(
     if plot is not None:
         written(plot, figure.svg(title, rows), as_json)
     if html is not None:
-        written(html, page.html(title, net, measured).encode(), as_json)
-    if measured is not None:
-        return show_freeze(measured, as_json)
+        written(html, page.html(title, net, frozen).encode(), as_json)
+    if frozen is not None:
+        return show_freeze(frozen, as_json)
     if explained is not None:
         return print_json(explained.as_json()) if as_json else terminal.show(explained, screen())
     if (plot or html) and not as_json:
@@ -320,14 +325,14 @@ def measure_freeze(recipe: Recipe, pixels: Array | None, points: list[int], quie
         )
 
 
-def show_freeze(measured: list[FreezePoint], as_json: bool) -> None:
+def show_freeze(points: list[FreezePoint], as_json: bool) -> None:
     """Show, for several freeze points, what backward costs and what it does not see."""
     if as_json:
-        return print_json([asdict(point) for point in measured])
+        return print_json([asdict(point) for point in points])
     table = Table(FREEZE_COLUMNS[0], box=None)
     for column in FREEZE_COLUMNS[1:]:
         table.add_column(column, justify="right")
-    for row in freeze_rows(measured):
+    for row in freeze_rows(points):
         table.add_row(*row)
     show(table)
     screen().print(f"\n{FREEZE_NOTE}")
@@ -469,6 +474,136 @@ def finish(findings: list[golden.Finding]) -> None:
     """Exit with 1 if a tensor differs."""
     if not all(finding.equal for finding in findings):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+@takes_options
+def bench(
+    options: dict[str, Any],
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Measure this whole net; can be given several times."),
+    ] = None,
+    input: Input = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(metavar=",".join(PEERS), help="Beside these; all that are installed if not given."),
+    ] = None,
+    threads: Annotated[int | None, number("Of each implementation; all if not given.")] = None,
+    rounds: Annotated[int, number("Pairs of runs that a ratio is the median of.")] = 5,
+    dtype: Annotated[str, typer.Option(help="One or both.")] = ",".join(reversed(DTYPES)),
+    only: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Problems that have this in their name.")
+    ] = None,
+    operators: Annotated[bool, typer.Option("--operators", help="Measure what is no convolution.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw convolutions under the roofs (extra `plots`)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure beside what is installed, results checked first: convolutions, operators or whole nets."""
+    chosen = list(PEERS) if peers is None else parse_words("--peers", "peer", peers, PEERS)
+    facts = {name: PEERS[name].facts() for name in chosen}
+    unusable = [found["unusable"] for found in facts.values() if "unusable" in found]
+    if peers is not None and unusable:
+        raise RefnetError(unusable[0])
+    most = os.cpu_count() or 1
+    threads = most if threads is None else in_range("--threads", threads, most)
+    in_range("--rounds", rounds, 1000)
+    dtypes = parse_words("--dtype", "dtype", dtype, DTYPES)
+    architectures = list(dict.fromkeys(arch or ()))
+    shape = None if input is None else parse_shape("--input", input)
+    check_bench(architectures, shape, options, only, operators, plot)
+    cases = problems_with(only, CONV3D)
+    table = {op: found for op, every in OPERATORS.items() if (found := problems_with(only, every))}
+    if not (table if operators else cases):
+        raise ValueRangeError(f"--only is {only!r}: expected a part of a problem's name")
+    with progress_bar(as_json) as progress:
+        usable = [PEERS[name] for name in chosen if "unusable" not in facts[name]]
+        setting = measure.Setting(usable, dtypes, threads, rounds, progress)
+        try:
+            if architectures:
+                rows = {"nets": measure.nets(architectures, shape, options, setting)}
+            elif operators:
+                rows = {"operators": measure.operators(table, setting)}
+            else:
+                rows = {"convolutions": measure.convolutions(cases, setting)}
+                if only is None:
+                    rows["scaling"] = measure.scaling(setting)
+        except measure.DisagreementError as error:
+            fail(str(error), FAILED)
+        limits = measure.machine_facts(setting)
+    if plot is not None:
+        written(plot, roofline.svg(rows["convolutions"], limits), as_json)
+    if as_json:
+        settings = {"threads": threads, "rounds": rounds, "dtypes": dtypes}
+        sections = {name: [row.as_json() for row in section] for name, section in rows.items()}
+        means = {name: measure.geometric_means(section) for name, section in rows.items()}
+        return print_json(
+            {"settings": settings, "machine": limits, "peers": facts, **sections, "geometric_means": means}
+        )
+    show_bench(rows, [*measured.machine_lines(limits, dtypes), *measured.peer_lines(facts)])
+
+
+def show_bench(rows: dict[str, list[Row]], lines: Iterable[str]) -> None:
+    """Show what was measured, and then what it rests on."""
+    for name, section in rows.items():
+        for table in measured.tables(section):
+            show(table)
+            screen().print()
+        for line in measured.means(section) if name != "nets" else ():
+            screen().print(line)
+        screen().print()
+    for line in (measured.NOTE, *lines):
+        screen().print(line, soft_wrap=True)
+
+
+def check_bench(
+    architectures: list[str],
+    input: Shape | None,
+    options: dict[str, Any],
+    only: str | None,
+    operators: bool,
+    plot: Path | None,
+) -> None:
+    """Refuse what does not go together, before anything is measured."""
+    for name in architectures:
+        build(name, input=input, **options)
+    if not architectures:
+        given = [*(["input"] if input is not None else []), *options]
+        if given:
+            raise ValueRangeError(f"--{given[0].replace('_', '-')} is given, but no net: expected --arch too")
+    elif only is not None or operators:
+        raise ValueRangeError(
+            f"--arch and {'--operators' if operators else '--only'}: expected one of the two"
+        )
+    if plot is not None:
+        if architectures or operators:
+            other = "--arch" if architectures else "--operators"
+            raise ValueRangeError(f"--plot draws convolutions: expected it without {other}")
+        files.require_writable(plot, ".svg")
+        figure.require_matplotlib()
+
+
+def problems_with(part: str | None, cases: Sequence[Case]) -> list[Case]:
+    """The problems that have it in their name."""
+    return [case for case in cases if part is None or part in case.name]
+
+
+def in_range(option: str, value: int, most: int) -> int:
+    """Refuse a number below 1 or above what there is."""
+    if not 1 <= value <= most:
+        raise ValueRangeError(f"{option} is {value}: expected a whole number from 1 to {most}")
+    return value
+
+
+def parse_words(option: str, what: str, value: str, known: Iterable[str]) -> list[str]:
+    """Read ``torch,numpy``, each a known name."""
+    words = list(dict.fromkeys(value.split(",")))
+    for word in words:
+        require_known(f"{what} of {option}", word, known)
+    return words
 
 
 def read_clip(

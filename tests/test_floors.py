@@ -23,6 +23,12 @@ FLOORS = [
     ["bundle"],
     ["golden", "interop.*"],
     ["interop"],
+    ["bench"],
+    ["bench.peer", "bench.problems", "bench.limits"],
+    ["bench.own", "bench.peers.torch_twins"],
+    ["bench.peers.*"],
+    ["bench.peers"],
+    ["bench.measure", "bench.peak"],
     ["render"],
     ["render.files", "render.gather", "render.facts", "render.palette"],
     ["render.drawing"],
@@ -53,6 +59,7 @@ NEIGHBOURS = {
     ("networks.roi_head", "networks.layers"),
     ("networks.roi_head", "networks.time_link"),
     ("networks.fpn3d", "networks.layers"),
+    ("render.roofline", "render.figure"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -67,7 +74,7 @@ MODULES = {module(path) for path in FILES}
 
 def floor(name):
     for height, names in enumerate(FLOORS):
-        if name in names or (name.partition(".")[0] + ".*" in names and "." in name):
+        if name in names or (name.rpartition(".")[0] + ".*" in names and "." in name):
             return height
     raise AssertionError(f"refnet.{name} stands on no floor: add it to FLOORS")
 

@@ -110,6 +110,16 @@ def micro_kernel_version() -> str:
     return str(micro_kernel.name())
 
 
+def spin(rounds: int, dtype: str) -> int:
+    """Do nothing but multiply-adds, independent and in registers, on every thread; return how many."""
+    return int(micro_kernel.spin(rounds, dtype == "float64")[0])
+
+
+def workspace_bytes(dtype: str) -> int:
+    """Bytes of workspace that a convolution takes for each thread."""
+    return int(conv3d_kernels.WORKSPACE * np.dtype(dtype).itemsize)
+
+
 def conv3d_forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
     """Compute `refnet.ops.conv3d`."""
     y = _empty(OPS["conv3d"].infer(x.shape, w.shape, **attrs), x.dtype)

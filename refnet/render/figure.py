@@ -12,6 +12,13 @@ from refnet.trace import Row
 
 # Nodes up to which there is room for their names.
 MOST_NAMED = 90
+STYLE: Any = {
+    "svg.hashsalt": "refnet",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.linewidth": 0.6,
+    "text.parse_math": False,
+}
 
 
 def require_matplotlib() -> None:
@@ -40,16 +47,9 @@ def svg(title: str, rows: Sequence[Row]) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style: Any = {
-        "svg.hashsalt": "refnet",
-        "font.family": "DejaVu Sans",
-        "font.size": 8.5,
-        "axes.linewidth": 0.6,
-        "text.parse_math": False,
-    }
     with mpl.rc_context():
         mpl.rcdefaults()  # a person's own settings would change the bytes
-        mpl.rcParams.update(style)
+        mpl.rcParams.update(STYLE)
         named = len(rows) <= MOST_NAMED
         figure = Figure(figsize=(12, 9.4 if named else 8), layout="constrained")
         figure.suptitle(title, fontsize=13, x=0.01, ha="left", weight="bold")

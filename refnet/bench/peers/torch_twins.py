@@ -5,114 +5,136 @@ The argument `f` is `torch.nn.functional`.
 """
 
 from math import ceil
+from typing import Any
 
 from numpy import ndindex
 
+from refnet.shapes import ZEROS
 
-def conv3d(f, x, w, b=None, *, stride=1, pad=0, dilation=1, groups=1):
+
+def conv3d(
+    f: Any,
+    x: Any,
+    w: Any,
+    b: Any = None,
+    *,
+    stride: Any = 1,
+    pad: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+) -> Any:
     return f.conv3d(x, w, b, stride, pad, dilation, groups)
 
 
-def affine(f, x, s, b):
+def affine(f: Any, x: Any, s: Any, b: Any) -> Any:
     return x * s[:, None, None, None] + b[:, None, None, None]
 
 
-def relu(f, x):
+def relu(f: Any, x: Any) -> Any:
     return f.relu(x)
 
 
-def max_pool3d(f, x, *, kernel, stride=1, pad=(0, 0, 0)):
+def max_pool3d(f: Any, x: Any, *, kernel: Any, stride: Any = 1, pad: Any = ZEROS) -> Any:
     if any(2 * p > k for p, k in zip(pad, kernel, strict=True)):  # which PyTorch does not take
         t, h, w = pad
         x, pad = f.pad(x, (w, w, h, h, t, t), value=float("-inf")), 0
     return f.max_pool3d(x, kernel, stride, pad)
 
 
-def add(f, x1, x2):
+def add(f: Any, x1: Any, x2: Any) -> Any:
     return x1 + x2
 
 
-def stop_gradient(f, x):
+def stop_gradient(f: Any, x: Any) -> Any:
     return x.detach()
 
 
-def linear(f, x, w, b=None):
+def linear(f: Any, x: Any, w: Any, b: Any = None) -> Any:
     return f.linear(x.flatten(1), w, b)
 
 
-def average_pool3d(f, x, *, kernel, stride=1, pad=0):
+def average_pool3d(f: Any, x: Any, *, kernel: Any, stride: Any = 1, pad: Any = 0) -> Any:
     return f.avg_pool3d(x, kernel, stride, pad, count_include_pad=False)
 
 
-def global_average_pool(f, x, *, over_time=False):
+def global_average_pool(f: Any, x: Any, *, over_time: Any = False) -> Any:
     return x.mean((2, 3, 4) if over_time else (3, 4), keepdim=True)
 
 
-def upsample_nearest(f, x, *, scale=2):
+def upsample_nearest(f: Any, x: Any, *, scale: Any = 2) -> Any:
     return f.interpolate(x, scale_factor=(1, scale, scale))
 
 
-def time_to_channels(f, x):
+def time_to_channels(f: Any, x: Any) -> Any:
     n, c, t, h, w = x.shape
     return x.transpose(1, 2).contiguous().view(n, t * c, 1, h, w)
 
 
-def channels_to_time(f, x, *, frames):
+def channels_to_time(f: Any, x: Any, *, frames: Any) -> Any:
     n, c, _, h, w = x.shape
     return x.reshape(n, frames, c // frames, h, w).transpose(1, 2).contiguous()
 
 
-def time_to_batch(f, x):
+def time_to_batch(f: Any, x: Any) -> Any:
     n, c, t, h, w = x.shape
     return x.transpose(1, 2).contiguous().view(n * t, c, 1, h, w)
 
 
-def batch_to_time(f, x, *, frames):
+def batch_to_time(f: Any, x: Any, *, frames: Any) -> Any:
     n, c, _, h, w = x.shape
     return x.reshape(n // frames, frames, c, h, w).transpose(1, 2).contiguous()
 
 
-def slice_keyframe(f, x):
+def slice_keyframe(f: Any, x: Any) -> Any:
     middle = x.shape[2] // 2
     return x[:, :, middle : middle + 1].contiguous()
 
 
-def softmax(f, x):
+def softmax(f: Any, x: Any) -> Any:
     return f.softmax(x, 1)
 
 
-def cross_entropy(f, x, labels):
+def cross_entropy(f: Any, x: Any, labels: Any) -> Any:
     return f.cross_entropy(x, labels)
 
 
-def batch_norm(f, x, s, b, mean, variance, *, epsilon=1e-5):
+def batch_norm(f: Any, x: Any, s: Any, b: Any, mean: Any, variance: Any, *, epsilon: Any = 1e-5) -> Any:
     return f.batch_norm(x, mean, variance, s, b, eps=epsilon)
 
 
-def batch_norm_training(f, x, s, b, *, epsilon=1e-5):
+def batch_norm_training(f: Any, x: Any, s: Any, b: Any, *, epsilon: Any = 1e-5) -> Any:
     return f.batch_norm(x, None, None, s, b, training=True, eps=epsilon)
 
 
-def running_mean(f, x, mean, *, momentum=0.9):
+def running_mean(f: Any, x: Any, mean: Any, *, momentum: Any = 0.9) -> Any:
     return _kept(f, x, momentum)[0] + momentum * mean
 
 
-def running_variance(f, x, variance, *, momentum=0.9):
+def running_variance(f: Any, x: Any, variance: Any, *, momentum: Any = 0.9) -> Any:
     return _kept(f, x, momentum)[1] + momentum * variance
 
 
-def dropout(f, x, mask, *, ratio=0.5):
+def dropout(f: Any, x: Any, mask: Any, *, ratio: Any = 0.5) -> Any:
     return x * mask / (1 - ratio)
 
 
-def _kept(f, x, momentum):
+def _kept(f: Any, x: Any, momentum: Any) -> Any:
     """What PyTorch adds to the running mean and variance; its momentum is that of the new."""
     kept = [x.new_zeros(x.shape[1]) for _ in range(2)]
     f.batch_norm(x.detach(), *kept, training=True, momentum=1 - momentum)
     return kept
 
 
-def roi_align(f, x, rois, *, output, spatial_scale=1.0, sampling_ratio=0, aligned=False):
+def roi_align(
+    f: Any,
+    x: Any,
+    rois: Any,
+    *,
+    output: Any,
+    spatial_scale: Any = 1.0,
+    sampling_ratio: Any = 0,
+    aligned: Any = False,
+) -> Any:
     """Box by box, `grid_sample` at all positions; what lies more than a cell outside counts as zero."""
     from torch import stack  # here, so that the twins can be read without PyTorch
 

@@ -28,6 +28,10 @@ CONV3D = (
     Case("4 of 128->128 3x3x3 at 4x28x28", ((4, 128, 4, 28, 28), (128, 128, 3, 3, 3)), {"pad": (1, 1, 1)}),
 )
 
+# Work against time: a problem, and what of it is doubled.
+BASE = CONV3D[2]
+DOUBLED = {"N": (2, 1, 1, 1, 1), "T": (1, 1, 2, 1, 1), "HxW": (1, 1, 1, 1, 2)}
+
 STEM = (1, 64, 8, 112, 112)
 RES2, RES3, RES5 = (1, 256, 8, 56, 56), (1, 512, 8, 28, 28), (1, 2048, 8, 7, 7)
 PYRAMID = (1, 256, 8, 28, 28)

@@ -1,0 +1,1 @@
+"""Speed and memory beside other implementations, in one run, results checked first."""

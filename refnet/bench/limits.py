@@ -1,0 +1,70 @@
+"""What the machine can do at most, measured in the same run as what is held against it."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from time import perf_counter, sleep
+from typing import Any
+
+import numpy as np
+from scipy.linalg import blas
+
+from refnet.arithmetic.core import spin
+from refnet.fill import uniform
+from refnet.op import Array
+
+GEMM_SIZE = 2048
+# Rounds of multiply-adds; on a fast processor some milliseconds.
+SPINS = 1 << 22
+# Larger than any cache; bytes.
+COPIED = 256 << 20
+ATTEMPTS = 5
+# Before each call, so that the threads of the one before have stopped waiting for more to do.
+PAUSE = 0.01
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Time one call, after a pause."""
+    sleep(PAUSE)
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def multiply_add_peak(dtype: str) -> float:
+    """Multiply-adds a second in registers, all threads together, the best of several."""
+    count = spin(SPINS, dtype)
+    return count / min(seconds(lambda: spin(SPINS, dtype)) for _ in range(ATTEMPTS))
+
+
+def gemm(dtype: str) -> Callable[[], Array]:
+    """One square GEMM of SciPy's BLAS, GEMM_SIZE ** 3 multiply-adds."""
+    function, a = (blas.dgemm if dtype == "float64" else blas.sgemm), _square(dtype)
+    return lambda: function(1.0, a, a)
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes a second that a copy on so many threads reads and writes, the best of several."""
+    copy = Copy(COPIED, threads)
+    copy()
+    return 2 * COPIED / min(seconds(copy) for _ in range(ATTEMPTS))
+
+
+class Copy:
+    """A copy of so many bytes, a piece for each thread."""
+
+    def __init__(self, count: int, threads: int):
+        source, sink = np.ones(count, np.uint8), np.ones(count, np.uint8)
+        self.pieces = [np.array_split(array, threads) for array in (source, sink)]
+        self.pool = ThreadPoolExecutor(threads)
+
+    def __call__(self) -> None:
+        """Copy them."""
+        source, sink = self.pieces
+        for _ in self.pool.map(np.copyto, sink, source):
+            pass
+
+
+@cache
+def _square(dtype: str) -> Array:
+    return np.asfortranarray(uniform("gemm", (GEMM_SIZE, GEMM_SIZE), 0).astype(dtype))
