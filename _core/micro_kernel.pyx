@@ -121,7 +121,7 @@ def spin(Py_ssize_t rounds, bint double_precision):
                 total += VERSIONS[version].of_double.spin(rounds)
             else:
                 total += VERSIONS[version].of_float.spin(rounds)
-    lanes = (VERSIONS[version].columns_double if double_precision else VERSIONS[version].columns_float) // 2
+    lanes = (VERSIONS[version].of_double.columns if double_precision else VERSIONS[version].of_float.columns) // 2
     return threads * rounds * CHAINS * lanes, total
 
 
