@@ -43,7 +43,9 @@ def bench(session: nox.Session) -> None:
     """The asv suite, then refnet beside its peers in one run; results of asv in build/asv."""
     session.install("-e", ".[bench]")
     head = str(session.run("git", "rev-parse", "HEAD", silent=True, external=True)).strip()
-    home = {"HOME": session.create_tmp()}  # where asv keeps what it knows of this machine
+    home = {
+        "HOME": str(Path(session.create_tmp()).absolute())
+    }  # where asv keeps what it knows of this machine
     suite = ("--config", "benchmarks/asv.conf.json", "--python=same")
     session.run("asv", "machine", "--yes", *suite[:2], env=home)
     session.run("asv", "check", *suite, env=home)
