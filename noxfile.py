@@ -24,7 +24,7 @@ def test(session: nox.Session) -> None:
     """The tests, from an editable install; REFNET_REQUIRE_PEERS=1 installs the peers too."""
     session.install("-e", ".[test]")
     if os.environ.get("REFNET_REQUIRE_PEERS"):
-        session.install("torch")
+        session.install("torch", "jax", "onnxruntime", "onnx")
     session.run("python", "-m", "pytest", *session.posargs)
 
 
@@ -40,9 +40,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Core beside PyTorch, checked and then timed in one run."""
+    """The asv suite, then refnet beside its peers in one run; results of asv in build/asv."""
     session.install("-e", ".[bench]")
-    session.run("python", "benchmarks/against_torch.py", *session.posargs)
+    head = str(session.run("git", "rev-parse", "HEAD", silent=True, external=True)).strip()
+    home = {
+        "HOME": str(Path(session.create_tmp()).absolute())
+    }  # where asv keeps what it knows of this machine
+    suite = ("--config", "benchmarks/asv.conf.json", "--python=same")
+    session.run("asv", "machine", "--yes", *suite[:2], env=home)
+    session.run("asv", "check", *suite, env=home)
+    session.run("asv", "run", *suite, "--set-commit-hash", head, env=home)
+    session.run("refnet", "bench", *session.posargs)
 
 
 @nox.session(name="wheel-test")

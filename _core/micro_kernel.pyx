@@ -113,10 +113,10 @@ def spin(Py_ssize_t rounds, bint double_precision):
 
     No product of so many terms can take less time.
     """
-    cdef int thread, threads = openmp.max_threads(), version = chosen
+    cdef int _thread, threads = openmp.max_threads(), version = chosen
     cdef double total = 0
     with nogil:
-        for thread in prange(threads, schedule="static", chunksize=1):
+        for _thread in prange(threads, schedule="static", chunksize=1):
             if double_precision:
                 total += VERSIONS[version].of_double.spin(rounds)
             else:

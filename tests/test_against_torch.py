@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import torch_twins
 from conftest import peer
 from test_operators import reals
 
 import refnet
 from refnet.arithmetic import ARITHMETICS
+from refnet.bench.peers import torch_twins
+from refnet.bench.peers.torch import walk
 from refnet.ops import OPS
 
 every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
@@ -72,14 +73,6 @@ def test_twins_in_torch_agree_to_rounding(torch, arithmetic, name):
                 assert_close(ours, tensor.grad.numpy(), case.name)
 
 
-def torch_walk(torch, net, values):
-    """The net's nodes, each by PyTorch's function."""
-    for node in net.nodes:
-        inputs = [values[name] for name in node.inputs]
-        values[node.name] = getattr(torch_twins, node.op)(torch.nn.functional, *inputs, **node.attrs)
-    return values
-
-
 def test_a_pyramid_equals_torch_gradients_fed_at_every_level(torch):
     small = refnet.networks.resnet3d.body(
         input=(1, 3, 3, 64, 96),
@@ -89,7 +82,7 @@ def test_a_pyramid_equals_torch_gradients_fed_at_every_level(torch):
     )
     net = refnet.networks.fpn3d.fpn(small, dim=8)
     given = refnet.fill.params(net) | refnet.fill.inputs(net)
-    theirs = torch_walk(torch, net, {k: torch.from_numpy(v).requires_grad_() for k, v in given.items()})
+    theirs = walk(net, {k: torch.from_numpy(v).requires_grad_() for k, v in given.items()})
     run = refnet.forward(net, given, keep="outputs")
     dys = refnet.fill.output_gradients(net)
     for name in net.outputs:
@@ -119,7 +112,7 @@ def test_a_body_with_every_option_equals_torch(torch, transformation, freeze_at)
     )
     given = refnet.fill.params(net) | refnet.fill.inputs(net)
     run = refnet.forward(net, given)
-    theirs = torch_walk(torch, net, {k: torch.from_numpy(v).requires_grad_() for k, v in given.items()})
+    theirs = walk(net, {k: torch.from_numpy(v).requires_grad_() for k, v in given.items()})
     for node in net.nodes:
         assert_close(run.blobs[node.name], theirs[node.name].detach().numpy(), node.name)
     dy = refnet.fill.output_gradients(net)
@@ -147,7 +140,7 @@ def test_a_classifiers_training_step_equals_torch(torch, name, training):
         key: torch.from_numpy(value.copy()).requires_grad_(net.domain(key).gradient)
         for key, value in given.items()
     }
-    torch_walk(torch, net, theirs)
+    theirs = walk(net, theirs)
     for node in net.nodes:
         assert_close(run.blobs[node.name], theirs[node.name].detach().numpy(), node.name, 1e-9)
     theirs["loss"].backward()

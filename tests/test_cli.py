@@ -9,37 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import peer
+from conftest import fails, peer
 
 from refnet import cli
 from refnet.networks import ARCHITECTURES
 
 SMALL = ["--input", "1x3x1x32x32", "--width-per-group", "4", "--time-kernel", "1"]
-
-
-@pytest.fixture
-def refnet(monkeypatch, capsys, tmp_path):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    before = {name: signal.getsignal(getattr(signal, name)) for name in cli.STOPPING}
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["refnet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code, *capsys.readouterr()
-
-    yield run
-    for name, handler in before.items():
-        signal.signal(getattr(signal, name), handler)
-
-
-def fails(result, *words):
-    code, out, err = result
-    assert code == 2 and out == ""
-    assert err.startswith("refnet: ") and err.count("\n") == 1, err
-    for word in words:
-        assert word in err, err
 
 
 def test_list(refnet):

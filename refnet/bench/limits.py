@@ -18,7 +18,7 @@ GEMM_SIZE = 2048
 SPINS = 1 << 22
 # Larger than any cache; bytes.
 COPIED = 256 << 20
-ATTEMPTS = 5
+ATTEMPTS, SPIN_ATTEMPTS = 5, 25
 # Before each call, so that the threads of the one before have stopped waiting for more to do.
 PAUSE = 0.01
 
@@ -34,7 +34,7 @@ def seconds(call: Callable[[], Any]) -> float:
 def multiply_add_peak(dtype: str) -> float:
     """Multiply-adds a second in registers, all threads together, the best of several."""
     count = spin(SPINS, dtype)
-    return count / min(seconds(lambda: spin(SPINS, dtype)) for _ in range(ATTEMPTS))
+    return count / min(seconds(lambda: spin(SPINS, dtype)) for _ in range(SPIN_ATTEMPTS))
 
 
 def gemm(dtype: str) -> Callable[[], Array]:

@@ -1,0 +1,334 @@
+"""`refnet bench` on tiny problems: what is measured, checked, refused; no test looks at a time."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import fails, peer
+
+import refnet as library
+from refnet import cli, fill
+from refnet.arithmetic import core
+from refnet.arithmetic.core import spin, workspace_bytes
+from refnet.bench import limits, measure, own
+from refnet.bench.measure import DisagreementError, Row, Setting, Spread
+from refnet.bench.peer import DIRECTIONS, Peer
+from refnet.bench.peers import PEERS, torch_twins
+from refnet.bench.peers import numpy as numpy_peer
+from refnet.bench.problems import BASE, CONV3D, OPERATORS
+from refnet.golden import silent
+from refnet.op import Case
+from refnet.ops import OPS
+from refnet.render import roofline
+
+CASES = (
+    Case("tiny & pointwise", ((2, 3, 2, 5, 4), (4, 3, 1, 1, 1))),
+    Case(
+        "tiny strided, grouped",
+        ((1, 4, 3, 6, 5), (6, 2, 3, 3, 3)),
+        {"stride": (1, 2, 2), "pad": (1, 1, 1), "groups": 2},
+    ),
+)
+SMALL = ("--input", "1x3x1x32x32", "--width-per-group", "4")
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(cli, "CONV3D", CASES)
+    monkeypatch.setattr(measure, "BASE", CASES[0])
+    table = {op: OPS[op].cases[:1] for op in ("relu", "softmax", "cross_entropy", "dropout")}
+    monkeypatch.setattr(cli, "OPERATORS", table)
+    for name, value in {"GEMM_SIZE": 32, "SPINS": 64, "COPIED": 1 << 12, "PAUSE": 0, "ATTEMPTS": 2}.items():
+        monkeypatch.setattr(limits, name, value)
+    limits._square.cache_clear()
+    yield
+    limits._square.cache_clear()
+
+
+def setting(*peers, dtypes=("float64", "float32")):
+    return Setting(peers, dtypes, 1, 2, silent)
+
+
+def wrong(calls, direction, name):
+    """The same calls, one of them off by one in one value."""
+
+    def call():
+        found = {key: np.array(value) for key, value in calls[direction]().items()}
+        found[name].flat[-1] += 1
+        return found
+
+    return calls | {direction: call}
+
+
+def broken(direction, name):
+    """A peer that is the definition, but for one value."""
+
+    def conv3d(*arguments):
+        return wrong(numpy_peer.conv3d(*arguments), direction, name)
+
+    def operator(*arguments):
+        return wrong(numpy_peer.operator(*arguments), direction, name)
+
+    def train(threads, *arguments):
+        return wrong({direction: own.train(*arguments)}, direction, name)[direction]
+
+    return replace(PEERS["numpy"], name="broken", conv3d=conv3d, operator=operator, train=train)
+
+
+@pytest.fixture
+def untimed(monkeypatch):
+    """Any timing is an error."""
+
+    def refuse(*arguments):
+        raise AssertionError("something was timed")
+
+    monkeypatch.setattr(measure, "seconds", refuse)
+
+
+def test_problems_have_names_of_their_own_and_fit():
+    names = [case.name for case in (*CONV3D, *(c for cases in OPERATORS.values() for c in cases))]
+    assert len(CONV3D) == 11 and BASE in CONV3D
+    assert len({case.name for case in CONV3D}) == 11 and all(names)
+    for case in CONV3D:
+        assert OPS["conv3d"].infer(*case.shapes, **case.attrs)
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_peer_is_exact_or_says_what_it_lacks(name, dtype):
+    for package in PEERS[name].packages:
+        peer(package)
+    rows = measure.convolutions(CASES, setting(PEERS[name], dtypes=[dtype]))
+    assert [(row.problem, row.direction) for row in rows] == [(c.name, d) for c in CASES for d in DIRECTIONS]
+    for row in rows:
+        cell = row.peers[name]
+        if name != "onnxruntime":
+            assert isinstance(cell, Spread) and cell.values
+        elif row.direction != "forward":
+            assert cell == "no gradients"
+        else:
+            assert cell == "no float64" if dtype == "float64" else isinstance(cell, Spread)
+
+
+@pytest.mark.parametrize(("direction", "name"), [("forward", "y"), ("dx", "dx"), ("dw", "dw")])
+def test_a_wrong_convolution_is_named_and_nothing_is_timed(untimed, direction, name):
+    message = rf"broken: tiny & pointwise, {direction}, float64: 1 of \d+ values of {name}"
+    with pytest.raises(DisagreementError, match=message):
+        measure.convolutions(CASES, setting(PEERS["numpy"], broken(direction, name)))
+
+
+def test_a_wrong_shape_or_a_missing_result_is_named(untimed):
+    def flat(*arguments):
+        return dict.fromkeys(DIRECTIONS, lambda: {"y": np.zeros(3)})
+
+    def nothing(*arguments):
+        return dict.fromkeys(DIRECTIONS, dict)
+
+    for conv3d, word in ((flat, "y is 3, refnet's"), (nothing, "only one of the two has y")):
+        with pytest.raises(DisagreementError, match=word):
+            measure.convolutions(CASES, setting(replace(PEERS["numpy"], name="other", conv3d=conv3d)))
+
+
+def test_nan_is_wrong(untimed):
+    def conv3d(*arguments):
+        calls = numpy_peer.conv3d(*arguments)
+        return calls | {"dw": lambda: {"dw": np.full_like(calls["dw"]()["dw"], np.nan)}}
+
+    with pytest.raises(DisagreementError, match="dw"):
+        measure.convolutions(CASES, setting(replace(PEERS["numpy"], conv3d=conv3d)))
+
+
+def test_a_wrong_operator_is_named(untimed):
+    with pytest.raises(DisagreementError, match=r"broken: .*gradient of input 0"):
+        measure.operators(cli.OPERATORS, setting(broken("backward", "gradient of input 0")))
+
+
+def test_a_wrong_net_is_named(untimed):
+    options = {"width_per_group": 4}
+    name = "gradient of res3_0_branch2b_w"
+    with pytest.raises(DisagreementError, match=name):
+        measure.nets(["resnet18_conv4"], (1, 3, 1, 32, 32), options, setting(broken(measure.TRAINING, name)))
+
+
+def test_a_wrong_peer_ends_with_1(refnet, monkeypatch):
+    monkeypatch.setitem(PEERS, "broken", broken("dw", "dw"))
+    code, out, err = refnet("bench", "--peers", "numpy,broken", "--plot", "a.svg")
+    assert code == 1 and out == "" and err.startswith("refnet: broken: tiny & pointwise, dw, float64")
+    assert err.count("\n") == 1
+
+
+def test_a_slow_peer_is_measured_once(monkeypatch):
+    monkeypatch.setattr(measure, "SLOW", -1)
+    monkeypatch.setattr(measure, "FAR", -1)
+    (row, *_) = measure.convolutions(CASES, setting(PEERS["numpy"]))
+    assert len(row.peers["numpy"].values) == 1
+
+
+def test_json_has_everything(refnet):
+    code, out, err = refnet("bench", "--peers", "numpy", "--threads", 1, "--rounds", 2, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["settings"] == {"threads": 1, "rounds": 2, "dtypes": ["float64", "float32"]}
+    assert found["peers"]["numpy"]["versions"] == {"numpy": np.__version__}
+    assert found["machine"]["blas"] and found["machine"]["cpu"] and found["machine"]["bandwidth"] > 0
+    for dtype in ("float64", "float32"):
+        limit = found["machine"][dtype]
+        assert limit["multiply_add_peak"] > 0 and len(limit["gemm_rate"]["values"]) == 2
+        assert limit["workspace_bytes_per_thread"] == workspace_bytes(dtype)
+        assert found["geometric_means"]["convolutions"][dtype]["numpy"] > 0
+    rows = found["convolutions"]
+    assert {(r["problem"], r["direction"], r["dtype"]) for r in rows} == {
+        (case.name, direction, dtype)
+        for case in CASES
+        for direction in DIRECTIONS
+        for dtype in ("float64", "float32")
+    }
+    for row in rows:
+        share, cell = row["own"]["share of GEMM"], row["peers"]["numpy"]
+        assert len(share["values"]) == len(cell["values"]) == 2
+        assert cell["least"] <= cell["median"] <= cell["most"] and row["facts"]["multiply_adds"] > 0
+    scaled = [row["problem"] for row in found["scaling"] if row["dtype"] == "float32"]
+    assert len(scaled) == 9 and f"{CASES[0].name}, HxW doubled" in scaled
+
+
+def test_tables_say_what_is_missing(refnet, monkeypatch):
+    absent = Peer("absent", ("no-such-package",), "", numpy_peer.conv3d)
+    monkeypatch.setattr(cli, "PEERS", {"numpy": PEERS["numpy"], "absent": absent})
+    code, out, err = refnet("bench", "--only", "strided", "--rounds", 1, "--dtype", "float32")
+    assert (code, err) == (0, "") and "tiny strided, grouped" in out and "pointwise" not in out
+    assert "no-such-package is not installed: pip install no-such-package" in out
+    assert "geometric mean" in out and "multiply-adds/s in registers" in out and "doubled" not in out
+    found = json.loads(refnet("bench", "--only", "strided", "--rounds", 1, "--json")[1])
+    assert "not installed" in found["peers"]["absent"]["unusable"]
+
+
+def test_a_broken_installation_is_reported(monkeypatch):
+    def fall(name):
+        raise OSError("a library\nis missing")
+
+    monkeypatch.setattr("refnet.bench.peer.import_module", fall)
+    assert PEERS["numpy"].unusable().endswith("cannot be imported: a library is missing")
+
+
+def test_operators_beside_peers(refnet):
+    code, out, err = refnet("bench", "--operators", "--peers", "numpy", "--rounds", 1)
+    assert (code, err) == (0, "") and "copies" in out and "backward" in out
+    peer("jax")
+    found = json.loads(refnet("bench", "--operators", "--peers", "jax", "--rounds", 1, "--json")[1])
+    assert {r["peers"]["jax"]["unavailable"] for r in found["operators"]} == {"convolution only"}
+
+
+def test_every_operator_has_a_twin():
+    assert all(callable(getattr(torch_twins, op)) for op in OPS)
+
+
+def test_a_net_beside_torch(refnet):
+    peer("torch")
+    command = ("bench", "--arch", "resnet18_conv4", *SMALL, "--dtype", "float32", "--peers", "torch,numpy")
+    code, out, err = refnet(*command, "--rounds", 1, "--json")
+    assert (code, err) == (0, "")
+    time, peak, risen = json.loads(out)["nets"]
+    assert time["direction"] == "forward + backward" and peak["direction"] == "peak memory"
+    assert time["peers"]["numpy"] == {"unavailable": "no whole nets"}
+    for row in (peak, risen):
+        ratio = row["facts"]["bytes of torch"] / row["facts"]["bytes"]
+        assert row["peers"]["torch"]["values"] == [ratio]
+    assert peak["facts"]["bytes"] > risen["facts"]["bytes"] > 0
+
+
+def test_torchs_net_computes_every_output_and_gradient():
+    peer("torch")
+    net = library.build("resnet18_conv4", input=(1, 3, 2, 32, 32), width_per_group=4, freeze_at=3)
+    given, dys = fill.params(net) | fill.inputs(net), fill.output_gradients(net)
+    theirs, ours = PEERS["torch"].train(1, net, given, dys)(), own.train(net, given, dys)()
+    assert theirs.keys() == ours.keys() and "gradient of res4_0_branch2a_w" in ours
+    assert "gradient of res3_0_branch2a_w" not in theirs
+    for name, value in ours.items():
+        bound = measure.rounding_bound(net, "float64")
+        assert np.linalg.norm(value - theirs[name]) <= bound * np.linalg.norm(value), name
+
+
+def test_a_process_that_fails_is_reported():
+    recipe = {"architecture": "resnet17", "input": None, "options": {}}
+    with pytest.raises(library.errors.RefnetError, match="the process that measures memory ended with 1"):
+        measure._peak(recipe | {"dtype": "float32"}, None, 1)
+
+
+def test_the_peak_is_this_processs_own():
+    """Not its parent's, which Linux also counts in ru_maxrss."""
+    script = "import numpy; a = numpy.ones(60 << 20, numpy.uint8); from refnet.bench.peak import largest; "
+    script += "print(largest())"
+    held = np.ones(500 << 20, np.uint8)
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    if sys.platform == "linux":
+        assert 60 << 20 < int(printed.stdout) < held.nbytes
+
+
+def test_mistakes_end_with_2_in_one_line(refnet, tmp_path):
+    fails(refnet("bench", "--peers", "tensorflow"), "unknown peer of --peers 'tensorflow'", "onnxruntime")
+    fails(refnet("bench", "--peers", ""), "unknown peer of --peers ''")
+    fails(refnet("bench", "--threads", 0), "--threads is 0: expected a whole number from 1 to")
+    fails(refnet("bench", "--threads", 10**6), "--threads is 1000000")
+    fails(refnet("bench", "--rounds", 0), "--rounds is 0")
+    fails(refnet("bench", "--rounds", "x"), "'x' is not a whole number")
+    fails(refnet("bench", "--dtype", "float16"), "unknown dtype of --dtype 'float16'")
+    fails(refnet("bench", "--only", "2D"), "--only is '2D'")
+    fails(refnet("bench", "--plot", "a.png"), "ends in .svg")
+    fails(refnet("bench", "--plot", "no/a.svg"), "not a writable folder")
+    fails(refnet("bench", "--operators", "--plot", "a.svg"), "expected it without --operators")
+    fails(refnet("bench", "--arch", "resnet18_conv4", "--plot", "a.svg"), "expected it without --arch")
+    fails(refnet("bench", "--arch", "resnet18_conv4", "--only", "a"), "--arch and --only")
+    fails(refnet("bench", "--arch", "resnet17"), "unknown architecture 'resnet17'")
+    fails(refnet("bench", "--arch", "resnet18_conv4", "--classes", 3), "classes")
+    fails(refnet("bench", "--groups", 2), "--groups is given, but no net")
+    fails(refnet("bench", "--input", "1x3x1x32x32"), "--input is given, but no net")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_peer_that_is_asked_for_must_be_there(refnet, monkeypatch):
+    monkeypatch.setitem(PEERS, "absent", Peer("absent", ("no-such-package",), "", numpy_peer.conv3d))
+    fails(refnet("bench", "--peers", "absent,numpy"), "no-such-package is not installed: pip install")
+
+
+def test_the_plot_holds_every_problem(refnet, tmp_path):
+    peer("matplotlib")
+    code, out, err = refnet("bench", "--peers", "numpy", "--rounds", 1, "--plot", "a.svg")
+    assert (code, err) == (0, "") and out.startswith("a.svg: ")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.svg"]
+
+
+def test_the_roofline_names_problems_and_peers_once_a_dtype():
+    peer("matplotlib")
+    facts = {"multiply_adds": 10**9, "bytes": 10**7}
+    cells = {"torch": Spread((2.0,)), "jax": "no such thing"}
+    rows = [
+        Row(case.name, direction, dtype, facts, {"share of GEMM": Spread((0.5,))}, cells)
+        for dtype in ("float64", "float32")
+        for case in CONV3D
+        for direction in DIRECTIONS
+    ]
+    limit = {"multiply_add_peak": 2e10, "gemm_rate": {"median": 1e10}}
+    machine = {"threads": 2, "cpu": "a <cpu>", "bandwidth": 1e10, "float64": limit, "float32": limit}
+    drawn = roofline.svg(rows, machine)
+    assert drawn == roofline.svg(rows, machine)
+    text = drawn.decode()
+    for case in CONV3D:  # matplotlib writes each text as a comment before its outlines
+        assert text.count(f"<!-- {case.name.replace('>', '&gt;')} -->") == 2
+    assert text.count("<!-- torch -->") == 1 and "<!-- jax -->" not in text
+    assert roofline.intensity(rows[0]) == 200
+    assert roofline.rates(rows[0], machine) == {"refnet": 10.0, "torch": 5.0}
+
+
+def test_spinning_counts_its_multiply_adds():
+    lanes = spin(10, "float32") // spin(10, "float64")
+    assert spin(10, "float64") > 0 and lanes == 2 and spin(20, "float64") == 2 * spin(10, "float64")
+
+
+def test_refnet_is_measured_in_the_core_arithmetic():
+    arrays = measure.drawn(CASES[1], "float64", whole=True)
+    found = own.conv3d(core, *arrays, CASES[1].attrs)["forward"]()["y"]
+    assert np.array_equal(found, core.conv3d.forward(*arrays[:2], **CASES[1].attrs)[0])
+    assert set(np.unique(arrays[0])) <= {-2, -1, 0, 1, 2}
