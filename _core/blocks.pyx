@@ -1,7 +1,8 @@
 """Memory of large arrays, kept for the next ones: fresh pages cost more than the arithmetic that fills them.
 
 A block is the base of an array; when the last view of it is gone, its memory waits for an array of
-about its size. At most `MOST_KEPT` bytes wait; what has waited longest goes back to the system first.
+about its size. At most `MOST_KEPT` bytes wait, and only as long as all blocks together take no more
+than those in use once did; what has waited longest goes back to the system first.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -46,6 +47,10 @@ cdef Py_ssize_t sizes[MOST_BLOCKS]
 cdef Py_ssize_t count = 0
 cdef Py_ssize_t total = 0
 
+# Bytes in use, and the most there ever were.
+cdef Py_ssize_t used = 0
+cdef Py_ssize_t most_used = 0
+
 
 cdef void* leave(Py_ssize_t index) noexcept:
     """Take a block out of those that wait."""
@@ -67,6 +72,7 @@ cdef class Block:
     cdef Py_ssize_t held, size
 
     def __cinit__(self, Py_ssize_t size):
+        global used, most_used
         cdef Py_ssize_t i, best = -1
         self.size = size
         self.held = max(1, (size + grain - 1) // grain) * grain
@@ -76,18 +82,25 @@ cdef class Block:
         if best >= 0:
             self.held = sizes[best]
             self.memory = leave(best)
+            used += self.held
+            most_used = max(most_used, used)
             return
+        most_used = max(most_used, used + self.held)
+        while count > 0 and used + self.held + total > most_used:
+            free(leave(0))
         self.memory = allocate(self.held)
         if self.memory == NULL:
             give_back()
             self.memory = allocate(self.held)
         if self.memory == NULL:
             raise MemoryError(f"{size} bytes")
+        used += self.held
 
     def __dealloc__(self):
-        global count, total
+        global count, total, used
         if self.memory == NULL:
             return
+        used -= self.held
         if self.held > most_kept:
             free(self.memory)
             return

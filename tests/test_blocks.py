@@ -32,10 +32,23 @@ def test_an_array_takes_the_memory_of_one_that_is_gone():
 
 def test_a_much_larger_block_is_not_wasted_on_a_small_array():
     blocks.give_back()
-    del [blocks.Block(2 * LARGE)][:]
+    large, small = blocks.Block(2 * LARGE), blocks.Block(LARGE)
+    del large, small
+    assert blocks.kept() == 3 * LARGE
     small = blocks.Block(LARGE)
     assert blocks.kept() == 2 * LARGE
     del small
+
+
+def test_all_blocks_together_never_take_more_than_those_in_use_once_did():
+    blocks.give_back()
+    most = blocks.MOST_KEPT // blocks.GRAIN // 4 + 5  # more than any test before
+    held = [blocks.Block(4 * blocks.GRAIN) for _ in range(most)]
+    del held[: most // 2]
+    assert blocks.kept() > 0
+    other = [blocks.Block(9 * blocks.GRAIN) for _ in range(most // 6)]
+    assert len(held) * 4 + len(other) * 9 + blocks.kept() // blocks.GRAIN <= most * 4
+    del held, other
 
 
 def test_what_waits_is_bounded_and_can_be_given_back():

@@ -19,12 +19,11 @@ from refnet._core import add as add_kernels
 from refnet._core import affine as affine_kernels
 from refnet._core import average_pool3d as average_pool3d_kernels
 from refnet._core import batch_norm as batch_norm_kernels
-from refnet._core import blocks
+from refnet._core import blocks, micro_kernel, openmp
 from refnet._core import conv3d as conv3d_kernels
 from refnet._core import dropout as dropout_kernels
 from refnet._core import linear as linear_kernels
 from refnet._core import max_pool3d as max_pool3d_kernels
-from refnet._core import micro_kernel, openmp
 from refnet._core import relu as relu_kernels
 from refnet._core import roi_align as roi_align_kernels
 from refnet._core import softmax as softmax_kernels
