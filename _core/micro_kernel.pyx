@@ -121,8 +121,9 @@ def spin(Py_ssize_t rounds, bint double_precision):
                 total += VERSIONS[version].of_double.spin(rounds)
             else:
                 total += VERSIONS[version].of_float.spin(rounds)
-    lanes = (VERSIONS[version].of_double.columns if double_precision else VERSIONS[version].of_float.columns) // 2
-    return threads * rounds * CHAINS * lanes, total
+    cdef Py_ssize_t double_columns = VERSIONS[version].of_double.columns
+    cdef Py_ssize_t panel = double_columns if double_precision else VERSIONS[version].of_float.columns
+    return threads * rounds * CHAINS * (panel // 2), total
 
 
 def use(str version):

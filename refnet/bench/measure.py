@@ -334,16 +334,18 @@ def _beside(direction: str, call: Call, theirs: Mapping[str, Calls], rounds: int
     """Each peer's time over refnet's."""
     found = {peer: calls[direction] for peer, calls in theirs.items()}
     return {
-        peer: their if isinstance(their, str) else Spread(_pairs(call, their, rounds))
+        peer: their if isinstance(their, str) else Spread(_pairs(call, their, rounds, once_if_slow=True))
         for peer, their in found.items()
     }
 
 
-def _pairs(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> tuple[float, ...]:
+def _pairs(
+    first: Callable[[], Any], second: Callable[[], Any], rounds: int, *, once_if_slow: bool = False
+) -> tuple[float, ...]:
     """Run both in turn: the second's time over the first's, pair by pair."""
     first()
     own_time, their_time = seconds(first), seconds(second)
-    if their_time > max(SLOW, FAR * own_time):
+    if once_if_slow and their_time > max(SLOW, FAR * own_time):
         return (their_time / own_time,)
     pairs = [(seconds(first), seconds(second)) for _ in range(rounds)]
     return tuple(b / a for a, b in pairs)
