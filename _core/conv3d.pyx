@@ -176,10 +176,11 @@ cdef void multiply(int version, const floating* a, const floating* b, floating* 
                 next = right
                 stride = DEPTH
             if count == width:
-                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add, next, stride)
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add,
+                                      next, stride)
             else:
-                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False, next,
-                                      stride)
+                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False,
+                                      next, stride)
                 for i in range(height):
                     for j in range(count):
                         to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
@@ -226,14 +227,15 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     """y (rows, [start, stop)) = weights times patches of x (channels, T, H, W), for each phase."""
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
-    cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip, position
-    cdef Py_ssize_t count, apart = MOST_COLUMNS // count_phases, i, next
+    cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
+    cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i, next
     cdef Py_ssize_t volume = phases[0].g.T * phases[0].g.H * phases[0].g.W
     cdef bint pointwise
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
     cdef const Phase* at
     cdef const floating* weights
+    cdef floating* to_strip
     for phase in range(count_phases):
         at = &phases[phase]
         if not at.reached:
@@ -252,13 +254,14 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                 count = min(STRIP, stop - position)
                 micro_kernel.gather(version, x, b, &at.g, first, last, position, count,
                                     ceil_div(count, width) * width, width, DEPTH * width)
-                if pointwise:  # each value is gathered once: the next strip comes from afar, or the next block
+                to_strip = c + phase * apart + strip * STRIP
+                if pointwise:  # each value is gathered once: the next strip comes from afar, or block
                     next = position + STRIP if position + STRIP < stop else start + volume * (last - first)
-                    multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
-                             first > 0, x + first * volume + next, volume, last - first)
+                    multiply(version, a, b, to_strip, pitch, rows, count, last - first, first > 0,
+                             x + first * volume + next, volume, last - first)
                 else:  # the next block's weights do
-                    multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
-                             first > 0, weights + last, at.at.row, rows if at.at.dense and strip == 0 else 0)
+                    multiply(version, a, b, to_strip, pitch, rows, count, last - first, first > 0,
+                             weights + last, at.at.row, rows if at.at.dense and strip == 0 else 0)
     if not to.dense:
         spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
 
@@ -436,11 +439,11 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                     interleave(dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
             # The next positions come nearer, of dy and, where each of its values is gathered once, of x.
             if pointwise and strip == 1:
-                multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
-                         x + row * P + first + DEPTH, P, rows)
+                multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count,
+                         first > start, x + row * P + first + DEPTH, P, rows)
             else:
-                multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
-                         dy + first + DEPTH, P, filters if strip == 0 else 0)
+                multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count,
+                         first > start, dy + first + DEPTH, P, filters if strip == 0 else 0)
     if upright:
         for k in range(filters):
             for r in range(rows):

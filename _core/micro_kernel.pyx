@@ -69,7 +69,7 @@ cdef void multiply(int version, Py_ssize_t rows, Py_ssize_t depth, const floatin
     """c (rows, columns) = or += a (rows, depth) b (depth, columns), for one tile and at most DEPTH terms.
 
     Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns. With
-    each term a cache line of what lies `ahead` is asked for, DEPTH values in a row, and rows are `stride` apart.
+    each term a cache line of what lies `ahead` is asked for, DEPTH values in a row, rows `stride` apart.
     """
     if floating is double:
         VERSIONS[version].of_double.multiply(rows, depth, a, b, c, pitch, add, ahead, stride)

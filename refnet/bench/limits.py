@@ -19,13 +19,14 @@ SPINS = 1 << 22
 # Larger than any cache; bytes.
 COPIED = 256 << 20
 ATTEMPTS, SPIN_ATTEMPTS = 5, 25
-# Before each call, so that the threads of the one before have stopped waiting for more to do.
-PAUSE = 0.01
+# Before each call, so that the threads of the one before have stopped looking for more to do; those of
+# OpenBLAS were seen to look for a tenth of a second.
+PAUSE, PAUSE_AFTER_GEMM = 0.01, 0.2
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def seconds(call: Callable[[], Any], pause: float = PAUSE) -> float:
     """Time one call, after a pause."""
-    sleep(PAUSE)
+    sleep(pause)
     start = perf_counter()
     call()
     return perf_counter() - start

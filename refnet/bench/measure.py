@@ -322,7 +322,7 @@ def _share(
 ) -> Row:
     """Measure beside the peers, and the rate of multiply-adds as a share of a GEMM's."""
     call = _call(ours[direction])
-    ratios = _pairs(limits.gemm(dtype), call, rounds)
+    ratios = _pairs(limits.gemm(dtype), call, rounds, pause=limits.PAUSE_AFTER_GEMM)
     gemms = facts["multiply_adds"] / limits.GEMM_SIZE**3
     share = Spread(tuple(gemms / ratio for ratio in ratios))
     return Row(
@@ -340,14 +340,19 @@ def _beside(direction: str, call: Call, theirs: Mapping[str, Calls], rounds: int
 
 
 def _pairs(
-    first: Callable[[], Any], second: Callable[[], Any], rounds: int, *, once_if_slow: bool = False
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    rounds: int,
+    *,
+    once_if_slow: bool = False,
+    pause: float = limits.PAUSE,
 ) -> tuple[float, ...]:
     """Run both in turn: the second's time over the first's, pair by pair."""
     first()
-    own_time, their_time = seconds(first), seconds(second)
+    own_time, their_time = seconds(first), seconds(second, pause)
     if once_if_slow and their_time > max(SLOW, FAR * own_time):
         return (their_time / own_time,)
-    pairs = [(seconds(first), seconds(second)) for _ in range(rounds)]
+    pairs = [(seconds(first), seconds(second, pause)) for _ in range(rounds)]
     return tuple(b / a for a, b in pairs)
 
 
