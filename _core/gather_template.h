@@ -7,7 +7,7 @@
    `sW` apart) in one line of the input, and lanes that would read outside are masked. Which lanes, and where
    from, is found once for a tap and serves all channels. */
 
-/* to <- one vector of columns for each of so many channels, whose rows are `pitch` values apart, made of some pieces. */
+/* to <- one vector of columns, made of some pieces, for each of so many channels; their rows are `pitch` apart. */
 INLINE TARGET void NAME(column)(const REAL *x, ptrdiff_t volume, REAL *to, ptrdiff_t pitch, ptrdiff_t channels,
                                 ptrdiff_t stride, int pieces, const int *first, const int *last,
                                 const ptrdiff_t *offset)
@@ -43,8 +43,8 @@ INLINE TARGET void NAME(column)(const REAL *x, ptrdiff_t volume, REAL *to, ptrdi
     }
 }
 
-/* tile <- rows [row, row_stop), columns [start, start + count) of the patches of x (C, T, H, W), completed by zeros
-   to so many whole `vectors`, GATHERED columns at most.
+/* tile <- rows [row, row_stop), columns [start, start + count) of the patches of x (C, T, H, W), completed by
+   zeros to so many whole `vectors`, GATHERED columns at most.
 
    From row to row of the tile it is `pitch` values, from one pair of vectors to the next `panel`. */
 TARGET static void NAME(gather)(const REAL *x, REAL *tile, const struct geometry *g, ptrdiff_t row,

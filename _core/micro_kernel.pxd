@@ -4,11 +4,10 @@ from refnet._core.im2col3d cimport Geometry
 
 
 cdef enum:
-    DEPTH = 256     # terms in a chain of multiply-adds
-    PITCH = 264     # values from row to row of a packed left operand
-    WIDEST = 32     # columns of the widest panel
-    TALLEST = 12    # rows of the tallest tile
-    GATHERED = 256  # columns of patches that are gathered at once, at most
+    DEPTH = 256   # terms in a chain of multiply-adds
+    PITCH = 264   # values from row to row of a packed left operand
+    WIDEST = 32   # columns of the widest panel
+    TALLEST = 12  # rows of the tallest tile
 
 
 cdef int active() noexcept nogil
