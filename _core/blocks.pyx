@@ -82,19 +82,17 @@ cdef class Block:
         if best >= 0:
             self.held = sizes[best]
             self.memory = leave(best)
-            used += self.held
-            most_used = max(most_used, used)
-            return
-        most_used = max(most_used, used + self.held)
-        while count > 0 and used + self.held + total > most_used:
-            free(leave(0))
-        self.memory = allocate(self.held)
+        else:
+            while count > 0 and used + self.held + total > most_used:
+                free(leave(0))
+            self.memory = allocate(self.held)
         if self.memory == NULL:
             give_back()
             self.memory = allocate(self.held)
         if self.memory == NULL:
             raise MemoryError(f"{size} bytes")
         used += self.held
+        most_used = max(most_used, used)
 
     def __dealloc__(self):
         global count, total, used

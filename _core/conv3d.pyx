@@ -228,14 +228,14 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
-    cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i, next
+    cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i, next, stride, rows_ahead
     cdef Py_ssize_t volume = phases[0].g.T * phases[0].g.H * phases[0].g.W
     cdef bint pointwise
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
     cdef const Phase* at
     cdef const floating* weights
-    cdef floating* to_strip
+    cdef const floating* ahead
     for phase in range(count_phases):
         at = &phases[phase]
         if not at.reached:
@@ -254,14 +254,14 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                 count = min(STRIP, stop - position)
                 micro_kernel.gather(version, x, b, &at.g, first, last, position, count,
                                     ceil_div(count, width) * width, width, DEPTH * width)
-                to_strip = c + phase * apart + strip * STRIP
                 if pointwise:  # each value is gathered once: the next strip comes from afar, or block
                     next = position + STRIP if position + STRIP < stop else start + volume * (last - first)
-                    multiply(version, a, b, to_strip, pitch, rows, count, last - first, first > 0,
-                             x + first * volume + next, volume, last - first)
+                    ahead, stride, rows_ahead = x + first * volume + next, volume, last - first
                 else:  # the next block's weights do
-                    multiply(version, a, b, to_strip, pitch, rows, count, last - first, first > 0,
-                             weights + last, at.at.row, rows if at.at.dense and strip == 0 else 0)
+                    ahead, stride = weights + last, at.at.row
+                    rows_ahead = rows if at.at.dense and strip == 0 else 0
+                multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
+                         first > 0, ahead, stride, rows_ahead)
     if not to.dense:
         spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
 
@@ -416,7 +416,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef floating* lines = b + DEPTH * STRIP
     cdef floating* tile = lines + WIDEST * PITCH
-    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, at, some, k, r, i
+    cdef const floating* ahead
+    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, at, some, rows_ahead, k, r, i
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
@@ -439,11 +440,11 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                     interleave(dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
             # The next positions come nearer, of dy and, where each of its values is gathered once, of x.
             if pointwise and strip == 1:
-                multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count,
-                         first > start, x + row * P + first + DEPTH, P, rows)
+                ahead, rows_ahead = x + row * P, rows
             else:
-                multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count,
-                         first > start, dy + first + DEPTH, P, filters if strip == 0 else 0)
+                ahead, rows_ahead = dy, filters if strip == 0 else 0
+            multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
+                     ahead + first + DEPTH, P, rows_ahead)
     if upright:
         for k in range(filters):
             for r in range(rows):
@@ -472,18 +473,17 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Py_ssize_t span = SPAN * DEPTH, spans = ceil_div(P, span), total = x.shape[0] * spans
     cdef Py_ssize_t at_once = min(max(1, partial.shape[0]), total)
     cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, batch, first, begin, stop, end, task
-    cdef Py_ssize_t s, n, group, row, k, i, count
+    cdef Py_ssize_t s, n, group, row, k, i, count, unit
     cdef bint apart = partial.shape[0] > 0, upright
     cdef floating* to
     require_sizes(g, x, dw, dy, workspace, groups)
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
     upright = filters > rows
+    unit = micro_kernel.columns(version, &x[0, 0, 0, 0, 0])
     if upright:
-        tile_filters, tile_rows = tile_of(filters, rows, MOST_COLUMNS,
-                                          micro_kernel.columns(version, &x[0, 0, 0, 0, 0]), groups * at_once)
+        tile_filters, tile_rows = tile_of(filters, rows, MOST_COLUMNS, unit, groups * at_once)
     else:
-        tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS,
-                                          micro_kernel.columns(version, &x[0, 0, 0, 0, 0]), groups * at_once)
+        tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS, unit, groups * at_once)
     down, across = ceil_div(rows, tile_rows), ceil_div(filters, tile_filters)
     tasks = groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_filters * span))

@@ -1,11 +1,25 @@
-/* One version of the gather of patches: included with what micro_kernel_template.h is included with, and MASK,
-   MASK_OF, MERGE, and where there are such, EVEN and OR.
+/* One version of the gather of patches: included with what micro_kernel_template.h is included with, and where
+   the processor has such, MASK, MASK_OF, MERGE, EVEN and OR.
 
    The patch matrix of a 3D convolution has one row for each (channel, tap) and one column for each output
    position, both in C order; what a tap reads in the padding is zero. Columns are made a vector at a time. A
    vector is cut into pieces where a line of output positions ends; the lanes of a piece read side by side (or
    `sW` apart) in one line of the input, and lanes that would read outside are masked. Which lanes, and where
    from, is found once for a tap and serves all channels. */
+
+#ifndef MERGE
+#define MASK struct lanes
+#define MASK_OF(first, last) ((struct lanes) {first, last})
+#define MERGE NAME(merge)
+INLINE VECTOR NAME(merge)(VECTOR found, struct lanes mask, const REAL *p)
+{
+    REAL lanes[LANES];
+    *(UNALIGNED *) lanes = found;
+    for (int lane = mask.first; lane < mask.last; lane++)
+        lanes[lane] = p[lane];
+    return *(UNALIGNED *) lanes;
+}
+#endif
 
 /* to <- one vector of columns, made of some pieces, for each of so many channels; their rows are `pitch` apart. */
 INLINE TARGET void NAME(column)(const REAL *x, ptrdiff_t volume, REAL *to, ptrdiff_t pitch, ptrdiff_t channels,

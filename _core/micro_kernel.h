@@ -37,56 +37,35 @@
 #define PREFETCH(p)
 #endif
 
-/* What every processor has: vectors of 16 bytes where the compiler knows vectors, or single values. */
+/* The mask of some lanes, where the processor knows none. */
 struct lanes {
     int first, last;
 };
 
+/* What every processor has: vectors of 16 bytes where the compiler knows vectors, or single values. */
 #define VERSION baseline
 #define TARGET
 #define ROWS 4
 
 #define REAL double
 #define FMA(a, b, c) ((a) * (b) + (c))
-#define MASK struct lanes
-#define MASK_OF(first, last) ((struct lanes) {first, last})
 #ifdef __GNUC__
 #define LANES 2
 #define SPREAD(a) {a, a}
-#define MERGE(found, mask, p) merge_double(found, mask, p)
-typedef double merged_double __attribute__((vector_size(16)));
-static inline merged_double merge_double(merged_double found, struct lanes mask, const double *p)
-{
-    for (int lane = mask.first; lane < mask.last; lane++)
-        found[lane] = p[lane];
-    return found;
-}
 #else
 #define LANES 1
 #define SPREAD(a) a
-#define MERGE(found, mask, p) ((mask).first < (mask).last ? *(p) : found)
 #endif
 #include "version.h"
 
 #define REAL float
 #define FMA(a, b, c) ((a) * (b) + (c))
-#define MASK struct lanes
-#define MASK_OF(first, last) ((struct lanes) {first, last})
 #ifdef __GNUC__
 #define LANES 4
 #define SPREAD(a) {a, a, a, a}
-#define MERGE(found, mask, p) merge_float(found, mask, p)
-typedef float merged_float __attribute__((vector_size(16)));
-static inline merged_float merge_float(merged_float found, struct lanes mask, const float *p)
-{
-    for (int lane = mask.first; lane < mask.last; lane++)
-        found[lane] = p[lane];
-    return found;
-}
 #else
 #define LANES 1
 #define SPREAD(a) a
-#define MERGE(found, mask, p) ((mask).first < (mask).last ? *(p) : found)
 #endif
 #include "version.h"
 
