@@ -22,7 +22,7 @@ from libc.string cimport memcpy, memset
 
 from refnet._core cimport micro_kernel, openmp
 from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, rows_of_tile
+from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, Plan, rows_of_tile
 from refnet._core.sizes cimport require
 
 cdef extern from "transpose.h" nogil:
@@ -43,13 +43,15 @@ cdef enum:
     TASKS = 2            # for each thread, if the problem is large enough
     MOST_PHASES = 4      # positions along W that are computed together where a gradient has a stride
     LINE = 64            # bytes of a cache line
+    MOST_RUNS = 32       # that come nearer while a strip is multiplied
+    LONGEST_RUN = 32     # lines of one of them
 
 # Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
 cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
 
 # Values of workspace that a thread needs: packed left operand, packed strip, a tile of the result, and rows
-# that are to be transposed.
-WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + WIDEST * PITCH + LINE
+# that are to be transposed, the plan of what is gathered.
+WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + WIDEST * PITCH + LINE + sizeof(Plan) // 4
 
 
 # How far apart values of the weights are: from group to group, row to row of the left operand, channel to
@@ -71,6 +73,19 @@ cdef struct Phase:
 cdef struct Lattice:
     Py_ssize_t first, t, h, w, width, volume
     bint dense
+
+
+# What will be needed next, to come nearer while something else is multiplied: runs of cache lines, each in so
+# many rows `stride` values apart; `run` and `row` are the first that has not been asked for.
+cdef struct Run:
+    const void* at
+    Py_ssize_t lines, stride, rows
+
+
+cdef struct Ahead:
+    int runs, run
+    Py_ssize_t row
+    Run of[MOST_RUNS]
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -150,37 +165,83 @@ cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const 
         first = last
 
 
+cdef void expect(Ahead* ahead, const floating* at, Py_ssize_t values, Py_ssize_t stride, Py_ssize_t rows) noexcept nogil:
+    """Have so many values from `at` on come nearer, in each of so many rows."""
+    cdef Py_ssize_t lines = ceil_div(values * <Py_ssize_t> sizeof(floating), LINE) + 1, some
+    while lines > 0 and ahead.runs < MOST_RUNS:
+        some = min(lines, <Py_ssize_t> LONGEST_RUN)
+        ahead.of[ahead.runs] = Run(<const void*> at, some, stride, rows)
+        ahead.runs += 1
+        at = at + some * (<Py_ssize_t> LINE // <Py_ssize_t> sizeof(floating))
+        lines -= some
+
+
+cdef inline Py_ssize_t place(const Geometry* g, Py_ssize_t kt, Py_ssize_t line, Py_ssize_t column) noexcept nogil:
+    """Where in a volume the tap (kt, 0, 0) of the output position at a line and column reads, or would."""
+    return (((line // g.oH * g.sT - g.pT + kt * g.dT) * g.H + line % g.oH * g.sH - g.pH) * g.W
+            + column * g.sW - g.pW)
+
+
+cdef void expect_patches(Ahead* ahead, const floating* x, const Geometry* g, Py_ssize_t first, Py_ssize_t last,
+                         Py_ssize_t start, Py_ssize_t count) noexcept nogil:
+    """Have what rows [first, last) of patches at positions [start, start + count) read come nearer."""
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, channel = first // taps, channels = (last - 1) // taps + 1 - channel
+    cdef Py_ssize_t volume = g.T * g.H * g.W, end = start + count - 1, line = start // g.oW, stop = end // g.oW
+    cdef Py_ssize_t kt, i, low, high
+    # What a window reads lies between these, from what its tap 0 reads on; taps may go backwards.
+    cdef Py_ssize_t below = min(<Py_ssize_t> 0, (g.kH - 1) * g.dH) * g.W + min(<Py_ssize_t> 0, (g.kW - 1) * g.dW)
+    cdef Py_ssize_t above = max(<Py_ssize_t> 0, (g.kH - 1) * g.dH) * g.W + max(<Py_ssize_t> 0, (g.kW - 1) * g.dW)
+    x += channel * volume
+    for kt in range(g.kT):
+        if g.sH <= g.kH:  # neighbouring lines of windows overlap
+            low = place(g, kt, line, start % g.oW) + below
+            high = place(g, kt, stop, end % g.oW) + above
+            low, high = max(low, <Py_ssize_t> 0), min(high, volume - 1)
+            if low <= high:
+                expect(ahead, x + low, high - low + 1, volume, channels)
+            continue
+        for i in range(line, stop + 1):
+            low = place(g, kt, i, start % g.oW if i == line else 0) + below
+            high = place(g, kt, i, end % g.oW if i == stop else g.oW - 1) + above
+            low, high = max(low, <Py_ssize_t> 0), min(high, volume - 1)
+            if low <= high:
+                expect(ahead, x + low, high - low + 1, volume, channels)
+
+
 cdef void multiply(int version, const floating* a, const floating* b, floating* y, Py_ssize_t pitch,
-                   Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add,
-                   const floating* ahead, Py_ssize_t stride, Py_ssize_t rows_ahead) noexcept nogil:
+                   Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add, Ahead* ahead) noexcept nogil:
     """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns).
 
-    Meanwhile DEPTH values of each of so many rows that lie `ahead`, `stride` apart, come nearer.
+    Meanwhile what lies ahead comes nearer.
     """
-    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
-    cdef Py_ssize_t lines = DEPTH * sizeof(floating) // LINE, row_ahead = 0
+    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j, lines, stride
     cdef floating tile[TALLEST * WIDEST]
     cdef const floating* right
     cdef const floating* next
     cdef floating* to
+    cdef Run* run
     while row < rows:
         height = rows_of_tile(version, rows - row)
         for panel in range(ceil_div(columns, width)):
             right = b + panel * DEPTH * width
             to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)
-            if row_ahead < rows_ahead:
-                next = ahead + row_ahead * stride
-                row_ahead += max(1, depth // lines)
+            if ahead.run < ahead.runs:
+                run = &ahead.of[ahead.run]
+                next = <const floating*> run.at + ahead.row * run.stride
+                lines, stride = run.lines, run.stride
+                ahead.row += max(1, depth // lines)
+                if ahead.row >= run.rows:
+                    ahead.run += 1
+                    ahead.row = 0
             else:  # what is here already
-                next = right
-                stride = DEPTH
+                next, lines, stride = right, depth, 0
             if count == width:
                 micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add,
-                                      next, stride)
+                                      next, lines, stride)
             else:
                 micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False,
-                                      next, stride)
+                                      next, lines, stride)
                 for i in range(height):
                     for j in range(count):
                         to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
@@ -228,14 +289,13 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
-    cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i, next, stride, rows_ahead
-    cdef Py_ssize_t volume = phases[0].g.T * phases[0].g.H * phases[0].g.W
-    cdef bint pointwise
+    cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i
+    cdef Ahead ahead
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
+    cdef Plan* plan = <Plan*> (b + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8))
     cdef const Phase* at
     cdef const floating* weights
-    cdef const floating* ahead
     for phase in range(count_phases):
         at = &phases[phase]
         if not at.reached:
@@ -244,7 +304,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             continue
         weights = w + group * at.at.group + row * at.at.row
         terms = channels * at.g.kT * at.g.kH * at.g.kW
-        pointwise = terms == channels and at.g.sT == at.g.sH == at.g.sW == 1
+        micro_kernel.plan(version, x, plan, &at.g, start, stop - start, ceil_div(stop - start, width) * width)
         for block in range(ceil_div(terms, DEPTH)):
             first = block * DEPTH
             last = min(first + DEPTH, terms)
@@ -252,16 +312,19 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             for strip in range(ceil_div(stop - start, STRIP)):
                 position = start + strip * STRIP
                 count = min(STRIP, stop - position)
-                micro_kernel.gather(version, x, b, &at.g, first, last, position, count,
+                micro_kernel.gather(version, x, b, plan, first, last, strip * STRIP,
                                     ceil_div(count, width) * width, width, DEPTH * width)
-                if pointwise:  # each value is gathered once: the next strip comes from afar, or block
-                    next = position + STRIP if position + STRIP < stop else start + volume * (last - first)
-                    ahead, stride, rows_ahead = x + first * volume + next, volume, last - first
-                else:  # the next block's weights do
-                    ahead, stride = weights + last, at.at.row
-                    rows_ahead = rows if at.at.dense and strip == 0 else 0
+                ahead.runs = ahead.run = ahead.row = 0
+                if strip == 0 and at.at.dense and last < terms:  # the next block's weights
+                    expect(&ahead, weights + last, min(terms - last, <Py_ssize_t> DEPTH), at.at.row, rows)
+                if position + STRIP < stop:
+                    expect_patches(&ahead, x, &at.g, first, last, position + STRIP,
+                                   min(stop - position - STRIP, <Py_ssize_t> STRIP))
+                elif last < terms:
+                    expect_patches(&ahead, x, &at.g, last, min(last + DEPTH, terms), start,
+                                   min(stop - start, <Py_ssize_t> STRIP))
                 multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
-                         first > 0, ahead, stride, rows_ahead)
+                         first > 0, &ahead)
     if not to.dense:
         spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
 
@@ -409,42 +472,44 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     """
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x)
     cdef Py_ssize_t high = filters if upright else rows, wide = rows if upright else filters
-    cdef bint pointwise = g.kT == g.kH == g.kW == g.sT == g.sH == g.sW == 1
     # From row to row of the tile, not a power of two.
     cdef Py_ssize_t across = ceil_div(wide, width) * width + 8
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef floating* lines = b + DEPTH * STRIP
     cdef floating* tile = lines + WIDEST * PITCH
-    cdef const floating* ahead
-    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, at, some, rows_ahead, k, r, i
+    cdef Plan* plan = <Plan*> (tile + MOST_ROWS * (MOST_COLUMNS + 8))
+    cdef Ahead ahead
+    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, at, some, k, r, i
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
         padded = ceil_div(count, width) * width
+        micro_kernel.plan(version, x, plan, g, first, count, padded)
         if upright:
             for k in range(filters):
                 memcpy(a + k * PITCH, dy + k * P + first, count * sizeof(floating))
         else:
-            micro_kernel.gather(version, x, a, g, row, row + rows, first, count, padded, PITCH, width)
+            micro_kernel.gather(version, x, a, plan, row, row + rows, 0, padded, PITCH, width)
         for strip in range(ceil_div(wide, STRIP)):
             panels = ceil_div(min(STRIP, wide - strip * STRIP), width)
             for panel in range(panels):
                 at = strip * STRIP + panel * width
                 some = min(width, wide - at)
                 if upright:
-                    micro_kernel.gather(version, x, lines, g, row + at, row + at + some, first, count, padded,
-                                        PITCH, width)
+                    micro_kernel.gather(version, x, lines, plan, row + at, row + at + some, 0, padded, PITCH,
+                                        width)
                     interleave(lines, b + panel * DEPTH * width, some, width, count, PITCH)
                 else:
                     interleave(dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
-            # The next positions come nearer, of dy and, where each of its values is gathered once, of x.
-            if pointwise and strip == 1:
-                ahead, rows_ahead = x + row * P, rows
-            else:
-                ahead, rows_ahead = dy, filters if strip == 0 else 0
+            # The next positions come nearer.
+            ahead.runs = ahead.run = ahead.row = 0
+            if first + DEPTH < stop and strip == 0:
+                expect(&ahead, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P, filters)
+                expect_patches(&ahead, x, g, row, row + rows, first + DEPTH,
+                               min(stop - first - DEPTH, <Py_ssize_t> DEPTH))
             multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
-                     ahead + first + DEPTH, P, rows_ahead)
+                     &ahead)
     if upright:
         for k in range(filters):
             for r in range(rows):

@@ -1,90 +1,127 @@
 /* One version of the gather of patches: included with what micro_kernel_template.h is included with, and where
-   the processor has such, MASK, MASK_OF, MERGE, EVEN and OR.
+   the processor has such, MASK, KEEP, MASK_OF, HAS, MERGE, EVEN and OR.
 
    The patch matrix of a 3D convolution has one row for each (channel, tap) and one column for each output
    position, both in C order; what a tap reads in the padding is zero. Columns are made a vector at a time. A
    vector is cut into pieces where a line of output positions ends; the lanes of a piece read side by side (or
    `sW` apart) in one line of the input, and lanes that would read outside are masked. Which lanes, and where
-   from, is found once for a tap and serves all channels. */
+   from, is planned once for all channels. */
 
 #ifndef MERGE
-#define MASK struct lanes
-#define MASK_OF(first, last) ((struct lanes) {first, last})
+#define MASK unsigned
+#define KEEP(first, last) ((first) | (last) << 8)
+#define MASK_OF(kept) (kept)
+#define HAS(kept, lane) ((lane) >= ((kept) & 255) && (lane) < (kept) >> 8)
 #define MERGE NAME(merge)
-INLINE VECTOR NAME(merge)(VECTOR found, struct lanes mask, const REAL *p)
+INLINE VECTOR NAME(merge)(VECTOR found, unsigned kept, const REAL *p)
 {
     REAL lanes[LANES];
     *(UNALIGNED *) lanes = found;
-    for (int lane = mask.first; lane < mask.last; lane++)
+    for (unsigned lane = kept & 255; lane < kept >> 8; lane++)
         lanes[lane] = p[lane];
     return *(UNALIGNED *) lanes;
 }
 #endif
 
-/* to <- one vector of columns, made of some pieces, for each of so many channels; their rows are `pitch` apart. */
-INLINE TARGET void NAME(column)(const REAL *x, ptrdiff_t volume, REAL *to, ptrdiff_t pitch, ptrdiff_t channels,
-                                ptrdiff_t stride, int pieces, const int *first, const int *last,
-                                const ptrdiff_t *offset)
-{
-    if (stride == 1 && pieces <= 2) {
-        const MASK one = pieces > 0 ? MASK_OF(first[0], last[0]) : MASK_OF(0, 0);
-        const MASK two = pieces > 1 ? MASK_OF(first[1], last[1]) : MASK_OF(0, 0);
-        const REAL *left = x + (pieces > 0 ? offset[0] : 0), *right = x + (pieces > 1 ? offset[1] : 0);
-        for (ptrdiff_t c = 0; c < channels; c++)
-            *(UNALIGNED *) (to + c * pitch) = MERGE(MERGE((VECTOR) {0}, one, left + c * volume), two, right + c * volume);
-        return;
-    }
-    for (ptrdiff_t c = 0; c < channels; c++)
-        *(UNALIGNED *) (to + c * pitch) = (VECTOR) {0};
-    for (int i = 0; i < pieces; i++) {
-        const REAL *from = x + offset[i];
+/* The stride along W if vectors can be read so, or 0: value by value. */
 #ifdef EVEN
-        if (stride == 2) {
-            const int begin = 2 * first[i], end = last[i] > first[i] ? 2 * last[i] - 1 : begin, half = LANES - 1;
-            const MASK low = MASK_OF(begin < LANES ? begin : LANES, end < LANES ? end : LANES);
-            const MASK high = MASK_OF(begin > half ? begin - half : 0, end > half ? end - half : 0);
-            for (ptrdiff_t c = 0; c < channels; c++) {
-                const VECTOR found = EVEN(MERGE((VECTOR) {0}, low, from + c * volume),
-                                          MERGE((VECTOR) {0}, high, from + c * volume + half));
-                *(UNALIGNED *) (to + c * pitch) = OR(found, *(UNALIGNED *) (to + c * pitch));
-            }
-            continue;
-        }
+#define STEP(stride) ((stride) <= 2 ? (int) (stride) : 0)
+#else
+#define STEP(stride) ((stride) == 1)
 #endif
-        for (ptrdiff_t c = 0; c < channels; c++)
-            for (int lane = first[i]; lane < last[i]; lane++)
-                to[c * pitch + lane] = from[c * volume + lane * stride];
+
+/* Plan what each piece reads at one tap, of the pieces [begin, end) of a plan, in the entries from `to` on. */
+INLINE TARGET void NAME(plan_tap)(struct plan *plan, ptrdiff_t to, ptrdiff_t begin, ptrdiff_t end,
+                                  ptrdiff_t kt, ptrdiff_t kh, ptrdiff_t kw, const int step)
+{
+    const struct geometry *g = &plan->g;
+    const ptrdiff_t *t = plan->t + begin, *h = plan->h + begin, *w = plan->w + begin;
+    const ptrdiff_t *first = plan->first + begin, *last = plan->last + begin;
+    const ptrdiff_t *base = plan->base + begin;
+    ptrdiff_t *from = plan->from + to;
+    unsigned short *mask = plan->mask + to, *high = plan->high + to;
+    const ptrdiff_t T = g->T, H = g->H, W = g->W, stride = g->sW;
+    const ptrdiff_t frame = kt * g->dT, line = kh * g->dH, column = kw * g->dW, shift = (frame * H + line) * W + column;
+    for (ptrdiff_t i = 0; i < end - begin; i++) {
+        const ptrdiff_t at = w[i] + column;
+        const ptrdiff_t low = step == 1 ? -at : step == 2 ? (1 - at) >> 1 : (stride - 1 - at) / stride;
+        const ptrdiff_t most = step == 1 ? W - at : step == 2 ? (W - at + 1) >> 1 : (W - at + stride - 1) / stride;
+        ptrdiff_t begin_lane = low > first[i] ? low : first[i], end_lane = most < last[i] ? most : last[i];
+        const int some = (t[i] + frame >= 0) & (t[i] + frame < T) & (h[i] + line >= 0) & (h[i] + line < H)
+                         & (begin_lane < end_lane);
+        begin_lane = some ? begin_lane : 0;
+        end_lane = some ? end_lane : 0;
+        from[i] = some ? base[i] + shift : 0;
+        if (step == 2) {
+            const ptrdiff_t half = LANES - 1;
+            begin_lane = 2 * begin_lane;
+            end_lane = some ? 2 * end_lane - 1 : begin_lane;
+            const ptrdiff_t left = begin_lane > half ? begin_lane - half : 0, right = end_lane > half ? end_lane - half : 0;
+            high[i] = (unsigned short) KEEP(left, right);
+            begin_lane = begin_lane < LANES ? begin_lane : LANES;
+            end_lane = end_lane < LANES ? end_lane : LANES;
+        }
+        mask[i] = (unsigned short) KEEP(begin_lane, end_lane);
     }
 }
 
-/* tile <- rows [row, row_stop), columns [start, start + count) of the patches of x (C, T, H, W), completed by
-   zeros to so many whole `vectors`, GATHERED columns at most.
-
-   From row to row of the tile it is `pitch` values, from one pair of vectors to the next `panel`. */
-TARGET static void NAME(gather)(const REAL *x, REAL *tile, const struct geometry *g, ptrdiff_t row,
-                                ptrdiff_t row_stop, ptrdiff_t start, ptrdiff_t count, ptrdiff_t vectors,
-                                ptrdiff_t pitch, ptrdiff_t panel)
+/* Plan so many taps from `tap` on, for vectors of columns [v, v + vectors) of a plan. */
+INLINE TARGET void NAME(plan_taps)(struct plan *plan, ptrdiff_t tap, ptrdiff_t taps, ptrdiff_t v,
+                                   ptrdiff_t vectors, const int step)
 {
-    ptrdiff_t t[2 * GATHERED], h[2 * GATHERED], w[2 * GATHERED], begin[2 * GATHERED], end[2 * GATHERED];
-    ptrdiff_t offset[2 * GATHERED];
-    int first[2 * GATHERED], last[2 * GATHERED], first_piece[GATHERED + 1];
-    MASK mask[2 * GATHERED];
-    const ptrdiff_t taps = g->kT * g->kH * g->kW, volume = g->T * g->H * g->W, depth = row_stop - row;
-    const ptrdiff_t T = g->T, H = g->H, W = g->W, stride = g->sW;
-    int pieces = 0;
+    const struct geometry *g = &plan->g;
+    const ptrdiff_t begin = v * plan->pieces, end = (v + vectors) * plan->pieces;
+    ptrdiff_t kw = tap % g->kW, kh = tap / g->kW % g->kH, kt = tap / (g->kW * g->kH);
+    for (ptrdiff_t i = 0; i < taps; i++) {
+        NAME(plan_tap)(plan, i * plan->vectors * plan->pieces + begin, begin, end, kt, kh, kw, step);
+        if (++kw == g->kW) {
+            kw = 0;
+            if (++kh == g->kH) {
+                kh = 0;
+                if (++kt == g->kT)
+                    kt = 0;
+            }
+        }
+    }
+}
 
-    /* `w` is what lane 0 reads, or would. */
-    ptrdiff_t ow = start % g->oW, oh = start / g->oW % g->oH, ot = start / (g->oW * g->oH);
-    for (int v = 0; v < vectors; v++) {
+INLINE TARGET void NAME(plan_some)(struct plan *plan, ptrdiff_t tap, ptrdiff_t taps, ptrdiff_t v,
+                                   ptrdiff_t vectors)
+{
+    switch (STEP(plan->g.sW)) {
+        case 1: NAME(plan_taps)(plan, tap, taps, v, vectors, 1); break;
+        case 2: NAME(plan_taps)(plan, tap, taps, v, vectors, 2); break;
+        default: NAME(plan_taps)(plan, tap, taps, v, vectors, 0);
+    }
+}
+
+/* Plan the gather of columns [start, start + count), completed by zeros to so many whole `vectors`. */
+TARGET static void NAME(plan)(struct plan *plan, const struct geometry *g, ptrdiff_t start, ptrdiff_t count,
+                              ptrdiff_t vectors)
+{
+    const ptrdiff_t taps = g->kT * g->kH * g->kW;
+    plan->g = *g;
+    plan->vectors = vectors;
+    plan->pieces = 1;
+    for (ptrdiff_t v = 0; v * LANES < count; v++) {
         const ptrdiff_t columns = count - v * LANES < LANES ? count - v * LANES : LANES;
-        first_piece[v] = pieces;
-        for (ptrdiff_t lane = 0; lane < columns;) {
-            const ptrdiff_t left = g->oW - ow, taken = left < columns - lane ? left : columns - lane;
-            t[pieces] = ot * g->sT - g->pT;
-            h[pieces] = oh * g->sH - g->pH;
-            w[pieces] = (ow - lane) * g->sW - g->pW;
-            begin[pieces] = lane;
-            end[pieces++] = lane += taken;
+        const int pieces = (int) (((start + v * LANES) % g->oW + columns - 1) / g->oW + 1);
+        plan->pieces = pieces > plan->pieces ? pieces : plan->pieces;
+    }
+    ptrdiff_t ow = start % g->oW, oh = start / g->oW % g->oH, ot = start / (g->oW * g->oH);
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        ptrdiff_t columns = count - v * LANES < LANES ? count - v * LANES : LANES, lane = 0;
+        for (ptrdiff_t i = v * plan->pieces; i < (v + 1) * plan->pieces; i++) {
+            const ptrdiff_t left = g->oW - ow;
+            ptrdiff_t taken = columns - lane < left ? columns - lane : left;
+            taken = taken < 0 ? 0 : taken;
+            plan->t[i] = ot * g->sT - g->pT;
+            plan->h[i] = oh * g->sH - g->pH;
+            plan->w[i] = (ow - lane) * g->sW - g->pW;
+            plan->base[i] = (plan->t[i] * g->H + plan->h[i]) * g->W + plan->w[i];
+            plan->first[i] = lane;
+            plan->last[i] = lane + taken;
+            lane += taken;
             if ((ow += taken) == g->oW) {
                 ow = 0;
                 if (++oh == g->oH) {
@@ -94,49 +131,88 @@ TARGET static void NAME(gather)(const REAL *x, REAL *tile, const struct geometry
             }
         }
     }
-    first_piece[vectors] = pieces;
+    if (taps <= DEPTH)
+        NAME(plan_some)(plan, 0, taps, 0, vectors);
+}
 
-    ptrdiff_t channel = row / taps, kw = row % g->kW, kh = row / g->kW % g->kH, kt = row / (g->kW * g->kH) % g->kT;
-    for (ptrdiff_t tap = 0; tap < taps && tap < depth; tap++) {
-        const ptrdiff_t at_t = kt * g->dT, at_h = kh * g->dH, at_w = kw * g->dW;
-        for (int i = 0; i < pieces; i++) {
-            const ptrdiff_t frame = t[i] + at_t, line = h[i] + at_h, column = w[i] + at_w;
-            const int inside = (frame >= 0) & (frame < T) & (line >= 0) & (line < H);
-            const ptrdiff_t low = stride == 1 ? -column : (stride - 1 - column) / stride;
-            const ptrdiff_t high = stride == 1 ? W - column : (W - column + stride - 1) / stride;
-            const ptrdiff_t from = low > begin[i] ? low : begin[i], to = high < end[i] ? high : end[i];
-            const int some = inside & (from < to);
-            first[i] = some ? (int) from : 0;
-            last[i] = some ? (int) to : 0;
-            offset[i] = (frame * H + line) * W + column;
+/* One vector of columns; `step` is the stride along W if that is 1 or 2, else 0. */
+INLINE TARGET VECTOR NAME(column)(const REAL *x, const ptrdiff_t *from, const unsigned short *mask,
+                                  const unsigned short *high, int pieces, const int step, ptrdiff_t stride)
+{
+    VECTOR found = {0};
+    UNROLL
+    for (int i = 0; i < pieces; i++) {
+        const REAL *p = x + from[i];
+        if (step == 1)
+            found = MERGE(found, MASK_OF(mask[i]), p);
+#ifdef EVEN
+        else if (step == 2)
+            found = OR(found, EVEN(MERGE((VECTOR) {0}, MASK_OF(mask[i]), p),
+                                   MERGE((VECTOR) {0}, MASK_OF(high[i]), p + LANES - 1)));
+#endif
+        else {
+            REAL lanes[LANES];
+            *(UNALIGNED *) lanes = found;
+            for (int lane = 0; lane < LANES; lane++)
+                if (HAS(mask[i], lane))
+                    lanes[lane] = p[lane * stride];
+            found = *(UNALIGNED *) lanes;
         }
-        const REAL *source = x + channel * volume;
-        if (taps == 1 && stride == 1) {
-            for (int i = 0; i < pieces; i++)
-                mask[i] = MASK_OF(first[i], last[i]);
-            for (ptrdiff_t r = 0; r < depth; r++, source += volume)
-                for (int v = 0; v < vectors; v++) {
-                    VECTOR found = {0};
-                    for (int i = first_piece[v]; i < first_piece[v + 1]; i++)
-                        found = MERGE(found, mask[i], source + offset[i]);
-                    *(UNALIGNED *) (tile + r * pitch + v / 2 * panel + v % 2 * LANES) = found;
-                }
-        } else
-            for (int v = 0; v < vectors; v++) {
-                const int i = first_piece[v], some = first_piece[v + 1] - i;
-                REAL *to = tile + tap * pitch + v / 2 * panel + v % 2 * LANES;
-                NAME(column)(source, volume, to, taps * pitch, (depth - tap + taps - 1) / taps, stride, some,
-                             first + i, last + i, offset + i);
-            }
-        if (++kw == g->kW) {
-            kw = 0;
-            if (++kh == g->kH) {
-                kh = 0;
-                if (++kt == g->kT) {
-                    kt = 0;
-                    channel++;
-                }
-            }
+    }
+    return found;
+}
+
+/* Rows of vectors [v, v + vectors), from tap `tap` of `taps` of the plan on; `left` rows are of the first channel. */
+INLINE TARGET void NAME(walk)(const REAL *x, REAL *tile, const struct plan *plan, ptrdiff_t tap, ptrdiff_t taps,
+                              ptrdiff_t left, ptrdiff_t depth, ptrdiff_t v, ptrdiff_t vectors, ptrdiff_t pitch,
+                              ptrdiff_t panel, const int pieces, const int step)
+{
+    const ptrdiff_t volume = plan->g.T * plan->g.H * plan->g.W, stride = plan->g.sW;
+    const ptrdiff_t line = plan->vectors * pieces, begin = v * pieces;
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        const ptrdiff_t *from = plan->from + tap * line + begin;
+        const unsigned short *mask = plan->mask + tap * line + begin, *high = plan->high + tap * line + begin;
+        REAL *to = tile + k * pitch;
+        for (ptrdiff_t i = 0; i < vectors; i += 2, to += panel, from += 2 * pieces, mask += 2 * pieces, high += 2 * pieces) {
+            *(UNALIGNED *) to = NAME(column)(x, from, mask, high, pieces, step, stride);
+            if (i + 1 < vectors)
+                *(UNALIGNED *) (to + LANES) = NAME(column)(x, from + pieces, mask + pieces, high + pieces, pieces, step,
+                                                           stride);
         }
+        if (++tap == taps)
+            tap = 0;
+        if (--left == 0) {
+            left = taps;
+            x += volume;
+        }
+    }
+}
+
+/* tile <- rows [row, row_stop) of the patches of x (C, T, H, W), in vectors of columns [v, v + vectors) of a plan.
+
+   From row to row of the tile it is `pitch` values, from one pair of vectors to the next `panel`. */
+TARGET static void NAME(gather)(const REAL *x, REAL *tile, struct plan *plan, ptrdiff_t row, ptrdiff_t row_stop,
+                                ptrdiff_t v, ptrdiff_t vectors, ptrdiff_t pitch, ptrdiff_t panel)
+{
+    const struct geometry *g = &plan->g;
+    const ptrdiff_t taps = g->kT * g->kH * g->kW, volume = g->T * g->H * g->W;
+    const int pieces = plan->pieces, whole = taps <= DEPTH;
+    for (ptrdiff_t depth; row < row_stop; row += depth, tile += depth * pitch) {
+        depth = whole || row_stop - row < DEPTH ? row_stop - row : DEPTH;
+        if (!whole)
+            NAME(plan_some)(plan, row % taps, depth, v, vectors);
+#define WALK(pieces, step) \
+    NAME(walk)(x + row / taps * volume, tile, plan, whole ? row % taps : 0, whole ? taps : depth, taps - row % taps, \
+               depth, v, vectors, pitch, panel, pieces, step)
+        switch (4 * STEP(g->sW) + (pieces < 4 ? pieces : 0)) {
+            case 5: WALK(1, 1); break;
+            case 6: WALK(2, 1); break;
+            case 7: WALK(3, 1); break;
+            case 4: WALK(pieces, 1); break;
+            case 9: WALK(1, 2); break;
+            case 8: case 10: case 11: WALK(pieces, 2); break;
+            default: WALK(pieces, 0);
+        }
+#undef WALK
     }
 }

@@ -16,10 +16,8 @@
 #define DEPTH 256
 /* From row to row of the left operand; not a power of two, or the rows would compete for the same cache sets. */
 #define PITCH (DEPTH + 8)
-/* Cache lines of as many values: so much is asked for of each row of what will be needed next. */
-#define RUN ((ptrdiff_t) (DEPTH * sizeof(REAL) / 64))
-/* Columns of patches that are gathered at once, at most. */
-#define GATHERED 256
+/* Columns of patches that are planned at once, at most. */
+#define PLANNED 1024
 
 /* Chains that `spin` runs at once: more than a multiply-add's latency times two, and they fit in registers. */
 #define CHAINS 12
@@ -37,9 +35,16 @@
 #define PREFETCH(p)
 #endif
 
-/* The mask of some lanes, where the processor knows none. */
-struct lanes {
-    int first, last;
+/* Where the patches of some columns lie: see gather_template.h. Of each piece, what its lane 0 reads on each axis
+   at tap 0, or would, and the lanes that it has; of each piece at each tap, where lane 0 reads, and which lanes do.
+   With stride 2, `mask` is of the LANES values from there on, and `high` of those from LANES - 1 on. */
+struct plan {
+    struct geometry g;
+    ptrdiff_t vectors;
+    int pieces; /* of each vector */
+    ptrdiff_t t[PLANNED], h[PLANNED], w[PLANNED], base[PLANNED], first[PLANNED], last[PLANNED];
+    ptrdiff_t from[DEPTH * PLANNED];
+    unsigned short mask[DEPTH * PLANNED], high[DEPTH * PLANNED];
 };
 
 /* What every processor has: vectors of 16 bytes where the compiler knows vectors, or single values. */
@@ -89,8 +94,10 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define SPREAD(a) _mm256_set1_pd(a)
 #define FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define MASK __m256i
-#define MASK_OF(first, last) \
-    _mm256_and_si256(LOAD_ONES(LONG_ONES + 4 - (first)), LOAD_ONES(LONG_ONES + 8 - (last)))
+#define KEEP(first, last) ((first) | (last) << 8)
+#define HAS(kept, lane) ((lane) >= ((kept) & 255) && (lane) < (kept) >> 8)
+#define MASK_OF(kept) \
+    _mm256_and_si256(LOAD_ONES(LONG_ONES + 4 - ((kept) & 255)), LOAD_ONES(LONG_ONES + 8 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_pd(found, _mm256_maskload_pd(p, mask))
 #define OR(a, b) _mm256_or_pd(a, b)
 #define EVEN(low, high) _mm256_permute4x64_pd(_mm256_shuffle_pd(low, high, 0xA), 0xD8)
@@ -101,7 +108,9 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define SPREAD(a) _mm256_set1_ps(a)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define MASK __m256i
-#define MASK_OF(first, last) _mm256_and_si256(LOAD_ONES(ONES + 8 - (first)), LOAD_ONES(ONES + 16 - (last)))
+#define KEEP(first, last) ((first) | (last) << 8)
+#define HAS(kept, lane) ((lane) >= ((kept) & 255) && (lane) < (kept) >> 8)
+#define MASK_OF(kept) _mm256_and_si256(LOAD_ONES(ONES + 8 - ((kept) & 255)), LOAD_ONES(ONES + 16 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_ps(found, _mm256_maskload_ps(p, mask))
 #define OR(a, b) _mm256_or_ps(a, b)
 #define EVEN(low, high) \
@@ -121,7 +130,9 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define SPREAD(a) _mm512_set1_pd(a)
 #define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define MASK __mmask8
-#define MASK_OF(first, last) ((__mmask8) ((1u << (last)) - (1u << (first))))
+#define KEEP(first, last) ((1u << (last)) - (1u << (first)))
+#define MASK_OF(kept) ((__mmask8) (kept))
+#define HAS(kept, lane) ((kept) >> (lane) & 1)
 #define MERGE(found, mask, p) _mm512_mask_loadu_pd(found, mask, p)
 #define OR(a, b) _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)))
 #define EVEN(low, high) _mm512_permutex2var_pd(low, _mm512_set_epi64(15, 13, 11, 9, 6, 4, 2, 0), high)
@@ -132,7 +143,9 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define SPREAD(a) _mm512_set1_ps(a)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define MASK __mmask16
-#define MASK_OF(first, last) ((__mmask16) ((1u << (last)) - (1u << (first))))
+#define KEEP(first, last) ((1u << (last)) - (1u << (first)))
+#define MASK_OF(kept) ((__mmask16) (kept))
+#define HAS(kept, lane) ((kept) >> (lane) & 1)
 #define MERGE(found, mask, p) _mm512_mask_loadu_ps(found, mask, p)
 #define OR(a, b) _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)))
 #define EVEN(low, high) \
@@ -148,9 +161,10 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define KERNELS(REAL) \
     struct kernels_##REAL { \
         void (*multiply)(ptrdiff_t, ptrdiff_t, const REAL *, const REAL *, REAL *, ptrdiff_t, int, const REAL *, \
-                         ptrdiff_t); \
-        void (*gather)(const REAL *, REAL *, const struct geometry *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, \
-                       ptrdiff_t, ptrdiff_t, ptrdiff_t); \
+                         ptrdiff_t, ptrdiff_t); \
+        void (*plan)(struct plan *, const struct geometry *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
+        void (*gather)(const REAL *, REAL *, struct plan *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, \
+                       ptrdiff_t, ptrdiff_t); \
         REAL (*spin)(ptrdiff_t); \
         ptrdiff_t columns; /* of a panel of the right operand */ \
     }
@@ -166,7 +180,7 @@ struct version {
 };
 
 #define OF(version, real) \
-    {multiply_##version##_##real, gather_##version##_##real, spin_##version##_##real, columns_##version##_##real}
+    {multiply_##version##_##real, plan_##version##_##real, gather_##version##_##real, spin_##version##_##real, columns_##version##_##real}
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {

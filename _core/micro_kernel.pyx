@@ -14,17 +14,19 @@ from refnet._core cimport openmp
 cdef extern from "micro_kernel.h" nogil:
     ctypedef struct OfDouble "struct kernels_double":
         void (*multiply)(Py_ssize_t, Py_ssize_t, const double*, const double*, double*, Py_ssize_t, bint,
-                         const double*, Py_ssize_t) noexcept nogil
+                         const double*, Py_ssize_t, Py_ssize_t) noexcept nogil
         double (*spin)(Py_ssize_t) noexcept nogil
-        void (*gather)(const double*, double*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*gather)(const double*, double*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                       Py_ssize_t, Py_ssize_t) noexcept nogil
         Py_ssize_t columns
     ctypedef struct OfFloat "struct kernels_float":
         void (*multiply)(Py_ssize_t, Py_ssize_t, const float*, const float*, float*, Py_ssize_t, bint,
-                         const float*, Py_ssize_t) noexcept nogil
+                         const float*, Py_ssize_t, Py_ssize_t) noexcept nogil
         float (*spin)(Py_ssize_t) noexcept nogil
-        void (*gather)(const float*, float*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*gather)(const float*, float*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                       Py_ssize_t, Py_ssize_t) noexcept nogil
         Py_ssize_t columns
     ctypedef struct Version "struct version":
         const char* name
@@ -64,32 +66,45 @@ cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil:
 
 
 cdef void multiply(int version, Py_ssize_t rows, Py_ssize_t depth, const floating* a, const floating* b,
-                   floating* c, Py_ssize_t pitch, bint add, const floating* ahead,
+                   floating* c, Py_ssize_t pitch, bint add, const floating* ahead, Py_ssize_t lines,
                    Py_ssize_t stride) noexcept nogil:
     """c (rows, columns) = or += a (rows, depth) b (depth, columns), for one tile and at most DEPTH terms.
 
     Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns. With
-    each term a cache line of what lies `ahead` is asked for, DEPTH values in a row, rows `stride` apart.
+    each term a cache line of what lies `ahead` is asked for, so many `lines` in a row, rows `stride` apart.
     """
     if floating is double:
-        VERSIONS[version].of_double.multiply(rows, depth, a, b, c, pitch, add, ahead, stride)
+        VERSIONS[version].of_double.multiply(rows, depth, a, b, c, pitch, add, ahead, lines, stride)
     else:
-        VERSIONS[version].of_float.multiply(rows, depth, a, b, c, pitch, add, ahead, stride)
+        VERSIONS[version].of_float.multiply(rows, depth, a, b, c, pitch, add, ahead, lines, stride)
 
 
-cdef void gather(int version, const floating* x, floating* tile, const Geometry* g, Py_ssize_t row,
-                 Py_ssize_t row_stop, Py_ssize_t start, Py_ssize_t count, Py_ssize_t columns,
-                 Py_ssize_t pitch, Py_ssize_t panel) noexcept nogil:
-    """tile <- rows [row, row_stop), columns [start, start + count) of the patches of x (C, T, H, W).
+cdef void plan(int version, const floating* any, Plan* plan, const Geometry* g, Py_ssize_t start,
+               Py_ssize_t count, Py_ssize_t columns) noexcept nogil:
+    """Plan the gather of columns [start, start + count), completed by zeros to so many `columns`.
 
-    Completed by zeros to so many `columns`, whole vectors, at most GATHERED. From row to row of the tile
-    it is `pitch` values, from one panel of two vectors to the next `panel`.
+    They are whole vectors, and at most PLANNED.
     """
     if floating is double:
-        VERSIONS[version].of_double.gather(x, tile, g, row, row_stop, start, count,
+        VERSIONS[version].of_double.plan(plan, g, start, count, 2 * columns // VERSIONS[version].of_double.columns)
+    else:
+        VERSIONS[version].of_float.plan(plan, g, start, count, 2 * columns // VERSIONS[version].of_float.columns)
+
+
+cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Py_ssize_t row, Py_ssize_t row_stop,
+                 Py_ssize_t start, Py_ssize_t columns, Py_ssize_t pitch, Py_ssize_t panel) noexcept nogil:
+    """tile <- rows [row, row_stop), columns [start, start + columns) of a plan, of the patches of x (C, T, H, W).
+
+    Columns are whole vectors. From row to row of the tile it is `pitch` values, from one panel of two
+    vectors to the next `panel`.
+    """
+    if floating is double:
+        VERSIONS[version].of_double.gather(x, tile, plan, row, row_stop,
+                                           2 * start // VERSIONS[version].of_double.columns,
                                            2 * columns // VERSIONS[version].of_double.columns, pitch, panel)
     else:
-        VERSIONS[version].of_float.gather(x, tile, g, row, row_stop, start, count,
+        VERSIONS[version].of_float.gather(x, tile, plan, row, row_stop,
+                                          2 * start // VERSIONS[version].of_float.columns,
                                           2 * columns // VERSIONS[version].of_float.columns, pitch, panel)
 
 

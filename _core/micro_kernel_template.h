@@ -6,8 +6,11 @@
 enum { NAME(rows) = ROWS, NAME(columns) = COLUMNS };
 
 INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, const REAL *b,
-                              REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t stride)
+                              REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t lines,
+                              ptrdiff_t stride)
 {
+    const REAL *next = ahead;
+    ptrdiff_t line = 0;
     VECTOR sum[ROWS][2];
     UNROLL
     for (int i = 0; i < rows; i++) {
@@ -15,7 +18,11 @@ INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, co
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
     for (ptrdiff_t k = 0; k < depth; k++) {
-        PREFETCH(ahead + k / RUN * stride + k % RUN * (64 / sizeof(REAL)));
+        PREFETCH(next);
+        line++;
+        next = line == lines ? ahead + stride : next + 64 / sizeof(REAL);
+        ahead = line == lines ? next : ahead;
+        line = line == lines ? 0 : line;
         const VECTOR left = *(const UNALIGNED *) (b + k * COLUMNS);
         const VECTOR right = *(const UNALIGNED *) (b + k * COLUMNS + LANES);
         UNROLL
@@ -40,11 +47,12 @@ INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, co
 
 /* c (rows, columns) = or += a (rows, depth) b (depth, columns), for 1 to ROWS rows; from row to row
    of c it is `pitch` values, of a PITCH, of b as many as it has columns. With each term a cache
-   line of what lies `ahead` comes nearer, DEPTH values in a row, and from row to row it is `stride`. */
+   line of what lies `ahead` comes nearer, so many `lines` in a row, and from row to row it is `stride`. */
 TARGET static void NAME(multiply)(ptrdiff_t rows, ptrdiff_t depth, const REAL *a, const REAL *b,
-                                  REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t stride)
+                                  REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t lines,
+                                  ptrdiff_t stride)
 {
-#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, depth, a, b, c, pitch, add, ahead, stride); break;
+#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, depth, a, b, c, pitch, add, ahead, lines, stride); break;
     switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4)
 #if ROWS > 4

@@ -27,6 +27,9 @@ typedef REAL UNALIGNED;
 #undef FMA
 #undef MASK
 #undef MASK_OF
+#undef KEEP
+#undef HAS
 #undef MERGE
 #undef EVEN
+#undef STEP
 #undef OR
