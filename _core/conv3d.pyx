@@ -133,36 +133,63 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t columns, Py_ss
     return ceil_div(rows, down), min(ceil_div(ceil_div(columns, across), unit) * unit, columns)
 
 
+cdef inline void transpose(const floating* rows, Py_ssize_t pitch, floating* to, Py_ssize_t width, Py_ssize_t count,
+                           Py_ssize_t values) noexcept nogil:
+    """to (values, count), `width` values apart, <- rows (count, values), `pitch` values apart."""
+    cdef Py_ssize_t row, i, whole = count - count % 4
+    if floating is float:
+        transpose_float(rows, pitch, to, width, whole, values)
+    else:
+        transpose_double(rows, pitch, to, width, whole, values)
+    for row in range(whole, count):
+        for i in range(values):
+            to[i * width + row] = rows[row * pitch + i]
+
+
 cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const Weights* at,
                        Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """a <- columns [start, stop) of the rows of weights that begin at w; rows of a are PITCH apart."""
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, line = LINE // <Py_ssize_t> sizeof(floating), row, i, first, last
     cdef Py_ssize_t offsets[DEPTH]
     cdef Py_ssize_t kw = start % g.kW, kh = start // g.kW % g.kH, kt = start // (g.kW * g.kH) % g.kT
-    cdef Py_ssize_t channel = start // (g.kW * g.kH * g.kT), taps = g.kT * g.kH * g.kW, row, i, first, last
-    for i in range(stop - start):
-        offsets[i] = at.first + channel * at.channel + kt * at.t + kh * at.h + kw * at.w
-        kw += 1
-        if kw == g.kW:
-            kw = 0
-            kh += 1
-            if kh == g.kH:
-                kh = 0
-                kt += 1
-                if kt == g.kT:
-                    kt = 0
-                    channel += 1
+    cdef Py_ssize_t channel = start // taps
+    cdef bint together = taps >= 8 and at.w == 1 and (at.h == g.kW or g.kH == 1) and (at.t == g.kH * g.kW or g.kT == 1)
     if at.dense:
         for row in range(rows):
             memcpy(a + row * PITCH, w + row * at.row + start, (stop - start) * sizeof(floating))
-        return
-    # A channel at a time: its taps lie together, and where there is one tap, the rows do.
-    first = 0
-    while first < stop - start:
-        last = min(first + taps - (start + first) % taps, stop - start)
+    elif taps == 1 and at.row == 1:
+        for first in range(start // line, ceil_div(stop, line)):
+            i, last = max(start, first * line), min((first + 1) * line, stop)
+            transpose(w + at.first + i * at.channel, at.channel, a + i - start, PITCH, last - i, rows)
+    elif together:
         for row in range(rows):
-            for i in range(first, last):
-                a[row * PITCH + i] = w[row * at.row + offsets[i]]
-        first = last
+            i = start
+            while i < stop:
+                last = min(i + taps - i % taps, stop)
+                memcpy(a + row * PITCH + i - start, w + row * at.row + at.first + i // taps * at.channel + i % taps,
+                       (last - i) * sizeof(floating))
+                i = last
+    else:
+        for i in range(stop - start):
+            offsets[i] = at.first + channel * at.channel + kt * at.t + kh * at.h + kw * at.w
+            kw += 1
+            if kw == g.kW:
+                kw = 0
+                kh += 1
+                if kh == g.kH:
+                    kh = 0
+                    kt += 1
+                    if kt == g.kT:
+                        kt = 0
+                        channel += 1
+        # A channel at a time: its taps lie near each other.
+        first = 0
+        while first < stop - start:
+            last = min(first + taps - (start + first) % taps, stop - start)
+            for row in range(rows):
+                for i in range(first, last):
+                    a[row * PITCH + i] = w[row * at.row + offsets[i]]
+            first = last
 
 
 cdef void expect(Ahead* ahead, const floating* at, Py_ssize_t values, Py_ssize_t stride, Py_ssize_t rows) noexcept nogil:
@@ -447,14 +474,8 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
 cdef void interleave(const floating* lines, floating* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t count,
                      Py_ssize_t pitch) noexcept nogil:
     """b (count, width) <- lines (rows, count), `pitch` values apart, transposed, and zeros."""
-    cdef Py_ssize_t row, i, whole = rows - rows % 4
-    if floating is float:
-        transpose_float(lines, pitch, b, width, whole, count)
-    else:
-        transpose_double(lines, pitch, b, width, whole, count)
-    for row in range(whole, rows):
-        for i in range(count):
-            b[i * width + row] = lines[row * pitch + i]
+    cdef Py_ssize_t row, i
+    transpose(lines, pitch, b, width, rows, count)
     if rows < width:
         for i in range(count):
             for row in range(rows, width):
