@@ -4,14 +4,16 @@ The order in which each element is summed is part of the definition. A *chain* i
 multiply-adds from 0 (or, in the version `baseline` of the micro-kernel, of rounded products and sums):
 
 - y[n, k, o]: the terms w[k, c, tap] x[n, c, ...] in the order (c, tap), cut into chains of DEPTH; the chains
-  are added in order. What a tap reads in the padding is a zero like any other.
+  are added to 0 in order. What a tap reads in the padding is a zero like any other.
 - dx[n, c, i]: likewise, the terms w[k, c, tap] dy[n, k, ...] in the order (k, tap), of the taps for which
   (i + pad - tap * dilation) is a multiple of the stride on each axis.
 - dw[k, c, tap]: for each sample, its output positions o in order are cut into chains of DEPTH, and the
   chains into spans of SPAN; the chains of a span are added in order, and then all spans.
 
 So the bits depend neither on tiles nor on the number of threads nor on the width of vectors, and no
-BLAS takes part. Patches are never held beyond one tile, which is packed for the micro-kernel.
+BLAS takes part. Frames of the padding are left out where all other factors are finite: a term of 0 or -0
+changes no chain but one of zeros, and such a chain is added to 0. Patches are never held beyond one tile,
+which is packed for the micro-kernel.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -22,7 +24,7 @@ from libc.string cimport memcpy, memset
 
 from refnet._core cimport micro_kernel, openmp
 from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, Plan, rows_of_tile
+from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, Ahead, Plan, Range, Terms, rows_of_tile
 from refnet._core.sizes cimport require
 
 cdef extern from "transpose.h" nogil:
@@ -75,17 +77,13 @@ cdef struct Lattice:
     bint dense
 
 
-# What will be needed next, to come nearer while something else is multiplied: runs of cache lines, each in so
-# many rows `stride` values apart; `run` and `row` are the first that has not been asked for.
-cdef struct Run:
-    const void* at
-    Py_ssize_t lines, stride, rows
-
-
-cdef struct Ahead:
+# What will be needed next, to come nearer while something else is multiplied: each run of cache lines in so many
+# rows; `run` and `row` are the first that has not been asked for.
+cdef struct Expected:
     int runs, run
     Py_ssize_t row
-    Run of[MOST_RUNS]
+    Ahead of[MOST_RUNS]
+    Py_ssize_t rows[MOST_RUNS]
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -108,18 +106,19 @@ cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floa
     return 0
 
 
-cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t most_columns,
-                                      Py_ssize_t unit, Py_ssize_t repeats) noexcept nogil:
+cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssize_t columns,
+                                      Py_ssize_t most_columns, Py_ssize_t unit, Py_ssize_t repeats) noexcept nogil:
     """(rows, columns) of the equal tiles of each of so many `repeats` of a result; columns in whole units.
 
-    They follow from the problem and the number of threads: no bit depends on them.
+    A row is of so many rows of the workspace as its height says. Tiles follow from the problem and the number
+    of threads: no bit depends on them.
     """
     cdef Py_ssize_t threads = openmp.max_threads(), extra
-    cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS), across = ceil_div(columns, most_columns)
+    cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS // height), across = ceil_div(columns, most_columns)
     while repeats * down * across < TASKS * threads:
-        if columns >= 2 * across * LEAST_COLUMNS and columns * down >= rows * across:
+        if columns >= 2 * across * LEAST_COLUMNS and columns * down >= rows * height * across:
             across *= 2
-        elif rows >= 2 * down * LEAST_ROWS:
+        elif rows * height >= 2 * down * LEAST_ROWS:
             down *= 2
         elif columns >= 2 * across * LEAST_COLUMNS:
             across *= 2
@@ -192,13 +191,14 @@ cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const 
             first = last
 
 
-cdef void expect(Ahead* ahead, const floating* at, Py_ssize_t values, Py_ssize_t stride, Py_ssize_t rows) noexcept nogil:
+cdef void expect(Expected* expected, const floating* at, Py_ssize_t values, Py_ssize_t stride, Py_ssize_t rows) noexcept nogil:
     """Have so many values from `at` on come nearer, in each of so many rows."""
     cdef Py_ssize_t lines = ceil_div(values * <Py_ssize_t> sizeof(floating), LINE) + 1, some
-    while lines > 0 and ahead.runs < MOST_RUNS:
+    while lines > 0 and expected.runs < MOST_RUNS:
         some = min(lines, <Py_ssize_t> LONGEST_RUN)
-        ahead.of[ahead.runs] = Run(<const void*> at, some, stride, rows)
-        ahead.runs += 1
+        expected.of[expected.runs] = Ahead(<const void*> at, some, stride)
+        expected.rows[expected.runs] = rows
+        expected.runs += 1
         at = at + some * (<Py_ssize_t> LINE // <Py_ssize_t> sizeof(floating))
         lines -= some
 
@@ -209,7 +209,7 @@ cdef inline Py_ssize_t place(const Geometry* g, Py_ssize_t kt, Py_ssize_t line, 
             + column * g.sW - g.pW)
 
 
-cdef void expect_patches(Ahead* ahead, const floating* x, const Geometry* g, Py_ssize_t first, Py_ssize_t last,
+cdef void expect_patches(Expected* expected, const floating* x, const Geometry* g, Py_ssize_t first, Py_ssize_t last,
                          Py_ssize_t start, Py_ssize_t count) noexcept nogil:
     """Have what rows [first, last) of patches at positions [start, start + count) read come nearer."""
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, channel = first // taps, channels = (last - 1) // taps + 1 - channel
@@ -225,50 +225,74 @@ cdef void expect_patches(Ahead* ahead, const floating* x, const Geometry* g, Py_
             high = place(g, kt, stop, end % g.oW) + above
             low, high = max(low, <Py_ssize_t> 0), min(high, volume - 1)
             if low <= high:
-                expect(ahead, x + low, high - low + 1, volume, channels)
+                expect(expected, x + low, high - low + 1, volume, channels)
             continue
         for i in range(line, stop + 1):
             low = place(g, kt, i, start % g.oW if i == line else 0) + below
             high = place(g, kt, i, end % g.oW if i == stop else g.oW - 1) + above
             low, high = max(low, <Py_ssize_t> 0), min(high, volume - 1)
             if low <= high:
-                expect(ahead, x + low, high - low + 1, volume, channels)
+                expect(expected, x + low, high - low + 1, volume, channels)
+
+
+cdef Range taps_of_frames(const Geometry* g, Py_ssize_t start, Py_ssize_t count) noexcept nogil:
+    """The taps of which some output position of [start, start + count) reads a frame of the input."""
+    cdef Py_ssize_t taps = g.kH * g.kW, kt, frame, low = g.kT, high = 0, position
+    for frame in range(start // (g.oW * g.oH), (start + count - 1) // (g.oW * g.oH) + 1):
+        for kt in range(g.kT):
+            position = frame * g.sT - g.pT + kt * g.dT
+            if 0 <= position < g.T:
+                low, high = min(low, kt), max(high, kt + 1)
+        if low == 0 and high == g.kT:
+            break
+    return Range(min(low, high) * taps, high * taps)
+
+
+cdef Terms terms_of(Range some, Py_ssize_t taps, Py_ssize_t first, Py_ssize_t depth) noexcept nogil:
+    """Of `depth` terms from `first` on, `taps` in a channel, those of some taps."""
+    cdef Py_ssize_t tap = first % taps, run = some.high - some.low
+    if run == taps:
+        return Terms(0, depth, depth, 0, depth)
+    if tap < some.low:
+        return Terms(some.low - tap, run, run, taps - run, depth)
+    if tap < some.high:
+        return Terms(0, some.high - tap, run, taps - run, depth)
+    return Terms(taps - tap + some.low, run, run, taps - run, depth)
 
 
 cdef void multiply(int version, const floating* a, const floating* b, floating* y, Py_ssize_t pitch,
-                   Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t depth, bint add, Ahead* ahead) noexcept nogil:
-    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns).
+                   Py_ssize_t rows, Py_ssize_t columns, const Terms* terms, bint add,
+                   Expected* expected) noexcept nogil:
+    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns), of each panel some terms.
 
-    Meanwhile what lies ahead comes nearer.
+    Meanwhile what is expected comes nearer.
     """
-    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j, lines, stride
+    cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
     cdef floating tile[TALLEST * WIDEST]
     cdef const floating* right
-    cdef const floating* next
     cdef floating* to
-    cdef Run* run
+    cdef Ahead ahead
     while row < rows:
         height = rows_of_tile(version, rows - row)
         for panel in range(ceil_div(columns, width)):
             right = b + panel * DEPTH * width
             to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)
-            if ahead.run < ahead.runs:
-                run = &ahead.of[ahead.run]
-                next = <const floating*> run.at + ahead.row * run.stride
-                lines, stride = run.lines, run.stride
-                ahead.row += max(1, depth // lines)
-                if ahead.row >= run.rows:
-                    ahead.run += 1
-                    ahead.row = 0
+            if expected.run < expected.runs:
+                ahead = expected.of[expected.run]
+                ahead.at = <const floating*> ahead.at + expected.row * ahead.stride
+                expected.row += max(1, terms[panel].stop // ahead.lines)
+                if expected.row >= expected.rows[expected.run]:
+                    expected.run += 1
+                    expected.row = 0
             else:  # what is here already
-                next, lines, stride = right, depth, 0
+                ahead = Ahead(<const void*> right, 1, 0)
             if count == width:
-                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, to, pitch, add,
-                                      next, lines, stride)
+                micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right, to, pitch, add,
+                                      &ahead)
             else:
-                micro_kernel.multiply(version, height, depth, a + row * PITCH, right, tile, width, False,
-                                      next, lines, stride)
+                micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right, tile, width, False,
+                                      &ahead)
                 for i in range(height):
                     for j in range(count):
                         to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
@@ -316,8 +340,11 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
-    cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i
-    cdef Ahead ahead
+    cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i, panel, taps
+    cdef Range reached[2 * MOST_COLUMNS]
+    cdef Terms terms_of_panel[STRIP]
+    cdef bint some_taps, all_taps
+    cdef Expected expected
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
     cdef Plan* plan = <Plan*> (b + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8))
@@ -330,28 +357,39 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                 memset(c + i * pitch + phase * apart, 0, (stop - start) * sizeof(floating))
             continue
         weights = w + group * at.at.group + row * at.at.row
-        terms = channels * at.g.kT * at.g.kH * at.g.kW
+        taps = at.g.kT * at.g.kH * at.g.kW
+        terms = channels * taps
         micro_kernel.plan(version, x, plan, &at.g, start, stop - start, ceil_div(stop - start, width) * width)
+        some_taps = False
+        for panel in range(ceil_div(stop - start, width)):
+            reached[panel] = taps_of_frames(&at.g, start + panel * width, min(width, stop - start - panel * width))
+            some_taps = some_taps or reached[panel].high - reached[panel].low < taps
         for block in range(ceil_div(terms, DEPTH)):
             first = block * DEPTH
             last = min(first + DEPTH, terms)
             pack_weights(weights, a, &at.g, &at.at, rows, first, last)
+            # A zero of the padding times infinity or NaN is NaN, times anything else nothing.
+            all_taps = not some_taps or not micro_kernel.finite(version, a, rows, last - first)
             for strip in range(ceil_div(stop - start, STRIP)):
                 position = start + strip * STRIP
                 count = min(STRIP, stop - position)
-                micro_kernel.gather(version, x, b, plan, first, last, strip * STRIP,
+                micro_kernel.gather(version, x, b, plan, Range(0, taps), first, last, strip * STRIP,
                                     ceil_div(count, width) * width, width, DEPTH * width)
-                ahead.runs = ahead.run = ahead.row = 0
+                for panel in range(ceil_div(count, width)):
+                    terms_of_panel[panel] = terms_of(
+                        Range(0, taps) if all_taps else reached[strip * STRIP // width + panel],
+                        taps, first, last - first)
+                expected.runs = expected.run = expected.row = 0
                 if strip == 0 and at.at.dense and last < terms:  # the next block's weights
-                    expect(&ahead, weights + last, min(terms - last, <Py_ssize_t> DEPTH), at.at.row, rows)
+                    expect(&expected, weights + last, min(terms - last, <Py_ssize_t> DEPTH), at.at.row, rows)
                 if position + STRIP < stop:
-                    expect_patches(&ahead, x, &at.g, first, last, position + STRIP,
+                    expect_patches(&expected, x, &at.g, first, last, position + STRIP,
                                    min(stop - position - STRIP, <Py_ssize_t> STRIP))
                 elif last < terms:
-                    expect_patches(&ahead, x, &at.g, last, min(last + DEPTH, terms), start,
+                    expect_patches(&expected, x, &at.g, last, min(last + DEPTH, terms), start,
                                    min(stop - start, <Py_ssize_t> STRIP))
-                multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, last - first,
-                         first > 0, &ahead)
+                multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, terms_of_panel,
+                         first > 0, &expected)
     if not to.dense:
         spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
 
@@ -368,7 +406,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
         if phases[n].reached:
             terms += channels * phases[n].g.kT * phases[n].g.kH * phases[n].g.kW
     tile_rows, tile_columns = tile_of(
-        rows, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS // count_phases,
+        rows, 1, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS // count_phases,
         micro_kernel.columns(version, x), samples * groups)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
     tasks = samples * groups * down * across
@@ -483,16 +521,18 @@ cdef void interleave(const floating* lines, floating* b, Py_ssize_t rows, Py_ssi
 
 
 cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw,
-                         floating* workspace, const Geometry* g, Py_ssize_t pitch, Py_ssize_t filters,
-                         Py_ssize_t row, Py_ssize_t rows,
+                         floating* workspace, const Geometry* g, Py_ssize_t sections, bint finite,
+                         Py_ssize_t pitch, Py_ssize_t filters, Py_ssize_t row, Py_ssize_t rows,
                          Py_ssize_t start, Py_ssize_t stop, bint upright, bint add) noexcept nogil:
     """dw (filters, rows from `row` on), `pitch` apart, = or += dy times patches of x, over [start, stop).
 
-    Computed as it stands if upright, else transposed: the left operand is copied, the right one, of which
-    each value should be used more often, interleaved.
+    Computed as it stands if upright, else transposed: the left operand is copied, the right one, of which each
+    value should be used more often, interleaved. A section of the left operand has the rows of one frame of
+    the kernel; frames of the padding are left out where dy is finite.
     """
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x)
     cdef Py_ssize_t high = filters if upright else rows, wide = rows if upright else filters
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, some_taps = taps // sections, some_rows = high // sections
     # From row to row of the tile, not a power of two.
     cdef Py_ssize_t across = ceil_div(wide, width) * width + 8
     cdef floating* a = aligned(workspace)
@@ -500,8 +540,14 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef floating* lines = b + DEPTH * STRIP
     cdef floating* tile = lines + WIDEST * PITCH
     cdef Plan* plan = <Plan*> (tile + MOST_ROWS * (MOST_COLUMNS + 8))
-    cdef Ahead ahead
-    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, at, some, k, r, i
+    cdef Py_ssize_t columns[MOST_ROWS]
+    cdef Range reached
+    cdef Terms terms[STRIP]
+    cdef Expected expected
+    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, k, r, i
+    for r in range(rows):  # (section, channel, tap) in the tile, (channel, section, tap) in dw
+        columns[r] = r if upright else (r % some_rows // some_taps * sections + r // some_rows) * some_taps + r % some_taps
+        columns[r] += row
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
@@ -511,36 +557,69 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
             for k in range(filters):
                 memcpy(a + k * PITCH, dy + k * P + first, count * sizeof(floating))
         else:
-            micro_kernel.gather(version, x, a, plan, row, row + rows, 0, padded, PITCH, width)
+            for section in range(sections):
+                micro_kernel.gather(version, x, a + section * some_rows * PITCH, plan,
+                                    Range(section * some_taps, (section + 1) * some_taps),
+                                    row // sections, row // sections + some_rows, 0, padded, PITCH, width)
         for strip in range(ceil_div(wide, STRIP)):
             panels = ceil_div(min(STRIP, wide - strip * STRIP), width)
             for panel in range(panels):
                 at = strip * STRIP + panel * width
                 some = min(width, wide - at)
                 if upright:
-                    micro_kernel.gather(version, x, lines, plan, row + at, row + at + some, 0, padded, PITCH,
-                                        width)
+                    micro_kernel.gather(version, x, lines, plan, Range(0, taps), row + at, row + at + some, 0,
+                                        padded, PITCH, width)
                     interleave(lines, b + panel * DEPTH * width, some, width, count, PITCH)
                 else:
                     interleave(dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
-            # The next positions come nearer.
-            ahead.runs = ahead.run = ahead.row = 0
-            if first + DEPTH < stop and strip == 0:
-                expect(&ahead, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P, filters)
-                expect_patches(&ahead, x, g, row, row + rows, first + DEPTH,
+            expected.runs = expected.run = expected.row = 0
+            if first + DEPTH < stop and strip == 0:  # the next positions
+                expect(&expected, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P, filters)
+                expect_patches(&expected, x, g, row, row + rows, first + DEPTH,
                                min(stop - first - DEPTH, <Py_ssize_t> DEPTH))
-            multiply(version, a, b, tile + strip * STRIP, across, high, panels * width, count, first > start,
-                     &ahead)
+            for section in range(sections):
+                reached = Range(0, count)
+                if sections > 1 and finite:
+                    reached = frames_of_tap(g, section)
+                    reached.low = min(max(reached.low * g.oH * g.oW - first, <Py_ssize_t> 0), count)
+                    reached.high = min(max(reached.high * g.oH * g.oW - first, reached.low), count)
+                some = reached.high - reached.low
+                for panel in range(panels):
+                    terms[panel] = Terms(reached.low, some, some, 0, reached.high)
+                multiply(version, a + section * some_rows * PITCH, b,
+                         tile + section * some_rows * across + strip * STRIP, across, some_rows, panels * width, terms,
+                         first > start, &expected)
     if upright:
         for k in range(filters):
             for r in range(rows):
-                dw[k * pitch + row + r] = (dw[k * pitch + row + r] if add else 0) + tile[k * across + r]
+                dw[k * pitch + columns[r]] = (dw[k * pitch + columns[r]] if add else 0) + tile[k * across + r]
         return
     # Transposed by blocks of a cache line.
     for i in range(ceil_div(rows, 8)):
         for k in range(filters):
             for r in range(i * 8, min(i * 8 + 8, rows)):
-                dw[k * pitch + row + r] = (dw[k * pitch + row + r] if add else 0) + tile[r * across + k]
+                dw[k * pitch + columns[r]] = (dw[k * pitch + columns[r]] if add else 0) + tile[r * across + k]
+
+
+cdef bint all_finite(int version, const floating[:, :, ::1] dy, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Whether dy is finite at positions [start, stop)."""
+    cdef Py_ssize_t n, k
+    if start < stop:
+        for n in range(dy.shape[0]):
+            for k in range(dy.shape[1]):
+                if not micro_kernel.finite(version, &dy[n, k, start], 1, stop - start):
+                    return False
+    return True
+
+
+cdef Range frames_of_tap(const Geometry* g, Py_ssize_t kt) noexcept nogil:
+    """The output frames [low, high) for which the taps of a frame of the kernel read a frame of the input."""
+    cdef Py_ssize_t low = 0, high = g.oT
+    while low < high and not 0 <= low * g.sT - g.pT + kt * g.dT < g.T:
+        low += 1
+    while low < high and not 0 <= (high - 1) * g.sT - g.pT + kt * g.dT < g.T:
+        high -= 1
+    return Range(low, high)
 
 
 def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x,
@@ -554,22 +633,29 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Geometry g = in_long_lines(
         geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output))
     cdef int version = micro_kernel.active()
-    cdef Py_ssize_t rows = dw.shape[1], filters = dw.shape[0] // groups, P = dy.shape[2]
-    cdef Py_ssize_t channels = x.shape[1] // groups
+    cdef Py_ssize_t filters = dw.shape[0] // groups, P = dy.shape[2], area = g.oH * g.oW
+    cdef Py_ssize_t channels = x.shape[1] // groups, rows = dw.shape[1], height = 1, sections = 1
     cdef Py_ssize_t span = SPAN * DEPTH, spans = ceil_div(P, span), total = x.shape[0] * spans
     cdef Py_ssize_t at_once = min(max(1, partial.shape[0]), total)
     cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, batch, first, begin, stop, end, task
     cdef Py_ssize_t s, n, group, row, k, i, count, unit
-    cdef bint apart = partial.shape[0] > 0, upright
+    cdef Range reached
+    cdef bint apart = partial.shape[0] > 0, upright = filters > rows, finite = True
     cdef floating* to
     require_sizes(g, x, dw, dy, workspace, groups)
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
-    upright = filters > rows
     unit = micro_kernel.columns(version, &x[0, 0, 0, 0, 0])
     if upright:
-        tile_filters, tile_rows = tile_of(filters, rows, MOST_COLUMNS, unit, groups * at_once)
+        tile_filters, tile_rows = tile_of(filters, 1, rows, MOST_COLUMNS, unit, groups * at_once)
     else:
-        tile_rows, tile_filters = tile_of(rows, filters, MOST_COLUMNS, unit, groups * at_once)
+        if 1 < g.kT and g.kT * g.kH * g.kW <= DEPTH:  # tiles of whole channels
+            height, sections = g.kT * g.kH * g.kW, g.kT
+        tile_rows, tile_filters = tile_of(rows // height, height, filters, MOST_COLUMNS, unit, groups * at_once)
+        tile_rows *= height
+    for i in range(sections):
+        reached = frames_of_tap(&g, i)
+        finite = (finite and all_finite(version, dy, 0, reached.low * area)
+                  and all_finite(version, dy, reached.high * area, P))
     down, across = ceil_div(rows, tile_rows), ceil_div(filters, tile_filters)
     tasks = groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_filters * span))
@@ -587,7 +673,7 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
                     k = group * filters + task // down % across * tile_filters
                     to = &partial[s - first, k, 0] if apart else &dw[k, 0]
                     correlate_tile(version, &dy[n, k, 0], &x[n, group * channels, 0, 0, 0], to,
-                                   &workspace[openmp.thread_num(), 0], &g, rows,
+                                   &workspace[openmp.thread_num(), 0], &g, sections, finite, rows,
                                    min(tile_filters, (group + 1) * filters - k),
                                    row, min(tile_rows, rows - row),
                                    s % spans * span, min((s % spans + 1) * span, P),

@@ -27,7 +27,7 @@ INLINE VECTOR NAME(merge)(VECTOR found, unsigned kept, const REAL *p)
 #ifdef EVEN
 #define STEP(stride) ((stride) <= 2 ? (int) (stride) : 0)
 #else
-#define STEP(stride) ((stride) == 1)
+#define STEP(stride) ((int) ((stride) == 1))
 #endif
 
 /* Plan what each piece reads at one tap, of the pieces [begin, end) of a plan, in the entries from `to` on. */
@@ -135,10 +135,12 @@ TARGET static void NAME(plan)(struct plan *plan, const struct geometry *g, ptrdi
         NAME(plan_some)(plan, 0, taps, 0, vectors);
 }
 
-/* One vector of columns; `step` is the stride along W if that is 1 or 2, else 0. */
-INLINE TARGET VECTOR NAME(column)(const REAL *x, const ptrdiff_t *from, const unsigned short *mask,
-                                  const unsigned short *high, int pieces, const int step, ptrdiff_t stride)
+/* One vector of columns, of so many pieces from entry `at` of a plan on. */
+INLINE TARGET VECTOR NAME(column)(const REAL *x, const struct plan *plan, ptrdiff_t at, int pieces, const int step,
+                                  ptrdiff_t stride)
 {
+    const ptrdiff_t *from = plan->from + at;
+    const unsigned short *mask = plan->mask + at;
     VECTOR found = {0};
     UNROLL
     for (int i = 0; i < pieces; i++) {
@@ -148,7 +150,7 @@ INLINE TARGET VECTOR NAME(column)(const REAL *x, const ptrdiff_t *from, const un
 #ifdef EVEN
         else if (step == 2)
             found = OR(found, EVEN(MERGE((VECTOR) {0}, MASK_OF(mask[i]), p),
-                                   MERGE((VECTOR) {0}, MASK_OF(high[i]), p + LANES - 1)));
+                                   MERGE((VECTOR) {0}, MASK_OF(plan->high[at + i]), p + LANES - 1)));
 #endif
         else {
             REAL lanes[LANES];
@@ -162,48 +164,49 @@ INLINE TARGET VECTOR NAME(column)(const REAL *x, const ptrdiff_t *from, const un
     return found;
 }
 
-/* Rows of vectors [v, v + vectors), from tap `tap` of `taps` of the plan on; `left` rows are of the first channel. */
-INLINE TARGET void NAME(walk)(const REAL *x, REAL *tile, const struct plan *plan, ptrdiff_t tap, ptrdiff_t taps,
-                              ptrdiff_t left, ptrdiff_t depth, ptrdiff_t v, ptrdiff_t vectors, ptrdiff_t pitch,
-                              ptrdiff_t panel, const int pieces, const int step)
+/* Rows of vectors [v, v + vectors), from tap `tap` of [first, last) of the plan on; `left` are of the first channel. */
+INLINE TARGET void NAME(walk)(const REAL *x, REAL *tile, const struct plan *plan, ptrdiff_t first, ptrdiff_t last,
+                              ptrdiff_t tap, ptrdiff_t left, ptrdiff_t depth, ptrdiff_t v, ptrdiff_t vectors,
+                              ptrdiff_t pitch, ptrdiff_t panel, const int pieces, const int step)
 {
     const ptrdiff_t volume = plan->g.T * plan->g.H * plan->g.W, stride = plan->g.sW;
-    const ptrdiff_t line = plan->vectors * pieces, begin = v * pieces;
+    const ptrdiff_t line = plan->vectors * pieces;
     for (ptrdiff_t k = 0; k < depth; k++) {
-        const ptrdiff_t *from = plan->from + tap * line + begin;
-        const unsigned short *mask = plan->mask + tap * line + begin, *high = plan->high + tap * line + begin;
         REAL *to = tile + k * pitch;
-        for (ptrdiff_t i = 0; i < vectors; i += 2, to += panel, from += 2 * pieces, mask += 2 * pieces, high += 2 * pieces) {
-            *(UNALIGNED *) to = NAME(column)(x, from, mask, high, pieces, step, stride);
+        ptrdiff_t at = tap * line + v * pieces;
+        for (ptrdiff_t i = 0; i < vectors; i += 2, to += panel, at += 2 * pieces) {
+            *(UNALIGNED *) to = NAME(column)(x, plan, at, pieces, step, stride);
             if (i + 1 < vectors)
-                *(UNALIGNED *) (to + LANES) = NAME(column)(x, from + pieces, mask + pieces, high + pieces, pieces, step,
-                                                           stride);
+                *(UNALIGNED *) (to + LANES) = NAME(column)(x, plan, at + pieces, pieces, step, stride);
         }
-        if (++tap == taps)
-            tap = 0;
+        if (++tap == last)
+            tap = first;
         if (--left == 0) {
-            left = taps;
+            left = last - first;
             x += volume;
         }
     }
 }
 
-/* tile <- rows [row, row_stop) of the patches of x (C, T, H, W), in vectors of columns [v, v + vectors) of a plan.
+/* tile <- rows [row, row_stop) of the patches of x (C, T, H, W), of each channel those of taps [low, high), in
+   vectors of columns [v, v + vectors) of a plan; all taps if there are more than DEPTH.
 
    From row to row of the tile it is `pitch` values, from one pair of vectors to the next `panel`. */
-TARGET static void NAME(gather)(const REAL *x, REAL *tile, struct plan *plan, ptrdiff_t row, ptrdiff_t row_stop,
-                                ptrdiff_t v, ptrdiff_t vectors, ptrdiff_t pitch, ptrdiff_t panel)
+TARGET static void NAME(gather)(const REAL *x, REAL *tile, struct plan *plan, ptrdiff_t low, ptrdiff_t high,
+                                ptrdiff_t row, ptrdiff_t row_stop, ptrdiff_t v, ptrdiff_t vectors, ptrdiff_t pitch,
+                                ptrdiff_t panel)
 {
     const struct geometry *g = &plan->g;
-    const ptrdiff_t taps = g->kT * g->kH * g->kW, volume = g->T * g->H * g->W;
-    const int pieces = plan->pieces, whole = taps <= DEPTH;
+    const ptrdiff_t volume = g->T * g->H * g->W, taps = high - low;
+    const int pieces = plan->pieces, whole = g->kT * g->kH * g->kW <= DEPTH;
     for (ptrdiff_t depth; row < row_stop; row += depth, tile += depth * pitch) {
+        const ptrdiff_t left = taps - row % taps;
         depth = whole || row_stop - row < DEPTH ? row_stop - row : DEPTH;
         if (!whole)
             NAME(plan_some)(plan, row % taps, depth, v, vectors);
 #define WALK(pieces, step) \
-    NAME(walk)(x + row / taps * volume, tile, plan, whole ? row % taps : 0, whole ? taps : depth, taps - row % taps, \
-               depth, v, vectors, pitch, panel, pieces, step)
+    NAME(walk)(x + row / taps * volume, tile, plan, whole ? low : 0, whole ? high : depth, whole ? high - left : 0, \
+               left, depth, v, vectors, pitch, panel, pieces, step)
         switch (4 * STEP(g->sW) + (pieces < 4 ? pieces : 0)) {
             case 5: WALK(1, 1); break;
             case 6: WALK(2, 1); break;

@@ -5,19 +5,12 @@
 
 #include <stddef.h>
 
-#include "geometry.h"
+#include "operands.h"
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define REFNET_X86 1
 #include <immintrin.h>
 #endif
-
-/* Terms in a chain of multiply-adds: see conv3d.pyx. */
-#define DEPTH 256
-/* From row to row of the left operand; not a power of two, or the rows would compete for the same cache sets. */
-#define PITCH (DEPTH + 8)
-/* Columns of patches that are planned at once, at most. */
-#define PLANNED 1024
 
 /* Chains that `spin` runs at once: more than a multiply-add's latency times two, and they fit in registers. */
 #define CHAINS 12
@@ -34,18 +27,6 @@
 #define UNROLL
 #define PREFETCH(p)
 #endif
-
-/* Where the patches of some columns lie: see gather_template.h. Of each piece, what its lane 0 reads on each axis
-   at tap 0, or would, and the lanes that it has; of each piece at each tap, where lane 0 reads, and which lanes do.
-   With stride 2, `mask` is of the LANES values from there on, and `high` of those from LANES - 1 on. */
-struct plan {
-    struct geometry g;
-    ptrdiff_t vectors;
-    int pieces; /* of each vector */
-    ptrdiff_t t[PLANNED], h[PLANNED], w[PLANNED], base[PLANNED], first[PLANNED], last[PLANNED];
-    ptrdiff_t from[DEPTH * PLANNED];
-    unsigned short mask[DEPTH * PLANNED], high[DEPTH * PLANNED];
-};
 
 /* What every processor has: vectors of 16 bytes where the compiler knows vectors, or single values. */
 #define VERSION baseline
@@ -160,11 +141,12 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 /* What one version does with one type. */
 #define KERNELS(REAL) \
     struct kernels_##REAL { \
-        void (*multiply)(ptrdiff_t, ptrdiff_t, const REAL *, const REAL *, REAL *, ptrdiff_t, int, const REAL *, \
-                         ptrdiff_t, ptrdiff_t); \
+        void (*multiply)(ptrdiff_t, const struct terms *, const REAL *, const REAL *, REAL *, ptrdiff_t, int, \
+                         const struct ahead *); \
+        int (*finite)(const REAL *, ptrdiff_t, ptrdiff_t); \
         void (*plan)(struct plan *, const struct geometry *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*gather)(const REAL *, REAL *, struct plan *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, \
-                       ptrdiff_t, ptrdiff_t); \
+                       ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         REAL (*spin)(ptrdiff_t); \
         ptrdiff_t columns; /* of a panel of the right operand */ \
     }
@@ -180,7 +162,7 @@ struct version {
 };
 
 #define OF(version, real) \
-    {multiply_##version##_##real, plan_##version##_##real, gather_##version##_##real, spin_##version##_##real, columns_##version##_##real}
+    {multiply_##version##_##real, finite_##version##_##real, plan_##version##_##real, gather_##version##_##real, spin_##version##_##real, columns_##version##_##real}
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {

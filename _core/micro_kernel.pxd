@@ -3,9 +3,14 @@ from cython cimport floating
 from refnet._core.im2col3d cimport Geometry
 
 
-cdef extern from "micro_kernel.h":
+cdef extern from "operands.h":
     ctypedef struct Plan "struct plan":
         int pieces
+    ctypedef struct Terms "struct terms":
+        Py_ssize_t start, left, run, gap, stop
+    ctypedef struct Ahead "struct ahead":
+        const void* at
+        Py_ssize_t lines, stride
 
 
 cdef enum:
@@ -15,13 +20,19 @@ cdef enum:
     TALLEST = 12  # rows of the tallest tile
 
 
+# From low on, below high: taps of a channel, or frames.
+cdef struct Range:
+    Py_ssize_t low, high
+
+
 cdef int active() noexcept nogil
 cdef Py_ssize_t columns(int version, const floating* any) noexcept nogil
 cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil
-cdef void multiply(int version, Py_ssize_t rows, Py_ssize_t depth, const floating* a, const floating* b,
-                   floating* c, Py_ssize_t pitch, bint add, const floating* ahead, Py_ssize_t lines,
-                   Py_ssize_t stride) noexcept nogil
+cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const floating* a, const floating* b,
+                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead) noexcept nogil
+cdef bint finite(int version, const floating* a, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil
 cdef void plan(int version, const floating* any, Plan* plan, const Geometry* g, Py_ssize_t start,
                Py_ssize_t count, Py_ssize_t columns) noexcept nogil
-cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Py_ssize_t row, Py_ssize_t row_stop,
-                 Py_ssize_t start, Py_ssize_t columns, Py_ssize_t pitch, Py_ssize_t panel) noexcept nogil
+cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Range taps, Py_ssize_t row,
+                 Py_ssize_t row_stop, Py_ssize_t start, Py_ssize_t columns, Py_ssize_t pitch,
+                 Py_ssize_t panel) noexcept nogil

@@ -13,20 +13,22 @@ from refnet._core cimport openmp
 
 cdef extern from "micro_kernel.h" nogil:
     ctypedef struct OfDouble "struct kernels_double":
-        void (*multiply)(Py_ssize_t, Py_ssize_t, const double*, const double*, double*, Py_ssize_t, bint,
-                         const double*, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*multiply)(Py_ssize_t, const Terms*, const double*, const double*, double*, Py_ssize_t, bint,
+                         const Ahead*) noexcept nogil
+        bint (*finite)(const double*, Py_ssize_t, Py_ssize_t) noexcept nogil
         double (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*gather)(const double*, double*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                       Py_ssize_t, Py_ssize_t) noexcept nogil
+                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         Py_ssize_t columns
     ctypedef struct OfFloat "struct kernels_float":
-        void (*multiply)(Py_ssize_t, Py_ssize_t, const float*, const float*, float*, Py_ssize_t, bint,
-                         const float*, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*multiply)(Py_ssize_t, const Terms*, const float*, const float*, float*, Py_ssize_t, bint,
+                         const Ahead*) noexcept nogil
+        bint (*finite)(const float*, Py_ssize_t, Py_ssize_t) noexcept nogil
         float (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*gather)(const float*, float*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                       Py_ssize_t, Py_ssize_t) noexcept nogil
+                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         Py_ssize_t columns
     ctypedef struct Version "struct version":
         const char* name
@@ -65,18 +67,25 @@ cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil:
     return rows if rows <= most else min(most, (rows + 1) // 2)
 
 
-cdef void multiply(int version, Py_ssize_t rows, Py_ssize_t depth, const floating* a, const floating* b,
-                   floating* c, Py_ssize_t pitch, bint add, const floating* ahead, Py_ssize_t lines,
-                   Py_ssize_t stride) noexcept nogil:
-    """c (rows, columns) = or += a (rows, depth) b (depth, columns), for one tile and at most DEPTH terms.
+cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const floating* a, const floating* b,
+                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead) noexcept nogil:
+    """c (rows, columns) = or += those terms of a (rows, depth) b (depth, columns), for one tile.
 
     Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns. With
-    each term a cache line of what lies `ahead` is asked for, so many `lines` in a row, rows `stride` apart.
+    each term a cache line of what lies ahead is asked for.
     """
     if floating is double:
-        VERSIONS[version].of_double.multiply(rows, depth, a, b, c, pitch, add, ahead, lines, stride)
+        VERSIONS[version].of_double.multiply(rows, terms, a, b, c, pitch, add, ahead)
     else:
-        VERSIONS[version].of_float.multiply(rows, depth, a, b, c, pitch, add, ahead, lines, stride)
+        VERSIONS[version].of_float.multiply(rows, terms, a, b, c, pitch, add, ahead)
+
+
+cdef bint finite(int version, const floating* a, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:
+    """Whether all values of a (rows, depth), whose rows are PITCH values apart, are finite."""
+    if floating is double:
+        return VERSIONS[version].of_double.finite(a, rows, depth)
+    else:
+        return VERSIONS[version].of_float.finite(a, rows, depth)
 
 
 cdef void plan(int version, const floating* any, Plan* plan, const Geometry* g, Py_ssize_t start,
@@ -91,19 +100,20 @@ cdef void plan(int version, const floating* any, Plan* plan, const Geometry* g, 
         VERSIONS[version].of_float.plan(plan, g, start, count, 2 * columns // VERSIONS[version].of_float.columns)
 
 
-cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Py_ssize_t row, Py_ssize_t row_stop,
-                 Py_ssize_t start, Py_ssize_t columns, Py_ssize_t pitch, Py_ssize_t panel) noexcept nogil:
+cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Range taps, Py_ssize_t row,
+                 Py_ssize_t row_stop, Py_ssize_t start, Py_ssize_t columns, Py_ssize_t pitch,
+                 Py_ssize_t panel) noexcept nogil:
     """tile <- rows [row, row_stop), columns [start, start + columns) of a plan, of the patches of x (C, T, H, W).
 
-    Columns are whole vectors. From row to row of the tile it is `pitch` values, from one panel of two
-    vectors to the next `panel`.
+    Rows are of some taps of each channel; of all, if there are more than DEPTH. Columns are whole vectors. From
+    row to row of the tile it is `pitch` values, from one panel of two vectors to the next `panel`.
     """
     if floating is double:
-        VERSIONS[version].of_double.gather(x, tile, plan, row, row_stop,
+        VERSIONS[version].of_double.gather(x, tile, plan, taps.low, taps.high, row, row_stop,
                                            2 * start // VERSIONS[version].of_double.columns,
                                            2 * columns // VERSIONS[version].of_double.columns, pitch, panel)
     else:
-        VERSIONS[version].of_float.gather(x, tile, plan, row, row_stop,
+        VERSIONS[version].of_float.gather(x, tile, plan, taps.low, taps.high, row, row_stop,
                                           2 * start // VERSIONS[version].of_float.columns,
                                           2 * columns // VERSIONS[version].of_float.columns, pitch, panel)
 

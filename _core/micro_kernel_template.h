@@ -5,11 +5,11 @@
 
 enum { NAME(rows) = ROWS, NAME(columns) = COLUMNS };
 
-INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, const REAL *b,
-                              REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t lines,
-                              ptrdiff_t stride)
+INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const REAL *a, const REAL *b,
+                              REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead)
 {
-    const REAL *next = ahead;
+    const REAL *row = ahead->at, *next = row;
+    const ptrdiff_t lines = ahead->lines, stride = ahead->stride, stop = terms->stop;
     ptrdiff_t line = 0;
     VECTOR sum[ROWS][2];
     UNROLL
@@ -17,42 +17,43 @@ INLINE TARGET void NAME(tile)(const int rows, ptrdiff_t depth, const REAL *a, co
         PREFETCH(c + i * pitch);
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
-    for (ptrdiff_t k = 0; k < depth; k++) {
-        PREFETCH(next);
-        line++;
-        next = line == lines ? ahead + stride : next + 64 / sizeof(REAL);
-        ahead = line == lines ? next : ahead;
-        line = line == lines ? 0 : line;
-        const VECTOR left = *(const UNALIGNED *) (b + k * COLUMNS);
-        const VECTOR right = *(const UNALIGNED *) (b + k * COLUMNS + LANES);
-        UNROLL
-        for (int i = 0; i < rows; i++) {
-            const VECTOR factor = SPREAD(a[i * PITCH + k]);
-            sum[i][0] = FMA(factor, left, sum[i][0]);
-            sum[i][1] = FMA(factor, right, sum[i][1]);
+    for (ptrdiff_t k = terms->start, left = terms->left; k < stop; k += terms->gap, left = terms->run) {
+        const ptrdiff_t end = left < stop - k ? k + left : stop;
+        for (; k < end; k++) {
+            PREFETCH(next);
+            line++;
+            next = line == lines ? row + stride : next + 64 / sizeof(REAL);
+            row = line == lines ? next : row;
+            line = line == lines ? 0 : line;
+            const VECTOR left = *(const UNALIGNED *) (b + k * COLUMNS);
+            const VECTOR right = *(const UNALIGNED *) (b + k * COLUMNS + LANES);
+            UNROLL
+            for (int i = 0; i < rows; i++) {
+                const VECTOR factor = SPREAD(a[i * PITCH + k]);
+                sum[i][0] = FMA(factor, left, sum[i][0]);
+                sum[i][1] = FMA(factor, right, sum[i][1]);
+            }
         }
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
         UNALIGNED *to = (UNALIGNED *) (c + i * pitch);
         UNALIGNED *to_right = (UNALIGNED *) (c + i * pitch + LANES);
-        if (add) {
-            sum[i][0] = (VECTOR) *to + sum[i][0];
-            sum[i][1] = (VECTOR) *to_right + sum[i][1];
-        }
-        *to = sum[i][0];
-        *to_right = sum[i][1];
+        /* Added to 0 if to nothing else: a sum of terms that are too small is 0 then, not -0. */
+        const VECTOR before = add ? (VECTOR) *to : (VECTOR) {0};
+        const VECTOR before_right = add ? (VECTOR) *to_right : (VECTOR) {0};
+        *to = before + sum[i][0];
+        *to_right = before_right + sum[i][1];
     }
 }
 
-/* c (rows, columns) = or += a (rows, depth) b (depth, columns), for 1 to ROWS rows; from row to row
-   of c it is `pitch` values, of a PITCH, of b as many as it has columns. With each term a cache
-   line of what lies `ahead` comes nearer, so many `lines` in a row, and from row to row it is `stride`. */
-TARGET static void NAME(multiply)(ptrdiff_t rows, ptrdiff_t depth, const REAL *a, const REAL *b,
-                                  REAL *c, ptrdiff_t pitch, int add, const REAL *ahead, ptrdiff_t lines,
-                                  ptrdiff_t stride)
+/* c (rows, columns) = or += those terms of a (rows, depth) b (depth, columns), for 1 to ROWS rows; from row to row
+   of c it is `pitch` values, of a PITCH, of b as many as it has columns. With each term a line of what lies
+   ahead comes nearer. */
+TARGET static void NAME(multiply)(ptrdiff_t rows, const struct terms *terms, const REAL *a, const REAL *b,
+                                  REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead)
 {
-#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, depth, a, b, c, pitch, add, ahead, lines, stride); break;
+#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, terms, a, b, c, pitch, add, ahead); break;
     switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4)
 #if ROWS > 4
@@ -63,6 +64,26 @@ TARGET static void NAME(multiply)(ptrdiff_t rows, ptrdiff_t depth, const REAL *a
 #endif
     }
 #undef CASE
+}
+
+/* Whether all values of a (rows, depth) are finite; from row to row it is PITCH. */
+TARGET static int NAME(finite)(const REAL *a, ptrdiff_t rows, ptrdiff_t depth)
+{
+    REAL lanes[LANES], sum = 0;
+    VECTOR nothing = {0};
+    for (ptrdiff_t i = 0; i < rows; i++, a += PITCH) {
+        ptrdiff_t k = 0;
+        for (; k + LANES <= depth; k += LANES) {
+            const VECTOR some = *(const UNALIGNED *) (a + k);
+            nothing += some - some;
+        }
+        for (; k < depth; k++)
+            sum += a[k] - a[k];
+    }
+    *(UNALIGNED *) lanes = nothing;
+    for (int lane = 0; lane < LANES; lane++)
+        sum += lanes[lane];
+    return sum == 0;
 }
 
 /* n rounds of CHAINS vectors of multiply-adds that nothing but their own chain waits for: the fastest there

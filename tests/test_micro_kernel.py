@@ -85,8 +85,8 @@ def cut(terms, length):
 
 
 def in_order(values):
-    total, *rest = values
-    for value in rest:
+    total = type(values[0])(0)
+    for value in values:
         total = total + value
     return total
 
@@ -96,30 +96,37 @@ def chains(terms, dtype, fused):
 
 
 def defined(x, w, dy, stride, pad, dtype, fused):
-    """(y, dx, dw) term by term in the order that conv3d.pyx states, along the axis W alone."""
-    (N, C, length), (K, _, taps) = x.shape, w.shape
+    """(y, dx, dw) term by term in the order that conv3d.pyx states, along the axes T and W alone."""
+    (N, C, *size), (K, _, *kernel) = x.shape, w.shape
     y, dx, dw = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(w)
 
-    def read(n, c, i):
-        return x[n, c, i] if 0 <= i < length else dtype(0)
+    def read(array, at, t, v):
+        inside = 0 <= t < array.shape[2] and 0 <= v < array.shape[3]
+        return array[(*at, t, v)] if inside else dtype(0)
 
-    for n, k, o in np.ndindex(*dy.shape):
-        terms = [(w[k, c, j], read(n, c, o * stride + j - pad)) for c in range(C) for j in range(taps)]
-        y[n, k, o] = chains(terms, dtype, fused)
-    for n, c, i in np.ndindex(*x.shape):
-        reach = [(j, (i + pad - j) // stride) for j in range(taps) if (i + pad - j) % stride == 0]
+    def reads(o, tap):
+        return [o[i] * stride[i] + tap[i] - pad[i] for i in (0, 1)]
+
+    def reached_from(position, tap):
+        places = [position[i] + pad[i] - tap[i] for i in (0, 1)]
+        whole = all(places[i] % stride[i] == 0 for i in (0, 1))
+        return [places[i] // stride[i] for i in (0, 1)] if whole else None
+
+    for n, k, *o in np.ndindex(*dy.shape):
         terms = [
-            (w[k, c, j], dy[n, k, o] if 0 <= o < dy.shape[2] else dtype(0))
-            for k in range(K)
-            for j, o in reach
+            (w[(k, c, *tap)], read(x, (n, c), *reads(o, tap))) for c in range(C) for tap in np.ndindex(*kernel)
         ]
-        dx[n, c, i] = chains(terms, dtype, fused) if terms else 0
-    for k, c, j in np.ndindex(*w.shape):
+        y[(n, k, *o)] = chains(terms, dtype, fused)
+    for n, c, *i in np.ndindex(*x.shape):
+        reach = [(tap, reached_from(i, tap)) for tap in np.ndindex(*kernel) if reached_from(i, tap)]
+        terms = [(w[(k, c, *tap)], read(dy, (n, k), *o)) for k in range(K) for tap, o in reach]
+        dx[(n, c, *i)] = chains(terms, dtype, fused) if terms else 0
+    for k, c, *tap in np.ndindex(*w.shape):
         spans = []
         for n in range(N):
-            terms = [(dy[n, k, o], read(n, c, o * stride + j - pad)) for o in range(dy.shape[2])]
+            terms = [(dy[(n, k, *o)], read(x, (n, c), *reads(o, tap))) for o in np.ndindex(*dy.shape[2:])]
             spans += [chains(part, dtype, fused) for part in cut(terms, DEPTH * conv3d.SPAN)]
-        dw[k, c, j] = in_order(spans)
+        dw[(k, c, *tap)] = in_order(spans)
     return y, dx, dw
 
 
@@ -128,24 +135,59 @@ def defined(x, w, dy, stride, pad, dtype, fused):
 @pytest.mark.parametrize(
     ("x", "w", "stride", "pad"),
     [
-        ((1, 100, 6), (2, 100, 3), 1, 1),
-        ((2, 1, 9), (130, 1, 5), 2, 2),
-        ((2, 1, 2100), (1, 1, 2), 1, 0),
-        ((1, 3, 300), (5, 3, 1), 1, 0),
-        ((1, 2, 11), (3, 2, 1), 3, 0),
+        ((1, 100, 1, 6), (2, 100, 1, 3), (1, 1), (0, 1)),
+        ((2, 1, 1, 9), (130, 1, 1, 5), (1, 2), (0, 2)),
+        ((2, 1, 1, 2100), (1, 1, 1, 2), (1, 1), (0, 0)),
+        ((1, 3, 1, 300), (5, 3, 1, 1), (1, 1), (0, 0)),
+        ((1, 2, 1, 11), (3, 2, 1, 1), (1, 3), (0, 0)),
+        ((1, 2, 4, 70), (2, 2, 3, 2), (1, 1), (1, 0)),
+        ((1, 50, 3, 33), (2, 50, 3, 2), (1, 1), (1, 1)),
+        ((1, 1, 6, 70), (3, 1, 5, 1), (2, 1), (2, 0)),
     ],
 )
 def test_every_bit_is_that_of_the_definition(version, dtype, x, w, stride, pad):
     micro_kernel.use(version)
     rng = np.random.default_rng(2)
     xs, ws = rng.standard_normal(x).astype(dtype), rng.standard_normal(w).astype(dtype)
-    attrs = {"stride": (1, 1, stride), "pad": (0, 0, pad)}
-    y, context = core.conv3d.forward(xs[:, :, None, None], ws[:, :, None, None], **attrs)
+    attrs = {"stride": (stride[0], 1, stride[1]), "pad": (pad[0], 0, pad[1])}
+    y, context = core.conv3d.forward(xs[:, :, :, None], ws[:, :, :, None], **attrs)
     dy = rng.standard_normal(y.shape).astype(dtype)
     dx, dw = core.conv3d.backward(dy, context)
-    expected = defined(xs, ws, dy[:, :, 0, 0], stride, pad, dtype, micro_kernel.is_fused())
+    expected = defined(xs, ws, dy[:, :, :, 0], stride, pad, dtype, micro_kernel.is_fused())
     for ours, theirs in zip((y, dx, dw), expected, strict=True):
-        assert np.array_equal(ours[:, :, 0, 0], theirs)
+        assert ours.tobytes() == theirs.tobytes()
+
+
+@every_dtype
+@every_version
+def test_a_zero_of_the_padding_is_a_factor_like_any_other(version, dtype):
+    """Frames of the padding are left out, but not where they meet infinity, which times 0 is NaN."""
+    micro_kernel.use(version)
+    x, w = np.ones((1, 3, 4, 7, 9), dtype), np.ones((2, 3, 3, 1, 1), dtype)
+    w[1, 2, 0] = np.inf
+    y, context = core.conv3d.forward(x, w, pad=(1, 0, 0))
+    assert np.isnan(y[0, 1, 0]).all() and (y[0, 1, 1:] == np.inf).all()
+    assert (y[0, 0, [0, 3]] == 6).all() and (y[0, 0, 1:3] == 9).all()
+    dy = np.ones_like(y)
+    dx, _ = core.conv3d.backward(dy, context)
+    assert np.isnan(dx[0, 2, 3]).all() and (dx[0, 2, :3] == np.inf).all() and np.isfinite(dx[0, :2]).all()
+    dy[0, 0, 3, 0, 0] = np.nan
+    dy[0, 1, 0, 6, 8] = np.inf
+    _, dw = core.conv3d.backward(dy, context)
+    assert np.isnan(dw[0]).all() and np.isnan(dw[1, :, 0]).all() and (dw[1, :, 1:] == np.inf).all()
+
+
+@every_dtype
+@every_version
+def test_sums_of_nothing_but_underflow_are_zero_and_not_minus_zero(version, dtype):
+    micro_kernel.use(version)
+    tiny = np.finfo(dtype).smallest_subnormal
+    x, w = np.full((1, 3, 4, 7, 9), tiny, dtype), np.full((2, 3, 3, 1, 1), -tiny, dtype)
+    y, context = core.conv3d.forward(x, w, pad=(1, 0, 0))
+    dx, dw = core.conv3d.backward(np.full_like(y, tiny), context)
+    dw_of_negative = core.conv3d.backward(np.full_like(y, -tiny), context)[1]
+    for array in (y, dx, dw, dw_of_negative):
+        assert array.tobytes() == np.zeros_like(array).tobytes()
 
 
 @every_dtype
