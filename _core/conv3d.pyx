@@ -24,7 +24,7 @@ from libc.string cimport memcpy, memset
 
 from refnet._core cimport micro_kernel, openmp
 from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, Ahead, Plan, Range, Terms, rows_of_tile
+from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, Ahead, Patches, Plan, Range, Terms, rows_of_tile
 from refnet._core.sizes cimport require
 
 cdef extern from "transpose.h" nogil:
@@ -41,7 +41,7 @@ cdef enum:
     MOST_COLUMNS = 512   # of one that is kept in the workspace; of another, twice as many
     LEAST_ROWS = 96      # of the smallest tile: below, packing costs too much
     LEAST_COLUMNS = 128
-    STRIP = 128          # columns that are packed at once
+    STRIP = 128         # columns that are packed at once
     TASKS = 2            # for each thread, if the problem is large enough
     MOST_PHASES = 4      # positions along W that are computed together where a gradient has a stride
     LINE = 64            # bytes of a cache line
@@ -260,24 +260,26 @@ cdef Terms terms_of(Range some, Py_ssize_t taps, Py_ssize_t first, Py_ssize_t de
     return Terms(taps - tap + some.low, run, run, taps - run, depth)
 
 
-cdef void multiply(int version, const floating* a, const floating* b, floating* y, Py_ssize_t pitch,
+cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_ssize_t pitch,
                    Py_ssize_t rows, Py_ssize_t columns, const Terms* terms, bint add,
-                   Expected* expected) noexcept nogil:
+                   Expected* expected, Patches* patches) noexcept nogil:
     """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns), of each panel some terms.
 
-    Meanwhile what is expected comes nearer.
+    Unless they are NULL, b is made of patches. Meanwhile what is expected comes nearer.
     """
     cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
     cdef floating tile[TALLEST * WIDEST]
-    cdef const floating* right
+    cdef floating* right
     cdef floating* to
     cdef Ahead ahead
+    cdef bint whole
     while row < rows:
         height = rows_of_tile(version, rows - row)
         for panel in range(ceil_div(columns, width)):
             right = b + panel * DEPTH * width
             to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)
+            whole = count == width
             if expected.run < expected.runs:
                 ahead = expected.of[expected.run]
                 ahead.at = <const floating*> ahead.at + expected.row * ahead.stride
@@ -287,12 +289,11 @@ cdef void multiply(int version, const floating* a, const floating* b, floating* 
                     expected.row = 0
             else:  # what is here already
                 ahead = Ahead(<const void*> right, 1, 0)
-            if count == width:
-                micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right, to, pitch, add,
-                                      &ahead)
-            else:
-                micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right, tile, width, False,
-                                      &ahead)
+            micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right, to if whole else tile,
+                                  pitch if whole else width, add and whole, &ahead, patches if row == 0 else NULL)
+            if row == 0 and patches:
+                patches.v += 2
+            if not whole:
                 for i in range(height):
                     for j in range(count):
                         to[i * pitch + j] = (to[i * pitch + j] if add else 0) + tile[i * width + j]
@@ -343,7 +344,8 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i, panel, taps
     cdef Range reached[2 * MOST_COLUMNS]
     cdef Terms terms_of_panel[STRIP]
-    cdef bint some_taps, all_taps
+    cdef Patches patches
+    cdef bint some_taps, all_taps, passes
     cdef Expected expected
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
@@ -360,6 +362,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
         taps = at.g.kT * at.g.kH * at.g.kW
         terms = channels * taps
         micro_kernel.plan(version, x, plan, &at.g, start, stop - start, ceil_div(stop - start, width) * width)
+        passes = micro_kernel.passes(version, rows, plan)
         some_taps = False
         for panel in range(ceil_div(stop - start, width)):
             reached[panel] = taps_of_frames(&at.g, start + panel * width, min(width, stop - start - panel * width))
@@ -373,14 +376,16 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             for strip in range(ceil_div(stop - start, STRIP)):
                 position = start + strip * STRIP
                 count = min(STRIP, stop - position)
-                micro_kernel.gather(version, x, b, plan, Range(0, taps), first, last, strip * STRIP,
-                                    ceil_div(count, width) * width, width, DEPTH * width)
+                patches = Patches(<const void*> x, plan, first, strip * STRIP // width * 2)
+                if not passes:
+                    micro_kernel.gather(version, x, b, plan, Range(0, taps), first, last, strip * STRIP,
+                                        ceil_div(count, width) * width, width, DEPTH * width)
                 for panel in range(ceil_div(count, width)):
                     terms_of_panel[panel] = terms_of(
                         Range(0, taps) if all_taps else reached[strip * STRIP // width + panel],
                         taps, first, last - first)
                 expected.runs = expected.run = expected.row = 0
-                if strip == 0 and at.at.dense and last < terms:  # the next block's weights
+                if position + STRIP >= stop and at.at.dense and last < terms:  # the next block's weights
                     expect(&expected, weights + last, min(terms - last, <Py_ssize_t> DEPTH), at.at.row, rows)
                 if position + STRIP < stop:
                     expect_patches(&expected, x, &at.g, first, last, position + STRIP,
@@ -389,7 +394,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                     expect_patches(&expected, x, &at.g, last, min(last + DEPTH, terms), start,
                                    min(stop - start, <Py_ssize_t> STRIP))
                 multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, terms_of_panel,
-                         first > 0, &expected)
+                         first > 0, &expected, &patches if passes else NULL)
     if not to.dense:
         spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
 
@@ -588,7 +593,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                     terms[panel] = Terms(reached.low, some, some, 0, reached.high)
                 multiply(version, a + section * some_rows * PITCH, b,
                          tile + section * some_rows * across + strip * STRIP, across, some_rows, panels * width, terms,
-                         first > start, &expected)
+                         first > start, &expected, NULL)
     if upright:
         for k in range(filters):
             for r in range(rows):

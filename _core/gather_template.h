@@ -88,7 +88,8 @@ INLINE TARGET void NAME(plan_taps)(struct plan *plan, ptrdiff_t tap, ptrdiff_t t
 INLINE TARGET void NAME(plan_some)(struct plan *plan, ptrdiff_t tap, ptrdiff_t taps, ptrdiff_t v,
                                    ptrdiff_t vectors)
 {
-    switch (STEP(plan->g.sW)) {
+    const int step = STEP(plan->g.sW);
+    switch (step) {
         case 1: NAME(plan_taps)(plan, tap, taps, v, vectors, 1); break;
         case 2: NAME(plan_taps)(plan, tap, taps, v, vectors, 2); break;
         default: NAME(plan_taps)(plan, tap, taps, v, vectors, 0);

@@ -141,8 +141,8 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 /* What one version does with one type. */
 #define KERNELS(REAL) \
     struct kernels_##REAL { \
-        void (*multiply)(ptrdiff_t, const struct terms *, const REAL *, const REAL *, REAL *, ptrdiff_t, int, \
-                         const struct ahead *); \
+        void (*multiply)(ptrdiff_t, const struct terms *, const REAL *, REAL *, REAL *, ptrdiff_t, int, \
+                         const struct ahead *, const struct patches *); \
         int (*finite)(const REAL *, ptrdiff_t, ptrdiff_t); \
         void (*plan)(struct plan *, const struct geometry *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*gather)(const REAL *, REAL *, struct plan *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, \
@@ -157,6 +157,7 @@ struct version {
     const char *name;
     int fused;                  /* whether a multiply-add rounds once */
     ptrdiff_t rows;             /* of a tile, at most */
+    int masks;                  /* whether vectors of patches are read at once */
     struct kernels_double of_double;
     struct kernels_float of_float;
 };
@@ -166,10 +167,10 @@ struct version {
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {
-    {"baseline", 0, rows_baseline_double, OF(baseline, double), OF(baseline, float)},
+    {"baseline", 0, rows_baseline_double, 0, OF(baseline, double), OF(baseline, float)},
 #ifdef REFNET_X86
-    {"avx2", 1, rows_avx2_double, OF(avx2, double), OF(avx2, float)},
-    {"avx512", 1, rows_avx512_double, OF(avx512, double), OF(avx512, float)},
+    {"avx2", 1, rows_avx2_double, 1, OF(avx2, double), OF(avx2, float)},
+    {"avx512", 1, rows_avx512_double, 1, OF(avx512, double), OF(avx512, float)},
 #endif
 };
 

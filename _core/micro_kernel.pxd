@@ -5,12 +5,17 @@ from refnet._core.im2col3d cimport Geometry
 
 cdef extern from "operands.h":
     ctypedef struct Plan "struct plan":
+        Geometry g
         int pieces
     ctypedef struct Terms "struct terms":
         Py_ssize_t start, left, run, gap, stop
     ctypedef struct Ahead "struct ahead":
         const void* at
         Py_ssize_t lines, stride
+    ctypedef struct Patches "struct patches":
+        const void* x
+        Plan* plan
+        Py_ssize_t row, v
 
 
 cdef enum:
@@ -28,8 +33,9 @@ cdef struct Range:
 cdef int active() noexcept nogil
 cdef Py_ssize_t columns(int version, const floating* any) noexcept nogil
 cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil
-cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const floating* a, const floating* b,
-                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead) noexcept nogil
+cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const floating* a, floating* b,
+                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead, const Patches* patches) noexcept nogil
+cdef bint passes(int version, Py_ssize_t rows, const Plan* plan) noexcept nogil
 cdef bint finite(int version, const floating* a, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil
 cdef void plan(int version, const floating* any, Plan* plan, const Geometry* g, Py_ssize_t start,
                Py_ssize_t count, Py_ssize_t columns) noexcept nogil

@@ -13,8 +13,8 @@ from refnet._core cimport openmp
 
 cdef extern from "micro_kernel.h" nogil:
     ctypedef struct OfDouble "struct kernels_double":
-        void (*multiply)(Py_ssize_t, const Terms*, const double*, const double*, double*, Py_ssize_t, bint,
-                         const Ahead*) noexcept nogil
+        void (*multiply)(Py_ssize_t, const Terms*, const double*, double*, double*, Py_ssize_t, bint, const Ahead*,
+                         const Patches*) noexcept nogil
         bint (*finite)(const double*, Py_ssize_t, Py_ssize_t) noexcept nogil
         double (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -22,8 +22,8 @@ cdef extern from "micro_kernel.h" nogil:
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         Py_ssize_t columns
     ctypedef struct OfFloat "struct kernels_float":
-        void (*multiply)(Py_ssize_t, const Terms*, const float*, const float*, float*, Py_ssize_t, bint,
-                         const Ahead*) noexcept nogil
+        void (*multiply)(Py_ssize_t, const Terms*, const float*, float*, float*, Py_ssize_t, bint, const Ahead*,
+                         const Patches*) noexcept nogil
         bint (*finite)(const float*, Py_ssize_t, Py_ssize_t) noexcept nogil
         float (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -34,6 +34,7 @@ cdef extern from "micro_kernel.h" nogil:
         const char* name
         bint fused
         Py_ssize_t rows
+        bint masks
         OfDouble of_double
         OfFloat of_float
     enum: CHAINS
@@ -67,17 +68,29 @@ cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil:
     return rows if rows <= most else min(most, (rows + 1) // 2)
 
 
-cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const floating* a, const floating* b,
-                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead) noexcept nogil:
+cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const floating* a, floating* b,
+                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead, const Patches* patches) noexcept nogil:
     """c (rows, columns) = or += those terms of a (rows, depth) b (depth, columns), for one tile.
 
-    Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns. With
-    each term a cache line of what lies ahead is asked for.
+    Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns. Unless
+    patches are NULL, b is made of them. With each term a cache line of what lies ahead is asked for.
     """
     if floating is double:
-        VERSIONS[version].of_double.multiply(rows, terms, a, b, c, pitch, add, ahead)
+        VERSIONS[version].of_double.multiply(rows, terms, a, b, c, pitch, add, ahead, patches)
     else:
-        VERSIONS[version].of_float.multiply(rows, terms, a, b, c, pitch, add, ahead)
+        VERSIONS[version].of_float.multiply(rows, terms, a, b, c, pitch, add, ahead, patches)
+
+
+cdef bint passes(int version, Py_ssize_t rows, const Plan* plan) noexcept nogil:
+    """Whether patches should be gathered in passing, while the first of so many rows are multiplied.
+
+    Not where that takes longer than to multiply, nor where each value is gathered once: long lines at once
+    come faster from memory.
+    """
+    cdef Py_ssize_t taps = plan.g.kT * plan.g.kH * plan.g.kW
+    return (VERSIONS[version].masks and rows_of_tile(version, rows) == VERSIONS[version].rows
+            and (plan.g.sW == 1 and 1 < taps <= DEPTH and plan.pieces <= 4
+                 or plan.g.sW == 2 and taps <= DEPTH and plan.pieces <= 2))
 
 
 cdef bint finite(int version, const floating* a, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:

@@ -5,28 +5,51 @@
 
 enum { NAME(rows) = ROWS, NAME(columns) = COLUMNS };
 
-INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const REAL *a, const REAL *b,
-                              REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead)
+INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const REAL *a, REAL *b,
+                              REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead,
+                              const struct patches *patches, const int pieces, const int step)
 {
-    const REAL *row = ahead->at, *next = row;
+    const struct plan *plan = pieces ? patches->plan : 0;
+    const ptrdiff_t taps = pieces ? plan->g.kT * plan->g.kH * plan->g.kW : 0;
+    const ptrdiff_t volume = pieces ? plan->g.T * plan->g.H * plan->g.W : 0;
+    const ptrdiff_t entries = pieces ? plan->vectors * pieces : 0;
+    const REAL *line = ahead->at, *next = line, *x = 0;
     const ptrdiff_t lines = ahead->lines, stride = ahead->stride, stop = terms->stop;
-    ptrdiff_t line = 0;
+    ptrdiff_t asked = 0, tap = 0, entry = 0;
     VECTOR sum[ROWS][2];
     UNROLL
     for (int i = 0; i < rows; i++) {
         PREFETCH(c + i * pitch);
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
-    for (ptrdiff_t k = terms->start, left = terms->left; k < stop; k += terms->gap, left = terms->run) {
-        const ptrdiff_t end = left < stop - k ? k + left : stop;
+    for (ptrdiff_t k = terms->start, some = terms->left; k < stop; k += terms->gap, some = terms->run) {
+        const ptrdiff_t end = some < stop - k ? k + some : stop;
+        if (pieces) {
+            tap = (patches->row + k) % taps;
+            entry = tap * entries + patches->v * pieces;
+            x = (const REAL *) patches->x + (patches->row + k) / taps * volume;
+        }
         for (; k < end; k++) {
+            UNALIGNED *at = (UNALIGNED *) (b + k * COLUMNS), *at_right = (UNALIGNED *) (b + k * COLUMNS + LANES);
+            VECTOR left, right;
             PREFETCH(next);
-            line++;
-            next = line == lines ? row + stride : next + 64 / sizeof(REAL);
-            row = line == lines ? next : row;
-            line = line == lines ? 0 : line;
-            const VECTOR left = *(const UNALIGNED *) (b + k * COLUMNS);
-            const VECTOR right = *(const UNALIGNED *) (b + k * COLUMNS + LANES);
+            asked++;
+            next = asked == lines ? line + stride : next + 64 / sizeof(REAL);
+            line = asked == lines ? next : line;
+            asked = asked == lines ? 0 : asked;
+            if (pieces) {
+                *at = left = NAME(column)(x, plan, entry, pieces, step, step);
+                *at_right = right = NAME(column)(x, plan, entry + pieces, pieces, step, step);
+                entry += entries;
+                if (++tap == taps) {
+                    tap = 0;
+                    entry -= taps * entries;
+                    x += volume;
+                }
+            } else {
+                left = *at;
+                right = *at_right;
+            }
             UNROLL
             for (int i = 0; i < rows; i++) {
                 const VECTOR factor = SPREAD(a[i * PITCH + k]);
@@ -48,12 +71,24 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
 }
 
 /* c (rows, columns) = or += those terms of a (rows, depth) b (depth, columns), for 1 to ROWS rows; from row to row
-   of c it is `pitch` values, of a PITCH, of b as many as it has columns. With each term a line of what lies
-   ahead comes nearer. */
-TARGET static void NAME(multiply)(ptrdiff_t rows, const struct terms *terms, const REAL *a, const REAL *b,
-                                  REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead)
+   of c it is `pitch` values, of a PITCH, of b as many as it has columns. Where patches are given, b is made of
+   them in passing, for ROWS rows and a plan that `passes`. With each term a line of what lies ahead comes nearer. */
+TARGET static void NAME(multiply)(ptrdiff_t rows, const struct terms *terms, const REAL *a, REAL *b,
+                                  REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead,
+                                  const struct patches *patches)
 {
-#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, terms, a, b, c, pitch, add, ahead); break;
+#define PASSING(pieces, step) NAME(tile)(ROWS, terms, a, b, c, pitch, add, ahead, patches, pieces, step)
+    if (patches)
+        switch (8 * (int) patches->plan->g.sW + (patches->plan->pieces < 8 ? patches->plan->pieces : 0)) {
+            case 9: PASSING(1, 1); return;
+            case 10: PASSING(2, 1); return;
+            case 11: PASSING(3, 1); return;
+            case 12: PASSING(4, 1); return;
+            case 17: PASSING(1, 2); return;
+            case 18: PASSING(2, 2); return;
+        }
+#undef PASSING
+#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, terms, a, b, c, pitch, add, ahead, 0, 0, 0); break;
     switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4)
 #if ROWS > 4

@@ -35,4 +35,11 @@ struct plan {
     unsigned short mask[DEPTH * PLANNED], high[DEPTH * PLANNED];
 };
 
+/* Rows of patches of x that no tile has been made of yet, from `row` on, in two vectors of a plan from `v` on. */
+struct patches {
+    const void *x;
+    struct plan *plan;
+    ptrdiff_t row, v;
+};
+
 #endif

@@ -14,8 +14,8 @@ typedef REAL VECTOR;
 typedef REAL UNALIGNED;
 #endif
 
-#include "micro_kernel_template.h"
 #include "gather_template.h"
+#include "micro_kernel_template.h"
 
 #undef NAME
 #undef VECTOR
