@@ -27,12 +27,6 @@ from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, Ahead, Patches, Plan, Range, Terms, rows_of_tile
 from refnet._core.sizes cimport require
 
-cdef extern from "transpose.h" nogil:
-    void transpose_double "refnet_transpose_double"(const double*, Py_ssize_t, double*, Py_ssize_t,
-                                                    Py_ssize_t, Py_ssize_t)
-    void transpose_float "refnet_transpose_float"(const float*, Py_ssize_t, float*, Py_ssize_t,
-                                                  Py_ssize_t, Py_ssize_t)
-
 # Chains in a span of positions.
 SPAN = 8
 
@@ -132,20 +126,7 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
     return ceil_div(rows, down), min(ceil_div(ceil_div(columns, across), unit) * unit, columns)
 
 
-cdef inline void transpose(const floating* rows, Py_ssize_t pitch, floating* to, Py_ssize_t width, Py_ssize_t count,
-                           Py_ssize_t values) noexcept nogil:
-    """to (values, count), `width` values apart, <- rows (count, values), `pitch` values apart."""
-    cdef Py_ssize_t row, i, whole = count - count % 4
-    if floating is float:
-        transpose_float(rows, pitch, to, width, whole, values)
-    else:
-        transpose_double(rows, pitch, to, width, whole, values)
-    for row in range(whole, count):
-        for i in range(values):
-            to[i * width + row] = rows[row * pitch + i]
-
-
-cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const Weights* at,
+cdef void pack_weights(int version, const floating* w, floating* a, const Geometry* g, const Weights* at,
                        Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """a <- columns [start, stop) of the rows of weights that begin at w; rows of a are PITCH apart."""
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, line = LINE // <Py_ssize_t> sizeof(floating), row, i, first, last
@@ -159,7 +140,8 @@ cdef void pack_weights(const floating* w, floating* a, const Geometry* g, const 
     elif taps == 1 and at.row == 1:
         for first in range(start // line, ceil_div(stop, line)):
             i, last = max(start, first * line), min((first + 1) * line, stop)
-            transpose(w + at.first + i * at.channel, at.channel, a + i - start, PITCH, last - i, rows)
+            micro_kernel.transpose(version, w + at.first + i * at.channel, at.channel, a + i - start, PITCH, last - i,
+                                   rows)
     elif together:
         for row in range(rows):
             i = start
@@ -370,7 +352,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
         for block in range(ceil_div(terms, DEPTH)):
             first = block * DEPTH
             last = min(first + DEPTH, terms)
-            pack_weights(weights, a, &at.g, &at.at, rows, first, last)
+            pack_weights(version, weights, a, &at.g, &at.at, rows, first, last)
             # A zero of the padding times infinity or NaN is NaN, times anything else nothing.
             all_taps = not some_taps or not micro_kernel.finite(version, a, rows, last - first)
             for strip in range(ceil_div(stop - start, STRIP)):
@@ -514,11 +496,11 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                          dx.shape[0], groups, channels, rows)
 
 
-cdef void interleave(const floating* lines, floating* b, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t count,
-                     Py_ssize_t pitch) noexcept nogil:
+cdef void interleave(int version, const floating* lines, floating* b, Py_ssize_t rows, Py_ssize_t width,
+                     Py_ssize_t count, Py_ssize_t pitch) noexcept nogil:
     """b (count, width) <- lines (rows, count), `pitch` values apart, transposed, and zeros."""
     cdef Py_ssize_t row, i
-    transpose(lines, pitch, b, width, rows, count)
+    micro_kernel.transpose(version, lines, pitch, b, width, rows, count)
     if rows < width:
         for i in range(count):
             for row in range(rows, width):
@@ -574,9 +556,9 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 if upright:
                     micro_kernel.gather(version, x, lines, plan, Range(0, taps), row + at, row + at + some, 0,
                                         padded, PITCH, width)
-                    interleave(lines, b + panel * DEPTH * width, some, width, count, PITCH)
+                    interleave(version, lines, b + panel * DEPTH * width, some, width, count, PITCH)
                 else:
-                    interleave(dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
+                    interleave(version, dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
             expected.runs = expected.run = expected.row = 0
             if first + DEPTH < stop and strip == 0:  # the next positions
                 expect(&expected, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P, filters)

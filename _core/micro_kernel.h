@@ -33,6 +33,11 @@
 #define TARGET
 #define ROWS 4
 
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define PIECES(p, apart) (*(const UNALIGNED *) (p))
+#define LOW(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 1, 3)
+#endif
 #define REAL double
 #define FMA(a, b, c) ((a) * (b) + (c))
 #ifdef __GNUC__
@@ -44,6 +49,13 @@
 #endif
 #include "version.h"
 
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define PIECES(p, apart) (*(const UNALIGNED *) (p))
+#define LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#define LOW_PAIRS(a, b) __builtin_shufflevector(a, b, 0, 1, 4, 5)
+#define HIGH_PAIRS(a, b) __builtin_shufflevector(a, b, 2, 3, 6, 7)
+#endif
 #define REAL float
 #define FMA(a, b, c) ((a) * (b) + (c))
 #ifdef __GNUC__
@@ -81,6 +93,9 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
     _mm256_and_si256(LOAD_ONES(LONG_ONES + 4 - ((kept) & 255)), LOAD_ONES(LONG_ONES + 8 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_pd(found, _mm256_maskload_pd(p, mask))
 #define OR(a, b) _mm256_or_pd(a, b)
+#define PIECES(p, apart) _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd((p) + (apart)), 1)
+#define LOW(a, b) _mm256_unpacklo_pd(a, b)
+#define HIGH(a, b) _mm256_unpackhi_pd(a, b)
 #define EVEN(low, high) _mm256_permute4x64_pd(_mm256_shuffle_pd(low, high, 0xA), 0xD8)
 #include "version.h"
 
@@ -94,6 +109,11 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK_OF(kept) _mm256_and_si256(LOAD_ONES(ONES + 8 - ((kept) & 255)), LOAD_ONES(ONES + 16 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_ps(found, _mm256_maskload_ps(p, mask))
 #define OR(a, b) _mm256_or_ps(a, b)
+#define PIECES(p, apart) _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + (apart)), 1)
+#define LOW(a, b) _mm256_unpacklo_ps(a, b)
+#define HIGH(a, b) _mm256_unpackhi_ps(a, b)
+#define LOW_PAIRS(a, b) _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)))
+#define HIGH_PAIRS(a, b) _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)))
 #define EVEN(low, high) \
     _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xD8)), 0xD8))
 #include "version.h"
@@ -101,6 +121,11 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #undef VERSION
 #undef TARGET
 #undef ROWS
+
+#define INSERT(to, p, i) _mm512_insertf32x4(to, _mm_loadu_ps((const float *) (p)), i)
+#define FOUR_PIECES(p, apart) \
+    INSERT(INSERT(INSERT(_mm512_castps128_ps512(_mm_loadu_ps((const float *) (p))), (p) + (apart), 1), \
+                  (p) + 2 * (apart), 2), (p) + 3 * (apart), 3)
 
 #define VERSION avx512
 #define TARGET __attribute__((target("avx512f")))
@@ -116,6 +141,9 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define HAS(kept, lane) ((kept) >> (lane) & 1)
 #define MERGE(found, mask, p) _mm512_mask_loadu_pd(found, mask, p)
 #define OR(a, b) _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)))
+#define PIECES(p, apart) _mm512_castps_pd(FOUR_PIECES(p, apart))
+#define LOW(a, b) _mm512_unpacklo_pd(a, b)
+#define HIGH(a, b) _mm512_unpackhi_pd(a, b)
 #define EVEN(low, high) _mm512_permutex2var_pd(low, _mm512_set_epi64(15, 13, 11, 9, 6, 4, 2, 0), high)
 #include "version.h"
 
@@ -129,6 +157,11 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define HAS(kept, lane) ((kept) >> (lane) & 1)
 #define MERGE(found, mask, p) _mm512_mask_loadu_ps(found, mask, p)
 #define OR(a, b) _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)))
+#define PIECES(p, apart) FOUR_PIECES(p, apart)
+#define LOW(a, b) _mm512_unpacklo_ps(a, b)
+#define HIGH(a, b) _mm512_unpackhi_ps(a, b)
+#define LOW_PAIRS(a, b) _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
+#define HIGH_PAIRS(a, b) _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
 #define EVEN(low, high) \
     _mm512_permutex2var_ps(low, _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 14, 12, 10, 8, 6, 4, 2, 0), high)
 #include "version.h"
@@ -147,6 +180,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
         void (*plan)(struct plan *, const struct geometry *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*gather)(const REAL *, REAL *, struct plan *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, \
                        ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
+        void (*transpose)(const REAL *, ptrdiff_t, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         REAL (*spin)(ptrdiff_t); \
         ptrdiff_t columns; /* of a panel of the right operand */ \
     }
@@ -163,7 +197,8 @@ struct version {
 };
 
 #define OF(version, real) \
-    {multiply_##version##_##real, finite_##version##_##real, plan_##version##_##real, gather_##version##_##real, spin_##version##_##real, columns_##version##_##real}
+    {multiply_##version##_##real, finite_##version##_##real, plan_##version##_##real, gather_##version##_##real, \
+     transpose_##version##_##real, spin_##version##_##real, columns_##version##_##real}
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {

@@ -42,3 +42,5 @@ cdef void plan(int version, const floating* any, Plan* plan, const Geometry* g, 
 cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Range taps, Py_ssize_t row,
                  Py_ssize_t row_stop, Py_ssize_t start, Py_ssize_t columns, Py_ssize_t pitch,
                  Py_ssize_t panel) noexcept nogil
+cdef void transpose(int version, const floating* lines, Py_ssize_t pitch, floating* to, Py_ssize_t width,
+                    Py_ssize_t rows, Py_ssize_t values) noexcept nogil

@@ -16,6 +16,7 @@ cdef extern from "micro_kernel.h" nogil:
         void (*multiply)(Py_ssize_t, const Terms*, const double*, double*, double*, Py_ssize_t, bint, const Ahead*,
                          const Patches*) noexcept nogil
         bint (*finite)(const double*, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*transpose)(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         double (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*gather)(const double*, double*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -25,6 +26,7 @@ cdef extern from "micro_kernel.h" nogil:
         void (*multiply)(Py_ssize_t, const Terms*, const float*, float*, float*, Py_ssize_t, bint, const Ahead*,
                          const Patches*) noexcept nogil
         bint (*finite)(const float*, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*transpose)(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         float (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*gather)(const float*, float*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -129,6 +131,15 @@ cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Ran
         VERSIONS[version].of_float.gather(x, tile, plan, taps.low, taps.high, row, row_stop,
                                           2 * start // VERSIONS[version].of_float.columns,
                                           2 * columns // VERSIONS[version].of_float.columns, pitch, panel)
+
+
+cdef void transpose(int version, const floating* lines, Py_ssize_t pitch, floating* to, Py_ssize_t width,
+                    Py_ssize_t rows, Py_ssize_t values) noexcept nogil:
+    """to (values, rows), `width` values apart, <- lines (rows, values), `pitch` values apart."""
+    if floating is double:
+        VERSIONS[version].of_double.transpose(lines, pitch, to, width, rows, values)
+    else:
+        VERSIONS[version].of_float.transpose(lines, pitch, to, width, rows, values)
 
 
 def versions():

@@ -16,6 +16,7 @@ typedef REAL UNALIGNED;
 
 #include "gather_template.h"
 #include "micro_kernel_template.h"
+#include "transpose_template.h"
 
 #undef NAME
 #undef VECTOR
@@ -33,3 +34,8 @@ typedef REAL UNALIGNED;
 #undef EVEN
 #undef STEP
 #undef OR
+#undef PIECES
+#undef LOW
+#undef HIGH
+#undef LOW_PAIRS
+#undef HIGH_PAIRS

@@ -1,0 +1,44 @@
+/* One version of transposition: included with what micro_kernel_template.h is included with, and where the
+   compiler knows such, PIECES, LOW, HIGH, and for float LOW_PAIRS and HIGH_PAIRS. */
+
+/* Values in 16 bytes. */
+#define SQUARE ((ptrdiff_t) (16 / sizeof(REAL)))
+
+/* to (values, rows), `width` values apart, <- from (rows, values), `pitch` values apart.
+
+   16 bytes of each of LANES rows at once: a vector has those of every SQUAREth row, so that the squares in which
+   vectors are transposed give whole vectors of rows in order. */
+TARGET static void NAME(transpose)(const REAL *from, ptrdiff_t pitch, REAL *to, ptrdiff_t width, ptrdiff_t rows,
+                                   ptrdiff_t values)
+{
+    ptrdiff_t row = 0;
+#ifdef PIECES
+    for (; row + LANES <= rows; row += LANES, from += LANES * pitch, to += LANES) {
+        ptrdiff_t i = 0;
+        for (; i + SQUARE <= values; i += SQUARE) {
+            REAL *column = to + i * width;
+            const VECTOR a = PIECES(from + i, SQUARE * pitch), b = PIECES(from + i + pitch, SQUARE * pitch);
+#ifdef LOW_PAIRS
+            const VECTOR c = PIECES(from + i + 2 * pitch, SQUARE * pitch);
+            const VECTOR d = PIECES(from + i + 3 * pitch, SQUARE * pitch);
+            const VECTOR ab = LOW(a, b), cd = LOW(c, d), ab_high = HIGH(a, b), cd_high = HIGH(c, d);
+            *(UNALIGNED *) column = LOW_PAIRS(ab, cd);
+            *(UNALIGNED *) (column + width) = HIGH_PAIRS(ab, cd);
+            *(UNALIGNED *) (column + 2 * width) = LOW_PAIRS(ab_high, cd_high);
+            *(UNALIGNED *) (column + 3 * width) = HIGH_PAIRS(ab_high, cd_high);
+#else
+            *(UNALIGNED *) column = LOW(a, b);
+            *(UNALIGNED *) (column + width) = HIGH(a, b);
+#endif
+        }
+        for (; i < values; i++)
+            for (ptrdiff_t lane = 0; lane < LANES; lane++)
+                to[i * width + lane] = from[lane * pitch + i];
+    }
+#endif
+    for (; row < rows; row++, from += pitch, to++)
+        for (ptrdiff_t i = 0; i < values; i++)
+            to[i * width] = from[i];
+}
+
+#undef SQUARE
