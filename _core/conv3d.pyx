@@ -41,6 +41,7 @@ cdef enum:
     LINE = 64            # bytes of a cache line
     MOST_RUNS = 32       # that come nearer while a strip is multiplied
     LONGEST_RUN = 32     # lines of one of them
+    SIXTEEN = 16         # filters whose gradients are transposed at once: a line, or two
 
 # Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
 cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
@@ -507,6 +508,17 @@ cdef void interleave(int version, const floating* lines, floating* b, Py_ssize_t
                 b[i * width + row] = 0
 
 
+cdef inline void store(const floating* values, floating* to, Py_ssize_t count, bint add) noexcept nogil:
+    """to = or += values."""
+    cdef Py_ssize_t i
+    if add:
+        for i in range(count):
+            to[i] += values[i]
+    else:
+        for i in range(count):
+            to[i] = values[i]
+
+
 cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw,
                          floating* workspace, const Geometry* g, Py_ssize_t sections, bint finite,
                          Py_ssize_t pitch, Py_ssize_t filters, Py_ssize_t row, Py_ssize_t rows,
@@ -527,14 +539,10 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef floating* lines = b + DEPTH * STRIP
     cdef floating* tile = lines + WIDEST * PITCH
     cdef Plan* plan = <Plan*> (tile + MOST_ROWS * (MOST_COLUMNS + 8))
-    cdef Py_ssize_t columns[MOST_ROWS]
     cdef Range reached
     cdef Terms terms[STRIP]
     cdef Expected expected
-    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, k, r, i
-    for r in range(rows):  # (section, channel, tap) in the tile, (channel, section, tap) in dw
-        columns[r] = r if upright else (r % some_rows // some_taps * sections + r // some_rows) * some_taps + r % some_taps
-        columns[r] += row
+    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, run, k, r, i
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
@@ -578,14 +586,17 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                          first > start, &expected, NULL)
     if upright:
         for k in range(filters):
-            for r in range(rows):
-                dw[k * pitch + columns[r]] = (dw[k * pitch + columns[r]] if add else 0) + tile[k * across + r]
+            store(tile + k * across, dw + k * pitch + row, rows, add)
         return
-    # Transposed by blocks of a cache line.
-    for i in range(ceil_div(rows, 8)):
-        for k in range(filters):
-            for r in range(i * 8, min(i * 8 + 8, rows)):
-                dw[k * pitch + columns[r]] = (dw[k * pitch + columns[r]] if add else 0) + tile[r * across + k]
+    # (section, channel, tap) in the tile, (channel, section, tap) in dw: in a section, runs of some taps.
+    run = some_taps if sections > 1 else rows
+    for i in range(ceil_div(filters, SIXTEEN)):
+        some = min(SIXTEEN, filters - i * SIXTEEN)
+        micro_kernel.transpose(version, tile + i * SIXTEEN, across, lines, rows, rows, some)
+        for k in range(some):
+            for r in range(rows // run):
+                at = r % (some_rows // run) * sections + r // (some_rows // run)
+                store(lines + k * rows + r * run, dw + (i * SIXTEEN + k) * pitch + row + at * run, run, add)
 
 
 cdef bint all_finite(int version, const floating[:, :, ::1] dy, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
