@@ -6,37 +6,51 @@ than those in use once did; what has waited longest goes back to the system firs
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdlib cimport free
-
 cdef extern from *:
     """
+    #include <stdint.h>
     #include <stdlib.h>
     #ifdef __linux__
     #include <sys/mman.h>
     #endif
     #define HUGE_PAGE ((size_t) 2 << 20)
-    /* Large pages where the system has them, as NumPy asks for its own arrays. */
+    /* Mapped, in large pages where the system has them: the allocator of the C library would keep what is freed,
+       once it has seen arrays of that size. */
     static void *refnet_allocate(size_t size)
     {
     #ifdef __linux__
-        void *found = NULL;
-        if (posix_memalign(&found, HUGE_PAGE, size))
+        char *found = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (found == MAP_FAILED)
             return NULL;
-        madvise(found, size, MADV_HUGEPAGE);
-        return found;
+        const size_t before = -(uintptr_t) found % HUGE_PAGE;
+        if (before)
+            munmap(found, before);
+        munmap(found + before + size, HUGE_PAGE - before);
+        madvise(found + before, size, MADV_HUGEPAGE);
+        return found + before;
     #else
         return malloc(size);
     #endif
     }
+    static void refnet_release(void *memory, size_t size)
+    {
+    #ifdef __linux__
+        munmap(memory, size);
+    #else
+        (void) size;
+        free(memory);
+    #endif
+    }
     """
     void* allocate "refnet_allocate"(size_t) noexcept nogil
+    void release "refnet_release"(void*, size_t) noexcept nogil
 
 cdef enum:
-    MOST_BLOCKS = 64
+    MOST_BLOCKS = 256
 
 # Sizes are rounded up to a multiple of this.
 GRAIN = 1 << 20
-MOST_KEPT = 256 << 20
+MOST_KEPT = 512 << 20
 
 cdef Py_ssize_t most_kept = MOST_KEPT
 cdef Py_ssize_t grain = GRAIN
@@ -50,6 +64,12 @@ cdef Py_ssize_t total = 0
 # Bytes in use, and the most there ever were.
 cdef Py_ssize_t used = 0
 cdef Py_ssize_t most_used = 0
+
+
+cdef void drop(Py_ssize_t index) noexcept:
+    """Return to the system one of those that wait."""
+    cdef Py_ssize_t size = sizes[index]
+    release(leave(index), size)
 
 
 cdef void* leave(Py_ssize_t index) noexcept:
@@ -84,7 +104,7 @@ cdef class Block:
             self.memory = leave(best)
         else:
             while count > 0 and used + self.held + total > most_used:
-                free(leave(0))
+                drop(0)
             self.memory = allocate(self.held)
         if self.memory == NULL:
             give_back()
@@ -100,10 +120,10 @@ cdef class Block:
             return
         used -= self.held
         if self.held > most_kept:
-            free(self.memory)
+            release(self.memory, self.held)
             return
         while count == MOST_BLOCKS or total + self.held > most_kept:
-            free(leave(0))
+            drop(0)
         waiting[count] = self.memory
         sizes[count] = self.held
         count += 1
@@ -121,4 +141,4 @@ def kept():
 def give_back():
     """Return to the system what waits."""
     while count > 0:
-        free(leave(count - 1))
+        drop(count - 1)

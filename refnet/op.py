@@ -66,6 +66,9 @@ class Domain:
     integer: bool = False
 
 
+# The position of y among what backward may read.
+OUTPUT = -1
+
 ANYTHING = Domain()
 STOPPED = Domain(gradient=False)
 
@@ -144,6 +147,10 @@ class Op:
         gradient, or piecewise so: a difference quotient within a piece has no truncation error.
     reach : ``(*shapes, **attrs) -> Reaches``, optional
         What an output position reads along T, H and W; None where it is the same position.
+    keeps : tuple of int
+        Which inputs `backward` may read, by position; OUTPUT is y.
+    cheap : bool
+        Whether `forward` is a mere pass over memory: its y may be computed again instead of kept.
     """
 
     name: str
@@ -157,6 +164,8 @@ class Op:
     check: Callable[..., None] | None = None
     smooth: bool = False
     reach: Callable[..., Reaches] | None = None
+    keeps: tuple[int, ...] = ()
+    cheap: bool = False
 
     def domain(self, index: int) -> Domain:
         """What the input at that position may hold."""

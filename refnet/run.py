@@ -3,17 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from refnet import memory
-from refnet.arithmetic import Arithmetic, named
+from refnet.arithmetic import Arithmetic, core, named
 from refnet.arithmetic.table import Context, at_the_door
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node, learns_from
 from refnet.op import Array
 from refnet.ops import OPS
+from refnet.saved import Again, Saved, replaced, saved, without
 from refnet.shapes import size, text
 
 Keep = Literal["all", "outputs"]
@@ -39,6 +40,25 @@ class Run:
     given: dict[str, Array]
     blobs: dict[str, Array]
     _contexts: dict[str, Context] = field(repr=False)
+    _lean: "_Lean | None" = field(default=None, repr=False)
+
+
+@dataclass
+class _Lean:
+    """What a run that keeps only outputs saved for one backward pass.
+
+    Attributes
+    ----------
+    saved : Saved
+    sources : dict of str to ndarray
+        The blobs from which others are computed again.
+    used : bool
+        Whether a backward pass has begun.
+    """
+
+    saved: Saved
+    sources: dict[str, Array] = field(default_factory=dict)
+    used: bool = False
 
 
 class Gradients(Mapping[str, Array]):
@@ -89,7 +109,9 @@ def forward(
         memory layout and byte order. They are never modified.
     arithmetic : str or Arithmetic
     keep : {"all", "outputs"}
-        With "outputs", a blob is freed as soon as neither a later node nor `backward` needs it.
+        With "outputs", a blob is freed as soon as neither a later node nor `backward` needs it, or can
+        compute it again by a mere pass over memory. `backward` can go through such a run once: it frees
+        what it has used.
     allow_nonfinite : bool
         Accept NaN and infinity in `given`.
     on_node : callable, optional
@@ -113,22 +135,28 @@ def forward(
     memory.require(blob_bytes(net, _itemsize(values), keep), "a forward run")
 
     last_use = net.last_use()
-    wanted = net.gradient_flow() if keep == "outputs" else {node.name for node in net.nodes}
-    kept = net.outputs if keep == "outputs" else wanted
+    lean = _Lean(saved(net)) if keep == "outputs" else None
+    wanted = net.gradient_flow() if lean else {node.name for node in net.nodes}
+    kept = net.outputs if lean else wanted
     blobs: dict[str, Array] = {}
     contexts: dict[str, Context] = {}
     for index, node in enumerate(net.nodes):
         arrays = [values[name] if name in values else blobs[name] for name in node.inputs]
         blobs[node.name], context = arithmetic[node.op].forward(*arrays, **node.attrs)
         if node.name in wanted:
+            if lean:
+                made_again = lean.saved.again & {node.name, *node.inputs}
+                context = without(context, {name: blobs[name] for name in made_again})
             contexts[node.name] = context
+        if lean and node.name in lean.saved.sources:
+            lean.sources[node.name] = blobs[node.name]
         del arrays, context  # or they would keep alive what is freed below
         for name in {node.name, *node.inputs}:
             if last_use.get(name) == index and name not in kept:
                 del blobs[name]
         if on_node is not None:
             on_node(node)
-    return Run(net, arithmetic, values, blobs, contexts)
+    return Run(net, arithmetic, values, blobs, contexts, lean)
 
 
 def backward(
@@ -160,7 +188,8 @@ def backward(
     Raises
     ------
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
-        If a gradient is given for no node, or has the wrong shape, dtype or value.
+        If a gradient is given for no node, or has the wrong shape, dtype or value, or the run keeps only
+        outputs and a backward pass has been through it.
     TooLargeError
         If the gradients would not fit into memory.
     """
@@ -169,21 +198,21 @@ def backward(
     for name, dy in output_gradients.items():
         pending[name] = [_clean_gradient(run, name, dy, allow_nonfinite)]
     memory.require(gradient_bytes(net, _itemsize(run.given)), "a backward run")
+    contexts = _Contexts(run)
     trainable = net.trainable()
     for node in reversed(net.nodes):
-        if node.name not in pending:
-            continue
-        dy = _total(pending.pop(node.name))
         learns = trainable.intersection(learns_from(node))
-        if not learns:
-            continue
-        needs = tuple(name in learns for name in node.inputs)
-        gradients = run.arithmetic[node.op].backward(dy, run._contexts[node.name], needs)
-        for name, gradient in zip(node.inputs, gradients, strict=True):
-            if gradient is not None and name in learns:
-                pending.setdefault(name, []).append(gradient)
-        if on_node is not None:
-            on_node(node)
+        if node.name in pending and learns:
+            dy = _total(pending.pop(node.name))
+            needs = tuple(name in learns for name in node.inputs)
+            gradients = run.arithmetic[node.op].backward(dy, contexts.of(node), needs)
+            for name, gradient in zip(node.inputs, gradients, strict=True):
+                if gradient is not None and name in learns:
+                    pending.setdefault(name, []).append(gradient)
+            del dy, gradients  # or they would keep alive what the next node takes
+            if on_node is not None:
+                on_node(node)
+        contexts.done(node)
     computed = {name: _total(pending[name]) for name in (*net.inputs, *net.params) if name in pending}
     connected = net.upstream(output_gradients)
     learnt = {name for name in (*net.inputs, *net.params) if net.domain(name).draw is None}
@@ -198,7 +227,7 @@ def blob_bytes(net: Net, itemsize: int, keep: Keep = "all") -> int:
     """
     if keep == "all":
         return sum(size(node.shape) for node in net.nodes) * itemsize
-    last_use, kept = net.last_use(), net.gradient_flow() | net.outputs.keys()
+    last_use, kept = net.last_use(), saved(net).kept | net.outputs.keys()
     held = largest = 0
     for index, node in enumerate(net.nodes):
         held += size(node.shape)
@@ -300,5 +329,54 @@ def _total(contributions: list[Array]) -> Array:
     """The sum of a value's gradients, in the order in which they arrived; none of them is changed."""
     total = contributions[0]
     for gradient in contributions[1:]:
-        total = np.add(total, gradient)
+        total, _ = core["add"].forward(total, gradient)
     return total
+
+
+class _Contexts:
+    """The contexts of a run, as a backward pass takes them, the last node's first.
+
+    Those of a lean run are freed when their node is done, and blobs that it does not have are computed
+    again, once: a blob's readers come before the node that makes it.
+    """
+
+    def __init__(self, run: Run):
+        if run._lean is not None:
+            if run._lean.used:
+                raise ValueRangeError(
+                    "a backward pass has been through this run, which kept only outputs, and has freed what "
+                    'it used: expected a run that is new, or of keep="all"'
+                )
+            run._lean.used = True
+        self._run, self._lean = run, run._lean
+        self._nodes = {node.name: node for node in run.net.nodes}
+        self._again: dict[str, Array] = {}
+
+    def of(self, node: Node) -> Context:
+        context = self._run._contexts[node.name]
+        if self._lean is None:
+            return context
+
+        def restored(value: Any) -> Any:
+            return self._blob(value.name) if isinstance(value, Again) else value
+
+        found: Context = replaced(context, restored)
+        return found
+
+    def done(self, node: Node) -> None:
+        if self._lean is not None:
+            self._run._contexts.pop(node.name, None)
+            self._lean.sources.pop(node.name, None)
+            self._again.pop(node.name, None)
+
+    def _blob(self, name: str) -> Array:
+        """What was given, is a source, or can be computed again; of the last only what contexts hold is kept."""
+        assert self._lean is not None
+        for there in (self._run.given, self._lean.sources, self._again):
+            if name in there:
+                return there[name]
+        node = self._nodes[name]
+        blob, _ = self._run.arithmetic[node.op].forward(*map(self._blob, node.inputs), **node.attrs)
+        if name in self._lean.saved.again:
+            self._again[name] = blob
+        return blob

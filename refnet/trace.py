@@ -154,16 +154,19 @@ def freeze_points(
     for point in points:
         net = build(point)
         dy = output_gradient(net)
-        run = forward(net, given, arithmetic, keep="outputs")
+
+        def run(net: Net = net) -> Run:
+            return forward(net, given, arithmetic, keep="outputs")
+
         flow = net.gradient_flow()
         behind = [name for name in learnt if name not in flow]
-        backward(run, dy)  # once before it is timed: caches and threads are warm then
+        backward(run(), dy)  # once before it is timed: caches and threads are warm then
         measured.append(
             FreezePoint(
                 point,
                 backward_multiply_adds(net),
                 blob_bytes(net, next(iter(given.values())).itemsize, keep="outputs"),
-                median(_seconds(run, dy) for _ in range(repeat)),
+                median(_seconds(run(), dy) for _ in range(repeat)),
                 sum(size(net.params[name]) for name in behind)
                 / sum(size(net.params[name]) for name in learnt),
                 sqrt(sum(squares[name] for name in behind) / sum(squares.values())),

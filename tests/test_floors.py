@@ -16,6 +16,7 @@ FLOORS = [
     ["arithmetic.reference", "arithmetic.core"],
     ["arithmetic"],
     ["net"],
+    ["saved"],
     ["run", "receptive"],
     ["fill", "clip", "trace", "explain", "machine"],
     ["networks.*"],

@@ -97,7 +97,7 @@ def chains(terms, dtype, fused):
 
 def defined(x, w, dy, stride, pad, dtype, fused):
     """(y, dx, dw) term by term in the order that conv3d.pyx states, along the axes T and W alone."""
-    (N, C, *size), (K, _, *kernel) = x.shape, w.shape
+    (N, C), (K, _, *kernel) = x.shape[:2], w.shape
     y, dx, dw = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(w)
 
     def read(array, at, t, v):
@@ -114,7 +114,9 @@ def defined(x, w, dy, stride, pad, dtype, fused):
 
     for n, k, *o in np.ndindex(*dy.shape):
         terms = [
-            (w[(k, c, *tap)], read(x, (n, c), *reads(o, tap))) for c in range(C) for tap in np.ndindex(*kernel)
+            (w[(k, c, *tap)], read(x, (n, c), *reads(o, tap)))
+            for c in range(C)
+            for tap in np.ndindex(*kernel)
         ]
         y[(n, k, *o)] = chains(terms, dtype, fused)
     for n, c, *i in np.ndindex(*x.shape):

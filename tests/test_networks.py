@@ -361,7 +361,7 @@ def test_freeze_points_say_what_is_saved_and_what_is_given_up():
     nothing, two, everything = points
     assert (nothing.params_share, nothing.gradient_share) == (0, 0)
     assert (everything.params_share, everything.gradient_share, everything.multiply_adds) == (1, 1, 0)
-    assert nothing.bytes > two.bytes > everything.bytes > 0
+    assert nothing.bytes > two.bytes >= everything.bytes > 0
     assert all(point.seconds > 0 for point in points)
     # Everything by hand: without a stop each product has both gradients, data's included.
     rows = trace(free)

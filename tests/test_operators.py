@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from refnet.arithmetic import ARITHMETICS, Kernel, core, reference
 from refnet.errors import DTypeError, RefnetError, ShapeError, UnknownNameError
+from refnet.op import OUTPUT
 from refnet.ops import OPS
 
 CASES = [pytest.param(op, case, id=f"{op.name}: {case.name}") for op in OPS.values() for case in op.cases]
@@ -574,3 +575,28 @@ def test_an_operator_that_an_arithmetic_lacks_is_an_error():
     with pytest.raises(UnknownNameError, match="operator of arithmetic little 'add'"):
         little["add"]
     assert not hasattr(little, "add")
+
+
+def arrays_in(context):
+    if isinstance(context, tuple | list):
+        for item in context:
+            yield from arrays_in(item)
+    elif isinstance(context, dict):
+        yield from arrays_in(tuple(context.values()))
+    elif isinstance(context, np.ndarray):
+        yield context
+
+
+@every_arithmetic
+@every_case
+def test_a_context_holds_no_input_or_output_but_those_that_the_record_names(arithmetic, op, case):
+    """What a run keeps, and how much memory that takes, follows from the record."""
+    arrays = reals(op, case)
+    y, context = arithmetic[op.name].forward(*arrays, **case.attrs)
+    blobs = {**dict(enumerate(arrays)), OUTPUT: y}
+    held = {
+        i
+        for i, blob in blobs.items()
+        if any(np.may_share_memory(array, blob) for array in arrays_in(context.kernel))
+    }
+    assert held <= set(op.keeps)

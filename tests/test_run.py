@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -126,32 +127,68 @@ def test_keeping_only_outputs_changes_nothing_but_memory(arithmetic, freeze_at):
         refnet.interop.caffe2.blobs(lean)
 
 
-def test_blobs_are_freed_as_soon_as_nothing_needs_them():
-    """Every blob before the stop is gone by the time that its last reader is done."""
-    import weakref
-
-    alive = {}
+def watching(alive):
+    """The core arithmetic, with a weak reference to every blob that it makes, but for those of stops."""
 
     def watched(op, kernel):
         def forward(*arrays, **attrs):
             y, context = kernel.forward(*arrays, **attrs)
             if op != "stop_gradient":
-                alive[len(alive)] = weakref.ref(y)
+                alive.append(weakref.ref(y))
             return y, context
 
         return Kernel(forward, kernel.backward)
 
-    arithmetic = core.replace(**{op: watched(op, kernel) for op, kernel in core.kernels.items()})
+    return core.replace(**{op: watched(op, kernel) for op, kernel in core.kernels.items()})
+
+
+def living(alive):
+    return sum(ref() is not None for ref in alive)
+
+
+def test_blobs_are_freed_as_soon_as_nothing_needs_them():
+    """Every blob before the stop is gone by the time that its last reader is done."""
+    alive, most = [], []
     net, given = small(freeze_at=4)
-    most = []
     refnet.forward(
-        net,
-        given,
-        arithmetic,
-        keep="outputs",
-        on_node=lambda node: most.append(sum(ref() is not None for ref in alive.values())),
+        net, given, watching(alive), keep="outputs", on_node=lambda node: most.append(living(alive))
     )
     assert max(most) <= 3, "a block needs its input, and a value of its branch while the next one is made"
+
+
+def test_a_lean_run_keeps_the_convolutions_and_every_other_sum_and_frees_what_backward_has_used():
+    """y = relu(s x + b) is computed again; so is relu(s x + b + z), unless z is."""
+    alive, left = [], []
+    net, given = small(freeze_at=2)
+    run = refnet.forward(net, given, watching(alive), keep="outputs")
+    after = [node for node in net.nodes if node.name.startswith(("res3", "res4"))]
+    convolutions = [node for node in after if node.op == "conv3d"]
+    # res3 and res4 begin with a shortcut of convolution and affine, so their second blocks' outputs are kept.
+    kept = len(convolutions) + len({"res3_1_relu", "res4_1_relu"})
+    assert living(alive) == kept + 1  # what the stop reads
+    made = len(alive)
+    gradients = refnet.backward(
+        run, refnet.fill.output_gradients(net), on_node=lambda node: left.append(living(alive))
+    )
+    again = len(alive) - made
+    rectified = [node for node in after if node.op == "relu"]
+    assert again == 3 * 2 + 2 * (len(rectified) - 4) + 2  # sums of two affines, relus of one, two of none
+    assert left[-1] <= 4 < max(left) and living(alive) <= 2  # the output, and what the stop reads
+    every = refnet.backward(refnet.forward(net, given), refnet.fill.output_gradients(net))
+    assert all(gradients[name].tobytes() == every[name].tobytes() for name in every)
+
+
+def test_a_lean_run_is_walked_backward_once():
+    net, given = small(freeze_at=2)
+    dy = refnet.fill.output_gradients(net)
+    run = refnet.forward(net, given, keep="outputs")
+    with pytest.raises(RefnetError, match="unknown node"):
+        refnet.backward(run, {"nowhere": next(iter(dy.values()))})
+    refnet.backward(run, dy)
+    with pytest.raises(RefnetError, match="has freed what it used: expected a run that is new"):
+        refnet.backward(run, dy)
+    twice = refnet.forward(net, given)
+    assert refnet.backward(twice, dy).keys() == refnet.backward(twice, dy).keys()
 
 
 def test_original_arrays_are_left_alone():

@@ -51,4 +51,5 @@ OP = Op(
     magnitude,
     cost,
     cases=(Case("small", ((2, 3, 2, 4, 5), (2, 3, 2, 4, 5))),),
+    cheap=True,
 )

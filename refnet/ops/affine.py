@@ -69,4 +69,6 @@ OP = Op(
         Case("small", ((2, 3, 2, 4, 5), (3,), (3,))),
         Case("one position", ((3, 4, 1, 1, 1), (4,), (4,))),
     ),
+    keeps=(0, 1),
+    cheap=True,
 )

@@ -131,4 +131,6 @@ OP = Op(
     ),
     domains=(ANYTHING, ANYTHING, ANYTHING, MEAN, VARIANCE),
     check=check,
+    keeps=(0, 1, 3),
+    cheap=True,
 )

@@ -99,4 +99,5 @@ OP = Op(
     ),
     smooth=True,
     reach=everything,
+    keeps=(0, 1),
 )

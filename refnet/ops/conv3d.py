@@ -155,4 +155,5 @@ OP = Op(
         Case("taps that see only padding", ((1, 2, 1, 4, 4), (3, 2, 5, 3, 3)), {"pad": (2, 1, 1)}),
     ),
     reach=reach,
+    keeps=(0, 1),
 )

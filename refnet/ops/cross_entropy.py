@@ -108,4 +108,5 @@ OP = Op(
     check=check,
     smooth=True,
     reach=everything,
+    keeps=(0, 1),
 )

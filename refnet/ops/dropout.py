@@ -87,4 +87,6 @@ OP = Op(
     ),
     domains=(ANYTHING, constant(draw_mask)),
     check=check,
+    keeps=(1,),
+    cheap=True,
 )

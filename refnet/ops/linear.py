@@ -73,4 +73,5 @@ OP = Op(
         Case("flattened", ((2, 3, 1, 2, 2), (4, 12), (4,))),
     ),
     reach=everything,
+    keeps=(0, 1),
 )

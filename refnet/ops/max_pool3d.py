@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding, terms
+from refnet.op import OUTPUT, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding, terms
 from refnet.shapes import Shape, pooled, pooling_taps, size
 
 
@@ -68,4 +68,5 @@ OP = Op(
         Case("subsample", ((1, 2, 2, 5, 6),), {"kernel": (1, 1, 1), "stride": (1, 2, 2)}),
     ),
     reach=reach,
+    keeps=(0, OUTPUT),
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import OUTPUT, Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -52,4 +52,6 @@ OP = Op(
         Case("small", ((2, 3, 2, 4, 5),)),
         Case("one position", ((1, 1, 1, 1, 1),)),
     ),
+    keeps=(OUTPUT,),
+    cheap=True,
 )

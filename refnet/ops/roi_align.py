@@ -258,4 +258,5 @@ OP = Op(
     domains=(ANYTHING, constant(draw_tubes)),
     check=check,
     reach=reach,
+    keeps=(1,),
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import OUTPUT, Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -66,4 +66,5 @@ OP = Op(
     ),
     smooth=True,
     reach=everything,
+    keeps=(OUTPUT,),
 )
