@@ -6,7 +6,8 @@ multiply-adds from 0 (or, in the version `baseline` of the micro-kernel, of roun
 - y[n, k, o]: the terms w[k, c, tap] x[n, c, ...] in the order (c, tap), cut into chains of DEPTH; the chains
   are added to 0 in order. What a tap reads in the padding is a zero like any other.
 - dx[n, c, i]: likewise, the terms w[k, c, tap] dy[n, k, ...] in the order (k, tap), of the taps for which
-  (i + pad - tap * dilation) is a multiple of the stride on each axis.
+  (i + pad - tap * dilation) is a multiple of the stride on each axis. In `image_gradient`, for a stride of
+  x of few channels, all places of dy count from which some i gathers, though each takes only its own terms.
 - dw[k, c, tap]: for each sample, its output positions o in order are cut into chains of DEPTH, and the
   chains into spans of SPAN; the chains of a span are added in order, and then all spans.
 
@@ -38,6 +39,7 @@ cdef enum:
     STRIP = 128         # columns that are packed at once
     TASKS = 2            # for each thread, if the problem is large enough
     MOST_PHASES = 4      # positions along W that are computed together where a gradient has a stride
+    MOST_LATTICES = 16   # positions along T and H whose gradients are computed together
     LINE = 64            # bytes of a cache line
     MOST_RUNS = 32       # that come nearer while a strip is multiplied
     LONGEST_RUN = 32     # lines of one of them
@@ -65,10 +67,11 @@ cdef struct Phase:
     bint reached
 
 
-# Where results lie: how far apart they are along T, H, W, beginning at `first`; how many values a line has
-# from there on, and a channel; dense if positions in order are side by side. Phases lie side by side.
+# Where results lie: how far apart they are along T, H, W, beginning at `first`; how many frames and lines there
+# are, and values in a line from there on, and in a channel; dense if positions in order are side by side. Phases
+# lie side by side.
 cdef struct Lattice:
-    Py_ssize_t first, t, h, w, width, volume
+    Py_ssize_t first, t, h, w, frames, lines, width, volume
     bint dense
 
 
@@ -290,15 +293,15 @@ cdef void spread(const floating* tile, floating* y, const Geometry* g, const Lat
 
     From row to row of the tile it is `pitch` values, from phase to phase `apart`.
     """
-    cdef Py_ssize_t row, i = 0, j, phase, length, column, first, inside
+    cdef Py_ssize_t row, i = 0, j, phase, length, frame, height, column, first, inside
     cdef const floating* source
     cdef floating* line
     while i < count:
         column = (start + i) % g.oW
         length = min(count - i, g.oW - column)
-        first = (to.first + (start + i) // (g.oW * g.oH) * to.t + (start + i) // g.oW % g.oH * to.h
-                 + column * to.w)
-        for row in range(rows):
+        frame, height = (start + i) // (g.oW * g.oH), (start + i) // g.oW % g.oH
+        first = to.first + frame * to.t + height * to.h + column * to.w
+        for row in range(rows if frame < to.frames and height < to.lines else 0):
             source = tile + row * pitch + i
             line = y + row * to.volume + first
             if phases == 2 and to.w == 2:
@@ -317,10 +320,13 @@ cdef void spread(const floating* tile, floating* y, const Geometry* g, const Lat
 
 
 cdef void convolve_tile(int version, const floating* x, const floating* w, floating* y, floating* workspace,
-                        const Phase* phases, Py_ssize_t count_phases, const Lattice* to, Py_ssize_t channels,
-                        Py_ssize_t group, Py_ssize_t row, Py_ssize_t rows,
-                        Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
-    """y (rows, [start, stop)) = weights times patches of x (channels, T, H, W), for each phase."""
+                        const Phase* phases, Py_ssize_t count_phases, const Lattice* to, Py_ssize_t lattices,
+                        Py_ssize_t side_by_side, Py_ssize_t channels, Py_ssize_t group, Py_ssize_t row,
+                        Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """y (rows, [start, stop)) = weights times patches of x (channels, T, H, W), for each phase.
+
+    Rows are of one lattice after another; in each, first those of one of so many that lie `side_by_side`.
+    """
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
@@ -379,13 +385,22 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                 multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, terms_of_panel,
                          first > 0, &expected, &patches if passes else NULL)
     if not to.dense:
-        spread(c, y, &phases[0].g, to, count_phases, rows, start, stop - start, pitch, apart)
+        if lattices * side_by_side > 1:
+            rows //= lattices * side_by_side
+            apart = rows * pitch
+        for i in range(lattices):
+            spread(c + i * side_by_side * apart, y, &phases[0].g, &to[i], max(count_phases, side_by_side), rows, start,
+                   stop - start, pitch, apart)
 
 
 cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace,
-                  const Phase* phases, Py_ssize_t count_phases, Lattice to, Py_ssize_t samples,
-                  Py_ssize_t groups, Py_ssize_t channels, Py_ssize_t rows) except -1:
-    """y (samples, groups * rows, lattice) = weights times patches of x (samples, groups * channels, ...)."""
+                  const Phase* phases, Py_ssize_t count_phases, const Lattice* to, Py_ssize_t lattices,
+                  Py_ssize_t side_by_side, Py_ssize_t samples, Py_ssize_t groups, Py_ssize_t channels,
+                  Py_ssize_t rows) except -1:
+    """y (samples, groups * rows, lattice) = weights times patches of x (samples, groups * channels, ...).
+
+    Rows of several lattices, or that lie side by side, are computed at once: see convolve_tile.
+    """
     cdef int version = micro_kernel.active()
     cdef const Geometry* g = &phases[0].g
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = 0, volume = g.T * g.H * g.W
@@ -409,8 +424,9 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
                 row = task % down * tile_rows
                 start = task // down % across * tile_columns
                 convolve_tile(version, x + n * channels * volume, w,
-                              y + (n * rows + row) * to.volume, &workspace[openmp.thread_num(), 0],
-                              phases, count_phases, &to, channels, n % groups, row,
+                              y + (n * rows // (lattices * side_by_side) + row) * to.volume,
+                              &workspace[openmp.thread_num(), 0], phases, count_phases, to, lattices,
+                              side_by_side, channels, n % groups, row,
                               min(tile_rows, rows - row), start, min(start + tile_columns, P))
         PyErr_CheckSignals()
         begin = end
@@ -427,12 +443,12 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output)
     cdef Py_ssize_t rows = w.shape[0] // groups, taps = g.kT * g.kH * g.kW
     cdef Phase phase
+    cdef Lattice to = Lattice(0, g.oH * g.oW, g.oW, 1, g.oT, g.oH, g.oW, y.shape[2], True)
     require_sizes(g, x, w, y, workspace, groups)
     phase.g = in_long_lines(g)
     phase.at = Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1, True)
     phase.reached = True
-    convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, &phase, 1,
-             Lattice(0, g.oH * g.oW, g.oW, 1, g.oW, y.shape[2], True),
+    convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, &phase, 1, &to, 1, 1,
              x.shape[0], groups, x.shape[1] // groups, rows)
 
 
@@ -464,6 +480,7 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
     cdef Phase phases[MOST_PHASES]
     cdef Py_ssize_t rows = dx.shape[1] // groups, channels = w.shape[0] // groups, K = w.shape[1]
     cdef Py_ssize_t t, h, v, i, count, tap_t, tap_h, tap_w, step_t, step_h, step_w
+    cdef Lattice to
     cdef bint dense
     require_sizes(g, dx, w, dy, workspace, groups)
     dense = g.sT == g.sH == g.sW == 1
@@ -491,10 +508,52 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                     )
                     if dense:
                         phases[i].g = in_long_lines(phases[i].g)
-                convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phases[0], count,
-                         Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW, g.W - v,
-                                 g.T * g.H * g.W, dense),
+                to = Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW,
+                             ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), g.W - v, g.T * g.H * g.W, dense)
+                convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phases[0], count, &to, 1, 1,
                          dx.shape[0], groups, channels, rows)
+
+
+def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const floating[:, ::1] merged,
+                   floating[:, :, :, :, ::1] dx, floating[:, ::1] workspace,
+                   kernel, stride, pad, dilation, output, Py_ssize_t groups, places, first_place):
+    """Compute dx as `input_gradient` does, all phases at once: for so few channels that each is a part of a tile.
+
+    merged (groups * phases * channels, filters * places) has the weights of each phase at the places of dy from
+    which some phase gathers, one after the other from `first_place` downwards on each axis, and zeros.
+    """
+    cdef Geometry g = geometry((dx.shape[2], dx.shape[3], dx.shape[4]), kernel, stride, pad, dilation, output)
+    cdef Lattice to[MOST_LATTICES]
+    cdef Phase phase
+    cdef Py_ssize_t rows = merged.shape[0] // groups, K = merged.shape[1], kT, kH, kW, qT, qH, qW, t, h
+    kT, kH, kW = places
+    qT, qH, qW = first_place
+    require_sizes(g, dx, w, dy, workspace, groups)
+    require(g.sT * g.sH <= MOST_LATTICES and rows * groups == dx.shape[1] * g.sT * g.sH * g.sW)
+    require(rows <= MOST_ROWS and K == w.shape[0] // groups * kT * kH * kW)
+    phase.g = Geometry(g.oT, g.oH, g.oW, kT, kH, kW, 1, 1, 1, -qT, -qH, -qW, -1, -1, -1,
+                       ceil_div(g.T, g.sT), ceil_div(g.H, g.sH), ceil_div(g.W, g.sW))
+    phase.at = Weights(0, rows * K, K, kT * kH * kW, kH * kW, kW, 1, True)
+    phase.reached = True
+    for t in range(g.sT):
+        for h in range(g.sH):
+            to[t * g.sH + h] = Lattice((t * g.H + h) * g.W, g.sT * g.H * g.W, g.sH * g.W, g.sW,
+                                       ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), g.W,
+                                       g.T * g.H * g.W, False)
+    convolve(&dy[0, 0, 0], &merged[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phase, 1, &to[0], g.sT * g.sH, g.sW,
+             dx.shape[0], groups, w.shape[0] // groups, rows)
+
+
+def finite(const floating[:, :, ::1] dy):
+    """Whether all values are."""
+    cdef int version = micro_kernel.active()
+    cdef Py_ssize_t n, N = dy.shape[0] * dy.shape[1], P = dy.shape[2]
+    cdef const floating* first = &dy[0, 0, 0]
+    cdef int found = 0
+    with nogil:
+        for n in prange(N, schedule="static", use_threads_if=openmp.pays(N * P)):
+            found += not micro_kernel.finite(version, first + n * P, 1, P)
+    return found == 0
 
 
 cdef void interleave(int version, const floating* lines, floating* b, Py_ssize_t rows, Py_ssize_t width,

@@ -38,6 +38,8 @@ def test_the_most_demanding_version_is_in_use():
         ((1, 5, 4, 9, 16), (7, 5, 2, 2, 3), {"stride": (3, 2, 3), "dilation": (1, 2, 2), "pad": (1, 0, 2)}),
         ((1, 2, 1, 40, 40), (3, 2, 1, 20, 20), {"pad": (0, 2, 1)}),
         ((1, 1, 1, 1, 700), (2, 1, 1, 1, 1), {"stride": (1, 1, 3)}),
+        ((1, 3, 5, 21, 37), (13, 3, 3, 7, 5), {"stride": (2, 2, 2), "pad": (1, 3, 2)}),
+        ((2, 6, 3, 17, 19), (8, 3, 1, 3, 4), {"stride": (1, 2, 3), "pad": (0, 1, 0), "groups": 2}),
     ],
 )
 def test_integers_are_exact(version, dtype, x, w, attrs):
@@ -112,6 +114,15 @@ def defined(x, w, dy, stride, pad, dtype, fused):
         whole = all(places[i] % stride[i] == 0 for i in (0, 1))
         return [places[i] // stride[i] for i in (0, 1)] if whole else None
 
+    # For strided images, every place of dy counts from which an input position of the same m = i // stride gathers.
+    image = C <= 4 and stride != (1, 1) and all(k >= s for k, s in zip(kernel, stride, strict=True))
+    every_place = {
+        tuple(reached_from(v, tap))
+        for v in np.ndindex(*stride)
+        for tap in np.ndindex(*kernel)
+        if reached_from(v, tap)
+    }
+
     for n, k, *o in np.ndindex(*dy.shape):
         terms = [
             (w[(k, c, *tap)], read(x, (n, c), *reads(o, tap)))
@@ -122,7 +133,20 @@ def defined(x, w, dy, stride, pad, dtype, fused):
     for n, c, *i in np.ndindex(*x.shape):
         reach = [(tap, reached_from(i, tap)) for tap in np.ndindex(*kernel) if reached_from(i, tap)]
         terms = [(w[(k, c, *tap)], read(dy, (n, k), *o)) for k in range(K) for tap, o in reach]
-        dx[(n, c, *i)] = chains(terms, dtype, fused) if terms else 0
+        if image:
+            here = {tuple(q - j // s for q, j, s in zip(o, i, stride, strict=True)): tap for tap, o in reach}
+            places = [(k, place) for k in range(K) for place in sorted(every_place, reverse=True)]
+            parts = [
+                [
+                    (w[(k, c, *here[q])], read(dy, (n, k), *np.add(q, np.floor_divide(i, stride))))
+                    for k, q in part
+                    if q in here
+                ]
+                for part in cut(places, DEPTH)
+            ]
+            dx[(n, c, *i)] = in_order([chain(part, dtype, fused) for part in parts])
+        else:
+            dx[(n, c, *i)] = chains(terms, dtype, fused) if terms else 0
     for k, c, *tap in np.ndindex(*w.shape):
         spans = []
         for n in range(N):
@@ -145,6 +169,8 @@ def defined(x, w, dy, stride, pad, dtype, fused):
         ((1, 2, 4, 70), (2, 2, 3, 2), (1, 1), (1, 0)),
         ((1, 50, 3, 33), (2, 50, 3, 2), (1, 1), (1, 1)),
         ((1, 1, 6, 70), (3, 1, 5, 1), (2, 1), (2, 0)),
+        ((1, 3, 5, 11), (40, 3, 3, 4), (2, 2), (1, 1)),
+        ((1, 2, 5, 13), (100, 2, 2, 5), (1, 3), (0, 2)),
     ],
 )
 def test_every_bit_is_that_of_the_definition(version, dtype, x, w, stride, pad):
@@ -177,6 +203,22 @@ def test_a_zero_of_the_padding_is_a_factor_like_any_other(version, dtype):
     dy[0, 1, 0, 6, 8] = np.inf
     _, dw = core.conv3d.backward(dy, context)
     assert np.isnan(dw[0]).all() and np.isnan(dw[1, :, 0]).all() and (dw[1, :, 1:] == np.inf).all()
+
+
+@every_dtype
+@every_version
+def test_infinities_reach_only_what_they_are_a_term_of(version, dtype):
+    """The phases of a strided image are computed at once, with weights of 0 between; not if 0 met infinity."""
+    micro_kernel.use(version)
+    x, w = np.ones((1, 3, 1, 9, 21), dtype), np.ones((2, 3, 1, 3, 3), dtype)
+    y, context = core.conv3d.forward(x, w, stride=(1, 2, 2), pad=(0, 1, 1))
+    dy = np.ones_like(y)
+    dy[0, 1, 0, 2, 4] = np.inf
+    dx, _ = core.conv3d.backward(dy, context)
+    expected = np.zeros((9, 21), bool)
+    expected[3:6, 7:10] = True
+    assert np.array_equal(np.isinf(dx[0, :, 0]), np.broadcast_to(expected, (3, 9, 21)))
+    assert np.isfinite(dx[0, :, 0][:, ~expected]).all()
 
 
 @every_dtype

@@ -43,6 +43,8 @@ from refnet.shapes import ONES, ZEROS, Shape, Triple
 
 # Values of weight gradients that are held at once, for spans of positions computed at the same time.
 PARTIAL_SUMS = 1 << 21
+# Channels of x, and phases of a stride, up to which the gradient of x is computed for all phases at once.
+IMAGE_CHANNELS, MOST_PHASES = 4, 16
 # Between the short rows of two threads, in elements, or they would wait for each other's writes.
 CACHE_LINE = 16
 
@@ -135,13 +137,59 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     dx = _empty(x.shape, x.dtype) if needs[0] else None
     dw = _empty(w.shape, w.dtype) if needs[1] else None
     if dx is not None:
-        conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)
+        merged = _merged_phases(w, *window) if _is_strided_image(w, *window) else None
+        if merged is not None and conv3d_kernels.finite(_flat(dy)):
+            conv3d_kernels.image_gradient(
+                _flat(dy), _matrix(w), merged[0], dx, workspace, *window, *merged[1:]
+            )
+        else:
+            conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)
     if dw is not None:
         partial = _empty((PARTIAL_SUMS // w.size, *_matrix(w).shape), w.dtype)
         conv3d_kernels.weight_gradient(_flat(dy), x, _matrix(dw), workspace, partial, *window)
     if not has_bias:
         return dx, dw
     return dx, dw, _bias_gradient(dy) if needs[2] else None
+
+
+def _is_strided_image(
+    w: Array, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple, *_: Any
+) -> bool:
+    """Whether x has so few channels, and a stride, that the phases of dx are better computed at once."""
+    return (
+        w.shape[1] <= IMAGE_CHANNELS
+        and 1 < prod(stride) <= MOST_PHASES
+        and dilation == ONES
+        and all(k >= s for k, s in zip(kernel, stride, strict=True))
+    )
+
+
+def _merged_phases(
+    w: Array, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple, output: Triple, groups: int
+) -> tuple[Array, Triple, Triple]:
+    """Weights (groups * phases * channels, filters * places), how many places, and which is the first.
+
+    The input position i = m s + v gathers with tap t = v + p - q s from the output position m + q: its
+    phase v has the places q of the taps in [0, k). Other places, of other phases, have weight 0.
+    """
+    places = [
+        (-((k - 1 - p) // s), (s - 1 + p) // s) for k, s, p in zip(kernel, stride, pad, strict=True)
+    ]  # the least and the most q of any phase
+    merged = np.zeros(
+        (groups, *stride, w.shape[1], len(w) // groups, *(most - least + 1 for least, most in places)),
+        w.dtype,
+    )
+    grouped = w.reshape(groups, -1, *w.shape[1:]).swapaxes(1, 2)
+    for phase in np.ndindex(*stride):
+        here, taps = [], []
+        for v, k, s, p, (_, most) in zip(phase, kernel, stride, pad, places, strict=True):
+            first = (v + p) % s
+            place = most - (v + p - first) // s
+            here.append(slice(place, place + len(range(first, k, s))))
+            taps.append(slice(first, k, s))
+        merged[(slice(None), *phase, slice(None), slice(None), *here)] = grouped[(..., *taps)]
+    count, top = merged.shape[-3:], tuple(most for _, most in places)
+    return merged.reshape(-1, prod(merged.shape[-4:])), count, top
 
 
 def affine_forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
