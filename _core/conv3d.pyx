@@ -7,7 +7,8 @@ multiply-adds from 0 (or, in the version `baseline` of the micro-kernel, of roun
   are added to 0 in order. What a tap reads in the padding is a zero like any other.
 - dx[n, c, i]: likewise, the terms w[k, c, tap] dy[n, k, ...] in the order (k, tap), of the taps for which
   (i + pad - tap * dilation) is a multiple of the stride on each axis. In `image_gradient`, for a stride of
-  x of few channels, all places of dy count from which some i gathers, though each takes only its own terms.
+  x of few channels, all places of dy count from which some i gathers, though each takes only its own terms;
+  it is for finite results.
 - dw[k, c, tap]: for each sample, its output positions o in order are cut into chains of DEPTH, and the
   chains into spans of SPAN; the chains of a span are added in order, and then all spans.
 
@@ -544,11 +545,11 @@ def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const
              dx.shape[0], groups, w.shape[0] // groups, rows)
 
 
-def finite(const floating[:, :, ::1] dy):
+def finite(const floating[:, :, ::1] values):
     """Whether all values are."""
     cdef int version = micro_kernel.active()
-    cdef Py_ssize_t n, N = dy.shape[0] * dy.shape[1], P = dy.shape[2]
-    cdef const floating* first = &dy[0, 0, 0]
+    cdef Py_ssize_t n, N = values.shape[0] * values.shape[1], P = values.shape[2]
+    cdef const floating* first = &values[0, 0, 0]
     cdef int found = 0
     with nogil:
         for n in prange(N, schedule="static", use_threads_if=openmp.pays(N * P)):
