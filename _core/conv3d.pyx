@@ -287,7 +287,7 @@ cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_
         row += height
 
 
-cdef void spread(const floating* tile, floating* y, const Geometry* g, const Lattice* to, Py_ssize_t phases,
+cdef void spread(int version, const floating* tile, floating* y, const Geometry* g, const Lattice* to, Py_ssize_t phases,
                  Py_ssize_t rows, Py_ssize_t start, Py_ssize_t count, Py_ssize_t pitch,
                  Py_ssize_t apart) noexcept nogil:
     """y, on its lattice, <- tile (rows, phases, count), the positions from start on.
@@ -307,9 +307,7 @@ cdef void spread(const floating* tile, floating* y, const Geometry* g, const Lat
             line = y + row * to.volume + first
             if phases == 2 and to.w == 2:
                 inside = min(length, to.width // 2 - column)
-                for j in range(inside):
-                    line[2 * j] = source[j]
-                    line[2 * j + 1] = source[apart + j]
+                micro_kernel.alternate(version, source, source + apart, line, inside)
                 if inside < length:
                     line[2 * inside] = source[inside]
                 continue
@@ -390,7 +388,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             rows //= lattices * side_by_side
             apart = rows * pitch
         for i in range(lattices):
-            spread(c + i * side_by_side * apart, y, &phases[0].g, &to[i], max(count_phases, side_by_side), rows, start,
+            spread(version, c + i * side_by_side * apart, y, &phases[0].g, &to[i], max(count_phases, side_by_side), rows, start,
                    stop - start, pitch, apart)
 
 
@@ -467,6 +465,19 @@ cdef (Py_ssize_t, Py_ssize_t) taps_of(Py_ssize_t phase, Py_ssize_t kernel, Py_ss
     return tap, step
 
 
+cdef int clear(floating* y, Lattice to, Py_ssize_t channels) except -1:
+    """y (channels, lattice) <- 0, in whole lines."""
+    cdef Py_ssize_t channel, frame, line
+    with nogil:
+        for channel in prange(channels, schedule="static",
+                              use_threads_if=openmp.pays(channels * to.frames * to.lines * to.width)):
+            for frame in range(to.frames):
+                for line in range(to.lines):
+                    memset(y + channel * to.volume + to.first + frame * to.t + line * to.h, 0,
+                           to.width * sizeof(floating))
+    return 0
+
+
 def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                    floating[:, :, :, :, ::1] dx, floating[:, ::1] workspace,
                    kernel, stride, pad, dilation, output, Py_ssize_t groups):
@@ -511,6 +522,9 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                         phases[i].g = in_long_lines(phases[i].g)
                 to = Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW,
                              ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), g.W - v, g.T * g.H * g.W, dense)
+                if tap_t == g.kT or tap_h == g.kH:
+                    clear(&dx[0, 0, 0, 0, 0], to, dx.shape[0] * dx.shape[1])
+                    continue
                 convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phases[0], count, &to, 1, 1,
                          dx.shape[0], groups, channels, rows)
 

@@ -96,6 +96,8 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define PIECES(p, apart) _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd((p) + (apart)), 1)
 #define LOW(a, b) _mm256_unpacklo_pd(a, b)
 #define HIGH(a, b) _mm256_unpackhi_pd(a, b)
+#define LEFT_HALVES(a, b) _mm256_permute2f128_pd(LOW(a, b), HIGH(a, b), 0x20)
+#define RIGHT_HALVES(a, b) _mm256_permute2f128_pd(LOW(a, b), HIGH(a, b), 0x31)
 #define EVEN(low, high) _mm256_permute4x64_pd(_mm256_shuffle_pd(low, high, 0xA), 0xD8)
 #include "version.h"
 
@@ -114,6 +116,8 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define HIGH(a, b) _mm256_unpackhi_ps(a, b)
 #define LOW_PAIRS(a, b) _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)))
 #define HIGH_PAIRS(a, b) _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)))
+#define LEFT_HALVES(a, b) _mm256_permute2f128_ps(LOW(a, b), HIGH(a, b), 0x20)
+#define RIGHT_HALVES(a, b) _mm256_permute2f128_ps(LOW(a, b), HIGH(a, b), 0x31)
 #define EVEN(low, high) \
     _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xD8)), 0xD8))
 #include "version.h"
@@ -144,6 +148,8 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define PIECES(p, apart) _mm512_castps_pd(FOUR_PIECES(p, apart))
 #define LOW(a, b) _mm512_unpacklo_pd(a, b)
 #define HIGH(a, b) _mm512_unpackhi_pd(a, b)
+#define LEFT_HALVES(a, b) _mm512_permutex2var_pd(a, _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), b)
+#define RIGHT_HALVES(a, b) _mm512_permutex2var_pd(a, _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4), b)
 #define EVEN(low, high) _mm512_permutex2var_pd(low, _mm512_set_epi64(15, 13, 11, 9, 6, 4, 2, 0), high)
 #include "version.h"
 
@@ -162,6 +168,10 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define HIGH(a, b) _mm512_unpackhi_ps(a, b)
 #define LOW_PAIRS(a, b) _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
 #define HIGH_PAIRS(a, b) _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
+#define LEFT_HALVES(a, b) \
+    _mm512_permutex2var_ps(a, _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0), b)
+#define RIGHT_HALVES(a, b) \
+    _mm512_permutex2var_ps(a, _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8), b)
 #define EVEN(low, high) \
     _mm512_permutex2var_ps(low, _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 14, 12, 10, 8, 6, 4, 2, 0), high)
 #include "version.h"
@@ -181,6 +191,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
         void (*gather)(const REAL *, REAL *, struct plan *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, \
                        ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*transpose)(const REAL *, ptrdiff_t, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
+        void (*alternate)(const REAL *, const REAL *, REAL *, ptrdiff_t); \
         REAL (*spin)(ptrdiff_t); \
         ptrdiff_t columns; /* of a panel of the right operand */ \
     }
@@ -198,7 +209,7 @@ struct version {
 
 #define OF(version, real) \
     {multiply_##version##_##real, finite_##version##_##real, plan_##version##_##real, gather_##version##_##real, \
-     transpose_##version##_##real, spin_##version##_##real, columns_##version##_##real}
+     transpose_##version##_##real, alternate_##version##_##real, spin_##version##_##real, columns_##version##_##real}
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {

@@ -44,3 +44,5 @@ cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Ran
                  Py_ssize_t panel) noexcept nogil
 cdef void transpose(int version, const floating* lines, Py_ssize_t pitch, floating* to, Py_ssize_t width,
                     Py_ssize_t rows, Py_ssize_t values) noexcept nogil
+cdef void alternate(int version, const floating* first, const floating* second, floating* to,
+                    Py_ssize_t n) noexcept nogil

@@ -17,6 +17,7 @@ cdef extern from "micro_kernel.h" nogil:
                          const Patches*) noexcept nogil
         bint (*finite)(const double*, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*transpose)(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*alternate)(const double*, const double*, double*, Py_ssize_t) noexcept nogil
         double (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*gather)(const double*, double*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -27,6 +28,7 @@ cdef extern from "micro_kernel.h" nogil:
                          const Patches*) noexcept nogil
         bint (*finite)(const float*, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*transpose)(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*alternate)(const float*, const float*, float*, Py_ssize_t) noexcept nogil
         float (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*gather)(const float*, float*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -140,6 +142,15 @@ cdef void transpose(int version, const floating* lines, Py_ssize_t pitch, floati
         VERSIONS[version].of_double.transpose(lines, pitch, to, width, rows, values)
     else:
         VERSIONS[version].of_float.transpose(lines, pitch, to, width, rows, values)
+
+
+cdef void alternate(int version, const floating* first, const floating* second, floating* to,
+                    Py_ssize_t n) noexcept nogil:
+    """to (2 n) <- the values of two lines of n in turn."""
+    if floating is double:
+        VERSIONS[version].of_double.alternate(first, second, to, n)
+    else:
+        VERSIONS[version].of_float.alternate(first, second, to, n)
 
 
 def versions():

@@ -1,5 +1,5 @@
 /* One version of transposition: included with what micro_kernel_template.h is included with, and where the
-   compiler knows such, PIECES, LOW, HIGH, and for float LOW_PAIRS and HIGH_PAIRS. */
+   compiler knows such, PIECES, LOW, HIGH, for float LOW_PAIRS and HIGH_PAIRS, and LEFT_HALVES and RIGHT_HALVES. */
 
 /* Values in 16 bytes. */
 #define SQUARE ((ptrdiff_t) (16 / sizeof(REAL)))
@@ -42,3 +42,20 @@ TARGET static void NAME(transpose)(const REAL *from, ptrdiff_t pitch, REAL *to, 
 }
 
 #undef SQUARE
+
+/* to (2 n) <- the values of two lines of n in turn. */
+TARGET static void NAME(alternate)(const REAL *first, const REAL *second, REAL *to, ptrdiff_t n)
+{
+    ptrdiff_t i = 0;
+#ifdef LEFT_HALVES
+    for (; i + LANES <= n; i += LANES) {
+        const VECTOR a = *(const UNALIGNED *) (first + i), b = *(const UNALIGNED *) (second + i);
+        *(UNALIGNED *) (to + 2 * i) = LEFT_HALVES(a, b);
+        *(UNALIGNED *) (to + 2 * i + LANES) = RIGHT_HALVES(a, b);
+    }
+#endif
+    for (; i < n; i++) {
+        to[2 * i] = first[i];
+        to[2 * i + 1] = second[i];
+    }
+}

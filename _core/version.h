@@ -39,3 +39,5 @@ typedef REAL UNALIGNED;
 #undef HIGH
 #undef LOW_PAIRS
 #undef HIGH_PAIRS
+#undef LEFT_HALVES
+#undef RIGHT_HALVES
