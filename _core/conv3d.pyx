@@ -106,27 +106,31 @@ cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floa
 
 
 cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssize_t columns,
-                                      Py_ssize_t most_columns, Py_ssize_t unit, Py_ssize_t repeats) noexcept nogil:
+                                      Py_ssize_t most_columns, Py_ssize_t unit, Py_ssize_t repeats,
+                                      bint rows_first) noexcept nogil:
     """(rows, columns) of the equal tiles of each of so many `repeats` of a result; columns in whole units.
 
-    A row is of so many rows of the workspace as its height says. Tiles follow from the problem and the number
-    of threads: no bit depends on them.
+    A row is of so many rows of the workspace as its height says. If there are too few tiles, rows are split
+    first, or what is longer. Tiles follow from the problem and the number of threads: no bit depends on them.
     """
     cdef Py_ssize_t threads = openmp.max_threads(), extra
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS // height), across = ceil_div(columns, most_columns)
+    cdef bint tall, long
     while repeats * down * across < TASKS * threads:
-        if columns >= 2 * across * LEAST_COLUMNS and columns * down >= rows * height * across:
-            across *= 2
-        elif rows * height >= 2 * down * LEAST_ROWS:
+        tall, long = rows * height >= 2 * down * LEAST_ROWS, columns >= 2 * across * LEAST_COLUMNS
+        if tall and (rows_first or not long or rows * height * across > columns * down):
             down *= 2
-        elif columns >= 2 * across * LEAST_COLUMNS:
+        elif long:
             across *= 2
         else:
             break
     # As many for one thread as for another, if that takes no much smaller tiles.
-    for extra in range(min(threads, across // 4 + 1)):
-        if repeats * down * (across + extra) % threads == 0:
+    for extra in range(threads):
+        if extra <= across // 4 and repeats * down * (across + extra) % threads == 0:
             across += extra
+            break
+        if extra <= down // 4 and repeats * (down + extra) * across % threads == 0:
+            down += extra
             break
     return ceil_div(rows, down), min(ceil_div(ceil_div(columns, across), unit) * unit, columns)
 
@@ -409,7 +413,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
             terms += channels * phases[n].g.kT * phases[n].g.kH * phases[n].g.kW
     tile_rows, tile_columns = tile_of(
         rows, 1, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS // count_phases,
-        micro_kernel.columns(version, x), samples * groups)
+        micro_kernel.columns(version, x), samples * groups, terms > channels)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
     tasks = samples * groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * max(1, terms)))
@@ -718,11 +722,11 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
     unit = micro_kernel.columns(version, &x[0, 0, 0, 0, 0])
     if upright:
-        tile_filters, tile_rows = tile_of(filters, 1, rows, MOST_COLUMNS, unit, groups * at_once)
+        tile_filters, tile_rows = tile_of(filters, 1, rows, MOST_COLUMNS, unit, groups * at_once, False)
     else:
         if 1 < g.kT and g.kT * g.kH * g.kW <= DEPTH:  # tiles of whole channels
             height, sections = g.kT * g.kH * g.kW, g.kT
-        tile_rows, tile_filters = tile_of(rows // height, height, filters, MOST_COLUMNS, unit, groups * at_once)
+        tile_rows, tile_filters = tile_of(rows // height, height, filters, MOST_COLUMNS, unit, groups * at_once, False)
         tile_rows *= height
     for i in range(sections):
         reached = frames_of_tap(&g, i)
