@@ -278,8 +278,8 @@ cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_
                 if expected.row >= expected.rows[expected.run]:
                     expected.run += 1
                     expected.row = 0
-            else:  # what is here already
-                ahead = Ahead(<const void*> right, 1, 0)
+            else:  # the next rows
+                ahead = Ahead(<const void*> (a + (row + height) * PITCH), PITCH * sizeof(floating) // LINE, PITCH)
             micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right, to if whole else tile,
                                   pitch if whole else width, add and whole, &ahead, patches if row == 0 else NULL)
             if row == 0 and patches:
