@@ -14,12 +14,13 @@ cdef extern from *:
     #include <sys/mman.h>
     #endif
     #define HUGE_PAGE ((size_t) 2 << 20)
-    /* Mapped, in large pages where the system has them: the allocator of the C library would keep what is freed,
-       once it has seen arrays of that size. */
+    /* Mapped, in large pages where the system has them: the C library would keep what is freed, once it has
+       seen arrays of that size. */
     static void *refnet_allocate(size_t size)
     {
     #ifdef __linux__
-        char *found = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        const int access = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+        char *found = mmap(NULL, size + HUGE_PAGE, access, flags, -1, 0);
         if (found == MAP_FAILED)
             return NULL;
         const size_t before = -(uintptr_t) found % HUGE_PAGE;

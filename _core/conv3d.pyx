@@ -26,7 +26,8 @@ from libc.string cimport memcpy, memset
 
 from refnet._core cimport micro_kernel, openmp
 from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.micro_kernel cimport DEPTH, PITCH, TALLEST, WIDEST, Ahead, Patches, Plan, Range, Terms, rows_of_tile
+from refnet._core.micro_kernel cimport (DEPTH, PITCH, TALLEST, WIDEST, Ahead, Patches, Plan, Range, Terms,
+                                        rows_of_tile)
 from refnet._core.sizes cimport require
 
 # Chains in a span of positions.
@@ -51,7 +52,8 @@ cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
 
 # Values of workspace that a thread needs: packed left operand, packed strip, a tile of the result, and rows
 # that are to be transposed, the plan of what is gathered.
-WORKSPACE = MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + WIDEST * PITCH + LINE + sizeof(Plan) // 4
+WORKSPACE = (MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + WIDEST * PITCH + LINE
+             + sizeof(Plan) // 4)
 
 
 # How far apart values of the weights are: from group to group, row to row of the left operand, channel to
@@ -68,16 +70,16 @@ cdef struct Phase:
     bint reached
 
 
-# Where results lie: how far apart they are along T, H, W, beginning at `first`; how many frames and lines there
-# are, and values in a line from there on, and in a channel; dense if positions in order are side by side. Phases
-# lie side by side.
+# Where results lie: how far apart they are along T, H, W, beginning at `first`; how many frames and lines
+# there are, and values in a line from there on, and in a channel; dense if positions in order are side by
+# side. Phases lie side by side.
 cdef struct Lattice:
     Py_ssize_t first, t, h, w, frames, lines, width, volume
     bint dense
 
 
-# What will be needed next, to come nearer while something else is multiplied: each run of cache lines in so many
-# rows; `run` and `row` are the first that has not been asked for.
+# What will be needed next, to come nearer while something else is multiplied: each run of cache lines in so
+# many rows; `run` and `row` are the first that has not been asked for.
 cdef struct Expected:
     int runs, run
     Py_ssize_t row
@@ -138,25 +140,28 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
 cdef void pack_weights(int version, const floating* w, floating* a, const Geometry* g, const Weights* at,
                        Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """a <- columns [start, stop) of the rows of weights that begin at w; rows of a are PITCH apart."""
-    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, line = LINE // <Py_ssize_t> sizeof(floating), row, i, first, last
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, line = LINE // <Py_ssize_t> sizeof(floating)
+    cdef Py_ssize_t row, i, first, last
     cdef Py_ssize_t offsets[DEPTH]
     cdef Py_ssize_t kw = start % g.kW, kh = start // g.kW % g.kH, kt = start // (g.kW * g.kH) % g.kT
     cdef Py_ssize_t channel = start // taps
-    cdef bint together = taps >= 8 and at.w == 1 and (at.h == g.kW or g.kH == 1) and (at.t == g.kH * g.kW or g.kT == 1)
+    cdef bint together = (taps >= 8 and at.w == 1 and (at.h == g.kW or g.kH == 1)
+                          and (at.t == g.kH * g.kW or g.kT == 1))
     if at.dense:
         for row in range(rows):
             memcpy(a + row * PITCH, w + row * at.row + start, (stop - start) * sizeof(floating))
     elif taps == 1 and at.row == 1:
         for first in range(start // line, ceil_div(stop, line)):
             i, last = max(start, first * line), min((first + 1) * line, stop)
-            micro_kernel.transpose(version, w + at.first + i * at.channel, at.channel, a + i - start, PITCH, last - i,
-                                   rows)
+            micro_kernel.transpose(version, w + at.first + i * at.channel, at.channel, a + i - start, PITCH,
+                                   last - i, rows)
     elif together:
         for row in range(rows):
             i = start
             while i < stop:
                 last = min(i + taps - i % taps, stop)
-                memcpy(a + row * PITCH + i - start, w + row * at.row + at.first + i // taps * at.channel + i % taps,
+                memcpy(a + row * PITCH + i - start,
+                       w + row * at.row + at.first + i // taps * at.channel + i % taps,
                        (last - i) * sizeof(floating))
                 i = last
     else:
@@ -182,7 +187,8 @@ cdef void pack_weights(int version, const floating* w, floating* a, const Geomet
             first = last
 
 
-cdef void expect(Expected* expected, const floating* at, Py_ssize_t values, Py_ssize_t stride, Py_ssize_t rows) noexcept nogil:
+cdef void expect(Expected* expected, const floating* at, Py_ssize_t values, Py_ssize_t stride,
+                 Py_ssize_t rows) noexcept nogil:
     """Have so many values from `at` on come nearer, in each of so many rows."""
     cdef Py_ssize_t lines = ceil_div(values * <Py_ssize_t> sizeof(floating), LINE) + 1, some
     while lines > 0 and expected.runs < MOST_RUNS:
@@ -194,21 +200,24 @@ cdef void expect(Expected* expected, const floating* at, Py_ssize_t values, Py_s
         lines -= some
 
 
-cdef inline Py_ssize_t place(const Geometry* g, Py_ssize_t kt, Py_ssize_t line, Py_ssize_t column) noexcept nogil:
+cdef inline Py_ssize_t place(const Geometry* g, Py_ssize_t kt, Py_ssize_t line,
+                             Py_ssize_t column) noexcept nogil:
     """Where in a volume the tap (kt, 0, 0) of the output position at a line and column reads, or would."""
     return (((line // g.oH * g.sT - g.pT + kt * g.dT) * g.H + line % g.oH * g.sH - g.pH) * g.W
             + column * g.sW - g.pW)
 
 
-cdef void expect_patches(Expected* expected, const floating* x, const Geometry* g, Py_ssize_t first, Py_ssize_t last,
-                         Py_ssize_t start, Py_ssize_t count) noexcept nogil:
+cdef void expect_patches(Expected* expected, const floating* x, const Geometry* g, Py_ssize_t first,
+                         Py_ssize_t last, Py_ssize_t start, Py_ssize_t count) noexcept nogil:
     """Have what rows [first, last) of patches at positions [start, start + count) read come nearer."""
-    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, channel = first // taps, channels = (last - 1) // taps + 1 - channel
-    cdef Py_ssize_t volume = g.T * g.H * g.W, end = start + count - 1, line = start // g.oW, stop = end // g.oW
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, volume = g.T * g.H * g.W
+    cdef Py_ssize_t channel = first // taps, channels = (last - 1) // taps + 1 - channel
+    cdef Py_ssize_t end = start + count - 1, line = start // g.oW, stop = end // g.oW
     cdef Py_ssize_t kt, i, low, high
     # What a window reads lies between these, from what its tap 0 reads on; taps may go backwards.
-    cdef Py_ssize_t below = min(<Py_ssize_t> 0, (g.kH - 1) * g.dH) * g.W + min(<Py_ssize_t> 0, (g.kW - 1) * g.dW)
-    cdef Py_ssize_t above = max(<Py_ssize_t> 0, (g.kH - 1) * g.dH) * g.W + max(<Py_ssize_t> 0, (g.kW - 1) * g.dW)
+    cdef Py_ssize_t none = 0, far_h = (g.kH - 1) * g.dH, far_w = (g.kW - 1) * g.dW
+    cdef Py_ssize_t below = min(none, far_h) * g.W + min(none, far_w)
+    cdef Py_ssize_t above = max(none, far_h) * g.W + max(none, far_w)
     x += channel * volume
     for kt in range(g.kT):
         if g.sH <= g.kH:  # neighbouring lines of windows overlap
@@ -254,7 +263,7 @@ cdef Terms terms_of(Range some, Py_ssize_t taps, Py_ssize_t first, Py_ssize_t de
 cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_ssize_t pitch,
                    Py_ssize_t rows, Py_ssize_t columns, const Terms* terms, bint add,
                    Expected* expected, Patches* patches) noexcept nogil:
-    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns), of each panel some terms.
+    """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns), some terms of each.
 
     Unless they are NULL, b is made of patches. Meanwhile what is expected comes nearer.
     """
@@ -279,9 +288,11 @@ cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_
                     expected.run += 1
                     expected.row = 0
             else:  # the next rows
-                ahead = Ahead(<const void*> (a + (row + height) * PITCH), PITCH * sizeof(floating) // LINE, PITCH)
-            micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right, to if whole else tile,
-                                  pitch if whole else width, add and whole, &ahead, patches if row == 0 else NULL)
+                ahead = Ahead(<const void*> (a + (row + height) * PITCH), PITCH * sizeof(floating) // LINE,
+                              PITCH)
+            micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right,
+                                  to if whole else tile, pitch if whole else width, add and whole, &ahead,
+                                  patches if row == 0 else NULL)
             if row == 0 and patches:
                 patches.v += 2
             if not whole:
@@ -291,8 +302,8 @@ cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_
         row += height
 
 
-cdef void spread(int version, const floating* tile, floating* y, const Geometry* g, const Lattice* to, Py_ssize_t phases,
-                 Py_ssize_t rows, Py_ssize_t start, Py_ssize_t count, Py_ssize_t pitch,
+cdef void spread(int version, const floating* tile, floating* y, const Geometry* g, const Lattice* to,
+                 Py_ssize_t phases, Py_ssize_t rows, Py_ssize_t start, Py_ssize_t count, Py_ssize_t pitch,
                  Py_ssize_t apart) noexcept nogil:
     """y, on its lattice, <- tile (rows, phases, count), the positions from start on.
 
@@ -357,7 +368,8 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
         passes = micro_kernel.passes(version, rows, plan)
         some_taps = False
         for panel in range(ceil_div(stop - start, width)):
-            reached[panel] = taps_of_frames(&at.g, start + panel * width, min(width, stop - start - panel * width))
+            reached[panel] = taps_of_frames(&at.g, start + panel * width,
+                                            min(width, stop - start - panel * width))
             some_taps = some_taps or reached[panel].high - reached[panel].low < taps
         for block in range(ceil_div(terms, DEPTH)):
             first = block * DEPTH
@@ -392,8 +404,8 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             rows //= lattices * side_by_side
             apart = rows * pitch
         for i in range(lattices):
-            spread(version, c + i * side_by_side * apart, y, &phases[0].g, &to[i], max(count_phases, side_by_side), rows, start,
-                   stop - start, pitch, apart)
+            spread(version, c + i * side_by_side * apart, y, &phases[0].g, &to[i],
+                   max(count_phases, side_by_side), rows, start, stop - start, pitch, apart)
 
 
 cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace,
@@ -525,7 +537,8 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                     if dense:
                         phases[i].g = in_long_lines(phases[i].g)
                 to = Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW,
-                             ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), g.W - v, g.T * g.H * g.W, dense)
+                             ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), g.W - v, g.T * g.H * g.W,
+                             dense)
                 if tap_t == g.kT or tap_h == g.kH:
                     clear(&dx[0, 0, 0, 0, 0], to, dx.shape[0] * dx.shape[1])
                     continue
@@ -536,10 +549,10 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
 def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const floating[:, ::1] merged,
                    floating[:, :, :, :, ::1] dx, floating[:, ::1] workspace,
                    kernel, stride, pad, dilation, output, Py_ssize_t groups, places, first_place):
-    """Compute dx as `input_gradient` does, all phases at once: for so few channels that each is a part of a tile.
+    """Compute dx as `input_gradient` does, all phases at once: for channels so few that they are one tile.
 
-    merged (groups * phases * channels, filters * places) has the weights of each phase at the places of dy from
-    which some phase gathers, one after the other from `first_place` downwards on each axis, and zeros.
+    merged (groups * phases * channels, filters * places) has the weights of each phase at the places of dy
+    from which some phase gathers, one after the other from `first_place` downwards on each axis, and zeros.
     """
     cdef Geometry g = geometry((dx.shape[2], dx.shape[3], dx.shape[4]), kernel, stride, pad, dilation, output)
     cdef Lattice to[MOST_LATTICES]
@@ -548,8 +561,9 @@ def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const
     kT, kH, kW = places
     qT, qH, qW = first_place
     require_sizes(g, dx, w, dy, workspace, groups)
+    # Rows so few are not split into tiles.
     require(g.sT * g.sH <= MOST_LATTICES and rows * groups == dx.shape[1] * g.sT * g.sH * g.sW)
-    require(rows <= MOST_ROWS and K == w.shape[0] // groups * kT * kH * kW)
+    require(rows < 2 * LEAST_ROWS and K == w.shape[0] // groups * kT * kH * kW)
     phase.g = Geometry(g.oT, g.oH, g.oW, kT, kH, kW, 1, 1, 1, -qT, -qH, -qW, -1, -1, -1,
                        ceil_div(g.T, g.sT), ceil_div(g.H, g.sH), ceil_div(g.W, g.sW))
     phase.at = Weights(0, rows * K, K, kT * kH * kW, kH * kW, kW, 1, True)
@@ -603,9 +617,9 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                          Py_ssize_t start, Py_ssize_t stop, bint upright, bint add) noexcept nogil:
     """dw (filters, rows from `row` on), `pitch` apart, = or += dy times patches of x, over [start, stop).
 
-    Computed as it stands if upright, else transposed: the left operand is copied, the right one, of which each
-    value should be used more often, interleaved. A section of the left operand has the rows of one frame of
-    the kernel; frames of the padding are left out where dy is finite.
+    Computed as it stands if upright, else transposed: the left operand is copied, the right one, of which
+    each value should be used more often, interleaved. A section of the left operand has the rows of one frame
+    of the kernel; frames of the padding are left out where dy is finite.
     """
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x)
     cdef Py_ssize_t high = filters if upright else rows, wide = rows if upright else filters
@@ -647,7 +661,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                     interleave(version, dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
             expected.runs = expected.run = expected.row = 0
             if first + DEPTH < stop and strip == 0:  # the next positions
-                expect(&expected, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P, filters)
+                expect(&expected, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P,
+                       filters)
                 expect_patches(&expected, x, g, row, row + rows, first + DEPTH,
                                min(stop - first - DEPTH, <Py_ssize_t> DEPTH))
             for section in range(sections):
@@ -660,8 +675,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 for panel in range(panels):
                     terms[panel] = Terms(reached.low, some, some, 0, reached.high)
                 multiply(version, a + section * some_rows * PITCH, b,
-                         tile + section * some_rows * across + strip * STRIP, across, some_rows, panels * width, terms,
-                         first > start, &expected, NULL)
+                         tile + section * some_rows * across + strip * STRIP, across, some_rows,
+                         panels * width, terms, first > start, &expected, NULL)
     if upright:
         for k in range(filters):
             store(tile + k * across, dw + k * pitch + row, rows, add)
@@ -677,7 +692,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 store(lines + k * rows + r * run, dw + (i * SIXTEEN + k) * pitch + row + at * run, run, add)
 
 
-cdef bint all_finite(int version, const floating[:, :, ::1] dy, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+cdef bint all_finite(int version, const floating[:, :, ::1] dy, Py_ssize_t start,
+                     Py_ssize_t stop) noexcept nogil:
     """Whether dy is finite at positions [start, stop)."""
     cdef Py_ssize_t n, k
     if start < stop:
@@ -726,7 +742,8 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     else:
         if 1 < g.kT and g.kT * g.kH * g.kW <= DEPTH:  # tiles of whole channels
             height, sections = g.kT * g.kH * g.kW, g.kT
-        tile_rows, tile_filters = tile_of(rows // height, height, filters, MOST_COLUMNS, unit, groups * at_once, False)
+        tile_rows, tile_filters = tile_of(rows // height, height, filters, MOST_COLUMNS, unit,
+                                          groups * at_once, False)
         tile_rows *= height
     for i in range(sections):
         reached = frames_of_tap(&g, i)

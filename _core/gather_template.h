@@ -41,7 +41,8 @@ INLINE TARGET void NAME(plan_tap)(struct plan *plan, ptrdiff_t to, ptrdiff_t beg
     ptrdiff_t *from = plan->from + to;
     unsigned short *mask = plan->mask + to, *high = plan->high + to;
     const ptrdiff_t T = g->T, H = g->H, W = g->W, stride = g->sW;
-    const ptrdiff_t frame = kt * g->dT, line = kh * g->dH, column = kw * g->dW, shift = (frame * H + line) * W + column;
+    const ptrdiff_t frame = kt * g->dT, line = kh * g->dH, column = kw * g->dW;
+    const ptrdiff_t shift = (frame * H + line) * W + column;
     for (ptrdiff_t i = 0; i < end - begin; i++) {
         const ptrdiff_t at = w[i] + column;
         const ptrdiff_t low = step == 1 ? -at : step == 2 ? (1 - at) >> 1 : (stride - 1 - at) / stride;

@@ -34,7 +34,8 @@ cdef int active() noexcept nogil
 cdef Py_ssize_t columns(int version, const floating* any) noexcept nogil
 cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil
 cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const floating* a, floating* b,
-                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead, const Patches* patches) noexcept nogil
+                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead,
+                   const Patches* patches) noexcept nogil
 cdef bint passes(int version, Py_ssize_t rows, const Plan* plan) noexcept nogil
 cdef bint finite(int version, const floating* a, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil
 cdef void plan(int version, const floating* any, Plan* plan, const Geometry* g, Py_ssize_t start,

@@ -13,10 +13,11 @@ from refnet._core cimport openmp
 
 cdef extern from "micro_kernel.h" nogil:
     ctypedef struct OfDouble "struct kernels_double":
-        void (*multiply)(Py_ssize_t, const Terms*, const double*, double*, double*, Py_ssize_t, bint, const Ahead*,
-                         const Patches*) noexcept nogil
+        void (*multiply)(Py_ssize_t, const Terms*, const double*, double*, double*, Py_ssize_t, bint,
+                         const Ahead*, const Patches*) noexcept nogil
         bint (*finite)(const double*, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*transpose)(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*transpose)(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t,
+                          Py_ssize_t) noexcept nogil
         void (*alternate)(const double*, const double*, double*, Py_ssize_t) noexcept nogil
         double (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -24,10 +25,11 @@ cdef extern from "micro_kernel.h" nogil:
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         Py_ssize_t columns
     ctypedef struct OfFloat "struct kernels_float":
-        void (*multiply)(Py_ssize_t, const Terms*, const float*, float*, float*, Py_ssize_t, bint, const Ahead*,
-                         const Patches*) noexcept nogil
+        void (*multiply)(Py_ssize_t, const Terms*, const float*, float*, float*, Py_ssize_t, bint,
+                         const Ahead*, const Patches*) noexcept nogil
         bint (*finite)(const float*, Py_ssize_t, Py_ssize_t) noexcept nogil
-        void (*transpose)(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*transpose)(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t,
+                          Py_ssize_t) noexcept nogil
         void (*alternate)(const float*, const float*, float*, Py_ssize_t) noexcept nogil
         float (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
@@ -73,7 +75,8 @@ cdef Py_ssize_t rows_of_tile(int version, Py_ssize_t rows) noexcept nogil:
 
 
 cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const floating* a, floating* b,
-                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead, const Patches* patches) noexcept nogil:
+                   floating* c, Py_ssize_t pitch, bint add, const Ahead* ahead,
+                   const Patches* patches) noexcept nogil:
     """c (rows, columns) = or += those terms of a (rows, depth) b (depth, columns), for one tile.
 
     Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns. Unless
@@ -112,18 +115,20 @@ cdef void plan(int version, const floating* any, Plan* plan, const Geometry* g, 
     They are whole vectors, and at most PLANNED.
     """
     if floating is double:
-        VERSIONS[version].of_double.plan(plan, g, start, count, 2 * columns // VERSIONS[version].of_double.columns)
+        VERSIONS[version].of_double.plan(plan, g, start, count,
+                                         2 * columns // VERSIONS[version].of_double.columns)
     else:
-        VERSIONS[version].of_float.plan(plan, g, start, count, 2 * columns // VERSIONS[version].of_float.columns)
+        VERSIONS[version].of_float.plan(plan, g, start, count,
+                                        2 * columns // VERSIONS[version].of_float.columns)
 
 
 cdef void gather(int version, const floating* x, floating* tile, Plan* plan, Range taps, Py_ssize_t row,
                  Py_ssize_t row_stop, Py_ssize_t start, Py_ssize_t columns, Py_ssize_t pitch,
                  Py_ssize_t panel) noexcept nogil:
-    """tile <- rows [row, row_stop), columns [start, start + columns) of a plan, of the patches of x (C, T, H, W).
+    """tile <- rows [row, row_stop), columns [start, start + columns) of a plan, of patches of x (C, T, H, W).
 
-    Rows are of some taps of each channel; of all, if there are more than DEPTH. Columns are whole vectors. From
-    row to row of the tile it is `pitch` values, from one panel of two vectors to the next `panel`.
+    Rows are of some taps of each channel; of all, if there are more than DEPTH. Columns are whole vectors.
+    From row to row of the tile it is `pitch` values, from one panel of two vectors to the next `panel`.
     """
     if floating is double:
         VERSIONS[version].of_double.gather(x, tile, plan, taps.low, taps.high, row, row_stop,

@@ -1,5 +1,5 @@
-/* The kernels of one version and type: included with VERSION, TARGET, REAL, LANES, ROWS, SPREAD
-   and FMA defined, where there are such MASK, MASK_OF, MERGE, EVEN and OR; all but VERSION, TARGET and ROWS end here. */
+/* The kernels of one version and type: included with VERSION, TARGET, REAL, LANES, ROWS, SPREAD and FMA defined,
+   and what the files below want where there is such; all but VERSION, TARGET and ROWS end here. */
 
 #define NAME(what) JOIN(what, VERSION, REAL)
 #define VECTOR NAME(vector)

@@ -370,7 +370,7 @@ class _Contexts:
             self._again.pop(node.name, None)
 
     def _blob(self, name: str) -> Array:
-        """What was given, is a source, or can be computed again; of the last only what contexts hold is kept."""
+        """What was given, is a source, or is computed again; kept if contexts held it."""
         assert self._lean is not None
         for there in (self._run.given, self._lean.sources, self._again):
             if name in there:

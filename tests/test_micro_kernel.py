@@ -114,7 +114,7 @@ def defined(x, w, dy, stride, pad, dtype, fused):
         whole = all(places[i] % stride[i] == 0 for i in (0, 1))
         return [places[i] // stride[i] for i in (0, 1)] if whole else None
 
-    # For strided images, every place of dy counts from which an input position of the same m = i // stride gathers.
+    # For strided images, every place of dy counts from which an input position of the same i // stride gathers.
     image = C <= 4 and stride != (1, 1) and all(k >= s for k, s in zip(kernel, stride, strict=True))
     every_place = {
         tuple(reached_from(v, tap))
@@ -208,7 +208,7 @@ def test_a_zero_of_the_padding_is_a_factor_like_any_other(version, dtype):
 @every_dtype
 @every_version
 def test_infinities_reach_only_what_they_are_a_term_of(version, dtype):
-    """The phases of a strided image are computed at once, with weights of 0 between; not if 0 met infinity."""
+    """The phases of a strided image are computed at once, with weights of 0 between; not if one meets inf."""
     micro_kernel.use(version)
     x, w = np.ones((1, 3, 1, 9, 21), dtype), np.ones((2, 3, 1, 3, 3), dtype)
     y, context = core.conv3d.forward(x, w, stride=(1, 2, 2), pad=(0, 1, 1))

@@ -187,9 +187,10 @@ def _merged_phases(
             place = most - (v + p - first) // s
             here.append(slice(place, place + len(range(first, k, s))))
             taps.append(slice(first, k, s))
-        merged[(slice(None), *phase, slice(None), slice(None), *here)] = grouped[(..., *taps)]
-    count, top = merged.shape[-3:], tuple(most for _, most in places)
-    return merged.reshape(-1, prod(merged.shape[-4:])), count, top
+        every = (slice(None), slice(None))
+        merged[(slice(None), *phase, *every, *here)] = grouped[(slice(None), *every, *taps)]
+    (t, top_t), (h, top_h), (v, top_v) = ((most - least + 1, most) for least, most in places)
+    return merged.reshape(-1, prod(merged.shape[-4:])), (t, h, v), (top_t, top_h, top_v)
 
 
 def affine_forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
