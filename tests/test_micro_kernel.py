@@ -114,7 +114,7 @@ def defined(x, w, dy, stride, pad, dtype, fused):
         whole = all(places[i] % stride[i] == 0 for i in (0, 1))
         return [places[i] // stride[i] for i in (0, 1)] if whole else None
 
-    # For strided images, every place of dy counts from which an input position of the same i // stride gathers.
+    # For strided images, every place of dy counts from which some i of the same i // stride gathers.
     image = C <= 4 and stride != (1, 1) and all(k >= s for k, s in zip(kernel, stride, strict=True))
     every_place = {
         tuple(reached_from(v, tap))
