@@ -50,7 +50,7 @@ cdef enum:
     MOST_BLOCKS = 256
 
 # Sizes are rounded up to a multiple of this.
-GRAIN = 2 << 20
+GRAIN = 1 << 20
 MOST_KEPT = 512 << 20
 
 cdef Py_ssize_t most_kept = MOST_KEPT
