@@ -38,7 +38,7 @@ cdef enum:
     MOST_COLUMNS = 512   # of one that is kept in the workspace; of another, twice as many
     LEAST_ROWS = 96      # of the smallest tile: below, packing costs too much
     LEAST_COLUMNS = 128
-    STRIP = 128         # columns that are packed at once
+    STRIP = 128          # columns that are packed at once
     TASKS = 2            # for each thread, if the problem is large enough
     MOST_PHASES = 4      # positions along W that are computed together where a gradient has a stride
     MOST_LATTICES = 16   # positions along T and H whose gradients are computed together
@@ -213,35 +213,35 @@ cdef void expect_patches(Expected* expected, const floating* x, const Geometry* 
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, volume = g.T * g.H * g.W
     cdef Py_ssize_t channel = first // taps, channels = (last - 1) // taps + 1 - channel
     cdef Py_ssize_t end = start + count - 1, line = start // g.oW, stop = end // g.oW
-    cdef Py_ssize_t kt, i, low, high
+    cdef Py_ssize_t kt, i, till, low, high
     # What a window reads lies between these, from what its tap 0 reads on; taps may go backwards.
     cdef Py_ssize_t none = 0, far_h = (g.kH - 1) * g.dH, far_w = (g.kW - 1) * g.dW
     cdef Py_ssize_t below = min(none, far_h) * g.W + min(none, far_w)
     cdef Py_ssize_t above = max(none, far_h) * g.W + max(none, far_w)
     x += channel * volume
     for kt in range(g.kT):
-        if g.sH <= g.kH:  # neighbouring lines of windows overlap
-            low = place(g, kt, line, start % g.oW) + below
-            high = place(g, kt, stop, end % g.oW) + above
-            low, high = max(low, <Py_ssize_t> 0), min(high, volume - 1)
-            if low <= high:
-                expect(expected, x + low, high - low + 1, volume, channels)
-            continue
-        for i in range(line, stop + 1):
+        i = line
+        while i <= stop:
+            till = stop if g.sH <= g.kH else i  # all lines at once, if windows of neighbouring ones overlap
             low = place(g, kt, i, start % g.oW if i == line else 0) + below
-            high = place(g, kt, i, end % g.oW if i == stop else g.oW - 1) + above
-            low, high = max(low, <Py_ssize_t> 0), min(high, volume - 1)
+            high = place(g, kt, till, end % g.oW if till == stop else g.oW - 1) + above
+            low, high = max(low, none), min(high, volume - 1)
             if low <= high:
                 expect(expected, x + low, high - low + 1, volume, channels)
+            i = till + 1
+
+
+cdef inline bint reads(const Geometry* g, Py_ssize_t frame, Py_ssize_t kt) noexcept nogil:
+    """Whether, for an output frame, the taps of a frame of the kernel read a frame of the input."""
+    return 0 <= frame * g.sT - g.pT + kt * g.dT < g.T
 
 
 cdef Range taps_of_frames(const Geometry* g, Py_ssize_t start, Py_ssize_t count) noexcept nogil:
     """The taps of which some output position of [start, start + count) reads a frame of the input."""
-    cdef Py_ssize_t taps = g.kH * g.kW, kt, frame, low = g.kT, high = 0, position
+    cdef Py_ssize_t taps = g.kH * g.kW, kt, frame, low = g.kT, high = 0
     for frame in range(start // (g.oW * g.oH), (start + count - 1) // (g.oW * g.oH) + 1):
         for kt in range(g.kT):
-            position = frame * g.sT - g.pT + kt * g.dT
-            if 0 <= position < g.T:
+            if reads(g, frame, kt):
                 low, high = min(low, kt), max(high, kt + 1)
         if low == 0 and high == g.kT:
             break
@@ -481,6 +481,13 @@ cdef (Py_ssize_t, Py_ssize_t) taps_of(Py_ssize_t phase, Py_ssize_t kernel, Py_ss
     return tap, step
 
 
+cdef Lattice lattice(const Geometry* g, Py_ssize_t t, Py_ssize_t h, Py_ssize_t v,
+                     bint dense) noexcept nogil:
+    """The input positions a stride apart, from (t, h, v) on."""
+    return Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW, ceil_div(g.T - t, g.sT),
+                   ceil_div(g.H - h, g.sH), g.W - v, g.T * g.H * g.W, dense)
+
+
 cdef int clear(floating* y, Lattice to, Py_ssize_t channels) except -1:
     """y (channels, lattice) <- 0, in whole lines."""
     cdef Py_ssize_t channel, frame, line
@@ -516,11 +523,14 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
         tap_t, step_t = taps_of(t, g.kT, g.sT, g.pT, g.dT)
         for h in range(min(g.sH, g.H)):
             tap_h, step_h = taps_of(h, g.kH, g.sH, g.pH, g.dH)
+            if tap_t == g.kT or tap_h == g.kH:
+                clear(&dx[0, 0, 0, 0, 0], lattice(&g, t, h, 0, dense), dx.shape[0] * dx.shape[1])
+                continue
             for v in range(0, min(g.sW, g.W), MOST_PHASES):
                 count = min(min(g.sW, g.W) - v, <Py_ssize_t> MOST_PHASES)
                 for i in range(count):
                     tap_w, step_w = taps_of(v + i, g.kW, g.sW, g.pW, g.dW)
-                    phases[i].reached = tap_t < g.kT and tap_h < g.kH and tap_w < g.kW
+                    phases[i].reached = tap_w < g.kW
                     phases[i].at = Weights((tap_t * g.kH + tap_h) * g.kW + tap_w, channels * K,
                                            g.kT * g.kH * g.kW, K, step_t * g.kH * g.kW, step_h * g.kW, step_w,
                                            False)
@@ -536,12 +546,7 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                     )
                     if dense:
                         phases[i].g = in_long_lines(phases[i].g)
-                to = Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW,
-                             ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), g.W - v, g.T * g.H * g.W,
-                             dense)
-                if tap_t == g.kT or tap_h == g.kH:
-                    clear(&dx[0, 0, 0, 0, 0], to, dx.shape[0] * dx.shape[1])
-                    continue
+                to = lattice(&g, t, h, v, dense)
                 convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phases[0], count, &to, 1, 1,
                          dx.shape[0], groups, channels, rows)
 
@@ -570,23 +575,14 @@ def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const
     phase.reached = True
     for t in range(g.sT):
         for h in range(g.sH):
-            to[t * g.sH + h] = Lattice((t * g.H + h) * g.W, g.sT * g.H * g.W, g.sH * g.W, g.sW,
-                                       ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), g.W,
-                                       g.T * g.H * g.W, False)
+            to[t * g.sH + h] = lattice(&g, t, h, 0, False)
     convolve(&dy[0, 0, 0], &merged[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phase, 1, &to[0], g.sT * g.sH, g.sW,
              dx.shape[0], groups, w.shape[0] // groups, rows)
 
 
 def finite(const floating[:, :, ::1] values):
     """Whether all values are."""
-    cdef int version = micro_kernel.active()
-    cdef Py_ssize_t n, N = values.shape[0] * values.shape[1], P = values.shape[2]
-    cdef const floating* first = &values[0, 0, 0]
-    cdef int found = 0
-    with nogil:
-        for n in prange(N, schedule="static", use_threads_if=openmp.pays(N * P)):
-            found += not micro_kernel.finite(version, first + n * P, 1, P)
-    return found == 0
+    return bool(all_finite(micro_kernel.active(), values, 0, values.shape[2]))
 
 
 cdef void interleave(int version, const floating* lines, floating* b, Py_ssize_t rows, Py_ssize_t width,
@@ -612,14 +608,14 @@ cdef inline void store(const floating* values, floating* to, Py_ssize_t count, b
 
 
 cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw,
-                         floating* workspace, const Geometry* g, Py_ssize_t sections, bint finite,
+                         floating* workspace, const Geometry* g, Py_ssize_t sections, bint leave_out,
                          Py_ssize_t pitch, Py_ssize_t filters, Py_ssize_t row, Py_ssize_t rows,
                          Py_ssize_t start, Py_ssize_t stop, bint upright, bint add) noexcept nogil:
     """dw (filters, rows from `row` on), `pitch` apart, = or += dy times patches of x, over [start, stop).
 
     Computed as it stands if upright, else transposed: the left operand is copied, the right one, of which
     each value should be used more often, interleaved. A section of the left operand has the rows of one frame
-    of the kernel; frames of the padding are left out where dy is finite.
+    of the kernel; frames of the padding may be left out.
     """
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, width = micro_kernel.columns(version, x)
     cdef Py_ssize_t high = filters if upright else rows, wide = rows if upright else filters
@@ -667,7 +663,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                                min(stop - first - DEPTH, <Py_ssize_t> DEPTH))
             for section in range(sections):
                 reached = Range(0, count)
-                if sections > 1 and finite:
+                if leave_out:
                     reached = frames_of_tap(g, section)
                     reached.low = min(max(reached.low * g.oH * g.oW - first, <Py_ssize_t> 0), count)
                     reached.high = min(max(reached.high * g.oH * g.oW - first, reached.low), count)
@@ -692,14 +688,14 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 store(lines + k * rows + r * run, dw + (i * SIXTEEN + k) * pitch + row + at * run, run, add)
 
 
-cdef bint all_finite(int version, const floating[:, :, ::1] dy, Py_ssize_t start,
+cdef bint all_finite(int version, const floating[:, :, ::1] values, Py_ssize_t start,
                      Py_ssize_t stop) noexcept nogil:
-    """Whether dy is finite at positions [start, stop)."""
+    """Whether all are finite at positions [start, stop)."""
     cdef Py_ssize_t n, k
     if start < stop:
-        for n in range(dy.shape[0]):
-            for k in range(dy.shape[1]):
-                if not micro_kernel.finite(version, &dy[n, k, start], 1, stop - start):
+        for n in range(values.shape[0]):
+            for k in range(values.shape[1]):
+                if not micro_kernel.finite(version, &values[n, k, start], 1, stop - start):
                     return False
     return True
 
@@ -707,9 +703,9 @@ cdef bint all_finite(int version, const floating[:, :, ::1] dy, Py_ssize_t start
 cdef Range frames_of_tap(const Geometry* g, Py_ssize_t kt) noexcept nogil:
     """The output frames [low, high) for which the taps of a frame of the kernel read a frame of the input."""
     cdef Py_ssize_t low = 0, high = g.oT
-    while low < high and not 0 <= low * g.sT - g.pT + kt * g.dT < g.T:
+    while low < high and not reads(g, low, kt):
         low += 1
-    while low < high and not 0 <= (high - 1) * g.sT - g.pT + kt * g.dT < g.T:
+    while low < high and not reads(g, high - 1, kt):
         high -= 1
     return Range(low, high)
 
@@ -732,7 +728,7 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, batch, first, begin, stop, end, task
     cdef Py_ssize_t s, n, group, row, k, i, count, unit
     cdef Range reached
-    cdef bint apart = partial.shape[0] > 0, upright = filters > rows, finite = True
+    cdef bint apart = partial.shape[0] > 0, upright = filters > rows, leave_out
     cdef floating* to
     require_sizes(g, x, dw, dy, workspace, groups)
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
@@ -745,10 +741,11 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
         tile_rows, tile_filters = tile_of(rows // height, height, filters, MOST_COLUMNS, unit,
                                           groups * at_once, False)
         tile_rows *= height
-    for i in range(sections):
+    leave_out = sections > 1
+    for i in range(sections if leave_out else 0):
         reached = frames_of_tap(&g, i)
-        finite = (finite and all_finite(version, dy, 0, reached.low * area)
-                  and all_finite(version, dy, reached.high * area, P))
+        leave_out = (leave_out and all_finite(version, dy, 0, reached.low * area)
+                     and all_finite(version, dy, reached.high * area, P))
     down, across = ceil_div(rows, tile_rows), ceil_div(filters, tile_filters)
     tasks = groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_filters * span))
@@ -766,7 +763,7 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
                     k = group * filters + task // down % across * tile_filters
                     to = &partial[s - first, k, 0] if apart else &dw[k, 0]
                     correlate_tile(version, &dy[n, k, 0], &x[n, group * channels, 0, 0, 0], to,
-                                   &workspace[openmp.thread_num(), 0], &g, sections, finite, rows,
+                                   &workspace[openmp.thread_num(), 0], &g, sections, leave_out, rows,
                                    min(tile_filters, (group + 1) * filters - k),
                                    row, min(tile_rows, rows - row),
                                    s % spans * span, min((s % spans + 1) * span, P),

@@ -1,5 +1,5 @@
 /* One version of the gather of patches: included with what micro_kernel_template.h is included with, and where
-   the processor has such, MASK, KEEP, MASK_OF, HAS, MERGE, EVEN and OR.
+   the processor has such, KEEP, HAS, MASK_OF, MERGE, EVEN and OR.
 
    The patch matrix of a 3D convolution has one row for each (channel, tap) and one column for each output
    position, both in C order; what a tap reads in the padding is zero. Columns are made a vector at a time. A
@@ -7,11 +7,14 @@
    `sW` apart) in one line of the input, and lanes that would read outside are masked. Which lanes, and where
    from, is planned once for all channels. */
 
-#ifndef MERGE
-#define MASK unsigned
+/* How a plan keeps some lanes: where they begin, and end. */
+#ifndef KEEP
 #define KEEP(first, last) ((first) | (last) << 8)
-#define MASK_OF(kept) (kept)
 #define HAS(kept, lane) ((lane) >= ((kept) & 255) && (lane) < (kept) >> 8)
+#endif
+
+#ifndef MERGE
+#define MASK_OF(kept) (kept)
 #define MERGE NAME(merge)
 INLINE VECTOR NAME(merge)(VECTOR found, unsigned kept, const REAL *p)
 {

@@ -86,9 +86,6 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define LANES 4
 #define SPREAD(a) _mm256_set1_pd(a)
 #define FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
-#define MASK __m256i
-#define KEEP(first, last) ((first) | (last) << 8)
-#define HAS(kept, lane) ((lane) >= ((kept) & 255) && (lane) < (kept) >> 8)
 #define MASK_OF(kept) \
     _mm256_and_si256(LOAD_ONES(LONG_ONES + 4 - ((kept) & 255)), LOAD_ONES(LONG_ONES + 8 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_pd(found, _mm256_maskload_pd(p, mask))
@@ -105,9 +102,6 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define LANES 8
 #define SPREAD(a) _mm256_set1_ps(a)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define MASK __m256i
-#define KEEP(first, last) ((first) | (last) << 8)
-#define HAS(kept, lane) ((lane) >= ((kept) & 255) && (lane) < (kept) >> 8)
 #define MASK_OF(kept) _mm256_and_si256(LOAD_ONES(ONES + 8 - ((kept) & 255)), LOAD_ONES(ONES + 16 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_ps(found, _mm256_maskload_ps(p, mask))
 #define OR(a, b) _mm256_or_ps(a, b)
@@ -139,7 +133,6 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define LANES 8
 #define SPREAD(a) _mm512_set1_pd(a)
 #define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
-#define MASK __mmask8
 #define KEEP(first, last) ((1u << (last)) - (1u << (first)))
 #define MASK_OF(kept) ((__mmask8) (kept))
 #define HAS(kept, lane) ((kept) >> (lane) & 1)
@@ -157,7 +150,6 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define LANES 16
 #define SPREAD(a) _mm512_set1_ps(a)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define MASK __mmask16
 #define KEEP(first, last) ((1u << (last)) - (1u << (first)))
 #define MASK_OF(kept) ((__mmask16) (kept))
 #define HAS(kept, lane) ((kept) >> (lane) & 1)

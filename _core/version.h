@@ -26,7 +26,6 @@ typedef REAL UNALIGNED;
 #undef LANES
 #undef SPREAD
 #undef FMA
-#undef MASK
 #undef MASK_OF
 #undef KEEP
 #undef HAS

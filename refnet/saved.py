@@ -57,9 +57,11 @@ def saved(net: Net) -> Saved:
         return sources_of_inputs(name)
 
     def sources_of_inputs(name: str) -> set[str] | None:
+        if not OPS[nodes[name].op].cheap:
+            return None
         found: set[str] = set()
-        for read_by in nodes[name].inputs if OPS[nodes[name].op].cheap else (None,):
-            more = None if read_by is None else sources(read_by)
+        for source in nodes[name].inputs:
+            more = sources(source)
             if more is None:
                 return None
             found |= more

@@ -137,12 +137,12 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     dx = _empty(x.shape, x.dtype) if needs[0] else None
     dw = _empty(w.shape, w.dtype) if needs[1] else None
     if dx is not None:
-        merged = _merged_phases(w, *window) if _is_strided_image(w, *window) else None
-        if merged is not None and conv3d_kernels.finite(_flat(dy)):
-            conv3d_kernels.image_gradient(
-                _flat(dy), _matrix(w), merged[0], dx, workspace, *window, *merged[1:]
-            )
-        else:
+        image = _is_strided_image(w, *window)
+        if image:
+            merged, *places = _merged_phases(w, *window)
+            conv3d_kernels.image_gradient(_flat(dy), _matrix(w), merged, dx, workspace, *window, *places)
+        # Or an infinity or NaN has met a weight of 0 that is none of the convolution's.
+        if not (image and conv3d_kernels.finite(_flat(dx))):
             conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)
     if dw is not None:
         partial = _empty((PARTIAL_SUMS // w.size, *_matrix(w).shape), w.dtype)
