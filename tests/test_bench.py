@@ -41,7 +41,14 @@ def tiny(monkeypatch):
     monkeypatch.setattr(measure, "BASE", CASES[0])
     table = {op: OPS[op].cases[:1] for op in ("relu", "softmax", "cross_entropy", "dropout")}
     monkeypatch.setattr(cli, "OPERATORS", table)
-    for name, value in {"GEMM_SIZE": 32, "SPINS": 64, "COPIED": 1 << 12, "PAUSE": 0, "ATTEMPTS": 2}.items():
+    for name, value in {
+        "GEMM_SIZE": 32,
+        "SPINS": 64,
+        "COPIED": 1 << 12,
+        "PAUSE_AFTER_GEMM": 0,
+        "WARM": 1e-9,
+        "ATTEMPTS": 2,
+    }.items():
         monkeypatch.setattr(limits, name, value)
     limits._square.cache_clear()
     yield

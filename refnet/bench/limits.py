@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from statistics import median
 from time import perf_counter, sleep
 from typing import Any
 
@@ -22,14 +23,20 @@ ATTEMPTS, SPIN_ATTEMPTS = 5, 25
 # Before each call, so that the threads of the one before have stopped looking for more to do; those of
 # OpenBLAS were seen to look for a tenth of a second.
 PAUSE, PAUSE_AFTER_GEMM = 0.01, 0.2
+# A processor that has been idle is slow at first: on a virtual machine two threads were seen to need 8 ms
+# more after a pause. So long a call is repeated; one of LONG seconds need not be.
+WARM, LONG = 0.05, 1.0
 
 
 def seconds(call: Callable[[], Any], pause: float = PAUSE) -> float:
-    """Time one call, after a pause."""
+    """Time one call: after a pause it is repeated, and the median of the later half counts."""
     sleep(pause)
-    start = perf_counter()
-    call()
-    return perf_counter() - start
+    taken: list[float] = []
+    while sum(taken) < WARM or (len(taken) < 2 and taken[0] < LONG):
+        start = perf_counter()
+        call()
+        taken.append(perf_counter() - start)
+    return median(taken[len(taken) // 2 :])
 
 
 def multiply_add_peak(dtype: str) -> float:
@@ -47,7 +54,6 @@ def gemm(dtype: str) -> Callable[[], Array]:
 def bandwidth(threads: int) -> float:
     """Bytes a second that a copy on so many threads reads and writes, the best of several."""
     copy = Copy(COPIED, threads)
-    copy()
     return 2 * COPIED / min(seconds(copy) for _ in range(ATTEMPTS))
 
 

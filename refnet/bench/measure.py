@@ -110,7 +110,6 @@ def machine_facts(setting: Setting) -> dict[str, Any]:
         facts = machine.facts() | {"threads": setting.threads, "bandwidth": limits.bandwidth(setting.threads)}
         for dtype in setting.dtypes:
             gemm = limits.gemm(dtype)
-            gemm()
             rates = Spread(tuple(limits.GEMM_SIZE**3 / seconds(gemm) for _ in range(limits.ATTEMPTS)))
             facts[dtype] = {
                 "multiply_add_peak": limits.multiply_add_peak(dtype),
@@ -348,11 +347,10 @@ def _pairs(
     pause: float = limits.PAUSE,
 ) -> tuple[float, ...]:
     """Run both in turn: the second's time over the first's, pair by pair."""
-    first()
     own_time, their_time = seconds(first), seconds(second, pause)
     if once_if_slow and their_time > max(SLOW, FAR * own_time):
-        return (their_time / own_time,)
-    pairs = [(seconds(first), seconds(second, pause)) for _ in range(rounds)]
+        rounds = 1
+    pairs = [(own_time, their_time), *((seconds(first), seconds(second, pause)) for _ in range(rounds - 1))]
     return tuple(b / a for a, b in pairs)
 
 
