@@ -112,13 +112,17 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
                                       bint rows_first) noexcept nogil:
     """(rows, columns) of the equal tiles of each of so many `repeats` of a result; columns in whole units.
 
-    A row is of so many rows of the workspace as its height says. If there are too few tiles, rows are split
-    first, or what is longer. Tiles follow from the problem and the number of threads: no bit depends on them.
+    A row is of so many rows of the workspace as its height says. If there are too few tiles, or an eighth of
+    the time some thread would have none, rows are split first, or what is longer. Tiles follow from the
+    problem and the number of threads: no bit depends on them.
     """
-    cdef Py_ssize_t threads = openmp.max_threads(), extra
+    cdef Py_ssize_t threads = openmp.max_threads(), tiles, extra
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS // height), across = ceil_div(columns, most_columns)
     cdef bint tall, long
-    while repeats * down * across < TASKS * threads:
+    while True:
+        tiles = repeats * down * across
+        if tiles >= TASKS * threads and 8 * (ceil_div(tiles, threads) * threads - tiles) <= tiles:
+            break
         tall, long = rows * height >= 2 * down * LEAST_ROWS, columns >= 2 * across * LEAST_COLUMNS
         if tall and (rows_first or not long or rows * height * across > columns * down):
             down *= 2
@@ -727,6 +731,8 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Py_ssize_t at_once = min(max(1, partial.shape[0]), total)
     cdef Py_ssize_t tile_rows, tile_filters, down, across, tasks, batch, first, begin, stop, end, task
     cdef Py_ssize_t s, n, group, row, k, i, count, unit
+    # Spans that take as long as any; the last of a sample may be short.
+    cdef Py_ssize_t whole = max(1, min(at_once, x.shape[0] * (P // span)))
     cdef Range reached
     cdef bint apart = partial.shape[0] > 0, upright = filters > rows, leave_out
     cdef floating* to
@@ -734,12 +740,12 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
     unit = micro_kernel.columns(version, &x[0, 0, 0, 0, 0])
     if upright:
-        tile_filters, tile_rows = tile_of(filters, 1, rows, MOST_COLUMNS, unit, groups * at_once, False)
+        tile_filters, tile_rows = tile_of(filters, 1, rows, MOST_COLUMNS, unit, groups * whole, False)
     else:
         if 1 < g.kT and g.kT * g.kH * g.kW <= DEPTH:  # tiles of whole channels
             height, sections = g.kT * g.kH * g.kW, g.kT
         tile_rows, tile_filters = tile_of(rows // height, height, filters, MOST_COLUMNS, unit,
-                                          groups * at_once, False)
+                                          groups * whole, False)
         tile_rows *= height
     leave_out = sections > 1
     for i in range(sections if leave_out else 0):
