@@ -41,7 +41,7 @@ cdef enum:
     STRIP = 128          # columns that are packed at once
     TASKS = 2            # for each thread, if the problem is large enough
     MOST_PHASES = 4      # positions along W that are computed together where a gradient has a stride
-    MOST_LATTICES = 16   # positions along T and H whose gradients are computed together
+    MOST_BESIDE = 16     # of an image; and as many along T and H
     LINE = 64            # bytes of a cache line
     MOST_RUNS = 32       # that come nearer while a strip is multiplied
     LONGEST_RUN = 32     # lines of one of them
@@ -71,10 +71,11 @@ cdef struct Phase:
 
 
 # Where results lie: how far apart they are along T, H, W, beginning at `first`; how many frames and lines
-# there are, and values in a line from there on, and in a channel; dense if positions in order are side by
-# side. Phases lie side by side.
+# there are, and values in a line from there on, and in a channel; how many positions are computed for a line,
+# and lines of them for a frame. At each position so many results lie `beside` each other; after each line so
+# many values are 0, or fewer after the last of a frame; dense if positions in order are side by side.
 cdef struct Lattice:
-    Py_ssize_t first, t, h, w, frames, lines, width, volume
+    Py_ssize_t first, t, h, w, frames, lines, width, volume, of_line, of_frame, beside, zeros, last_zeros
     bint dense
 
 
@@ -85,6 +86,14 @@ cdef struct Expected:
     Py_ssize_t row
     Ahead of[MOST_RUNS]
     Py_ssize_t rows[MOST_RUNS]
+
+
+# Rows of a left operand, `pitch` apart, that are copied when their turn comes; they stay for another strip,
+# or make place for the next.
+cdef struct Copied:
+    const void* at
+    Py_ssize_t pitch, values
+    bint stay
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -109,12 +118,13 @@ cdef int require_sizes(Geometry g, const floating[:, :, :, :, ::1] x, const floa
 
 cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssize_t columns,
                                       Py_ssize_t most_columns, Py_ssize_t unit, Py_ssize_t repeats,
-                                      bint rows_first) noexcept nogil:
+                                      int left, int right) noexcept nogil:
     """(rows, columns) of the equal tiles of each of so many `repeats` of a result; columns in whole units.
 
     A row is of so many rows of the workspace as its height says. If there are too few tiles, or an eighth of
-    the time some thread would have none, rows are split first, or what is longer. Tiles follow from the
-    problem and the number of threads: no bit depends on them.
+    the time some thread would have none, rows or columns are split, for which less is packed again; a value
+    of the left operand, and of the right one, costs so much. Tiles follow from the problem and the number of
+    threads: no bit depends on them.
     """
     cdef Py_ssize_t threads = openmp.max_threads(), tiles, extra
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS // height), across = ceil_div(columns, most_columns)
@@ -124,7 +134,7 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
         if tiles >= TASKS * threads and 8 * (ceil_div(tiles, threads) * threads - tiles) <= tiles:
             break
         tall, long = rows * height >= 2 * down * LEAST_ROWS, columns >= 2 * across * LEAST_COLUMNS
-        if tall and (rows_first or not long or rows * height * across > columns * down):
+        if tall and (not long or left * rows * height * across > right * columns * down):
             down *= 2
         elif long:
             across *= 2
@@ -264,27 +274,36 @@ cdef Terms terms_of(Range some, Py_ssize_t taps, Py_ssize_t first, Py_ssize_t de
     return Terms(taps - tap + some.low, run, run, taps - run, depth)
 
 
-cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_ssize_t pitch,
-                   Py_ssize_t rows, Py_ssize_t columns, const Terms* terms, bint add,
-                   Expected* expected, Patches* patches) noexcept nogil:
+cdef void multiply(int version, floating* a, floating* b, floating* y, Py_ssize_t pitch, Py_ssize_t rows,
+                   Py_ssize_t columns, const Terms* terms, bint add, Expected* expected, Patches* patches,
+                   const Copied* copied) noexcept nogil:
     """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns), some terms of each.
 
-    Unless they are NULL, b is made of patches. Meanwhile what is expected comes nearer.
+    Unless they are NULL, b is made of patches, and a is copied. Meanwhile what is expected comes nearer.
     """
     cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
+    cdef Py_ssize_t line = ceil_div(copied.values * <Py_ssize_t> sizeof(floating), LINE) + 1 if copied else 0
     cdef floating tile[TALLEST * WIDEST]
-    cdef floating* right
+    cdef floating* left
     cdef floating* to
+    cdef const floating* source
     cdef Ahead ahead
     cdef bint whole
     while row < rows:
         height = rows_of_tile(version, rows - row)
+        left = a if copied and not copied.stay else a + row * PITCH
+        if copied:
+            source = <const floating*> copied.at + row * copied.pitch
+            for i in range(height):
+                memcpy(left + i * PITCH, source + i * copied.pitch, copied.values * sizeof(floating))
         for panel in range(ceil_div(columns, width)):
-            right = b + panel * DEPTH * width
             to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)
             whole = count == width
-            if expected.run < expected.runs:
+            i = panel * (DEPTH // line) if copied else height
+            if i < height and row + height < rows:  # lines of the next rows
+                ahead = Ahead(<const void*> (source + (height + i) * copied.pitch), line, copied.pitch)
+            elif expected.run < expected.runs:
                 ahead = expected.of[expected.run]
                 ahead.at = <const floating*> ahead.at + expected.row * ahead.stride
                 expected.row += max(1, terms[panel].stop // ahead.lines)
@@ -292,9 +311,8 @@ cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_
                     expected.run += 1
                     expected.row = 0
             else:  # the next rows
-                ahead = Ahead(<const void*> (a + (row + height) * PITCH), PITCH * sizeof(floating) // LINE,
-                              PITCH)
-            micro_kernel.multiply(version, height, &terms[panel], a + row * PITCH, right,
+                ahead = Ahead(<const void*> (left + height * PITCH), PITCH * sizeof(floating) // LINE, PITCH)
+            micro_kernel.multiply(version, height, &terms[panel], left, b + panel * DEPTH * width,
                                   to if whole else tile, pitch if whole else width, add and whole, &ahead,
                                   patches if row == 0 else NULL)
             if row == 0 and patches:
@@ -306,49 +324,62 @@ cdef void multiply(int version, const floating* a, floating* b, floating* y, Py_
         row += height
 
 
-cdef void spread(int version, const floating* tile, floating* y, const Geometry* g, const Lattice* to,
-                 Py_ssize_t phases, Py_ssize_t rows, Py_ssize_t start, Py_ssize_t count, Py_ssize_t pitch,
-                 Py_ssize_t apart) noexcept nogil:
-    """y, on its lattice, <- tile (rows, phases, count), the positions from start on.
+cdef inline Py_ssize_t lies(const Lattice* to, Py_ssize_t position) noexcept nogil:
+    """Where in a channel the first result of a position lies."""
+    return (to.first + position // (to.of_line * to.of_frame) * to.t
+            + position // to.of_line % to.of_frame * to.h + position % to.of_line * to.w)
 
-    From row to row of the tile it is `pitch` values, from phase to phase `apart`.
+
+cdef void spread(int version, const floating* tile, floating* y, const Lattice* to, Py_ssize_t rows,
+                 Py_ssize_t start, Py_ssize_t count, Py_ssize_t apart,
+                 const Py_ssize_t* pitch) noexcept nogil:
+    """y, on its lattice, <- tile (beside, rows, count), the positions from start on.
+
+    From one to what lies beside it are `apart` values in the tile, and from row to row of each its own `pitch`.
     """
-    cdef Py_ssize_t row, i = 0, j, phase, length, frame, height, column, first, inside
+    cdef Py_ssize_t row, i = 0, j, k, length, frame, height, column, first, inside
     cdef const floating* source
     cdef floating* line
     while i < count:
-        column = (start + i) % g.oW
-        length = min(count - i, g.oW - column)
-        frame, height = (start + i) // (g.oW * g.oH), (start + i) // g.oW % g.oH
-        first = to.first + frame * to.t + height * to.h + column * to.w
+        column = (start + i) % to.of_line
+        length = min(count - i, to.of_line - column)
+        height, frame = (start + i) // to.of_line % to.of_frame, (start + i) // (to.of_line * to.of_frame)
+        first = lies(to, start + i)
         for row in range(rows if frame < to.frames and height < to.lines else 0):
-            source = tile + row * pitch + i
+            source = tile + i + row * pitch[0]
             line = y + row * to.volume + first
-            if phases == 2 and to.w == 2:
+            if to.beside == to.w == 2:
                 inside = min(length, to.width // 2 - column)
-                micro_kernel.alternate(version, source, source + apart, line, inside)
+                micro_kernel.alternate(version, source, tile + i + apart + row * pitch[1], line, inside)
                 if inside < length:
                     line[2 * inside] = source[inside]
                 continue
-            for phase in range(phases):
-                inside = min(length, ceil_div(to.width - phase, to.w) - column)
+            for k in range(to.beside):
+                source = tile + i + k * apart + row * pitch[k]
+                inside = min(length, ceil_div(to.width - k, to.w) - column)
                 for j in range(inside):
-                    line[j * to.w + phase] = source[phase * apart + j]
+                    line[j * to.w + k] = source[j]
+        if to.zeros and column + length == to.of_line and frame < to.frames:
+            first += to.width - column * to.w
+            inside = to.zeros if height < to.lines - 1 else to.last_zeros
+            for row in range(rows):
+                memset(y + row * to.volume + first, 0, inside * sizeof(floating))
         i += length
 
 
 cdef void convolve_tile(int version, const floating* x, const floating* w, floating* y, floating* workspace,
                         const Phase* phases, Py_ssize_t count_phases, const Lattice* to, Py_ssize_t lattices,
-                        Py_ssize_t side_by_side, Py_ssize_t channels, Py_ssize_t group, Py_ssize_t row,
-                        Py_ssize_t rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+                        Py_ssize_t channels, Py_ssize_t group, Py_ssize_t row, Py_ssize_t rows,
+                        Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """y (rows, [start, stop)) = weights times patches of x (channels, T, H, W), for each phase.
 
-    Rows are of one lattice after another; in each, first those of one of so many that lie `side_by_side`.
+    What lies beside each other is computed by one phase after the other; or, as all lattices, by one, whose
+    rows are those of one lattice after another, and in each of what lies beside each other.
     """
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
-    cdef Py_ssize_t position, count, apart = MOST_COLUMNS // count_phases, i, panel, taps
+    cdef Py_ssize_t position, count, i, panel, taps, low, high, final = 0
     cdef Range reached[2 * MOST_COLUMNS]
     cdef Terms terms_of_panel[STRIP]
     cdef Patches patches
@@ -356,14 +387,23 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef Expected expected
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
+    cdef Py_ssize_t results = rows if count_phases > 1 else rows // (lattices * to.beside)
+    cdef Py_ssize_t apart = MOST_COLUMNS // count_phases if count_phases > 1 else results * pitch
+    cdef Py_ssize_t pitches[MOST_BESIDE]
     cdef Plan* plan = <Plan*> (b + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8))
     cdef const Phase* at
     cdef const floating* weights
+    for i in range(to.beside):
+        pitches[i] = pitch
+    for phase in range(count_phases):
+        if phases[phase].reached:
+            final = phase
+        else:  # one row of zeros for all
+            memset(c + phase * apart, 0, (stop - start) * sizeof(floating))
+            pitches[phase] = 0
     for phase in range(count_phases):
         at = &phases[phase]
         if not at.reached:
-            for i in range(rows):
-                memset(c + i * pitch + phase * apart, 0, (stop - start) * sizeof(floating))
             continue
         weights = w + group * at.at.group + row * at.at.row
         taps = at.g.kT * at.g.kH * at.g.kW
@@ -401,35 +441,35 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                 elif last < terms:
                     expect_patches(&expected, x, &at.g, last, min(last + DEPTH, terms), start,
                                    min(stop - start, <Py_ssize_t> STRIP))
+                if not to.dense and phase == final and last == terms and lattices == 1:
+                    low, high = lies(to, position), lies(to, position + count - 1) + to.w + to.zeros
+                    expect(&expected, y + low, high - low, to.volume, results)
                 multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, terms_of_panel,
-                         first > 0, &expected, &patches if passes else NULL)
-    if not to.dense:
-        if lattices * side_by_side > 1:
-            rows //= lattices * side_by_side
-            apart = rows * pitch
-        for i in range(lattices):
-            spread(version, c + i * side_by_side * apart, y, &phases[0].g, &to[i],
-                   max(count_phases, side_by_side), rows, start, stop - start, pitch, apart)
+                         first > 0, &expected, &patches if passes else NULL, NULL)
+                for i in range(0 if to.dense or phase < final or last < terms else lattices):
+                    spread(version, c + i * to.beside * apart + strip * STRIP, y, &to[i], results, position,
+                           count, apart, pitches)
 
 
 cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace,
                   const Phase* phases, Py_ssize_t count_phases, const Lattice* to, Py_ssize_t lattices,
-                  Py_ssize_t side_by_side, Py_ssize_t samples, Py_ssize_t groups, Py_ssize_t channels,
-                  Py_ssize_t rows) except -1:
-    """y (samples, groups * rows, lattice) = weights times patches of x (samples, groups * channels, ...).
+                  Py_ssize_t samples, Py_ssize_t groups, Py_ssize_t channels, Py_ssize_t rows) except -1:
+    """y (samples, groups * results, lattice) = weights times patches of x (samples, groups * channels, ...).
 
-    Rows of several lattices, or that lie side by side, are computed at once: see convolve_tile.
+    The rows of weights are the results of a position, unless all lattices are one phase's: see convolve_tile.
     """
     cdef int version = micro_kernel.active()
     cdef const Geometry* g = &phases[0].g
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = 0, volume = g.T * g.H * g.W
     cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
+    cdef Py_ssize_t results = rows if count_phases > 1 else rows // (lattices * to.beside)
+    cdef Py_ssize_t unit = micro_kernel.columns(version, x)
     for n in range(count_phases):
         if phases[n].reached:
             terms += channels * phases[n].g.kT * phases[n].g.kH * phases[n].g.kW
     tile_rows, tile_columns = tile_of(
-        rows, 1, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS // count_phases,
-        micro_kernel.columns(version, x), samples * groups, terms > channels)
+        rows, 1, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS // count_phases // unit * unit, unit,
+        samples * groups, 1, 0 if terms > channels else 1)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
     tasks = samples * groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * max(1, terms)))
@@ -443,9 +483,8 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
                 row = task % down * tile_rows
                 start = task // down % across * tile_columns
                 convolve_tile(version, x + n * channels * volume, w,
-                              y + (n * rows // (lattices * side_by_side) + row) * to.volume,
-                              &workspace[openmp.thread_num(), 0], phases, count_phases, to, lattices,
-                              side_by_side, channels, n % groups, row,
+                              y + (n * results + row) * to.volume, &workspace[openmp.thread_num(), 0],
+                              phases, count_phases, to, lattices, channels, n % groups, row,
                               min(tile_rows, rows - row), start, min(start + tile_columns, P))
         PyErr_CheckSignals()
         begin = end
@@ -462,12 +501,13 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), kernel, stride, pad, dilation, output)
     cdef Py_ssize_t rows = w.shape[0] // groups, taps = g.kT * g.kH * g.kW
     cdef Phase phase
-    cdef Lattice to = Lattice(0, g.oH * g.oW, g.oW, 1, g.oT, g.oH, g.oW, y.shape[2], True)
+    cdef Lattice to = Lattice(0, g.oH * g.oW, g.oW, 1, g.oT, g.oH, g.oW, y.shape[2], g.oW, g.oH, 1, 0, 0,
+                              True)
     require_sizes(g, x, w, y, workspace, groups)
     phase.g = in_long_lines(g)
     phase.at = Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1, True)
     phase.reached = True
-    convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, &phase, 1, &to, 1, 1,
+    convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, &phase, 1, &to, 1,
              x.shape[0], groups, x.shape[1] // groups, rows)
 
 
@@ -486,10 +526,12 @@ cdef (Py_ssize_t, Py_ssize_t) taps_of(Py_ssize_t phase, Py_ssize_t kernel, Py_ss
 
 
 cdef Lattice lattice(const Geometry* g, Py_ssize_t t, Py_ssize_t h, Py_ssize_t v,
-                     bint dense) noexcept nogil:
-    """The input positions a stride apart, from (t, h, v) on."""
+                     Py_ssize_t beside) noexcept nogil:
+    """The input positions a stride apart, from (t, h, v) on, and so many from each on."""
+    cdef Py_ssize_t lines = ceil_div(g.H - h, g.sH)
     return Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW, ceil_div(g.T - t, g.sT),
-                   ceil_div(g.H - h, g.sH), g.W - v, g.T * g.H * g.W, dense)
+                   lines, g.W - v, g.T * g.H * g.W, ceil_div(g.W - v, g.sW), lines, beside, 0, 0,
+                   g.sT == g.sH == g.sW == 1)
 
 
 cdef int clear(floating* y, Lattice to, Py_ssize_t channels) except -1:
@@ -518,27 +560,38 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
     cdef Geometry g = geometry((dx.shape[2], dx.shape[3], dx.shape[4]), kernel, stride, pad, dilation, output)
     cdef Phase phases[MOST_PHASES]
     cdef Py_ssize_t rows = dx.shape[1] // groups, channels = w.shape[0] // groups, K = w.shape[1]
-    cdef Py_ssize_t t, h, v, i, count, tap_t, tap_h, tap_w, step_t, step_h, step_w
+    cdef Py_ssize_t t, h, next_h, v, i, count, tap_t, tap_h, tap_w, step_t, step_h, step_w
+    # Whether lines are written whole. Or no tap might reach a phase, nor those that are computed with it.
+    cdef bint whole = g.sW <= min(MOST_PHASES, g.W), some
     cdef Lattice to
-    cdef bint dense
     require_sizes(g, dx, w, dy, workspace, groups)
-    dense = g.sT == g.sH == g.sW == 1
     for t in range(min(g.sT, g.T)):
         tap_t, step_t = taps_of(t, g.kT, g.sT, g.pT, g.dT)
-        for h in range(min(g.sH, g.H)):
+        next_h = 0
+        while next_h < min(g.sH, g.H):
+            h = next_h
             tap_h, step_h = taps_of(h, g.kH, g.sH, g.pH, g.dH)
+            next_h += 1
+            if tap_t == g.kT or tap_h == g.kH or not whole:
+                clear(&dx[0, 0, 0, 0, 0], lattice(&g, t, h, 0, 1), dx.shape[0] * dx.shape[1])
             if tap_t == g.kT or tap_h == g.kH:
-                clear(&dx[0, 0, 0, 0, 0], lattice(&g, t, h, 0, dense), dx.shape[0] * dx.shape[1])
                 continue
+            while whole and next_h < min(g.sH, g.H) and taps_of(next_h, g.kH, g.sH, g.pH, g.dH)[0] == g.kH:
+                next_h += 1  # lines that no tap reaches: written with this one
             for v in range(0, min(g.sW, g.W), MOST_PHASES):
                 count = min(min(g.sW, g.W) - v, <Py_ssize_t> MOST_PHASES)
+                to = lattice(&g, t, h, v, count)
+                to.zeros = (next_h - h - 1) * g.W
+                to.last_zeros = min(next_h - h - 1, g.H - 1 - h - (to.lines - 1) * g.sH) * g.W
+                some = False
                 for i in range(count):
                     tap_w, step_w = taps_of(v + i, g.kW, g.sW, g.pW, g.dW)
                     phases[i].reached = tap_w < g.kW
+                    some = some or phases[i].reached
                     phases[i].at = Weights((tap_t * g.kH + tap_h) * g.kW + tap_w, channels * K,
                                            g.kT * g.kH * g.kW, K, step_t * g.kH * g.kW, step_h * g.kW, step_w,
                                            False)
-                    phases[i].g = Geometry(
+                    phases[i].g = in_long_lines(Geometry(
                         g.oT, g.oH, g.oW,
                         ceil_div(g.kT - tap_t, step_t), ceil_div(g.kH - tap_h, step_h),
                         ceil_div(g.kW - tap_w, step_w),
@@ -546,13 +599,11 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                         -(t + g.pT - tap_t * g.dT) // g.sT, -(h + g.pH - tap_h * g.dH) // g.sH,
                         -(v + i + g.pW - tap_w * g.dW) // g.sW,
                         -(step_t * g.dT // g.sT), -(step_h * g.dH // g.sH), -(step_w * g.dW // g.sW),
-                        ceil_div(g.T - t, g.sT), ceil_div(g.H - h, g.sH), ceil_div(g.W - v, g.sW),
-                    )
-                    if dense:
-                        phases[i].g = in_long_lines(phases[i].g)
-                to = lattice(&g, t, h, v, dense)
-                convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phases[0], count, &to, 1, 1,
-                         dx.shape[0], groups, channels, rows)
+                        ceil_div(g.T - t, g.sT), to.of_frame, to.of_line,
+                    ))
+                if some:
+                    convolve(&dy[0, 0, 0], &w[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phases[0], count, &to, 1,
+                             dx.shape[0], groups, channels, rows)
 
 
 def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const floating[:, ::1] merged,
@@ -564,14 +615,15 @@ def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const
     from which some phase gathers, one after the other from `first_place` downwards on each axis, and zeros.
     """
     cdef Geometry g = geometry((dx.shape[2], dx.shape[3], dx.shape[4]), kernel, stride, pad, dilation, output)
-    cdef Lattice to[MOST_LATTICES]
+    cdef Lattice to[MOST_BESIDE]
     cdef Phase phase
     cdef Py_ssize_t rows = merged.shape[0] // groups, K = merged.shape[1], kT, kH, kW, qT, qH, qW, t, h
     kT, kH, kW = places
     qT, qH, qW = first_place
     require_sizes(g, dx, w, dy, workspace, groups)
     # Rows so few are not split into tiles.
-    require(g.sT * g.sH <= MOST_LATTICES and rows * groups == dx.shape[1] * g.sT * g.sH * g.sW)
+    require(g.sT * g.sH <= MOST_BESIDE and g.sW <= MOST_BESIDE)
+    require(rows * groups == dx.shape[1] * g.sT * g.sH * g.sW)
     require(rows < 2 * LEAST_ROWS and K == w.shape[0] // groups * kT * kH * kW)
     phase.g = Geometry(g.oT, g.oH, g.oW, kT, kH, kW, 1, 1, 1, -qT, -qH, -qW, -1, -1, -1,
                        ceil_div(g.T, g.sT), ceil_div(g.H, g.sH), ceil_div(g.W, g.sW))
@@ -579,8 +631,9 @@ def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const
     phase.reached = True
     for t in range(g.sT):
         for h in range(g.sH):
-            to[t * g.sH + h] = lattice(&g, t, h, 0, False)
-    convolve(&dy[0, 0, 0], &merged[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phase, 1, &to[0], g.sT * g.sH, g.sW,
+            to[t * g.sH + h] = lattice(&g, t, h, 0, g.sW)
+            to[t * g.sH + h].of_frame = phase.g.oH
+    convolve(&dy[0, 0, 0], &merged[0, 0], &dx[0, 0, 0, 0, 0], workspace, &phase, 1, &to[0], g.sT * g.sH,
              dx.shape[0], groups, w.shape[0] // groups, rows)
 
 
@@ -634,16 +687,15 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef Range reached
     cdef Terms terms[STRIP]
     cdef Expected expected
+    cdef Copied copied
     cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, run, k, r, i
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
         padded = ceil_div(count, width) * width
         micro_kernel.plan(version, x, plan, g, first, count, padded)
-        if upright:
-            for k in range(filters):
-                memcpy(a + k * PITCH, dy + k * P + first, count * sizeof(floating))
-        else:
+        copied = Copied(<const void*> (dy + first), P, count, wide > STRIP)
+        if not upright:
             for section in range(sections):
                 micro_kernel.gather(version, x, a + section * some_rows * PITCH, plan,
                                     Range(section * some_taps, (section + 1) * some_taps),
@@ -662,7 +714,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
             expected.runs = expected.run = expected.row = 0
             if first + DEPTH < stop and strip == 0:  # the next positions
                 expect(&expected, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P,
-                       filters)
+                       min(filters, TALLEST) if upright else filters)
                 expect_patches(&expected, x, g, row, row + rows, first + DEPTH,
                                min(stop - first - DEPTH, <Py_ssize_t> DEPTH))
             for section in range(sections):
@@ -676,7 +728,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                     terms[panel] = Terms(reached.low, some, some, 0, reached.high)
                 multiply(version, a + section * some_rows * PITCH, b,
                          tile + section * some_rows * across + strip * STRIP, across, some_rows,
-                         panels * width, terms, first > start, &expected, NULL)
+                         panels * width, terms, first > start, &expected, NULL,
+                         &copied if upright and strip == 0 else NULL)
     if upright:
         for k in range(filters):
             store(tile + k * across, dw + k * pitch + row, rows, add)
@@ -740,12 +793,12 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
     unit = micro_kernel.columns(version, &x[0, 0, 0, 0, 0])
     if upright:
-        tile_filters, tile_rows = tile_of(filters, 1, rows, MOST_COLUMNS, unit, groups * whole, False)
+        tile_filters, tile_rows = tile_of(filters, 1, rows, MOST_COLUMNS, unit, groups * whole, 1, 4)
     else:
         if 1 < g.kT and g.kT * g.kH * g.kW <= DEPTH:  # tiles of whole channels
             height, sections = g.kT * g.kH * g.kW, g.kT
         tile_rows, tile_filters = tile_of(rows // height, height, filters, MOST_COLUMNS, unit,
-                                          groups * whole, False)
+                                          groups * whole, 1, 1)
         tile_rows *= height
     leave_out = sections > 1
     for i in range(sections if leave_out else 0):

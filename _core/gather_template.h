@@ -108,6 +108,8 @@ TARGET static void NAME(plan)(struct plan *plan, const struct geometry *g, ptrdi
     plan->g = *g;
     plan->vectors = vectors;
     plan->pieces = 1;
+    /* The next channel, if there is some time till then. */
+    plan->later = g->T * g->H * g->W * (taps == 1 ? 4 : 1);
     for (ptrdiff_t v = 0; v * LANES < count; v++) {
         const ptrdiff_t columns = count - v * LANES < LANES ? count - v * LANES : LANES;
         const int pieces = (int) (((start + v * LANES) % g->oW + columns - 1) / g->oW + 1);
@@ -140,9 +142,9 @@ TARGET static void NAME(plan)(struct plan *plan, const struct geometry *g, ptrdi
         NAME(plan_some)(plan, 0, taps, 0, vectors);
 }
 
-/* One vector of columns, of so many pieces from entry `at` of a plan on. */
+/* One vector of columns, of so many pieces from entry `at` of a plan on. What is read `later` comes nearer. */
 INLINE TARGET VECTOR NAME(column)(const REAL *x, const struct plan *plan, ptrdiff_t at, int pieces, const int step,
-                                  ptrdiff_t stride)
+                                  ptrdiff_t stride, ptrdiff_t later)
 {
     const ptrdiff_t *from = plan->from + at;
     const unsigned short *mask = plan->mask + at;
@@ -150,6 +152,9 @@ INLINE TARGET VECTOR NAME(column)(const REAL *x, const struct plan *plan, ptrdif
     UNROLL
     for (int i = 0; i < pieces; i++) {
         const REAL *p = x + from[i];
+        PREFETCH(p + later);
+        if (step == 2)
+            PREFETCH(p + later + LANES);
         if (step == 1)
             found = MERGE(found, MASK_OF(mask[i]), p);
 #ifdef EVEN
@@ -175,14 +180,14 @@ INLINE TARGET void NAME(walk)(const REAL *x, REAL *tile, const struct plan *plan
                               ptrdiff_t pitch, ptrdiff_t panel, const int pieces, const int step)
 {
     const ptrdiff_t volume = plan->g.T * plan->g.H * plan->g.W, stride = plan->g.sW;
-    const ptrdiff_t line = plan->vectors * pieces;
+    const ptrdiff_t line = plan->vectors * pieces, later = plan->later;
     for (ptrdiff_t k = 0; k < depth; k++) {
         REAL *to = tile + k * pitch;
         ptrdiff_t at = tap * line + v * pieces;
         for (ptrdiff_t i = 0; i < vectors; i += 2, to += panel, at += 2 * pieces) {
-            *(UNALIGNED *) to = NAME(column)(x, plan, at, pieces, step, stride);
+            *(UNALIGNED *) to = NAME(column)(x, plan, at, pieces, step, stride, later);
             if (i + 1 < vectors)
-                *(UNALIGNED *) (to + LANES) = NAME(column)(x, plan, at + pieces, pieces, step, stride);
+                *(UNALIGNED *) (to + LANES) = NAME(column)(x, plan, at + pieces, pieces, step, stride, later);
         }
         if (++tap == last)
             tap = first;

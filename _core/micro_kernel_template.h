@@ -12,6 +12,7 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
     const struct plan *plan = pieces ? patches->plan : 0;
     const ptrdiff_t taps = pieces ? plan->g.kT * plan->g.kH * plan->g.kW : 0;
     const ptrdiff_t volume = pieces ? plan->g.T * plan->g.H * plan->g.W : 0;
+    const ptrdiff_t later = pieces ? plan->later : 0;
     const ptrdiff_t entries = pieces ? plan->vectors * pieces : 0;
     const REAL *line = ahead->at, *next = line, *x = 0;
     const ptrdiff_t lines = ahead->lines, stride = ahead->stride, stop = terms->stop;
@@ -20,6 +21,7 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
     UNROLL
     for (int i = 0; i < rows; i++) {
         PREFETCH(c + i * pitch);
+        PREFETCH(c + i * pitch + COLUMNS - 1);
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
     for (ptrdiff_t k = terms->start, some = terms->left; k < stop; k += terms->gap, some = terms->run) {
@@ -38,8 +40,8 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
             line = asked == lines ? next : line;
             asked = asked == lines ? 0 : asked;
             if (pieces) {
-                *at = left = NAME(column)(x, plan, entry, pieces, step, step);
-                *at_right = right = NAME(column)(x, plan, entry + pieces, pieces, step, step);
+                *at = left = NAME(column)(x, plan, entry, pieces, step, step, later);
+                *at_right = right = NAME(column)(x, plan, entry + pieces, pieces, step, step, later);
                 entry += entries;
                 if (++tap == taps) {
                     tap = 0;

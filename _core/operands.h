@@ -25,10 +25,11 @@ struct ahead {
 
 /* Where the patches of some columns lie: see gather_template.h. Of each piece, what its lane 0 reads on each axis
    at tap 0, or would, and the lanes that it has; of each piece at each tap, where lane 0 reads, and which lanes do.
-   With stride 2, `mask` is of the LANES values from there on, and `high` of those from LANES - 1 on. */
+   With stride 2, `mask` is of the LANES values from there on, and `high` of those from LANES - 1 on. It is `later`
+   values to what is read some time after that. */
 struct plan {
     struct geometry g;
-    ptrdiff_t vectors;
+    ptrdiff_t vectors, later;
     int pieces; /* of each vector */
     ptrdiff_t t[PLANNED], h[PLANNED], w[PLANNED], base[PLANNED], first[PLANNED], last[PLANNED];
     ptrdiff_t from[DEPTH * PLANNED];

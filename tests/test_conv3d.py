@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from loops import conv3d, conv3d_gradients
 
@@ -103,6 +103,7 @@ def test_floats_stay_within_the_rounding_bound(arithmetic, dtype, problem, seed)
     assert (np.abs(found - right) <= gamma * magnitude).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
 @pytest.mark.parametrize(
     ("x", "w", "attrs"),
@@ -112,18 +113,47 @@ def test_floats_stay_within_the_rounding_bound(arithmetic, dtype, problem, seed)
         ((1, 96, 4, 9, 40), (64, 48, 3, 3, 3), {"stride": (1, 2, 2), "pad": (1, 1, 1), "groups": 2}),
         ((1, 3, 2, 60, 70), (8, 3, 1, 7, 7), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
         ((1, 600, 2, 9, 16), (5, 600, 1, 2, 3), {"dilation": (1, 2, 1)}),
+        # Three phases of dx side by side; lines that no tap reaches, before, between and after others.
+        ((1, 8, 6, 24, 33), (40, 8, 2, 2, 4), {"stride": (1, 5, 3), "pad": (0, 2, 0), "dilation": (2, 1, 1)}),
+        ((1, 20, 3, 32, 41), (70, 20, 1, 1, 1), {"stride": (2, 2, 2)}),
+        ((1, 20, 2, 31, 40), (30, 20, 1, 2, 1), {"stride": (1, 4, 2), "pad": (0, 1, 1)}),
+        ((2, 9, 2, 20, 63), (80, 9, 1, 2, 2), {"stride": (1, 3, 7)}),
+        # Of dw, filters are copied when their turn comes, for one strip or for two.
+        ((1, 70, 2, 24, 28), (300, 70, 1, 1, 1), {}),
+        ((1, 300, 2, 20, 18), (420, 300, 1, 1, 1), {}),
     ],
 )
-def test_several_tiles_are_exact(arithmetic, x, w, attrs):
+def test_several_tiles_are_exact(arithmetic, dtype, x, w, attrs):
     """Problems larger than a tile, against integer sums of shifted inputs in int64."""
+    require_exact_tiles(arithmetic, dtype, x, w, attrs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=40)
+@given(problem=problems(), larger=st.tuples(*[st.sampled_from([1, 3, 12])] * 3), wide=st.integers(1, 60))
+def test_any_geometry_is_exact_in_tiles(dtype, problem, larger, wide):
+    """Geometries drawn as above, with larger volumes, and more channels of one side or the other."""
+    n, channels, *volume = problem["x"]
+    filters, depth, *kernel = problem["w"]
+    volume = [size * times for size, times in zip(volume, larger, strict=True)]
+    if wide % 2:
+        channels, depth = channels * wide, depth * wide
+    else:
+        filters *= wide
+    x, w = (n, channels, *volume), (filters, depth, *kernel)
+    require_exact_tiles(ARITHMETICS["core"], dtype, x, w, problem["attrs"])
+
+
+def require_exact_tiles(arithmetic, dtype, x, w, attrs):
+    """Sums of whole numbers below 2 ** 24 are exact in every order."""
     rng = np.random.default_rng(0)
     xs, ws = rng.integers(-9, 10, x), rng.integers(-9, 10, w)
-    y, context = arithmetic.conv3d.forward(xs.astype(float), ws.astype(float), **attrs)
+    y, context = arithmetic.conv3d.forward(xs.astype(dtype), ws.astype(dtype), **attrs)
     dy = rng.integers(-9, 10, y.shape)
-    dx, dw = arithmetic.conv3d.backward(dy.astype(float), context)
+    dx, dw = arithmetic.conv3d.backward(dy.astype(dtype), context)
     expected = shifted_sums(xs, ws, dy, **attrs)
-    for ours, theirs in zip((y, dx, dw), expected, strict=True):
-        assert np.array_equal(ours, theirs)
+    for name, ours, theirs in zip(("y", "dx", "dw"), (y, dx, dw), expected, strict=True):
+        assert np.array_equal(ours, theirs), name
 
 
 def shifted_sums(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1), groups=1):
