@@ -108,8 +108,8 @@ TARGET static void NAME(plan)(struct plan *plan, const struct geometry *g, ptrdi
     plan->g = *g;
     plan->vectors = vectors;
     plan->pieces = 1;
-    /* The next channel, if there is some time till then. */
-    plan->later = g->T * g->H * g->W * (taps == 1 ? 4 : 1);
+    /* A channel that follows soon; of more taps, one reads what another has read. */
+    plan->later = taps == 1 ? 4 * g->T * g->H * g->W : 0;
     for (ptrdiff_t v = 0; v * LANES < count; v++) {
         const ptrdiff_t columns = count - v * LANES < LANES ? count - v * LANES : LANES;
         const int pieces = (int) (((start + v * LANES) % g->oW + columns - 1) / g->oW + 1);
@@ -152,9 +152,11 @@ INLINE TARGET VECTOR NAME(column)(const REAL *x, const struct plan *plan, ptrdif
     UNROLL
     for (int i = 0; i < pieces; i++) {
         const REAL *p = x + from[i];
-        PREFETCH(p + later);
-        if (step == 2)
-            PREFETCH(p + later + LANES);
+        if (later) {
+            PREFETCH(p + later);
+            if (step == 2)
+                PREFETCH(p + later + LANES);
+        }
         if (step == 1)
             found = MERGE(found, MASK_OF(mask[i]), p);
 #ifdef EVEN
