@@ -63,11 +63,13 @@ cdef struct Weights:
     bint dense
 
 
-# A convolution, and the weights that it takes; nothing is reached if there is no tap.
+# A convolution, and the weights that it takes; nothing is reached if there is no tap. Unless NULL, `quarters`
+# tells which quarters of the rows have weights at a tap: see `patches` in operands.h.
 cdef struct Phase:
     Geometry g
     Weights at
     bint reached
+    const unsigned short* quarters
 
 
 # Where results lie: how far apart they are along T, H, W, beginning at `first`; how many frames and lines
@@ -335,7 +337,7 @@ cdef void spread(int version, const floating* tile, floating* y, const Lattice* 
                  const Py_ssize_t* pitch) noexcept nogil:
     """y, on its lattice, <- tile (beside, rows, count), the positions from start on.
 
-    From one to what lies beside it are `apart` values in the tile, and from row to row of each its own `pitch`.
+    From one to what lies beside it it is `apart` values in the tile, and from row to row its own `pitch`.
     """
     cdef Py_ssize_t row, i = 0, j, k, length, frame, height, column, first, inside
     cdef const floating* source
@@ -393,6 +395,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef Plan* plan = <Plan*> (b + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8))
     cdef const Phase* at
     cdef const floating* weights
+    cdef const unsigned short* quarters
     for i in range(to.beside):
         pitches[i] = pitch
     for phase in range(count_phases):
@@ -406,6 +409,9 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
         if not at.reached:
             continue
         weights = w + group * at.at.group + row * at.at.row
+        quarters = NULL
+        if rows_of_tile(version, rows) == rows:
+            quarters = at.quarters
         taps = at.g.kT * at.g.kH * at.g.kW
         terms = channels * taps
         micro_kernel.plan(version, x, plan, &at.g, start, stop - start, ceil_div(stop - start, width) * width)
@@ -424,7 +430,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             for strip in range(ceil_div(stop - start, STRIP)):
                 position = start + strip * STRIP
                 count = min(STRIP, stop - position)
-                patches = Patches(<const void*> x, plan, first, strip * STRIP // width * 2)
+                patches = Patches(<const void*> x, plan, first, strip * STRIP // width * 2, quarters)
                 if not passes:
                     micro_kernel.gather(version, x, b, plan, Range(0, taps), first, last, strip * STRIP,
                                         ceil_div(count, width) * width, width, DEPTH * width)
@@ -507,6 +513,7 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
     phase.g = in_long_lines(g)
     phase.at = Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1, True)
     phase.reached = True
+    phase.quarters = NULL
     convolve(&x[0, 0, 0, 0, 0], &w[0, 0], &y[0, 0, 0], workspace, &phase, 1, &to, 1,
              x.shape[0], groups, x.shape[1] // groups, rows)
 
@@ -587,6 +594,7 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                 for i in range(count):
                     tap_w, step_w = taps_of(v + i, g.kW, g.sW, g.pW, g.dW)
                     phases[i].reached = tap_w < g.kW
+                    phases[i].quarters = NULL
                     some = some or phases[i].reached
                     phases[i].at = Weights((tap_t * g.kH + tap_h) * g.kW + tap_w, channels * K,
                                            g.kT * g.kH * g.kW, K, step_t * g.kH * g.kW, step_h * g.kW, step_w,
@@ -607,12 +615,14 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
 
 
 def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const floating[:, ::1] merged,
-                   floating[:, :, :, :, ::1] dx, floating[:, ::1] workspace,
+                   const unsigned short[::1] phases_at, floating[:, :, :, :, ::1] dx,
+                   floating[:, ::1] workspace,
                    kernel, stride, pad, dilation, output, Py_ssize_t groups, places, first_place):
     """Compute dx as `input_gradient` does, all phases at once: for channels so few that they are one tile.
 
     merged (groups * phases * channels, filters * places) has the weights of each phase at the places of dy
-    from which some phase gathers, one after the other from `first_place` downwards on each axis, and zeros.
+    from which some phase gathers, one after the other from `first_place` downwards on each axis, and zeros;
+    phases_at (places) has bit i where phase i has a tap.
     """
     cdef Geometry g = geometry((dx.shape[2], dx.shape[3], dx.shape[4]), kernel, stride, pad, dilation, output)
     cdef Lattice to[MOST_BESIDE]
@@ -625,10 +635,14 @@ def image_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w, const
     require(g.sT * g.sH <= MOST_BESIDE and g.sW <= MOST_BESIDE)
     require(rows * groups == dx.shape[1] * g.sT * g.sH * g.sW)
     require(rows < 2 * LEAST_ROWS and K == w.shape[0] // groups * kT * kH * kW)
+    require(phases_at.shape[0] == kT * kH * kW)
     phase.g = Geometry(g.oT, g.oH, g.oW, kT, kH, kW, 1, 1, 1, -qT, -qH, -qW, -1, -1, -1,
                        ceil_div(g.T, g.sT), ceil_div(g.H, g.sH), ceil_div(g.W, g.sW))
     phase.at = Weights(0, rows * K, K, kT * kH * kW, kH * kW, kW, 1, True)
     phase.reached = True
+    phase.quarters = NULL
+    if g.sT * g.sH * g.sW == 4:
+        phase.quarters = &phases_at[0]
     for t in range(g.sT):
         for h in range(g.sH):
             to[t * g.sH + h] = lattice(&g, t, h, 0, g.sW)

@@ -16,6 +16,7 @@ cdef extern from "operands.h":
         const void* x
         Plan* plan
         Py_ssize_t row, v
+        const unsigned short* quarters
 
 
 cdef enum:

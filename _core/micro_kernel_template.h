@@ -5,9 +5,21 @@
 
 enum { NAME(rows) = ROWS, NAME(columns) = COLUMNS };
 
+/* One term of rows [first, last). */
+INLINE TARGET void NAME(term)(VECTOR sum[ROWS][2], const REAL *a, VECTOR left, VECTOR right, const int first,
+                              const int last)
+{
+    UNROLL
+    for (int i = first; i < last; i++) {
+        const VECTOR factor = SPREAD(a[i * PITCH]);
+        sum[i][0] = FMA(factor, left, sum[i][0]);
+        sum[i][1] = FMA(factor, right, sum[i][1]);
+    }
+}
+
 INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const REAL *a, REAL *b,
                               REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead,
-                              const struct patches *patches, const int pieces, const int step)
+                              const struct patches *patches, const int pieces, const int step, const int quartered)
 {
     const struct plan *plan = pieces ? patches->plan : 0;
     const ptrdiff_t taps = pieces ? plan->g.kT * plan->g.kH * plan->g.kW : 0;
@@ -35,6 +47,7 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
         for (; k < end; k++) {
             UNALIGNED *at = (UNALIGNED *) (b + k * COLUMNS), *at_right = (UNALIGNED *) (b + k * COLUMNS + LANES);
             VECTOR left, right;
+            const unsigned quarters = quartered ? patches->quarters[tap] : 0;
             PREFETCH(next);
             asked++;
             next = asked == lines ? line + stride : next + 64 / sizeof(REAL);
@@ -53,12 +66,20 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
                 left = *at;
                 right = *at_right;
             }
-            UNROLL
-            for (int i = 0; i < rows; i++) {
-                const VECTOR factor = SPREAD(a[i * PITCH + k]);
-                sum[i][0] = FMA(factor, left, sum[i][0]);
-                sum[i][1] = FMA(factor, right, sum[i][1]);
+#define TERM(first, last) NAME(term)(sum, a + k, left, right, first, last)
+            if (!quartered) {
+                TERM(0, rows);
+            } else {
+                if (quarters & 1)
+                    TERM(0, rows / 4);
+                if (quarters & 2)
+                    TERM(rows / 4, rows / 2);
+                if (quarters & 4)
+                    TERM(rows / 2, rows / 4 * 3);
+                if (quarters & 8)
+                    TERM(rows / 4 * 3, rows);
             }
+#undef TERM
         }
     }
     UNROLL
@@ -80,18 +101,26 @@ TARGET static void NAME(multiply)(ptrdiff_t rows, const struct terms *terms, con
                                   REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead,
                                   const struct patches *patches)
 {
-#define PASSING(pieces, step) NAME(tile)(ROWS, terms, a, b, c, pitch, add, ahead, patches, pieces, step)
+#define PASSING(pieces, step, quartered) \
+    NAME(tile)(ROWS, terms, a, b, c, pitch, add, ahead, patches, pieces, step, quartered)
+    if (patches && patches->quarters && patches->plan->pieces <= 2) {
+        if (patches->plan->pieces == 1)
+            PASSING(1, 1, 1);
+        else
+            PASSING(2, 1, 1);
+        return;
+    }
     if (patches)
         switch (8 * (int) patches->plan->g.sW + (patches->plan->pieces < 8 ? patches->plan->pieces : 0)) {
-            case 9: PASSING(1, 1); return;
-            case 10: PASSING(2, 1); return;
-            case 11: PASSING(3, 1); return;
-            case 12: PASSING(4, 1); return;
-            case 17: PASSING(1, 2); return;
-            case 18: PASSING(2, 2); return;
+            case 9: PASSING(1, 1, 0); return;
+            case 10: PASSING(2, 1, 0); return;
+            case 11: PASSING(3, 1, 0); return;
+            case 12: PASSING(4, 1, 0); return;
+            case 17: PASSING(1, 2, 0); return;
+            case 18: PASSING(2, 2, 0); return;
         }
 #undef PASSING
-#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, terms, a, b, c, pitch, add, ahead, 0, 0, 0); break;
+#define CASE(n) case n: NAME(tile)(n < ROWS ? n : ROWS, terms, a, b, c, pitch, add, ahead, 0, 0, 0, 0); break;
     switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4)
 #if ROWS > 4

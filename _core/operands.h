@@ -36,11 +36,14 @@ struct plan {
     unsigned short mask[DEPTH * PLANNED], high[DEPTH * PLANNED];
 };
 
-/* Rows of patches of x that no tile has been made of yet, from `row` on, in two vectors of a plan from `v` on. */
+/* Rows of patches of x that no tile has been made of yet, from `row` on, in two vectors of a plan from `v` on. If
+   there are quarters, the rows of the left operand are of four kinds: the i-th quarter has only zeros at the taps
+   where bit i is not set, and they are left out. */
 struct patches {
     const void *x;
     struct plan *plan;
     ptrdiff_t row, v;
+    const unsigned short *quarters;
 };
 
 #endif

@@ -139,8 +139,10 @@ def conv3d_backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     if dx is not None:
         image = _is_strided_image(w, *window)
         if image:
-            merged, *places = _merged_phases(w, *window)
-            conv3d_kernels.image_gradient(_flat(dy), _matrix(w), merged, dx, workspace, *window, *places)
+            merged, phases_at, *places = _merged_phases(w, *window)
+            conv3d_kernels.image_gradient(
+                _flat(dy), _matrix(w), merged, phases_at, dx, workspace, *window, *places
+            )
         # Or an infinity or NaN has met a weight of 0 that is none of the convolution's.
         if not (image and conv3d_kernels.finite(_flat(dx))):
             conv3d_kernels.input_gradient(_flat(dy), _matrix(w), dx, workspace, *window)
@@ -166,11 +168,12 @@ def _is_strided_image(
 
 def _merged_phases(
     w: Array, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple, output: Triple, groups: int
-) -> tuple[Array, Triple, Triple]:
-    """Weights (groups * phases * channels, filters * places), how many places, and which is the first.
+) -> tuple[Array, Array, Triple, Triple]:
+    """Weights (groups * phases * channels, filters * places), and how many places, and which is the first.
 
     The input position i = m s + v gathers with tap t = v + p - q s from the output position m + q: its
-    phase v has the places q of the taps in [0, k). Other places, of other phases, have weight 0.
+    phase v has the places q of the taps in [0, k). Other places, of other phases, have weight 0. Which phases
+    have a place is told by bits, after the weights.
     """
     places = [
         (-((k - 1 - p) // s), (s - 1 + p) // s) for k, s, p in zip(kernel, stride, pad, strict=True)
@@ -179,18 +182,21 @@ def _merged_phases(
         (groups, *stride, w.shape[1], len(w) // groups, *(most - least + 1 for least, most in places)),
         w.dtype,
     )
+    phases_at = np.zeros(merged.shape[-3:], np.uint16)
     grouped = w.reshape(groups, -1, *w.shape[1:]).swapaxes(1, 2)
-    for phase in np.ndindex(*stride):
+    for i, phase in enumerate(np.ndindex(*stride)):
         here, taps = [], []
         for v, k, s, p, (_, most) in zip(phase, kernel, stride, pad, places, strict=True):
             first = (v + p) % s
             place = most - (v + p - first) // s
             here.append(slice(place, place + len(range(first, k, s))))
             taps.append(slice(first, k, s))
+        phases_at[tuple(here)] += 1 << i
         every = (slice(None), slice(None))
         merged[(slice(None), *phase, *every, *here)] = grouped[(slice(None), *every, *taps)]
     (t, top_t), (h, top_h), (v, top_v) = ((most - least + 1, most) for least, most in places)
-    return merged.reshape(-1, prod(merged.shape[-4:])), (t, h, v), (top_t, top_h, top_v)
+    weights = merged.reshape(-1, prod(merged.shape[-4:]))
+    return weights, phases_at.ravel(), (t, h, v), (top_t, top_h, top_v)
 
 
 def affine_forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
