@@ -90,11 +90,14 @@ cdef struct Expected:
     Py_ssize_t rows[MOST_RUNS]
 
 
-# Rows of a left operand, `pitch` apart, that are copied when their turn comes; they stay for another strip,
-# or make place for the next.
-cdef struct Copied:
-    const void* at
+# Rows of a left operand that are made when their turn comes: copied, `pitch` values apart; or, with a plan,
+# those of the patches at some taps, from row `first` on. They stay for another strip, or are replaced.
+cdef struct Made:
+    const void* of
     Py_ssize_t pitch, values
+    Plan* plan
+    Range taps
+    Py_ssize_t first
     bint stay
 
 
@@ -278,33 +281,39 @@ cdef Terms terms_of(Range some, Py_ssize_t taps, Py_ssize_t first, Py_ssize_t de
 
 cdef void multiply(int version, floating* a, floating* b, floating* y, Py_ssize_t pitch, Py_ssize_t rows,
                    Py_ssize_t columns, const Terms* terms, bint add, Expected* expected, Patches* patches,
-                   const Copied* copied) noexcept nogil:
+                   const Made* made) noexcept nogil:
     """y (rows, columns) = or += a (rows, depth) times the panels b (depth, columns), some terms of each.
 
-    Unless they are NULL, b is made of patches, and a is copied. Meanwhile what is expected comes nearer.
+    Unless they are NULL, b is made of patches, and a is made. Meanwhile what is expected comes nearer.
     """
     cdef Py_ssize_t width = micro_kernel.columns(version, a), row = 0, height, panel, count, i, j
-    cdef Py_ssize_t line = ceil_div(copied.values * <Py_ssize_t> sizeof(floating), LINE) + 1 if copied else 0
+    cdef Py_ssize_t line = 0
     cdef floating tile[TALLEST * WIDEST]
     cdef floating* left
     cdef floating* to
     cdef const floating* source
     cdef Ahead ahead
     cdef bint whole
+    if made and not made.plan:
+        line = ceil_div(made.values * <Py_ssize_t> sizeof(floating), LINE) + 1
     while row < rows:
         height = rows_of_tile(version, rows - row)
-        left = a if copied and not copied.stay else a + row * PITCH
-        if copied:
-            source = <const floating*> copied.at + row * copied.pitch
+        left = a if made and not made.stay else a + row * PITCH
+        if made and made.plan:
+            micro_kernel.gather(version, <const floating*> made.of, left, made.plan, made.taps,
+                                made.first + row, made.first + row + height, 0,
+                                ceil_div(made.values, width) * width, PITCH, width)
+        elif made:
+            source = <const floating*> made.of + row * made.pitch
             for i in range(height):
-                memcpy(left + i * PITCH, source + i * copied.pitch, copied.values * sizeof(floating))
+                memcpy(left + i * PITCH, source + i * made.pitch, made.values * sizeof(floating))
         for panel in range(ceil_div(columns, width)):
             to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)
             whole = count == width
-            i = panel * (DEPTH // line) if copied else height
+            i = panel * (DEPTH // line) if line > 0 else height
             if i < height and row + height < rows:  # lines of the next rows
-                ahead = Ahead(<const void*> (source + (height + i) * copied.pitch), line, copied.pitch)
+                ahead = Ahead(<const void*> (source + (height + i) * made.pitch), line, made.pitch)
             elif expected.run < expected.runs:
                 ahead = expected.of[expected.run]
                 ahead.at = <const floating*> ahead.at + expected.row * ahead.stride
@@ -667,17 +676,6 @@ cdef void interleave(int version, const floating* lines, floating* b, Py_ssize_t
                 b[i * width + row] = 0
 
 
-cdef inline void store(const floating* values, floating* to, Py_ssize_t count, bint add) noexcept nogil:
-    """to = or += values."""
-    cdef Py_ssize_t i
-    if add:
-        for i in range(count):
-            to[i] += values[i]
-    else:
-        for i in range(count):
-            to[i] = values[i]
-
-
 cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw,
                          floating* workspace, const Geometry* g, Py_ssize_t sections, bint leave_out,
                          Py_ssize_t pitch, Py_ssize_t filters, Py_ssize_t row, Py_ssize_t rows,
@@ -701,19 +699,15 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef Range reached
     cdef Terms terms[STRIP]
     cdef Expected expected
-    cdef Copied copied
-    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, run, k, r, i
+    cdef Made made
+    cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, run, k, i
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
         padded = ceil_div(count, width) * width
         micro_kernel.plan(version, x, plan, g, first, count, padded)
-        copied = Copied(<const void*> (dy + first), P, count, wide > STRIP)
-        if not upright:
-            for section in range(sections):
-                micro_kernel.gather(version, x, a + section * some_rows * PITCH, plan,
-                                    Range(section * some_taps, (section + 1) * some_taps),
-                                    row // sections, row // sections + some_rows, 0, padded, PITCH, width)
+        if upright:
+            made = Made(<const void*> (dy + first), P, count, NULL, Range(0, 0), 0, wide > STRIP)
         for strip in range(ceil_div(wide, STRIP)):
             panels = ceil_div(min(STRIP, wide - strip * STRIP), width)
             for panel in range(panels):
@@ -740,23 +734,26 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 some = reached.high - reached.low
                 for panel in range(panels):
                     terms[panel] = Terms(reached.low, some, some, 0, reached.high)
+                if not upright:
+                    made = Made(<const void*> x, 0, count, plan,
+                                Range(section * some_taps, (section + 1) * some_taps), row // sections,
+                                wide > STRIP)
                 multiply(version, a + section * some_rows * PITCH, b,
                          tile + section * some_rows * across + strip * STRIP, across, some_rows,
                          panels * width, terms, first > start, &expected, NULL,
-                         &copied if upright and strip == 0 else NULL)
+                         &made if strip == 0 else NULL)
     if upright:
         for k in range(filters):
-            store(tile + k * across, dw + k * pitch + row, rows, add)
+            micro_kernel.regroup(version, tile + k * across, dw + k * pitch + row, 1, 1, rows, add, pitch)
         return
-    # (section, channel, tap) in the tile, (channel, section, tap) in dw: in a section, runs of some taps.
+    # (section, channel, tap) in the tile, (channel, section, tap) in dw.
     run = some_taps if sections > 1 else rows
     for i in range(ceil_div(filters, SIXTEEN)):
         some = min(SIXTEEN, filters - i * SIXTEEN)
         micro_kernel.transpose(version, tile + i * SIXTEEN, across, lines, rows, rows, some)
         for k in range(some):
-            for r in range(rows // run):
-                at = r % (some_rows // run) * sections + r // (some_rows // run)
-                store(lines + k * rows + r * run, dw + (i * SIXTEEN + k) * pitch + row + at * run, run, add)
+            micro_kernel.regroup(version, lines + k * rows, dw + (i * SIXTEEN + k) * pitch + row,
+                                 some_rows // run, sections, run, add, SIXTEEN * pitch)
 
 
 cdef bint all_finite(int version, const floating[:, :, ::1] values, Py_ssize_t start,

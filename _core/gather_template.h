@@ -16,6 +16,7 @@
 #ifndef MERGE
 #define MASK_OF(kept) (kept)
 #define MERGE NAME(merge)
+#define PUT NAME(put)
 INLINE VECTOR NAME(merge)(VECTOR found, unsigned kept, const REAL *p)
 {
     REAL lanes[LANES];
@@ -23,6 +24,14 @@ INLINE VECTOR NAME(merge)(VECTOR found, unsigned kept, const REAL *p)
     for (unsigned lane = kept & 255; lane < kept >> 8; lane++)
         lanes[lane] = p[lane];
     return *(UNALIGNED *) lanes;
+}
+
+INLINE void NAME(put)(REAL *p, unsigned kept, VECTOR v)
+{
+    REAL lanes[LANES];
+    *(UNALIGNED *) lanes = v;
+    for (unsigned lane = kept & 255; lane < kept >> 8; lane++)
+        p[lane] = lanes[lane];
 }
 #endif
 

@@ -89,6 +89,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK_OF(kept) \
     _mm256_and_si256(LOAD_ONES(LONG_ONES + 4 - ((kept) & 255)), LOAD_ONES(LONG_ONES + 8 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_pd(found, _mm256_maskload_pd(p, mask))
+#define PUT(p, mask, v) _mm256_maskstore_pd(p, mask, v)
 #define OR(a, b) _mm256_or_pd(a, b)
 #define PIECES(p, apart) _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd((p) + (apart)), 1)
 #define LOW(a, b) _mm256_unpacklo_pd(a, b)
@@ -104,6 +105,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define MASK_OF(kept) _mm256_and_si256(LOAD_ONES(ONES + 8 - ((kept) & 255)), LOAD_ONES(ONES + 16 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_ps(found, _mm256_maskload_ps(p, mask))
+#define PUT(p, mask, v) _mm256_maskstore_ps(p, mask, v)
 #define OR(a, b) _mm256_or_ps(a, b)
 #define PIECES(p, apart) _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + (apart)), 1)
 #define LOW(a, b) _mm256_unpacklo_ps(a, b)
@@ -137,6 +139,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK_OF(kept) ((__mmask8) (kept))
 #define HAS(kept, lane) ((kept) >> (lane) & 1)
 #define MERGE(found, mask, p) _mm512_mask_loadu_pd(found, mask, p)
+#define PUT(p, mask, v) _mm512_mask_storeu_pd(p, mask, v)
 #define OR(a, b) _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)))
 #define PIECES(p, apart) _mm512_castps_pd(FOUR_PIECES(p, apart))
 #define LOW(a, b) _mm512_unpacklo_pd(a, b)
@@ -154,6 +157,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK_OF(kept) ((__mmask16) (kept))
 #define HAS(kept, lane) ((kept) >> (lane) & 1)
 #define MERGE(found, mask, p) _mm512_mask_loadu_ps(found, mask, p)
+#define PUT(p, mask, v) _mm512_mask_storeu_ps(p, mask, v)
 #define OR(a, b) _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)))
 #define PIECES(p, apart) FOUR_PIECES(p, apart)
 #define LOW(a, b) _mm512_unpacklo_ps(a, b)
@@ -184,6 +188,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
                        ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*transpose)(const REAL *, ptrdiff_t, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*alternate)(const REAL *, const REAL *, REAL *, ptrdiff_t); \
+        void (*regroup)(const REAL *, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, int, ptrdiff_t); \
         REAL (*spin)(ptrdiff_t); \
         ptrdiff_t columns; /* of a panel of the right operand */ \
     }
@@ -201,7 +206,8 @@ struct version {
 
 #define OF(version, real) \
     {multiply_##version##_##real, finite_##version##_##real, plan_##version##_##real, gather_##version##_##real, \
-     transpose_##version##_##real, alternate_##version##_##real, spin_##version##_##real, columns_##version##_##real}
+     transpose_##version##_##real, alternate_##version##_##real, regroup_##version##_##real, \
+     spin_##version##_##real, columns_##version##_##real}
 
 /* From the least to the most demanding. */
 static const struct version VERSIONS[] = {

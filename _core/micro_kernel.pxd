@@ -48,3 +48,5 @@ cdef void transpose(int version, const floating* lines, Py_ssize_t pitch, floati
                     Py_ssize_t rows, Py_ssize_t values) noexcept nogil
 cdef void alternate(int version, const floating* first, const floating* second, floating* to,
                     Py_ssize_t n) noexcept nogil
+cdef void regroup(int version, const floating* lines, floating* to, Py_ssize_t groups, Py_ssize_t sections,
+                  Py_ssize_t run, bint add, Py_ssize_t ahead) noexcept nogil

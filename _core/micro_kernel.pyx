@@ -19,6 +19,8 @@ cdef extern from "micro_kernel.h" nogil:
         void (*transpose)(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t,
                           Py_ssize_t) noexcept nogil
         void (*alternate)(const double*, const double*, double*, Py_ssize_t) noexcept nogil
+        void (*regroup)(const double*, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
+                        Py_ssize_t) noexcept nogil
         double (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*gather)(const double*, double*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -31,6 +33,8 @@ cdef extern from "micro_kernel.h" nogil:
         void (*transpose)(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t,
                           Py_ssize_t) noexcept nogil
         void (*alternate)(const float*, const float*, float*, Py_ssize_t) noexcept nogil
+        void (*regroup)(const float*, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
+                        Py_ssize_t) noexcept nogil
         float (*spin)(Py_ssize_t) noexcept nogil
         void (*plan)(Plan*, const Geometry*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*gather)(const float*, float*, Plan*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -156,6 +160,15 @@ cdef void alternate(int version, const floating* first, const floating* second, 
         VERSIONS[version].of_double.alternate(first, second, to, n)
     else:
         VERSIONS[version].of_float.alternate(first, second, to, n)
+
+
+cdef void regroup(int version, const floating* lines, floating* to, Py_ssize_t groups, Py_ssize_t sections,
+                  Py_ssize_t run, bint add, Py_ssize_t ahead) noexcept nogil:
+    """to (groups, sections, run) = or += lines (sections, groups, run); what is `ahead` comes nearer."""
+    if floating is double:
+        VERSIONS[version].of_double.regroup(lines, to, groups, sections, run, add, ahead)
+    else:
+        VERSIONS[version].of_float.regroup(lines, to, groups, sections, run, add, ahead)
 
 
 def versions():

@@ -43,6 +43,24 @@ TARGET static void NAME(transpose)(const REAL *from, ptrdiff_t pitch, REAL *to, 
 
 #undef SQUARE
 
+/* to (groups, sections, run) = or += from (sections, groups, run); what is `ahead` of it comes nearer. */
+TARGET static void NAME(regroup)(const REAL *from, REAL *to, ptrdiff_t groups, ptrdiff_t sections, ptrdiff_t run,
+                                 int add, ptrdiff_t ahead)
+{
+    for (ptrdiff_t group = 0; group < groups; group++)
+        for (ptrdiff_t section = 0; section < sections; section++, to += run) {
+            const REAL *values = from + (section * groups + group) * run;
+            for (ptrdiff_t i = 0; i < run; i += LANES) {
+                const unsigned kept = KEEP(0, run - i < LANES ? run - i : LANES);
+                VECTOR some = MERGE((VECTOR) {0}, MASK_OF(kept), values + i);
+                if (add)
+                    some = MERGE((VECTOR) {0}, MASK_OF(kept), to + i) + some;
+                PREFETCH(to + i + ahead);
+                PUT(to + i, MASK_OF(kept), some);
+            }
+        }
+}
+
 /* to (2 n) <- the values of two lines of n in turn. */
 TARGET static void NAME(alternate)(const REAL *first, const REAL *second, REAL *to, ptrdiff_t n)
 {

@@ -30,6 +30,7 @@ typedef REAL UNALIGNED;
 #undef KEEP
 #undef HAS
 #undef MERGE
+#undef PUT
 #undef EVEN
 #undef STEP
 #undef OR
