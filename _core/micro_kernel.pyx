@@ -95,13 +95,13 @@ cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const float
 cdef bint passes(int version, Py_ssize_t rows, const Plan* plan) noexcept nogil:
     """Whether patches should be gathered in passing, while the first of so many rows are multiplied.
 
-    Not where that takes longer than to multiply, nor where each value is gathered once: long lines at once
-    come faster from memory.
+    Not where that takes longer than to multiply, nor where each value is gathered once: whole lines come
+    faster from memory.
     """
     cdef Py_ssize_t taps = plan.g.kT * plan.g.kH * plan.g.kW
     return (VERSIONS[version].masks and rows_of_tile(version, rows) == VERSIONS[version].rows
-            and (plan.g.sW == 1 and 1 < taps <= DEPTH and plan.pieces <= 4
-                 or plan.g.sW == 2 and taps <= DEPTH and plan.pieces <= 2))
+            and 1 < taps <= DEPTH
+            and (plan.g.sW == 1 and plan.pieces <= 4 or plan.g.sW == 2 and plan.pieces <= 2))
 
 
 cdef bint finite(int version, const floating* a, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:

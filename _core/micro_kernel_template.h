@@ -24,8 +24,6 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
     const struct plan *plan = pieces ? patches->plan : 0;
     const ptrdiff_t taps = pieces ? plan->g.kT * plan->g.kH * plan->g.kW : 0;
     const ptrdiff_t volume = pieces ? plan->g.T * plan->g.H * plan->g.W : 0;
-    /* Of stride 1, kernels of one tap are not gathered in passing. */
-    const ptrdiff_t later = pieces && step == 2 ? plan->later : 0;
     const ptrdiff_t entries = pieces ? plan->vectors * pieces : 0;
     const REAL *line = ahead->at, *next = line, *x = 0;
     const ptrdiff_t lines = ahead->lines, stride = ahead->stride, stop = terms->stop;
@@ -54,8 +52,8 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
             line = asked == lines ? next : line;
             asked = asked == lines ? 0 : asked;
             if (pieces) {
-                *at = left = NAME(column)(x, plan, entry, pieces, step, step, later);
-                *at_right = right = NAME(column)(x, plan, entry + pieces, pieces, step, step, later);
+                *at = left = NAME(column)(x, plan, entry, pieces, step, step, 0);
+                *at_right = right = NAME(column)(x, plan, entry + pieces, pieces, step, step, 0);
                 entry += entries;
                 if (++tap == taps) {
                     tap = 0;
