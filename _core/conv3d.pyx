@@ -40,6 +40,7 @@ cdef enum:
     LEAST_COLUMNS = 128
     STRIP = 128          # columns that are packed at once
     TASKS = 2            # for each thread, if the problem is large enough
+    MOST_EXTRA = 16      # tiles along an axis, to have all threads busy to the end
     MOST_PHASES = 4      # positions along W that are computed together where a gradient has a stride
     MOST_BESIDE = 16     # of an image; and as many along T and H
     LINE = 64            # bytes of a cache line
@@ -131,7 +132,7 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
     of the left operand, and of the right one, costs so much. Tiles follow from the problem and the number of
     threads: no bit depends on them.
     """
-    cdef Py_ssize_t threads = openmp.max_threads(), tiles, extra
+    cdef Py_ssize_t threads = openmp.max_threads(), tiles, d, a, work, least = 0, best_down = 1, best_across = 1
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS // height), across = ceil_div(columns, most_columns)
     cdef bint tall, long
     while True:
@@ -145,15 +146,14 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
             across *= 2
         else:
             break
-    # As many for one thread as for another, if that takes no much smaller tiles.
-    for extra in range(threads):
-        if extra <= across // 4 and repeats * down * (across + extra) % threads == 0:
-            across += extra
-            break
-        if extra <= down // 4 and repeats * (down + extra) * across % threads == 0:
-            down += extra
-            break
-    return ceil_div(rows, down), min(ceil_div(ceil_div(columns, across), unit) * unit, columns)
+    # Not much smaller, so that the thread with the most has the least.
+    for d in range(down, down + min(down // 4, MOST_EXTRA) + 1):
+        for a in range(across, across + min(across // 4, MOST_EXTRA) + 1):
+            work = (ceil_div(repeats * d * a, threads) * ceil_div(rows, d)
+                    * ceil_div(ceil_div(columns, a), unit))
+            if least == 0 or work < least:
+                least, best_down, best_across = work, d, a
+    return ceil_div(rows, best_down), min(ceil_div(ceil_div(columns, best_across), unit) * unit, columns)
 
 
 cdef void pack_weights(int version, const floating* w, floating* a, const Geometry* g, const Weights* at,
