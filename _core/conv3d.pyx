@@ -132,7 +132,8 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
     of the left operand, and of the right one, costs so much. Tiles follow from the problem and the number of
     threads: no bit depends on them.
     """
-    cdef Py_ssize_t threads = openmp.max_threads(), tiles, d, a, work, least = 0, best_down = 1, best_across = 1
+    cdef Py_ssize_t threads = openmp.max_threads(), tiles, d, a, work
+    cdef Py_ssize_t least = 0, best_down = 1, best_across = 1
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS // height), across = ceil_div(columns, most_columns)
     cdef bint tall, long
     while True:
