@@ -132,13 +132,20 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
     of the left operand, and of the right one, costs so much. Tiles follow from the problem and the number of
     threads: no bit depends on them.
     """
-    cdef Py_ssize_t threads = openmp.max_threads(), tiles, d, a, work
-    cdef Py_ssize_t least = 0, best_down = 1, best_across = 1
+    cdef Py_ssize_t threads = openmp.max_threads(), all_work = repeats * rows * ceil_div(columns, unit)
     cdef Py_ssize_t down = ceil_div(rows, MOST_ROWS // height), across = ceil_div(columns, most_columns)
+    cdef Py_ssize_t d, a, work, least, best_down = 1, best_across = 1
     cdef bint tall, long
     while True:
-        tiles = repeats * down * across
-        if tiles >= TASKS * threads and 8 * (ceil_div(tiles, threads) * threads - tiles) <= tiles:
+        # Not many more, so that the thread with the most has the least.
+        least = 0
+        for d in range(down, down + min(down // 4, MOST_EXTRA) + 1):
+            for a in range(across, across + min(across // 4, MOST_EXTRA) + 1):
+                work = (ceil_div(repeats * d * a, threads) * ceil_div(rows, d)
+                        * ceil_div(ceil_div(columns, a), unit))
+                if least == 0 or work < least:
+                    least, best_down, best_across = work, d, a
+        if repeats * down * across >= TASKS * threads and 8 * (least * threads - all_work) <= all_work:
             break
         tall, long = rows * height >= 2 * down * LEAST_ROWS, columns >= 2 * across * LEAST_COLUMNS
         if tall and (not long or left * rows * height * across > right * columns * down):
@@ -147,13 +154,6 @@ cdef (Py_ssize_t, Py_ssize_t) tile_of(Py_ssize_t rows, Py_ssize_t height, Py_ssi
             across *= 2
         else:
             break
-    # Not much smaller, so that the thread with the most has the least.
-    for d in range(down, down + min(down // 4, MOST_EXTRA) + 1):
-        for a in range(across, across + min(across // 4, MOST_EXTRA) + 1):
-            work = (ceil_div(repeats * d * a, threads) * ceil_div(rows, d)
-                    * ceil_div(ceil_div(columns, a), unit))
-            if least == 0 or work < least:
-                least, best_down, best_across = work, d, a
     return ceil_div(rows, best_down), min(ceil_div(ceil_div(columns, best_across), unit) * unit, columns)
 
 
