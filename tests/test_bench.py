@@ -1,6 +1,7 @@
 """`refnet bench` on tiny problems: what is measured, checked, refused; no test looks at a time."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -246,6 +247,25 @@ def test_a_net_beside_torch(refnet):
     assert peak["facts"]["bytes"] > risen["facts"]["bytes"] > 0
 
 
+def test_a_net_without_a_peer_shows_the_memory_that_it_takes(refnet, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    command = (
+        "bench",
+        "--arch",
+        "resnet18_conv4",
+        *SMALL,
+        "--dtype",
+        "float32",
+        "--peers",
+        "numpy",
+        "--rounds",
+        1,
+    )
+    code, out, err = refnet(*command)
+    assert (code, err) == (0, "")
+    assert re.search(r"peak memory: \d+\.\d MiB", out) and "OPENBLAS_CORETYPE is Haswell" in out
+
+
 def test_torchs_net_computes_every_output_and_gradient():
     peer("torch")
     net = library.build("resnet18_conv4", input=(1, 3, 2, 32, 32), width_per_group=4, freeze_at=3)
@@ -298,6 +318,11 @@ def test_mistakes_end_with_2_in_one_line(refnet, tmp_path):
 def test_a_peer_that_is_asked_for_must_be_there(refnet, monkeypatch):
     monkeypatch.setitem(PEERS, "absent", Peer("absent", ("no-such-package",), "", numpy_peer.conv3d))
     fails(refnet("bench", "--peers", "absent,numpy"), "no-such-package is not installed: pip install")
+    monkeypatch.setitem(PEERS, "absent", Peer("absent", ("no-such", "nor-such"), "", numpy_peer.conv3d))
+    fails(
+        refnet("bench", "--peers", "absent"),
+        "no-such and nor-such are not installed: pip install no-such nor",
+    )
 
 
 def test_the_plot_holds_every_problem(refnet, tmp_path):

@@ -5,6 +5,7 @@ not reported.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -108,6 +109,7 @@ def machine_facts(setting: Setting) -> dict[str, Any]:
     """The machine, and its limits on that many threads: multiply-adds and bytes a second."""
     with threadpool_limits(setting.threads):
         facts = machine.facts() | {"threads": setting.threads, "bandwidth": limits.bandwidth(setting.threads)}
+        facts["blas_chosen"] = os.environ.get("OPENBLAS_CORETYPE", "")
         for dtype in setting.dtypes:
             gemm = limits.gemm(dtype)
             rates = Spread(tuple(limits.GEMM_SIZE**3 / seconds(gemm) for _ in range(limits.ATTEMPTS)))

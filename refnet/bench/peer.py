@@ -58,7 +58,8 @@ class Peer:
         """Why it cannot be used here; None if it can."""
         found = self.versions()
         if missing := [package for package in self.packages if package not in found]:
-            return f"{' and '.join(missing)} is not installed: pip install {' '.join(missing)}"
+            verb = "are" if len(missing) > 1 else "is"
+            return f"{' and '.join(missing)} {verb} not installed: pip install {' '.join(missing)}"
         for package in self.packages:
             try:
                 import_module(package)

@@ -22,9 +22,8 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
             table.add_column(column, justify="right")
         for row in here:
             cells = [_cell(row.own.get(name, "")) for name in own]
-            table.add_row(
-                row.problem, row.direction, *cells, *(_cell(row.peers[name], "x") for name in peers)
-            )
+            label = row.direction if row.own else f"{row.direction}: {memory.text(int(row.facts['bytes']))}"
+            table.add_row(row.problem, label, *cells, *(_cell(row.peers[name], "x") for name in peers))
         yield table
 
 
@@ -39,6 +38,8 @@ def machine_lines(machine: Mapping[str, Any], dtypes: Sequence[str]) -> Iterator
     """The machine's limits, as measured in the run."""
     yield f"{machine['cpu']}, threads {machine['threads']}, micro-kernel {machine['micro_kernel']}"
     yield f"BLAS {'; '.join(machine['blas'])}"
+    if machine["blas_chosen"]:
+        yield f"OPENBLAS_CORETYPE is {machine['blas_chosen']}: the GEMM may be slower than it could be here"
     yield f"memory {machine['bandwidth'] / 1e9:.1f} GB/s, read and written by a copy"
     for dtype in dtypes:
         found = machine[dtype]
