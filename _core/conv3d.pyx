@@ -395,11 +395,11 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef Range reached[2 * MOST_COLUMNS]
     cdef Terms terms_of_panel[STRIP]
     cdef Patches patches
-    cdef bint some_taps, all_taps, passes
+    cdef bint some_taps, all_taps, passes, written
     cdef Expected expected
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
-    cdef Py_ssize_t results = rows if count_phases > 1 else rows // (lattices * to.beside)
+    cdef Py_ssize_t results = rows * count_phases // (lattices * to.beside)
     cdef Py_ssize_t apart = MOST_COLUMNS // count_phases if count_phases > 1 else results * pitch
     cdef Py_ssize_t pitches[MOST_BESIDE]
     cdef Plan* plan = <Plan*> (b + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8))
@@ -457,12 +457,13 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                 elif last < terms:
                     expect_patches(&expected, x, &at.g, last, min(last + DEPTH, terms), start,
                                    min(stop - start, <Py_ssize_t> STRIP))
-                if not to.dense and phase == final and last == terms and lattices == 1:
+                written = not to.dense and phase == final and last == terms
+                if written and lattices == 1:
                     low, high = lies(to, position), lies(to, position + count - 1) + to.w + to.zeros
                     expect(&expected, y + low, high - low, to.volume, results)
                 multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, terms_of_panel,
                          first > 0, &expected, &patches if passes else NULL, NULL)
-                for i in range(0 if to.dense or phase < final or last < terms else lattices):
+                for i in range(lattices if written else 0):
                     spread(version, c + i * to.beside * apart + strip * STRIP, y, &to[i], results, position,
                            count, apart, pitches)
 
@@ -478,7 +479,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
     cdef const Geometry* g = &phases[0].g
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = 0, volume = g.T * g.H * g.W
     cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
-    cdef Py_ssize_t results = rows if count_phases > 1 else rows // (lattices * to.beside)
+    cdef Py_ssize_t results = rows * count_phases // (lattices * to.beside)
     cdef Py_ssize_t unit = micro_kernel.columns(version, x)
     for n in range(count_phases):
         if phases[n].reached:

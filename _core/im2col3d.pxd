@@ -13,7 +13,7 @@ cdef inline bint fits(const Geometry* g, Py_ssize_t volume, Py_ssize_t positions
     return volume == g.T * g.H * g.W and positions == g.oT * g.oH * g.oW
 
 
-# The same windows over longer lines: where a window is one value high or wide, images are lines.
+# The same windows over longer lines: where each value of an image is a window, images are lines.
 cdef inline Geometry in_long_lines(Geometry g) noexcept nogil:
     if g.kH == g.kW == g.sH == g.sW == 1 and g.pH == g.pW == 0 and g.W == g.oW:
         g.W *= g.H

@@ -101,7 +101,7 @@ TARGET static void NAME(multiply)(ptrdiff_t rows, const struct terms *terms, con
 {
 #define PASSING(pieces, step, quartered) \
     NAME(tile)(ROWS, terms, a, b, c, pitch, add, ahead, patches, pieces, step, quartered)
-    if (patches && patches->quarters && patches->plan->pieces <= 2) {
+    if (ROWS % 4 == 0 && patches && patches->quarters && patches->plan->pieces <= 2) {
         if (patches->plan->pieces == 1)
             PASSING(1, 1, 1);
         else
