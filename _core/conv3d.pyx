@@ -46,10 +46,14 @@ cdef enum:
     LINE = 64            # bytes of a cache line
     MOST_RUNS = 32       # that come nearer while a strip is multiplied
     LONGEST_RUN = 32     # lines of one of them
+    MOST_PATIENCE = 3    # LONGEST_RUN lines are asked for in one call
     SIXTEEN = 16         # filters whose gradients are transposed at once: a line, or two
 
 # Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
 cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
+
+# Bytes of a gradient that no cache is likely to keep until it is read: it is written past them.
+cdef Py_ssize_t STREAMED = 16 << 20
 
 # Values of workspace that a thread needs: packed left operand, packed strip, a tile of the result, and rows
 # that are to be transposed, the plan of what is gathered.
@@ -76,16 +80,18 @@ cdef struct Phase:
 # Where results lie: how far apart they are along T, H, W, beginning at `first`; how many frames and lines
 # there are, and values in a line from there on, and in a channel; how many positions are computed for a line,
 # and lines of them for a frame. At each position so many results lie `beside` each other; after each line so
-# many values are 0, or fewer after the last of a frame; dense if positions in order are side by side.
+# many values are 0, or fewer after the last of a frame; dense if positions in order are side by side;
+# streamed if they are written past the caches.
 cdef struct Lattice:
     Py_ssize_t first, t, h, w, frames, lines, width, volume, of_line, of_frame, beside, zeros, last_zeros
-    bint dense
+    bint dense, streamed
 
 
 # What will be needed next, to come nearer while something else is multiplied: each run of cache lines in so
-# many rows; `run` and `row` are the first that has not been asked for.
+# many rows; `run` and `row` are the first that has not been asked for. Each line is asked for 2**patience
+# times.
 cdef struct Expected:
-    int runs, run
+    int runs, run, patience
     Py_ssize_t row
     Ahead of[MOST_RUNS]
     Py_ssize_t rows[MOST_RUNS]
@@ -207,17 +213,38 @@ cdef void pack_weights(int version, const floating* w, floating* a, const Geomet
             first = last
 
 
+cdef inline Ahead lines_ahead(const floating* at, Py_ssize_t lines, Py_ssize_t stride) noexcept nogil:
+    return Ahead(<const void*> at, lines, LINE // <Py_ssize_t> sizeof(floating), stride)
+
+
 cdef void expect(Expected* expected, const floating* at, Py_ssize_t values, Py_ssize_t stride,
                  Py_ssize_t rows) noexcept nogil:
     """Have so many values from `at` on come nearer, in each of so many rows."""
     cdef Py_ssize_t lines = ceil_div(values * <Py_ssize_t> sizeof(floating), LINE) + 1, some
     while lines > 0 and expected.runs < MOST_RUNS:
         some = min(lines, <Py_ssize_t> LONGEST_RUN)
-        expected.of[expected.runs] = Ahead(<const void*> at, some, stride)
+        expected.of[expected.runs] = lines_ahead(at, some, stride)
         expected.rows[expected.runs] = rows
         expected.runs += 1
         at = at + some * (<Py_ssize_t> LINE // <Py_ssize_t> sizeof(floating))
         lines -= some
+
+
+cdef void ask_slowly(Expected* expected, Py_ssize_t calls, Py_ssize_t depth) noexcept nogil:
+    """Ask for what is expected in two thirds of so many calls of the micro-kernel, if that is slower.
+
+    Memory then has time to answer, and the multiplied operands need not wait behind it.
+    """
+    cdef Py_ssize_t needed, rows
+    cdef int patience, i
+    for patience in range(MOST_PATIENCE, 0, -1):
+        needed = 0
+        for i in range(expected.runs):
+            rows = max(1, depth // (expected.of[i].asks << patience))
+            needed += ceil_div(expected.rows[i], rows)
+        if 3 * needed <= 2 * calls:
+            expected.patience = patience
+            return
 
 
 cdef inline Py_ssize_t place(const Geometry* g, Py_ssize_t kt, Py_ssize_t line,
@@ -314,16 +341,19 @@ cdef void multiply(int version, floating* a, floating* b, floating* y, Py_ssize_
             whole = count == width
             i = panel * (DEPTH // line) if line > 0 else height
             if i < height and row + height < rows:  # lines of the next rows
-                ahead = Ahead(<const void*> (source + (height + i) * made.pitch), line, made.pitch)
+                ahead = lines_ahead(source + (height + i) * made.pitch, line, made.pitch)
             elif expected.run < expected.runs:
                 ahead = expected.of[expected.run]
                 ahead.at = <const floating*> ahead.at + expected.row * ahead.stride
-                expected.row += max(1, terms[panel].stop // ahead.lines)
+                ahead.asks <<= expected.patience
+                ahead.step >>= expected.patience
+                expected.row += max(1, terms[panel].stop // ahead.asks)
                 if expected.row >= expected.rows[expected.run]:
                     expected.run += 1
                     expected.row = 0
             else:  # the next rows
-                ahead = Ahead(<const void*> (left + height * PITCH), PITCH * sizeof(floating) // LINE, PITCH)
+                ahead = lines_ahead(<const floating*> left + height * PITCH,
+                                    PITCH * <Py_ssize_t> sizeof(floating) // LINE, PITCH)
             micro_kernel.multiply(version, height, &terms[panel], left, b + panel * DEPTH * width,
                                   to if whole else tile, pitch if whole else width, add and whole, &ahead,
                                   patches if row == 0 else NULL)
@@ -349,53 +379,63 @@ cdef void spread(int version, const floating* tile, floating* y, const Lattice* 
 
     From one to what lies beside it it is `apart` values in the tile, and from row to row its own `pitch`.
     """
-    cdef Py_ssize_t row, i = 0, j, k, length, frame, height, column, first, inside
+    cdef Py_ssize_t row, i = 0, j, k, length, frame, height, column, inside, zeros, first
     cdef const floating* source
-    cdef floating* line
+    cdef floating line[STRIP * MOST_BESIDE]
+    cdef floating* values
+    cdef floating* at
     while i < count:
         column = (start + i) % to.of_line
         length = min(count - i, to.of_line - column)
         height, frame = (start + i) // to.of_line % to.of_frame, (start + i) // (to.of_line * to.of_frame)
+        inside = min(length * to.w, to.width - column * to.w)
+        zeros = 0
+        if column + length == to.of_line:
+            zeros = to.zeros if height < to.lines - 1 else to.last_zeros
         first = lies(to, start + i)
         for row in range(rows if frame < to.frames and height < to.lines else 0):
-            source = tile + i + row * pitch[0]
-            line = y + row * to.volume + first
+            at = y + row * to.volume + first
+            values = &line[0] if to.streamed else at
             if to.beside == to.w == 2:
-                inside = min(length, to.width // 2 - column)
-                micro_kernel.alternate(version, source, tile + i + apart + row * pitch[1], line, inside)
-                if inside < length:
-                    line[2 * inside] = source[inside]
-                continue
-            for k in range(to.beside):
-                source = tile + i + k * apart + row * pitch[k]
-                inside = min(length, ceil_div(to.width - k, to.w) - column)
-                for j in range(inside):
-                    line[j * to.w + k] = source[j]
-        if to.zeros and column + length == to.of_line and frame < to.frames:
-            first += to.width - column * to.w
-            inside = to.zeros if height < to.lines - 1 else to.last_zeros
-            for row in range(rows):
-                memset(y + row * to.volume + first, 0, inside * sizeof(floating))
+                micro_kernel.alternate(version, tile + i + row * pitch[0], tile + i + apart + row * pitch[1],
+                                       values, inside // 2)
+                if inside % 2:
+                    values[inside - 1] = tile[i + row * pitch[0] + inside // 2]
+            else:
+                for k in range(to.beside):
+                    source = tile + i + k * apart + row * pitch[k]
+                    for j in range(ceil_div(inside - k, to.w)):
+                        values[j * to.w + k] = source[j]
+            if to.streamed:
+                micro_kernel.stream(version, values, inside, zeros, at)
+            else:
+                memset(at + inside, 0, zeros * sizeof(floating))
         i += length
+    if to.streamed:
+        micro_kernel.settle()
 
 
 cdef void convolve_tile(int version, const floating* x, const floating* w, floating* y, floating* workspace,
                         const Phase* phases, Py_ssize_t count_phases, const Lattice* to, Py_ssize_t lattices,
-                        Py_ssize_t channels, Py_ssize_t group, Py_ssize_t row, Py_ssize_t rows,
+                        bint at_once, Py_ssize_t channels, Py_ssize_t group, Py_ssize_t row, Py_ssize_t rows,
                         Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
     """y (rows, [start, stop)) = weights times patches of x (channels, T, H, W), for each phase.
 
     What lies beside each other is computed by one phase after the other; or, as all lattices, by one, whose
-    rows are those of one lattice after another, and in each of what lies beside each other.
+    rows are those of one lattice after another, and in each of what lies beside each other. At once if all
+    weights are packed before the first strip: then no more than a strip of results is kept.
     """
     cdef floating* a = aligned(workspace)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
-    cdef Py_ssize_t position, count, i, panel, taps, low, high, final = 0
+    cdef Py_ssize_t position, count, i, panel, taps, low, high, final = 0, together, turn, some, end
+    cdef floating* left
+    cdef floating* sums
     cdef Range reached[2 * MOST_COLUMNS]
     cdef Terms terms_of_panel[STRIP]
     cdef Patches patches
-    cdef bint some_taps, all_taps, passes, written
+    cdef bint some_taps, passes, written
+    cdef bint all_taps[MOST_ROWS]
     cdef Expected expected
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
     cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
@@ -412,7 +452,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
         if phases[phase].reached:
             final = phase
         else:  # one row of zeros for all
-            memset(c + phase * apart, 0, (stop - start) * sizeof(floating))
+            memset(c + phase * apart, 0, (STRIP if at_once else stop - start) * sizeof(floating))
             pitches[phase] = 0
     for phase in range(count_phases):
         at = &phases[phase]
@@ -431,41 +471,56 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             reached[panel] = taps_of_frames(&at.g, start + panel * width,
                                             min(width, stop - start - panel * width))
             some_taps = some_taps or reached[panel].high - reached[panel].low < taps
-        for block in range(ceil_div(terms, DEPTH)):
-            first = block * DEPTH
-            last = min(first + DEPTH, terms)
-            pack_weights(version, weights, a, &at.g, &at.at, rows, first, last)
-            # A zero of the padding times infinity or NaN is NaN, times anything else nothing.
-            all_taps = not some_taps or not micro_kernel.finite(version, a, rows, last - first)
+        together = ceil_div(terms, DEPTH) if at_once else 1
+        for turn in range(ceil_div(terms, together * DEPTH)):
+            some = turn * together * DEPTH
+            end = min(some + together * DEPTH, terms)
+            for block in range(ceil_div(end - some, DEPTH)):
+                first = some + block * DEPTH
+                left = a + block * rows * PITCH
+                pack_weights(version, weights, left, &at.g, &at.at, rows, first, min(first + DEPTH, end))
+                # A zero of the padding times infinity or NaN is NaN, times anything else nothing.
+                all_taps[block] = not some_taps or not micro_kernel.finite(version, left, rows,
+                                                                           min(first + DEPTH, end) - first)
             for strip in range(ceil_div(stop - start, STRIP)):
                 position = start + strip * STRIP
                 count = min(STRIP, stop - position)
-                patches = Patches(<const void*> x, plan, first, strip * STRIP // width * 2, quarters)
-                if not passes:
-                    micro_kernel.gather(version, x, b, plan, Range(0, taps), first, last, strip * STRIP,
-                                        ceil_div(count, width) * width, width, DEPTH * width)
-                for panel in range(ceil_div(count, width)):
-                    terms_of_panel[panel] = terms_of(
-                        Range(0, taps) if all_taps else reached[strip * STRIP // width + panel],
-                        taps, first, last - first)
-                expected.runs = expected.run = expected.row = 0
-                if position + STRIP >= stop and at.at.dense and last < terms:  # the next block's weights
-                    expect(&expected, weights + last, min(terms - last, <Py_ssize_t> DEPTH), at.at.row, rows)
-                if position + STRIP < stop:
-                    expect_patches(&expected, x, &at.g, first, last, position + STRIP,
-                                   min(stop - position - STRIP, <Py_ssize_t> STRIP))
-                elif last < terms:
-                    expect_patches(&expected, x, &at.g, last, min(last + DEPTH, terms), start,
-                                   min(stop - start, <Py_ssize_t> STRIP))
-                written = not to.dense and phase == final and last == terms
-                if written and lattices == 1:
-                    low, high = lies(to, position), lies(to, position + count - 1) + to.w + to.zeros
-                    expect(&expected, y + low, high - low, to.volume, results)
-                multiply(version, a, b, c + phase * apart + strip * STRIP, pitch, rows, count, terms_of_panel,
-                         first > 0, &expected, &patches if passes else NULL, NULL)
+                sums = c + phase * apart + (0 if at_once else strip * STRIP)
+                for block in range(ceil_div(end - some, DEPTH)):
+                    first = some + block * DEPTH
+                    last = min(first + DEPTH, end)
+                    patches = Patches(<const void*> x, plan, first, strip * STRIP // width * 2, quarters)
+                    if not passes:
+                        micro_kernel.gather(version, x, b, plan, Range(0, taps), first, last, strip * STRIP,
+                                            ceil_div(count, width) * width, width, DEPTH * width)
+                    for panel in range(ceil_div(count, width)):
+                        terms_of_panel[panel] = terms_of(
+                            Range(0, taps) if all_taps[block] else reached[strip * STRIP // width + panel],
+                            taps, first, last - first)
+                    expected.runs = expected.run = expected.row = expected.patience = 0
+                    if position + STRIP >= stop and at.at.dense and last == end < terms:  # the next weights
+                        expect(&expected, weights + end, min(terms - end, <Py_ssize_t> DEPTH), at.at.row,
+                               rows)
+                    if last < end:
+                        expect_patches(&expected, x, &at.g, last, min(last + DEPTH, end), position, count)
+                    elif position + STRIP < stop:
+                        expect_patches(&expected, x, &at.g, some, min(some + DEPTH, end), position + STRIP,
+                                       min(stop - position - STRIP, <Py_ssize_t> STRIP))
+                    elif end < terms:
+                        expect_patches(&expected, x, &at.g, end, min(end + DEPTH, terms), start,
+                                       min(stop - start, <Py_ssize_t> STRIP))
+                    written = not to.dense and phase == final and last == terms
+                    if written and lattices == 1 and not to.streamed:
+                        low, high = lies(to, position), lies(to, position + count - 1) + to.w + to.zeros
+                        expect(&expected, y + low, high - low, to.volume, results)
+                    if taps == 1:
+                        ask_slowly(&expected, ceil_div(rows, micro_kernel.rows_of_tile(version, rows))
+                                   * ceil_div(count, width), last - first)
+                    multiply(version, a + block * rows * PITCH, b, sums, pitch, rows, count, terms_of_panel,
+                             first > 0, &expected, &patches if passes else NULL, NULL)
                 for i in range(lattices if written else 0):
-                    spread(version, c + i * to.beside * apart + strip * STRIP, y, &to[i], results, position,
-                           count, apart, pitches)
+                    spread(version, c + i * to.beside * apart + (0 if at_once else strip * STRIP), y, &to[i],
+                           results, position, count, apart, pitches)
 
 
 cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace,
@@ -481,12 +536,17 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
     cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
     cdef Py_ssize_t results = rows * count_phases // (lattices * to.beside)
     cdef Py_ssize_t unit = micro_kernel.columns(version, x)
+    cdef Py_ssize_t most_columns = 2 * MOST_COLUMNS
+    cdef bint at_once
     for n in range(count_phases):
         if phases[n].reached:
             terms += channels * phases[n].g.kT * phases[n].g.kH * phases[n].g.kW
-    tile_rows, tile_columns = tile_of(
-        rows, 1, P, 2 * MOST_COLUMNS if to.dense else MOST_COLUMNS // count_phases // unit * unit, unit,
-        samples * groups, 1, 0 if terms > channels else 1)
+    # Of one tap; of several, strips side by side read the same lines.
+    at_once = not to.dense and terms == channels and rows * ceil_div(terms, DEPTH) <= MOST_ROWS
+    if not to.dense and not at_once:
+        most_columns = MOST_COLUMNS // count_phases // unit * unit
+    tile_rows, tile_columns = tile_of(rows, 1, P, most_columns, unit, samples * groups, 1,
+                                      0 if terms > channels else 1)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)
     tasks = samples * groups * down * across
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tile_rows * tile_columns * max(1, terms)))
@@ -501,7 +561,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
                 start = task // down % across * tile_columns
                 convolve_tile(version, x + n * channels * volume, w,
                               y + (n * results + row) * to.volume, &workspace[openmp.thread_num(), 0],
-                              phases, count_phases, to, lattices, channels, n % groups, row,
+                              phases, count_phases, to, lattices, at_once, channels, n % groups, row,
                               min(tile_rows, rows - row), start, min(start + tile_columns, P))
         PyErr_CheckSignals()
         begin = end
@@ -519,7 +579,7 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
     cdef Py_ssize_t rows = w.shape[0] // groups, taps = g.kT * g.kH * g.kW
     cdef Phase phase
     cdef Lattice to = Lattice(0, g.oH * g.oW, g.oW, 1, g.oT, g.oH, g.oW, y.shape[2], g.oW, g.oH, 1, 0, 0,
-                              True)
+                              True, False)
     require_sizes(g, x, w, y, workspace, groups)
     phase.g = in_long_lines(g)
     phase.at = Weights(0, rows * w.shape[1], w.shape[1], taps, g.kH * g.kW, g.kW, 1, True)
@@ -549,7 +609,7 @@ cdef Lattice lattice(const Geometry* g, Py_ssize_t t, Py_ssize_t h, Py_ssize_t v
     cdef Py_ssize_t lines = ceil_div(g.H - h, g.sH)
     return Lattice((t * g.H + h) * g.W + v, g.sT * g.H * g.W, g.sH * g.W, g.sW, ceil_div(g.T - t, g.sT),
                    lines, g.W - v, g.T * g.H * g.W, ceil_div(g.W - v, g.sW), lines, beside, 0, 0,
-                   g.sT == g.sH == g.sW == 1)
+                   g.sT == g.sH == g.sW == 1, False)
 
 
 cdef int clear(floating* y, Lattice to, Py_ssize_t channels) except -1:
@@ -600,6 +660,7 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[:, ::1] w,
                 count = min(min(g.sW, g.W) - v, <Py_ssize_t> MOST_PHASES)
                 to = lattice(&g, t, h, v, count)
                 to.zeros = (next_h - h - 1) * g.W
+                to.streamed = to.beside == to.w and dx.size * <Py_ssize_t> sizeof(floating) >= STREAMED
                 to.last_zeros = min(next_h - h - 1, g.H - 1 - h - (to.lines - 1) * g.sH) * g.W
                 some = False
                 for i in range(count):
@@ -721,12 +782,15 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                     interleave(version, lines, b + panel * DEPTH * width, some, width, count, PITCH)
                 else:
                     interleave(version, dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
-            expected.runs = expected.run = expected.row = 0
+            expected.runs = expected.run = expected.row = expected.patience = 0
             if first + DEPTH < stop and strip == 0:  # the next positions
                 expect(&expected, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P,
                        min(filters, TALLEST) if upright else filters)
                 expect_patches(&expected, x, g, row, row + rows, first + DEPTH,
                                min(stop - first - DEPTH, <Py_ssize_t> DEPTH))
+                if taps == 1:  # some calls ask for the next rows of dy
+                    ask_slowly(&expected, ceil_div(high, micro_kernel.rows_of_tile(version, high))
+                               * (panels - upright), count)
             for section in range(sections):
                 reached = Range(0, count)
                 if leave_out:

@@ -89,6 +89,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK_OF(kept) \
     _mm256_and_si256(LOAD_ONES(LONG_ONES + 4 - ((kept) & 255)), LOAD_ONES(LONG_ONES + 8 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_pd(found, _mm256_maskload_pd(p, mask))
+#define STREAM(p, v) _mm256_stream_pd(p, v)
 #define PUT(p, mask, v) _mm256_maskstore_pd(p, mask, v)
 #define OR(a, b) _mm256_or_pd(a, b)
 #define PIECES(p, apart) _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd((p) + (apart)), 1)
@@ -105,6 +106,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define MASK_OF(kept) _mm256_and_si256(LOAD_ONES(ONES + 8 - ((kept) & 255)), LOAD_ONES(ONES + 16 - ((kept) >> 8)))
 #define MERGE(found, mask, p) _mm256_or_ps(found, _mm256_maskload_ps(p, mask))
+#define STREAM(p, v) _mm256_stream_ps(p, v)
 #define PUT(p, mask, v) _mm256_maskstore_ps(p, mask, v)
 #define OR(a, b) _mm256_or_ps(a, b)
 #define PIECES(p, apart) _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + (apart)), 1)
@@ -139,6 +141,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK_OF(kept) ((__mmask8) (kept))
 #define HAS(kept, lane) ((kept) >> (lane) & 1)
 #define MERGE(found, mask, p) _mm512_mask_loadu_pd(found, mask, p)
+#define STREAM(p, v) _mm512_stream_pd(p, v)
 #define PUT(p, mask, v) _mm512_mask_storeu_pd(p, mask, v)
 #define OR(a, b) _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)))
 #define PIECES(p, apart) _mm512_castps_pd(FOUR_PIECES(p, apart))
@@ -157,6 +160,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define MASK_OF(kept) ((__mmask16) (kept))
 #define HAS(kept, lane) ((kept) >> (lane) & 1)
 #define MERGE(found, mask, p) _mm512_mask_loadu_ps(found, mask, p)
+#define STREAM(p, v) _mm512_stream_ps(p, v)
 #define PUT(p, mask, v) _mm512_mask_storeu_ps(p, mask, v)
 #define OR(a, b) _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)))
 #define PIECES(p, apart) FOUR_PIECES(p, apart)
@@ -188,6 +192,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
                        ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*transpose)(const REAL *, ptrdiff_t, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*alternate)(const REAL *, const REAL *, REAL *, ptrdiff_t); \
+        void (*stream)(const REAL *, ptrdiff_t, ptrdiff_t, REAL *); \
         void (*regroup)(const REAL *, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, int, ptrdiff_t); \
         REAL (*spin)(ptrdiff_t); \
         ptrdiff_t columns; /* of a panel of the right operand */ \
@@ -206,7 +211,8 @@ struct version {
 
 #define OF(version, real) \
     {multiply_##version##_##real, finite_##version##_##real, plan_##version##_##real, gather_##version##_##real, \
-     transpose_##version##_##real, alternate_##version##_##real, regroup_##version##_##real, \
+     transpose_##version##_##real, alternate_##version##_##real, stream_##version##_##real, \
+     regroup_##version##_##real, \
      spin_##version##_##real, columns_##version##_##real}
 
 /* From the least to the most demanding. */
@@ -217,6 +223,14 @@ static const struct version VERSIONS[] = {
     {"avx512", 1, rows_avx512_double, 1, OF(avx512, double), OF(avx512, float)},
 #endif
 };
+
+/* After this others see what was streamed. */
+static void settle(void)
+{
+#ifdef REFNET_X86
+    _mm_sfence();
+#endif
+}
 
 /* How many of them this processor runs. */
 static int count_versions(void)

@@ -11,7 +11,7 @@ cdef extern from "operands.h":
         Py_ssize_t start, left, run, gap, stop
     ctypedef struct Ahead "struct ahead":
         const void* at
-        Py_ssize_t lines, stride
+        Py_ssize_t asks, step, stride
     ctypedef struct Patches "struct patches":
         const void* x
         Plan* plan
@@ -48,5 +48,8 @@ cdef void transpose(int version, const floating* lines, Py_ssize_t pitch, floati
                     Py_ssize_t rows, Py_ssize_t values) noexcept nogil
 cdef void alternate(int version, const floating* first, const floating* second, floating* to,
                     Py_ssize_t n) noexcept nogil
+cdef void stream(int version, const floating* values, Py_ssize_t n, Py_ssize_t zeros,
+                 floating* to) noexcept nogil
+cdef void settle() noexcept nogil
 cdef void regroup(int version, const floating* lines, floating* to, Py_ssize_t groups, Py_ssize_t sections,
                   Py_ssize_t run, bint add, Py_ssize_t ahead) noexcept nogil

@@ -19,6 +19,7 @@ cdef extern from "micro_kernel.h" nogil:
         void (*transpose)(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t,
                           Py_ssize_t) noexcept nogil
         void (*alternate)(const double*, const double*, double*, Py_ssize_t) noexcept nogil
+        void (*stream)(const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*regroup)(const double*, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
                         Py_ssize_t) noexcept nogil
         double (*spin)(Py_ssize_t) noexcept nogil
@@ -33,6 +34,7 @@ cdef extern from "micro_kernel.h" nogil:
         void (*transpose)(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t,
                           Py_ssize_t) noexcept nogil
         void (*alternate)(const float*, const float*, float*, Py_ssize_t) noexcept nogil
+        void (*stream)(const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*regroup)(const float*, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
                         Py_ssize_t) noexcept nogil
         float (*spin)(Py_ssize_t) noexcept nogil
@@ -50,6 +52,7 @@ cdef extern from "micro_kernel.h" nogil:
     enum: CHAINS
     const Version VERSIONS[]
     int count_versions()
+    void settle_streams "settle"() noexcept nogil
 
 
 cdef int supported = count_versions()
@@ -84,7 +87,7 @@ cdef void multiply(int version, Py_ssize_t rows, const Terms* terms, const float
     """c (rows, columns) = or += those terms of a (rows, depth) b (depth, columns), for one tile.
 
     Rows of a are PITCH values apart, those of c `pitch` values, those of b as many as it has columns. Unless
-    patches are NULL, b is made of them. With each term a cache line of what lies ahead is asked for.
+    patches are NULL, b is made of them. With each term something of what lies ahead is asked for.
     """
     if floating is double:
         VERSIONS[version].of_double.multiply(rows, terms, a, b, c, pitch, add, ahead, patches)
@@ -160,6 +163,20 @@ cdef void alternate(int version, const floating* first, const floating* second, 
         VERSIONS[version].of_double.alternate(first, second, to, n)
     else:
         VERSIONS[version].of_float.alternate(first, second, to, n)
+
+
+cdef void stream(int version, const floating* values, Py_ssize_t n, Py_ssize_t zeros,
+                 floating* to) noexcept nogil:
+    """to (n + zeros) <- n values, and zeros, past the caches; others see them after `settle`."""
+    if floating is double:
+        VERSIONS[version].of_double.stream(values, n, zeros, to)
+    else:
+        VERSIONS[version].of_float.stream(values, n, zeros, to)
+
+
+cdef void settle() noexcept nogil:
+    """Have others see what was streamed."""
+    settle_streams()
 
 
 cdef void regroup(int version, const floating* lines, floating* to, Py_ssize_t groups, Py_ssize_t sections,

@@ -26,7 +26,9 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
     const ptrdiff_t volume = pieces ? plan->g.T * plan->g.H * plan->g.W : 0;
     const ptrdiff_t entries = pieces ? plan->vectors * pieces : 0;
     const REAL *line = ahead->at, *next = line, *x = 0;
-    const ptrdiff_t lines = ahead->lines, stride = ahead->stride, stop = terms->stop;
+    const ptrdiff_t asks = ahead->asks, stride = ahead->stride, stop = terms->stop;
+    /* Patches take registers, so what is asked for meanwhile is not asked for slowly. */
+    const ptrdiff_t pace = pieces ? (ptrdiff_t) (64 / sizeof(REAL)) : ahead->step;
     ptrdiff_t asked = 0, tap = 0, entry = 0;
     VECTOR sum[ROWS][2];
     UNROLL
@@ -48,9 +50,9 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
             const unsigned quarters = quartered ? patches->quarters[tap] : 0;
             PREFETCH(next);
             asked++;
-            next = asked == lines ? line + stride : next + 64 / sizeof(REAL);
-            line = asked == lines ? next : line;
-            asked = asked == lines ? 0 : asked;
+            next = asked == asks ? line + stride : next + pace;
+            line = asked == asks ? next : line;
+            asked = asked == asks ? 0 : asked;
             if (pieces) {
                 *at = left = NAME(column)(x, plan, entry, pieces, step, step, 0);
                 *at_right = right = NAME(column)(x, plan, entry + pieces, pieces, step, step, 0);
@@ -94,7 +96,7 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
 
 /* c (rows, columns) = or += those terms of a (rows, depth) b (depth, columns), for 1 to ROWS rows; from row to row
    of c it is `pitch` values, of a PITCH, of b as many as it has columns. Where patches are given, b is made of
-   them in passing, for ROWS rows and a plan that `passes`. With each term a line of what lies ahead comes nearer. */
+   them in passing, for ROWS rows and a plan that `passes`. With each term something of what lies ahead is asked for. */
 TARGET static void NAME(multiply)(ptrdiff_t rows, const struct terms *terms, const REAL *a, REAL *b,
                                   REAL *c, ptrdiff_t pitch, int add, const struct ahead *ahead,
                                   const struct patches *patches)

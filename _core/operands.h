@@ -17,10 +17,11 @@ struct terms {
     ptrdiff_t start, left, run, gap, stop;
 };
 
-/* What is to come nearer: so many cache `lines` in a row, and from row to row it is `stride` values. */
+/* What is to come nearer: `asks` in a row, `step` values from one to the next, and from row to row it is `stride`
+   values. A step of half a cache line asks half as fast. */
 struct ahead {
     const void *at;
-    ptrdiff_t lines, stride;
+    ptrdiff_t asks, step, stride;
 };
 
 /* Where the patches of some columns lie: see gather_template.h. Of each piece, what its lane 0 reads on each axis

@@ -1,5 +1,5 @@
 /* One version of transposition: included with what micro_kernel_template.h is included with, and where the
-   compiler knows such, PIECES, LOW, HIGH, for float LOW_PAIRS and HIGH_PAIRS, and LEFT_HALVES and RIGHT_HALVES. */
+   compiler knows such, PIECES, LOW, HIGH, for float LOW_PAIRS and HIGH_PAIRS, LEFT_HALVES and RIGHT_HALVES, and STREAM. */
 
 /* Values in 16 bytes. */
 #define SQUARE ((ptrdiff_t) (16 / sizeof(REAL)))
@@ -76,4 +76,31 @@ TARGET static void NAME(alternate)(const REAL *first, const REAL *second, REAL *
         to[2 * i] = first[i];
         to[2 * i + 1] = second[i];
     }
+}
+
+/* to (n + zeros) <- n values, and zeros, past the caches: but for the cache lines that it shares. */
+TARGET static void NAME(stream)(const REAL *from, ptrdiff_t n, ptrdiff_t zeros, REAL *to)
+{
+    const ptrdiff_t end = n + zeros;
+    ptrdiff_t i = 0;
+#ifdef STREAM
+    const ptrdiff_t line = 64 / sizeof(REAL), head = -((size_t) to / sizeof(REAL)) & (line - 1);
+    if (head + line <= end) {
+        for (; i < head; i++)
+            to[i] = i < n ? from[i] : 0;
+        for (; i + line <= end; i += line)
+            for (ptrdiff_t j = i; j < i + line; j += LANES) {
+                VECTOR some = {0};
+                if (j + LANES <= n)
+                    some = *(const UNALIGNED *) (from + j);
+                else if (j < n)
+                    some = MERGE(some, MASK_OF(KEEP(0, n - j)), from + j);
+                STREAM(to + j, some);
+            }
+    }
+#endif
+    for (; i < n; i++)
+        to[i] = from[i];
+    for (; i < end; i++)
+        to[i] = 0;
 }

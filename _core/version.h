@@ -41,3 +41,4 @@ typedef REAL UNALIGNED;
 #undef HIGH_PAIRS
 #undef LEFT_HALVES
 #undef RIGHT_HALVES
+#undef STREAM
