@@ -35,7 +35,7 @@ SPAN = 8
 
 cdef enum:
     MOST_ROWS = 512      # of the largest tile of a result
-    MOST_COLUMNS = 512   # of one that is kept in the workspace; of another, twice as many
+    MOST_COLUMNS = 512   # of one of as many rows that is kept in the workspace; at most twice as many
     LEAST_ROWS = 96      # of the smallest tile: below, packing costs too much
     LEAST_COLUMNS = 128
     STRIP = 128          # columns that are packed at once
@@ -438,9 +438,10 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef bint all_taps[MOST_ROWS]
     cdef Expected expected
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
-    cdef Py_ssize_t pitch = to.volume if to.dense else MOST_COLUMNS + 8
+    cdef Py_ssize_t kept = STRIP if at_once else ceil_div(stop - start, width) * width
+    cdef Py_ssize_t pitch = to.volume if to.dense else kept * count_phases + 8
     cdef Py_ssize_t results = rows * count_phases // (lattices * to.beside)
-    cdef Py_ssize_t apart = MOST_COLUMNS // count_phases if count_phases > 1 else results * pitch
+    cdef Py_ssize_t apart = kept if count_phases > 1 else results * pitch
     cdef Py_ssize_t pitches[MOST_BESIDE]
     cdef Plan* plan = <Plan*> (b + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8))
     cdef const Phase* at
@@ -452,7 +453,7 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
         if phases[phase].reached:
             final = phase
         else:  # one row of zeros for all
-            memset(c + phase * apart, 0, (STRIP if at_once else stop - start) * sizeof(floating))
+            memset(c + phase * apart, 0, kept * sizeof(floating))
             pitches[phase] = 0
     for phase in range(count_phases):
         at = &phases[phase]
@@ -543,8 +544,9 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
             terms += channels * phases[n].g.kT * phases[n].g.kH * phases[n].g.kW
     # Of one tap; of several, strips side by side read the same lines.
     at_once = not to.dense and terms == channels and rows * ceil_div(terms, DEPTH) <= MOST_ROWS
-    if not to.dense and not at_once:
-        most_columns = MOST_COLUMNS // count_phases // unit * unit
+    if not to.dense and not at_once:  # of each phase, so many as the workspace holds
+        most_columns = min(most_columns, MOST_ROWS * MOST_COLUMNS // (min(rows, <Py_ssize_t> MOST_ROWS)
+                                                                      * count_phases) // unit * unit)
     tile_rows, tile_columns = tile_of(rows, 1, P, most_columns, unit, samples * groups, 1,
                                       0 if terms > channels else 1)
     down, across = ceil_div(rows, tile_rows), ceil_div(P, tile_columns)

@@ -151,9 +151,10 @@ TARGET static void NAME(plan)(struct plan *plan, const struct geometry *g, ptrdi
         NAME(plan_some)(plan, 0, taps, 0, vectors);
 }
 
-/* One vector of columns, of so many pieces from entry `at` of a plan on. What is read `later` comes nearer. */
+/* One vector of columns, of so many pieces from entry `at` of a plan on. What is read `later` comes nearer; pieces
+   after the first that have no lane may be skipped. */
 INLINE TARGET VECTOR NAME(column)(const REAL *x, const struct plan *plan, ptrdiff_t at, int pieces, const int step,
-                                  ptrdiff_t stride, ptrdiff_t later)
+                                  ptrdiff_t stride, ptrdiff_t later, const int skip)
 {
     const ptrdiff_t *from = plan->from + at;
     const unsigned short *mask = plan->mask + at;
@@ -161,6 +162,8 @@ INLINE TARGET VECTOR NAME(column)(const REAL *x, const struct plan *plan, ptrdif
     UNROLL
     for (int i = 0; i < pieces; i++) {
         const REAL *p = x + from[i];
+        if (skip && i && !(mask[i] | (step == 2 ? plan->high[at + i] : 0)))
+            continue;
         if (later) {
             PREFETCH(p + later);
             if (step == 2)
@@ -196,9 +199,9 @@ INLINE TARGET void NAME(walk)(const REAL *x, REAL *tile, const struct plan *plan
         REAL *to = tile + k * pitch;
         ptrdiff_t at = tap * line + v * pieces;
         for (ptrdiff_t i = 0; i < vectors; i += 2, to += panel, at += 2 * pieces) {
-            *(UNALIGNED *) to = NAME(column)(x, plan, at, pieces, step, stride, later);
+            *(UNALIGNED *) to = NAME(column)(x, plan, at, pieces, step, stride, later, 1);
             if (i + 1 < vectors)
-                *(UNALIGNED *) (to + LANES) = NAME(column)(x, plan, at + pieces, pieces, step, stride, later);
+                *(UNALIGNED *) (to + LANES) = NAME(column)(x, plan, at + pieces, pieces, step, stride, later, 1);
         }
         if (++tap == last)
             tap = first;

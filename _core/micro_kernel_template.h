@@ -54,8 +54,12 @@ INLINE TARGET void NAME(tile)(const int rows, const struct terms *terms, const R
             line = asked == asks ? next : line;
             asked = asked == asks ? 0 : asked;
             if (pieces) {
-                *at = left = NAME(column)(x, plan, entry, pieces, step, step, 0);
-                *at_right = right = NAME(column)(x, plan, entry + pieces, pieces, step, step, 0);
+                left = NAME(column)(x, plan, entry, pieces, step, step, 0, 0);
+                right = NAME(column)(x, plan, entry + pieces, pieces, step, step, 0, 0);
+                if (!quartered) { /* no other rows will want them */
+                    *at = left;
+                    *at_right = right;
+                }
                 entry += entries;
                 if (++tap == taps) {
                     tap = 0;
