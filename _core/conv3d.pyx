@@ -57,7 +57,7 @@ cdef Py_ssize_t STREAMED = 16 << 20
 
 # Values of workspace that a thread needs: packed left operand, packed strip, a tile of the result, and rows
 # that are to be transposed, the plan of what is gathered.
-WORKSPACE = (MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + WIDEST * PITCH + LINE
+WORKSPACE = (MOST_ROWS * PITCH + DEPTH * STRIP + MOST_ROWS * (MOST_COLUMNS + 8) + WIDEST * PITCH + 2 * LINE
              + sizeof(Plan) // 4)
 
 
@@ -106,6 +106,19 @@ cdef struct Made:
     Range taps
     Py_ssize_t first
     bint stay
+
+
+# Where the next tile of a thread begins: its operands, unless x is NULL, the row of patches and the position.
+cdef struct Then:
+    const void* x
+    const void* dy
+    Py_ssize_t row, start
+
+
+# Which weights a thread has packed, from which term on.
+cdef struct Packed:
+    const void* weights
+    Py_ssize_t first
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -418,23 +431,24 @@ cdef void spread(int version, const floating* tile, floating* y, const Lattice* 
 cdef void convolve_tile(int version, const floating* x, const floating* w, floating* y, floating* workspace,
                         const Phase* phases, Py_ssize_t count_phases, const Lattice* to, Py_ssize_t lattices,
                         bint at_once, Py_ssize_t channels, Py_ssize_t group, Py_ssize_t row, Py_ssize_t rows,
-                        Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+                        Py_ssize_t start, Py_ssize_t stop, Then then) noexcept nogil:
     """y (rows, [start, stop)) = weights times patches of x (channels, T, H, W), for each phase.
 
     What lies beside each other is computed by one phase after the other; or, as all lattices, by one, whose
     rows are those of one lattice after another, and in each of what lies beside each other. At once if all
     weights are packed before the first strip: then no more than a strip of results is kept.
     """
-    cdef floating* a = aligned(workspace)
+    cdef Packed* packed = <Packed*> aligned(workspace)
+    cdef floating* a = aligned(workspace) + LINE // <Py_ssize_t> sizeof(floating)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
-    cdef Py_ssize_t position, count, i, panel, taps, low, high, final = 0, together, turn, some, end
+    cdef Py_ssize_t position, count, i, panel, taps, low, high, final = 0, together, turn, some, end, shift
     cdef floating* left
     cdef floating* sums
     cdef Range reached[2 * MOST_COLUMNS]
     cdef Terms terms_of_panel[STRIP]
     cdef Patches patches
-    cdef bint some_taps, passes, written
+    cdef bint some_taps, passes, written, fresh
     cdef bint all_taps[MOST_ROWS]
     cdef Expected expected
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
@@ -476,17 +490,21 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
         for turn in range(ceil_div(terms, together * DEPTH)):
             some = turn * together * DEPTH
             end = min(some + together * DEPTH, terms)
+            fresh = packed.weights != <const void*> (weights + at.at.first) or packed.first != some
+            packed[0] = Packed(<const void*> (weights + at.at.first), some)
             for block in range(ceil_div(end - some, DEPTH)):
                 first = some + block * DEPTH
                 left = a + block * rows * PITCH
-                pack_weights(version, weights, left, &at.g, &at.at, rows, first, min(first + DEPTH, end))
+                if fresh:
+                    pack_weights(version, weights, left, &at.g, &at.at, rows, first, min(first + DEPTH, end))
                 # A zero of the padding times infinity or NaN is NaN, times anything else nothing.
                 all_taps[block] = not some_taps or not micro_kernel.finite(version, left, rows,
                                                                            min(first + DEPTH, end) - first)
             for strip in range(ceil_div(stop - start, STRIP)):
                 position = start + strip * STRIP
                 count = min(STRIP, stop - position)
-                sums = c + phase * apart + (0 if at_once else strip * STRIP)
+                shift = strip * STRIP if to.dense or not at_once else 0
+                sums = c + phase * apart + shift
                 for block in range(ceil_div(end - some, DEPTH)):
                     first = some + block * DEPTH
                     last = min(first + DEPTH, end)
@@ -510,6 +528,10 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                     elif end < terms:
                         expect_patches(&expected, x, &at.g, end, min(end + DEPTH, terms), start,
                                        min(stop - start, <Py_ssize_t> STRIP))
+                    elif then.x and phase == final:
+                        expect_patches(&expected, <const floating*> then.x, &at.g, 0,
+                                       min(<Py_ssize_t> DEPTH, terms), then.start,
+                                       min(at.g.oT * at.g.oH * at.g.oW - then.start, <Py_ssize_t> STRIP))
                     written = not to.dense and phase == final and last == terms
                     if written and lattices == 1 and not to.streamed:
                         low, high = lies(to, position), lies(to, position + count - 1) + to.w + to.zeros
@@ -520,8 +542,8 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                     multiply(version, a + block * rows * PITCH, b, sums, pitch, rows, count, terms_of_panel,
                              first > 0, &expected, &patches if passes else NULL, NULL)
                 for i in range(lattices if written else 0):
-                    spread(version, c + i * to.beside * apart + (0 if at_once else strip * STRIP), y, &to[i],
-                           results, position, count, apart, pitches)
+                    spread(version, c + i * to.beside * apart + shift, y, &to[i], results, position, count,
+                           apart, pitches)
 
 
 cdef int convolve(const floating* x, const floating* w, floating* y, floating[:, ::1] workspace,
@@ -537,13 +559,19 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
     cdef Py_ssize_t tile_rows, tile_columns, down, across, tasks, batch, begin, end, task, row, start, n
     cdef Py_ssize_t results = rows * count_phases // (lattices * to.beside)
     cdef Py_ssize_t unit = micro_kernel.columns(version, x)
-    cdef Py_ssize_t most_columns = 2 * MOST_COLUMNS
+    cdef Py_ssize_t most_columns = 2 * MOST_COLUMNS, phases_reached = 0
     cdef bint at_once
+    cdef Then then
+    cdef Py_ssize_t later
     for n in range(count_phases):
         if phases[n].reached:
+            phases_reached += 1
             terms += channels * phases[n].g.kT * phases[n].g.kH * phases[n].g.kW
-    # Of one tap; of several, strips side by side read the same lines.
-    at_once = not to.dense and terms == channels and rows * ceil_div(terms, DEPTH) <= MOST_ROWS
+    # Weights of so few rows are better packed again for each strip than fetched from the second cache.
+    at_once = (phases_reached == 1 and rows * ceil_div(terms, DEPTH) <= MOST_ROWS
+               and (terms == channels or rows > 2 * TALLEST))
+    for n in range(openmp.max_threads()):
+        (<Packed*> aligned(&workspace[n, 0])).weights = NULL
     if not to.dense and not at_once:  # of each phase, so many as the workspace holds
         most_columns = min(most_columns, MOST_ROWS * MOST_COLUMNS // (min(rows, <Py_ssize_t> MOST_ROWS)
                                                                       * count_phases) // unit * unit)
@@ -561,10 +589,15 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
                 n = task // (down * across)
                 row = task % down * tile_rows
                 start = task // down % across * tile_columns
+                then = Then(NULL, NULL, 0, 0)
+                later = task + openmp.max_threads()  # as a rule
+                if later < tasks:
+                    then = Then(<const void*> (x + later // (down * across) * channels * volume), NULL, 0,
+                                later // down % across * tile_columns)
                 convolve_tile(version, x + n * channels * volume, w,
                               y + (n * results + row) * to.volume, &workspace[openmp.thread_num(), 0],
                               phases, count_phases, to, lattices, at_once, channels, n % groups, row,
-                              min(tile_rows, rows - row), start, min(start + tile_columns, P))
+                              min(tile_rows, rows - row), start, min(start + tile_columns, P), then)
         PyErr_CheckSignals()
         begin = end
     return 0
@@ -744,7 +777,8 @@ cdef void interleave(int version, const floating* lines, floating* b, Py_ssize_t
 cdef void correlate_tile(int version, const floating* dy, const floating* x, floating* dw,
                          floating* workspace, const Geometry* g, Py_ssize_t sections, bint leave_out,
                          Py_ssize_t pitch, Py_ssize_t filters, Py_ssize_t row, Py_ssize_t rows,
-                         Py_ssize_t start, Py_ssize_t stop, bint upright, bint add) noexcept nogil:
+                         Py_ssize_t start, Py_ssize_t stop, bint upright, bint add,
+                         Then then) noexcept nogil:
     """dw (filters, rows from `row` on), `pitch` apart, = or += dy times patches of x, over [start, stop).
 
     Computed as it stands if upright, else transposed: the left operand is copied, the right one, of which
@@ -766,6 +800,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef Expected expected
     cdef Made made
     cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, run, k, i
+    cdef Py_ssize_t then_start, then_row
+    cdef bint more
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
@@ -785,11 +821,15 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 else:
                     interleave(version, dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
             expected.runs = expected.run = expected.row = expected.patience = 0
-            if first + DEPTH < stop and strip == 0:  # the next positions
-                expect(&expected, dy + first + DEPTH, min(stop - first - DEPTH, <Py_ssize_t> DEPTH), P,
+            more = first + DEPTH < stop
+            if strip == 0 and (more or then.x):
+                then_start = first + DEPTH if more else then.start
+                then_row = row if more else then.row
+                some = min(DEPTH, (stop if more else P) - then_start)
+                expect(&expected, (dy if more else <const floating*> then.dy) + then_start, some, P,
                        min(filters, TALLEST) if upright else filters)
-                expect_patches(&expected, x, g, row, row + rows, first + DEPTH,
-                               min(stop - first - DEPTH, <Py_ssize_t> DEPTH))
+                expect_patches(&expected, x if more else <const floating*> then.x, g, then_row,
+                               min(then_row + rows, pitch), then_start, some)
                 if taps == 1:  # some calls ask for the next rows of dy
                     ask_slowly(&expected, ceil_div(high, micro_kernel.rows_of_tile(version, high))
                                * (panels - upright), count)
@@ -868,6 +908,8 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
     cdef Range reached
     cdef bint apart = partial.shape[0] > 0, upright = filters > rows, leave_out
     cdef floating* to
+    cdef Py_ssize_t later
+    cdef Then then
     require_sizes(g, x, dw, dy, workspace, groups)
     require(not apart or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
     unit = micro_kernel.columns(version, &x[0, 0, 0, 0, 0])
@@ -894,6 +936,15 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
             with nogil:
                 for task in prange(begin, end, schedule="dynamic",
                                    use_threads_if=openmp.pays(at_once * span * dw.shape[0] * rows // 8)):
+                    then = Then(NULL, NULL, 0, 0)
+                    later = task + openmp.max_threads()  # as a rule
+                    if later < stop:
+                        n = later // tasks // spans
+                        group = later // (down * across) % groups
+                        k = group * filters + later // down % across * tile_filters
+                        then = Then(<const void*> &x[n, group * channels, 0, 0, 0],
+                                    <const void*> &dy[n, k, 0], later % down * tile_rows,
+                                    later // tasks % spans * span)
                     s = task // tasks
                     n = s // spans
                     group = task // (down * across) % groups
@@ -905,7 +956,7 @@ def weight_gradient(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1
                                    min(tile_filters, (group + 1) * filters - k),
                                    row, min(tile_rows, rows - row),
                                    s % spans * span, min((s % spans + 1) * span, P),
-                                   upright, s > 0 and not apart)
+                                   upright, s > 0 and not apart, then)
             PyErr_CheckSignals()
             begin = end
         if apart:
