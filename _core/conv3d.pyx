@@ -187,8 +187,7 @@ cdef void pack_weights(int version, const floating* w, floating* a, const Geomet
     cdef bint together = (taps >= 8 and at.w == 1 and (at.h == g.kW or g.kH == 1)
                           and (at.t == g.kH * g.kW or g.kT == 1))
     if at.dense:
-        for row in range(rows):
-            memcpy(a + row * PITCH, w + row * at.row + start, (stop - start) * sizeof(floating))
+        micro_kernel.copy(version, w + start, at.row, a, rows, stop - start)
     elif taps == 1 and at.row == 1:
         for first in range(start // line, ceil_div(stop, line)):
             i, last = max(start, first * line), min((first + 1) * line, stop)
@@ -346,8 +345,7 @@ cdef void multiply(int version, floating* a, floating* b, floating* y, Py_ssize_
                                 ceil_div(made.values, width) * width, PITCH, width)
         elif made:
             source = <const floating*> made.of + row * made.pitch
-            for i in range(height):
-                memcpy(left + i * PITCH, source + i * made.pitch, made.values * sizeof(floating))
+            micro_kernel.copy(version, source, made.pitch, left, height, made.values)
         for panel in range(ceil_div(columns, width)):
             to = y + row * pitch + panel * width
             count = min(width, columns - panel * width)

@@ -192,6 +192,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
                        ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*transpose)(const REAL *, ptrdiff_t, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t); \
         void (*alternate)(const REAL *, const REAL *, REAL *, ptrdiff_t); \
+        void (*copy)(const REAL *, ptrdiff_t, REAL *, ptrdiff_t, ptrdiff_t); \
         void (*stream)(const REAL *, ptrdiff_t, ptrdiff_t, REAL *); \
         void (*regroup)(const REAL *, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, int, ptrdiff_t); \
         REAL (*spin)(ptrdiff_t); \
@@ -211,7 +212,7 @@ struct version {
 
 #define OF(version, real) \
     {multiply_##version##_##real, finite_##version##_##real, plan_##version##_##real, gather_##version##_##real, \
-     transpose_##version##_##real, alternate_##version##_##real, stream_##version##_##real, \
+     transpose_##version##_##real, alternate_##version##_##real, copy_##version##_##real, stream_##version##_##real, \
      regroup_##version##_##real, \
      spin_##version##_##real, columns_##version##_##real}
 

@@ -48,6 +48,8 @@ cdef void transpose(int version, const floating* lines, Py_ssize_t pitch, floati
                     Py_ssize_t rows, Py_ssize_t values) noexcept nogil
 cdef void alternate(int version, const floating* first, const floating* second, floating* to,
                     Py_ssize_t n) noexcept nogil
+cdef void copy(int version, const floating* lines, Py_ssize_t pitch, floating* to, Py_ssize_t rows,
+               Py_ssize_t values) noexcept nogil
 cdef void stream(int version, const floating* values, Py_ssize_t n, Py_ssize_t zeros,
                  floating* to) noexcept nogil
 cdef void settle() noexcept nogil

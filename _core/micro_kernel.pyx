@@ -19,6 +19,7 @@ cdef extern from "micro_kernel.h" nogil:
         void (*transpose)(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t,
                           Py_ssize_t) noexcept nogil
         void (*alternate)(const double*, const double*, double*, Py_ssize_t) noexcept nogil
+        void (*copy)(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*stream)(const double*, Py_ssize_t, Py_ssize_t, double*) noexcept nogil
         void (*regroup)(const double*, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
                         Py_ssize_t) noexcept nogil
@@ -34,6 +35,7 @@ cdef extern from "micro_kernel.h" nogil:
         void (*transpose)(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t,
                           Py_ssize_t) noexcept nogil
         void (*alternate)(const float*, const float*, float*, Py_ssize_t) noexcept nogil
+        void (*copy)(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*stream)(const float*, Py_ssize_t, Py_ssize_t, float*) noexcept nogil
         void (*regroup)(const float*, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
                         Py_ssize_t) noexcept nogil
@@ -163,6 +165,15 @@ cdef void alternate(int version, const floating* first, const floating* second, 
         VERSIONS[version].of_double.alternate(first, second, to, n)
     else:
         VERSIONS[version].of_float.alternate(first, second, to, n)
+
+
+cdef void copy(int version, const floating* lines, Py_ssize_t pitch, floating* to, Py_ssize_t rows,
+               Py_ssize_t values) noexcept nogil:
+    """to (rows, values), PITCH values apart, <- lines, `pitch` values apart."""
+    if floating is double:
+        VERSIONS[version].of_double.copy(lines, pitch, to, rows, values)
+    else:
+        VERSIONS[version].of_float.copy(lines, pitch, to, rows, values)
 
 
 cdef void stream(int version, const floating* values, Py_ssize_t n, Py_ssize_t zeros,

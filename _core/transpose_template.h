@@ -104,3 +104,22 @@ TARGET static void NAME(stream)(const REAL *from, ptrdiff_t n, ptrdiff_t zeros, 
     for (; i < end; i++)
         to[i] = 0;
 }
+
+/* to (rows, n), PITCH values apart, <- from, `pitch` values apart. */
+TARGET static void NAME(copy)(const REAL *from, ptrdiff_t pitch, REAL *to, ptrdiff_t rows, ptrdiff_t n)
+{
+    for (ptrdiff_t row = 0; row < rows; row++, from += pitch, to += PITCH) {
+        ptrdiff_t i = 0;
+        for (; i + 4 * LANES <= n; i += 4 * LANES) {
+            const UNALIGNED *values = (const UNALIGNED *) (from + i);
+            UNALIGNED *copies = (UNALIGNED *) (to + i);
+            const VECTOR a = values[0], b = values[1], c = values[2], d = values[3];
+            copies[0] = a;
+            copies[1] = b;
+            copies[2] = c;
+            copies[3] = d;
+        }
+        for (; i < n; i++)
+            to[i] = from[i];
+    }
+}
