@@ -108,7 +108,7 @@ cdef struct Made:
     bint stay
 
 
-# Where the next tile of a thread begins: its operands, unless x is NULL, the row of patches and the position.
+# What a thread comes to next, and asks for meanwhile: operands, unless x is NULL, row of patches, position.
 cdef struct Then:
     const void* x
     const void* dy
@@ -440,13 +440,14 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
     cdef floating* a = aligned(workspace) + LINE // <Py_ssize_t> sizeof(floating)
     cdef floating* b = a + MOST_ROWS * PITCH
     cdef Py_ssize_t width = micro_kernel.columns(version, x), terms, phase, block, first, last, strip
-    cdef Py_ssize_t position, count, i, panel, taps, low, high, final = 0, together, turn, some, end, shift
+    cdef Py_ssize_t position, count, i, panel, taps, low, high, final = 0, together, turn, begin, end, shift
     cdef floating* left
     cdef floating* sums
     cdef Range reached[2 * MOST_COLUMNS]
     cdef Terms terms_of_panel[STRIP]
     cdef Patches patches
     cdef bint some_taps, passes, written, fresh
+    cdef Then coming
     cdef bint all_taps[MOST_ROWS]
     cdef Expected expected
     cdef floating* c = y + start if to.dense else b + DEPTH * STRIP
@@ -486,12 +487,12 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
             some_taps = some_taps or reached[panel].high - reached[panel].low < taps
         together = ceil_div(terms, DEPTH) if at_once else 1
         for turn in range(ceil_div(terms, together * DEPTH)):
-            some = turn * together * DEPTH
-            end = min(some + together * DEPTH, terms)
-            fresh = packed.weights != <const void*> (weights + at.at.first) or packed.first != some
-            packed[0] = Packed(<const void*> (weights + at.at.first), some)
-            for block in range(ceil_div(end - some, DEPTH)):
-                first = some + block * DEPTH
+            begin = turn * together * DEPTH
+            end = min(begin + together * DEPTH, terms)
+            fresh = packed.weights != <const void*> (weights + at.at.first) or packed.first != begin
+            packed[0] = Packed(<const void*> (weights + at.at.first), begin)
+            for block in range(ceil_div(end - begin, DEPTH)):
+                first = begin + block * DEPTH
                 left = a + block * rows * PITCH
                 if fresh:
                     pack_weights(version, weights, left, &at.g, &at.at, rows, first, min(first + DEPTH, end))
@@ -503,8 +504,8 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                 count = min(STRIP, stop - position)
                 shift = strip * STRIP if to.dense or not at_once else 0
                 sums = c + phase * apart + shift
-                for block in range(ceil_div(end - some, DEPTH)):
-                    first = some + block * DEPTH
+                for block in range(ceil_div(end - begin, DEPTH)):
+                    first = begin + block * DEPTH
                     last = min(first + DEPTH, end)
                     patches = Patches(<const void*> x, plan, first, strip * STRIP // width * 2, quarters)
                     if not passes:
@@ -518,18 +519,19 @@ cdef void convolve_tile(int version, const floating* x, const floating* w, float
                     if position + STRIP >= stop and at.at.dense and last == end < terms:  # the next weights
                         expect(&expected, weights + end, min(terms - end, <Py_ssize_t> DEPTH), at.at.row,
                                rows)
+                    # Of the next block, strip, blocks, or tile.
                     if last < end:
-                        expect_patches(&expected, x, &at.g, last, min(last + DEPTH, end), position, count)
+                        coming = Then(<const void*> x, NULL, last, position)
                     elif position + STRIP < stop:
-                        expect_patches(&expected, x, &at.g, some, min(some + DEPTH, end), position + STRIP,
-                                       min(stop - position - STRIP, <Py_ssize_t> STRIP))
+                        coming = Then(<const void*> x, NULL, begin, position + STRIP)
                     elif end < terms:
-                        expect_patches(&expected, x, &at.g, end, min(end + DEPTH, terms), start,
-                                       min(stop - start, <Py_ssize_t> STRIP))
-                    elif then.x and phase == final:
-                        expect_patches(&expected, <const floating*> then.x, &at.g, 0,
-                                       min(<Py_ssize_t> DEPTH, terms), then.start,
-                                       min(at.g.oT * at.g.oH * at.g.oW - then.start, <Py_ssize_t> STRIP))
+                        coming = Then(<const void*> x, NULL, end, start)
+                    else:
+                        coming = then
+                    if coming.x:
+                        expect_patches(&expected, <const floating*> coming.x, &at.g, coming.row,
+                                       min(coming.row + DEPTH, terms), coming.start,
+                                       min(at.g.oT * at.g.oH * at.g.oW - coming.start, <Py_ssize_t> STRIP))
                     written = not to.dense and phase == final and last == terms
                     if written and lattices == 1 and not to.streamed:
                         low, high = lies(to, position), lies(to, position + count - 1) + to.w + to.zeros
@@ -798,8 +800,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef Expected expected
     cdef Made made
     cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, run, k, i
-    cdef Py_ssize_t then_start, then_row
-    cdef bint more
+    cdef Then coming
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
@@ -819,15 +820,15 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 else:
                     interleave(version, dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
             expected.runs = expected.run = expected.row = expected.patience = 0
-            more = first + DEPTH < stop
-            if strip == 0 and (more or then.x):
-                then_start = first + DEPTH if more else then.start
-                then_row = row if more else then.row
-                some = min(DEPTH, (stop if more else P) - then_start)
-                expect(&expected, (dy if more else <const floating*> then.dy) + then_start, some, P,
+            coming = then
+            if first + DEPTH < stop:
+                coming = Then(<const void*> x, <const void*> dy, row, first + DEPTH)
+            if strip == 0 and coming.x:
+                some = min(P - coming.start, <Py_ssize_t> DEPTH)
+                expect(&expected, <const floating*> coming.dy + coming.start, some, P,
                        min(filters, TALLEST) if upright else filters)
-                expect_patches(&expected, x if more else <const floating*> then.x, g, then_row,
-                               min(then_row + rows, pitch), then_start, some)
+                expect_patches(&expected, <const floating*> coming.x, g, coming.row,
+                               min(coming.row + rows, pitch), coming.start, some)
                 if taps == 1:  # some calls ask for the next rows of dy
                     ask_slowly(&expected, ceil_div(high, micro_kernel.rows_of_tile(version, high))
                                * (panels - upright), count)
