@@ -801,6 +801,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef Made made
     cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, run, k, i
     cdef Then coming
+    # Whether patches are x itself, row by row.
+    cdef bint as_it_lies = (taps == 1 and g.sT == g.sH == g.sW == 1 and g.pT == g.pH == g.pW == 0)
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
@@ -813,7 +815,10 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
             for panel in range(panels):
                 at = strip * STRIP + panel * width
                 some = min(width, wide - at)
-                if upright:
+                if upright and as_it_lies:
+                    interleave(version, x + (row + at) * P + first, b + panel * DEPTH * width, some, width, count,
+                               P)
+                elif upright:
                     micro_kernel.gather(version, x, lines, plan, Range(0, taps), row + at, row + at + some, 0,
                                         padded, PITCH, width)
                     interleave(version, lines, b + panel * DEPTH * width, some, width, count, PITCH)
@@ -841,7 +846,10 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 some = reached.high - reached.low
                 for panel in range(panels):
                     terms[panel] = Terms(reached.low, some, some, 0, reached.high)
-                if not upright:
+                if not upright and as_it_lies:
+                    made = Made(<const void*> (x + row * P + first), P, count, NULL, Range(0, 0), 0,
+                                wide > STRIP)
+                elif not upright:
                     made = Made(<const void*> x, 0, count, plan,
                                 Range(section * some_taps, (section + 1) * some_taps), row // sections,
                                 wide > STRIP)
