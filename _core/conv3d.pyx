@@ -816,8 +816,8 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 at = strip * STRIP + panel * width
                 some = min(width, wide - at)
                 if upright and as_it_lies:
-                    interleave(version, x + (row + at) * P + first, b + panel * DEPTH * width, some, width, count,
-                               P)
+                    interleave(version, x + (row + at) * P + first, b + panel * DEPTH * width, some, width,
+                               count, P)
                 elif upright:
                     micro_kernel.gather(version, x, lines, plan, Range(0, taps), row + at, row + at + some, 0,
                                         padded, PITCH, width)
