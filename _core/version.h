@@ -16,7 +16,7 @@ typedef REAL UNALIGNED;
 
 #include "gather_template.h"
 #include "micro_kernel_template.h"
-#include "transpose_template.h"
+#include "moves_template.h"
 
 #undef NAME
 #undef VECTOR

@@ -1,5 +1,6 @@
-/* One version of transposition: included with what micro_kernel_template.h is included with, and where the
-   compiler knows such, PIECES, LOW, HIGH, for float LOW_PAIRS and HIGH_PAIRS, LEFT_HALVES and RIGHT_HALVES, and STREAM. */
+/* One version of what moves values: transposed, in turn, copied, past the caches. Included with what
+   micro_kernel_template.h is included with, and where there is such, PIECES, LOW, HIGH, for float LOW_PAIRS and
+   HIGH_PAIRS, LEFT_HALVES and RIGHT_HALVES, and STREAM. */
 
 /* Values in 16 bytes. */
 #define SQUARE ((ptrdiff_t) (16 / sizeof(REAL)))
