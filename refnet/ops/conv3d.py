@@ -7,8 +7,9 @@ For sample n, output channel k of group g, output position o = (t, h, w)::
 where x is zero in the padding. This is Caffe2's and PyTorch's convolution, and ONNX's `Conv`
 (opset 11, ONNX operator specification).
 
-Of infinite and NaN factors: `core` multiplies them by the zeros of the padding too, in y and dw by those around x,
-in dx by those around dy, and 0 times infinity is NaN; `reference` leaves such terms out. Finite results do not differ.
+Of infinite and NaN factors: `core` multiplies them by the zeros of the padding too, in y and dw by those
+around x, in dx by those around dy, and 0 times infinity is NaN; `reference` leaves such terms out. Where all
+factors are finite there is no difference.
 """
 
 from typing import Any
