@@ -567,7 +567,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, floating[:,
         if phases[n].reached:
             phases_reached += 1
             terms += channels * phases[n].g.kT * phases[n].g.kH * phases[n].g.kW
-    # Weights of so few rows are better packed again for each strip than fetched from the second cache.
+    # Of few rows one block of weights stays in the first cache for all strips of a tile; all blocks do not.
     at_once = (phases_reached == 1 and rows * ceil_div(terms, DEPTH) <= MOST_ROWS
                and (terms == channels or rows > 2 * TALLEST))
     for n in range(openmp.max_threads()):
@@ -801,29 +801,30 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
     cdef Made made
     cdef Py_ssize_t block, first, count, padded, strip, panel, panels, section, at, some, run, k, i
     cdef Then coming
-    # Whether patches are x itself, row by row.
+    # Whether patches are x itself, row by row; then the left operand is copied, whichever it is.
     cdef bint as_it_lies = (taps == 1 and g.sT == g.sH == g.sW == 1 and g.pT == g.pH == g.pW == 0)
+    cdef bint copied = upright or as_it_lies
     for block in range(ceil_div(stop - start, DEPTH)):
         first = start + block * DEPTH
         count = min(DEPTH, stop - first)
         padded = ceil_div(count, width) * width
-        micro_kernel.plan(version, x, plan, g, first, count, padded)
-        if upright:
-            made = Made(<const void*> (dy + first), P, count, NULL, Range(0, 0), 0, wide > STRIP)
+        if not as_it_lies:
+            micro_kernel.plan(version, x, plan, g, first, count, padded)
+        if copied:
+            made = Made(<const void*> ((dy if upright else x + row * P) + first), P, count, NULL, Range(0, 0),
+                        0, wide > STRIP)
         for strip in range(ceil_div(wide, STRIP)):
             panels = ceil_div(min(STRIP, wide - strip * STRIP), width)
             for panel in range(panels):
                 at = strip * STRIP + panel * width
                 some = min(width, wide - at)
-                if upright and as_it_lies:
-                    interleave(version, x + (row + at) * P + first, b + panel * DEPTH * width, some, width,
-                               count, P)
-                elif upright:
+                if upright and not as_it_lies:
                     micro_kernel.gather(version, x, lines, plan, Range(0, taps), row + at, row + at + some, 0,
                                         padded, PITCH, width)
                     interleave(version, lines, b + panel * DEPTH * width, some, width, count, PITCH)
                 else:
-                    interleave(version, dy + at * P + first, b + panel * DEPTH * width, some, width, count, P)
+                    interleave(version, (x + row * P if upright else dy) + at * P + first,
+                               b + panel * DEPTH * width, some, width, count, P)
             expected.runs = expected.run = expected.row = expected.patience = 0
             coming = then
             if first + DEPTH < stop:
@@ -834,9 +835,9 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                        min(filters, TALLEST) if upright else filters)
                 expect_patches(&expected, <const floating*> coming.x, g, coming.row,
                                min(coming.row + rows, pitch), coming.start, some)
-                if taps == 1:  # some calls ask for the next rows of dy
+                if taps == 1:  # some calls ask for the next rows that are copied
                     ask_slowly(&expected, ceil_div(high, micro_kernel.rows_of_tile(version, high))
-                               * (panels - upright), count)
+                               * (panels - copied), count)
             for section in range(sections):
                 reached = Range(0, count)
                 if leave_out:
@@ -846,10 +847,7 @@ cdef void correlate_tile(int version, const floating* dy, const floating* x, flo
                 some = reached.high - reached.low
                 for panel in range(panels):
                     terms[panel] = Terms(reached.low, some, some, 0, reached.high)
-                if not upright and as_it_lies:
-                    made = Made(<const void*> (x + row * P + first), P, count, NULL, Range(0, 0), 0,
-                                wide > STRIP)
-                elif not upright:
+                if not copied:
                     made = Made(<const void*> x, 0, count, plan,
                                 Range(section * some_taps, (section + 1) * some_taps), row // sections,
                                 wide > STRIP)
