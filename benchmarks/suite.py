@@ -1,11 +1,11 @@
 """Time and peak memory of refnet, from commit to commit: `asv run --config benchmarks/asv.conf.json`."""
 
-from refnet import fill
 from refnet.arithmetic import core
 from refnet.bench import own
 from refnet.bench.measure import drawn
 from refnet.bench.peer import DIRECTIONS
 from refnet.bench.problems import CONV3D
+from refnet.inputs import fill
 from refnet.networks import build
 
 CASES = {case.name: case for case in CONV3D}

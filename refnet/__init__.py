@@ -2,9 +2,10 @@
 
 from importlib.metadata import version
 
-from refnet import clip, fill, golden, interop, networks, trace
+from refnet import golden, interop, networks, trace
 from refnet.arithmetic import Arithmetic, Kernel
 from refnet.errors import RefnetError
+from refnet.inputs import clip, fill
 from refnet.net import Net
 from refnet.networks import build
 from refnet.run import Gradients, Run, backward, forward

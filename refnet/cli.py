@@ -18,25 +18,25 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from refnet import fill, golden, machine, memory
+from refnet import golden, machine, memory
 from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.table import DTYPES
 from refnet.bench import measure
 from refnet.bench.measure import Row
 from refnet.bench.peers import PEERS
 from refnet.bench.problems import CONV3D, OPERATORS
-from refnet.bundle import Bundle, Recipe, require_free
 from refnet.errors import RefnetError, ShapeError, ValueRangeError, require_known
-from refnet.explain import explain as explain_node
+from refnet.golden.bundle import Bundle, Recipe, require_free
+from refnet.inputs import fill
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
 from refnet.op import Array, Case
-from refnet.receptive import text as field_text
+from refnet.progress import Progress, steps
 from refnet.render import figure, files, measured, page, roofline, terminal
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.run import blob_bytes
@@ -44,6 +44,8 @@ from refnet.shapes import Shape, text
 from refnet.shapes import size as elements
 from refnet.trace import FreezePoint, freeze_points
 from refnet.trace import trace as trace_net
+from refnet.trace.explanation import explain as explain_node
+from refnet.trace.receptive import text as field_text
 
 FAILED, UNUSABLE = 1, 2
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -321,7 +323,7 @@ def measure_freeze(recipe: Recipe, pixels: Array | None, points: list[int], quie
             points,
             given,
             fill.output_gradients,
-            on_point=golden.steps(progress, "freeze", len(points)),
+            on_point=steps(progress, "freeze", len(points)),
         )
 
 
@@ -679,16 +681,16 @@ def show(table: Table) -> None:
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[golden.Progress]:
+def progress_bar(quiet: bool) -> Iterator[Progress]:
     """A bar on standard error for each stage, if that is a terminal."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description:>8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        rich_progress.TextColumn("{task.description:>8}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+    with rich_progress.Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def progress(stage: str, done: int, total: int) -> None:

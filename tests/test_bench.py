@@ -20,9 +20,9 @@ from refnet.bench.peer import DIRECTIONS, Peer
 from refnet.bench.peers import PEERS, torch_twins
 from refnet.bench.peers import numpy as numpy_peer
 from refnet.bench.problems import BASE, CONV3D, OPERATORS
-from refnet.golden import silent
 from refnet.op import Case
 from refnet.ops import OPS
+from refnet.progress import silent
 from refnet.render import roofline
 
 CASES = (

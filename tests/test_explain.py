@@ -9,10 +9,10 @@ from loops import inside, source
 
 import refnet
 from refnet.errors import UnknownNameError
-from refnet.explain import explain, explain_all
 from refnet.networks import ARCHITECTURES
 from refnet.ops import OPS, conv3d, max_pool3d
 from refnet.render.gather import LEGEND, corner_and_middle, planes, strip
+from refnet.trace.explanation import explain, explain_all
 
 CONVOLUTIONS = [pytest.param(case, id=case.name) for case in conv3d.OP.cases]
 WINDOWED = [

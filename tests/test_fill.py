@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.bundle import sha
 from refnet.errors import RefnetError
+from refnet.golden.bundle import sha
 
 NET = refnet.networks.resnet3d.body(
     input=(1, 3, 2, 16, 16), block_counts=(1,), feat_dims=(4, 8), width_per_group=4

@@ -1,6 +1,7 @@
 """Golden bundles: what is in them, that they verify, and that nothing bad passes or is left behind."""
 
 import json
+import shutil
 import struct
 from dataclasses import replace
 from hashlib import sha256
@@ -11,7 +12,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import refnet
-from refnet import bundle as bundle_module
 from refnet import golden, memory
 from refnet.errors import RefnetError
 
@@ -369,7 +369,7 @@ def test_a_replacement_that_fails_at_the_last_step_gives_the_old_bundle_back(bun
 
 
 def test_pixels_of_any_layout_make_the_same_bundle(tmp_path):
-    source = bundle_module.ClipSource("x.npy", "0" * 64, 2, 1, 0, None)
+    source = golden.ClipSource("x.npy", "0" * 64, 2, 1, 0, None)
     recipe = replace(RECIPE, input=(1, 3, 2, 32, 32), clip=source)
     pixels = np.random.default_rng(0).standard_normal(recipe.input)
     plain = golden.make(tmp_path / "a", recipe, pixels=pixels).path
@@ -418,7 +418,7 @@ def test_what_would_not_fit_is_refused_before_anything_is_written(tmp_path, monk
     ):
         golden.make(tmp_path / "b", RECIPE)
     monkeypatch.undo()
-    monkeypatch.setattr(bundle_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(RefnetError, match="of disk, 1000 B is free"):
         golden.make(tmp_path / "b", RECIPE)
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from refnet.arithmetic import reference
 from refnet.errors import UnknownNameError
 from refnet.networks import ARCHITECTURES
 from refnet.ops import OPS
-from refnet.receptive import ITSELF, receptive_fields, text
+from refnet.trace.receptive import ITSELF, receptive_fields, text
 
 CASES = [pytest.param(op, case, id=f"{op.name}: {case.name}") for op in OPS.values() for case in op.cases]
 

@@ -10,12 +10,12 @@ from rich.console import Console
 
 import refnet
 from refnet.errors import FileError, RefnetError
-from refnet.explain import explain_all
 from refnet.networks import ARCHITECTURES
 from refnet.ops import OPS
 from refnet.render import figure, files, page, terminal
 from refnet.render.palette import bands, family, places
 from refnet.trace import FreezePoint, trace
+from refnet.trace.explanation import explain_all
 
 VOID = {"meta", "input", "br"}
 OMITTED = {"tr", "td", "th", "li", "dt", "dd", "p"}

@@ -12,7 +12,7 @@ from test_operators import assert_same_bits, every_arithmetic, every_dtype
 import refnet
 from refnet.arithmetic import core, reference
 from refnet.errors import ShapeError, ValueRangeError
-from refnet.fill import uniform
+from refnet.inputs.fill import uniform
 from refnet.ops import OPS
 from refnet.ops.roi_align import MOST_SAMPLES
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from refnet.arithmetic.core import spin
-from refnet.fill import uniform
+from refnet.inputs.fill import uniform
 from refnet.op import Array
 
 GEMM_SIZE = 2048

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from refnet import fill, machine
+from refnet import machine
 from refnet.arithmetic import core
 from refnet.arithmetic.core import workspace_bytes
 from refnet.bench import limits, own
@@ -25,18 +25,19 @@ from refnet.bench.limits import seconds
 from refnet.bench.peer import DIRECTIONS, Call, Calls, Peer
 from refnet.bench.problems import BASE, DOUBLED
 from refnet.errors import RefnetError
-from refnet.fill import uniform
+from refnet.inputs import fill
+from refnet.inputs.fill import uniform
 from refnet.net import Net
 from refnet.networks import build
 from refnet.op import Array, Case
 from refnet.ops import OPS
+from refnet.progress import Progress
 from refnet.shapes import Shape, size, text
 from refnet.trace import backward_multiply_adds, trace
 
 # A peer that takes longer than this, in seconds and in refnet's times, is measured once.
 SLOW, FAR = 1.0, 10.0
 TRAINING = "forward + backward"
-Progress = Callable[[str, int, int], None]
 Thing = TypeVar("Thing")
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 from threadpoolctl import threadpool_limits
 
-from refnet import fill
 from refnet.bench import own
 from refnet.bench.peers import PEERS
+from refnet.inputs import fill
 from refnet.networks import build
 
 STATUS = Path("/proc/self/status")

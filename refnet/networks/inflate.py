@@ -16,7 +16,7 @@ import numpy as np
 
 from refnet.arithmetic.table import at_the_door
 from refnet.errors import ShapeError, require_known
-from refnet.fill import normal
+from refnet.inputs.fill import normal
 from refnet.net import Net
 from refnet.op import Array
 from refnet.shapes import odd, text, volume

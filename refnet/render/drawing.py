@@ -6,13 +6,13 @@ Colours are classes of the page's style sheet, so that a drawing follows its the
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from refnet.explain import Window
 from refnet.net import Net, Node
 from refnet.render.facts import short
 from refnet.render.gather import Grid, corner_and_middle, planes, strip
 from refnet.render.palette import PANELS, bands, family
 from refnet.shapes import text
 from refnet.trace import Row
+from refnet.trace.explanation import Window
 
 CELL = 19
 MARKS = {"●": "read", "○": "padread", "·": "value", "░": "pad"}

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from refnet import memory
-from refnet.explain import Explanation, Product, Window
-from refnet.receptive import Field
 from refnet.shapes import text
 from refnet.trace import FreezePoint
+from refnet.trace.explanation import Explanation, Product, Window
+from refnet.trace.receptive import Field
 
 Section = tuple[str, list[tuple[str, ...]]]
 

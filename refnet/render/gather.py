@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from refnet.explain import Window
+from refnet.trace.explanation import Window
 
 READ, PADDING_READ, VALUE, PADDING, GAP = "●○·░ "
 LEGEND = f"{READ} read   {PADDING_READ} read, padding   {VALUE} not read   {PADDING} not read, padding"

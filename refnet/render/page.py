@@ -6,14 +6,14 @@ from importlib.resources import files
 from itertools import groupby
 
 from refnet import memory
-from refnet.explain import Explanation, Window, explain_all
 from refnet.net import Net, Node
-from refnet.receptive import text as field_text
 from refnet.render import drawing
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, facts, freeze_rows, geometry, short
 from refnet.render.palette import FAMILIES, family, places
 from refnet.shapes import Shape, size, text
 from refnet.trace import FreezePoint, trace
+from refnet.trace.explanation import Explanation, Window, explain_all
+from refnet.trace.receptive import text as field_text
 
 # Fewer multiply-adds than this share of the largest have no bar worth drawing.
 LEAST_BAR = 0.004

@@ -7,9 +7,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from refnet.explain import Explanation
 from refnet.render.facts import facts, geometry
 from refnet.render.gather import LEGEND, Grid, corner_and_middle, planes, strip
+from refnet.trace.explanation import Explanation
 
 STYLES = {"●": "bold green", "○": "yellow", "░": "yellow", "·": "dim"}
 INDENT = (0, 0, 0, 2)

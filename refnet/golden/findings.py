@@ -1,61 +1,18 @@
-"""Golden bundles: everything that one run computes, in files, with what it takes to compute it again."""
+"""Bundles compared: with what their recipe gives when it is derived again, or with each other."""
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from itertools import count
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
-from threadpoolctl import threadpool_limits
 
-from refnet import clip, fill, machine
-from refnet.bundle import (
-    FORMAT,
-    MANIFEST,
-    SECTIONS,
-    VERSION,
-    Bundle,
-    ClipSource,
-    Recipe,
-    beside,
-    require_disk,
-    require_free,
-    sha,
-)
-from refnet.errors import FileError, ShapeError
-from refnet.net import Net
-from refnet.networks import ARCHITECTURES
+from refnet.errors import FileError
+from refnet.golden.bundle import SECTIONS, Bundle, sha
+from refnet.golden.derive import derive
 from refnet.op import Array
-from refnet.run import backward, forward
+from refnet.progress import Progress, silent, steps
 from refnet.shapes import text
-
-__all__ = [
-    "Bundle",
-    "ClipSource",
-    "Finding",
-    "Recipe",
-    "clip_recipe",
-    "diff",
-    "make",
-    "ulp_distance",
-    "verify",
-]
-
-Tensors = dict[str, dict[str, Array]]
-Progress = Callable[[str, int, int], None]
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Report no progress."""
-
-
-def steps(progress: Progress, stage: str, total: int) -> Callable[[object], None]:
-    """Count a stage's steps for `progress`: call what is returned after each, with anything."""
-    done = count(1)
-    return lambda _: progress(stage, next(done), total)
 
 
 @dataclass(frozen=True)
@@ -81,78 +38,6 @@ class Finding:
     note: str = ""
     different: int | None = None
     max_ulp: int | None = None
-
-
-def make(
-    out: str | Path,
-    recipe: Recipe,
-    *,
-    pixels: Array | None = None,
-    hashes_only: bool = False,
-    force: bool = False,
-    allow_nonfinite: bool = False,
-    progress: Progress = silent,
-) -> Bundle:
-    """Run a recipe and write the bundle.
-
-    Parameters
-    ----------
-    out : str or Path
-        The folder to be written. It appears complete or not at all.
-    recipe : Recipe
-    pixels : (N, 3, T, H, W) ndarray, optional
-        The input, where the recipe names a clip.
-    hashes_only : bool
-        Store no tensor but the clip's pixels, which nobody could derive.
-    force : bool
-        Replace a bundle that is already there.
-    allow_nonfinite : bool
-        Accept NaN and infinity in the input.
-    progress : callable
-        Told (stage, done, total).
-
-    Returns
-    -------
-    Bundle
-
-    Raises
-    ------
-    FileError
-        If something is in the way, or cannot be written.
-    RefnetError
-        If the recipe cannot be run.
-    """
-    out = Path(out)
-    require_free(out, force)
-    net = recipe.net()
-    if not hashes_only:
-        require_disk(out, recipe.stored_bytes(net))
-    tensors, blocked = _derive(recipe, net, pixels, allow_nonfinite, progress)
-    stored = {
-        section
-        for section in SECTIONS
-        if not hashes_only or (section == "inputs" and recipe.clip is not None)
-    }
-    facts = machine.facts()
-    manifest = {
-        "format": FORMAT,
-        "format_version": VERSION,
-        "refnet": facts["refnet"],
-        "recipe": asdict(recipe) | {"options": ARCHITECTURES[recipe.architecture].options | recipe.options},
-        "machine": facts,
-        "blocked": sorted(blocked),
-        "tensors": _describe(tensors, stored, progress),
-    }
-    with beside(out, force) as folder:
-        for done, section in enumerate(SECTIONS):
-            progress("write", done, len(SECTIONS))
-            if section in stored and tensors[section]:
-                file = folder / f"{section}.safetensors"
-                save_file(tensors[section], file)
-                file.chmod(0o644)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=_plain) + "\n")
-    progress("write", len(SECTIONS), len(SECTIONS))
-    return Bundle(out)
 
 
 def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
@@ -188,7 +73,7 @@ def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
                 f"{bundle.path} holds pixels of shape {text(pixels.shape)}: "
                 f"expected {text(bundle.recipe.input)}, the recipe's input"
             )
-    tensors, blocked = _derive(bundle.recipe, net, pixels, True, progress)
+    tensors, blocked = derive(bundle.recipe, net, pixels, True, progress)
     findings = _each(
         bundle.entries,
         tensors,
@@ -251,71 +136,6 @@ def ulp_distance(a: Array, b: Array) -> Array:
 
     p, q = on_a_line(a), on_a_line(b)
     return np.where(p > q, p - q, q - p)
-
-
-def _derive(
-    recipe: Recipe,
-    net: Net,
-    pixels: Array | None,
-    allow_nonfinite: bool,
-    progress: Progress,
-) -> tuple[Tensors, frozenset[str]]:
-    """Compute everything that a bundle holds. BLAS on one thread, whatever the arithmetic."""
-    if (pixels is None) != (recipe.clip is None):
-        raise ShapeError("pixels are given without a clip in the recipe, or the other way round")
-    params = fill.params(net, recipe.seed, recipe.dtype)
-    inputs = fill.inputs(net, recipe.seed, recipe.dtype)
-    if pixels is not None:
-        inputs["data"] = pixels
-    with threadpool_limits(1, user_api="blas"):
-        run = forward(
-            net,
-            {**inputs, **params},
-            recipe.arithmetic,
-            allow_nonfinite=allow_nonfinite,
-            on_node=steps(progress, "forward", len(net.nodes)),
-        )
-        tensors: Tensors = {
-            "inputs": {name: run.given[name] for name in net.inputs},
-            "params": params,
-            "blobs": run.blobs,
-        }
-        tensors |= {"output_gradients": {}, "gradients": {}}
-        if not recipe.backward:
-            return tensors, frozenset()
-        tensors["output_gradients"] = fill.output_gradients(net, recipe.seed, recipe.dtype)
-        flowing = net.gradient_flow().intersection(run.blobs)
-        grads = backward(
-            run,
-            tensors["output_gradients"],
-            on_node=steps(progress, "backward", len(flowing)),
-        )
-    tensors["gradients"] = dict(grads)
-    return tensors, grads.blocked
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as JSON's."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r} is no plain value")
-
-
-def _describe(tensors: Tensors, stored: set[str], progress: Progress) -> dict[str, Any]:
-    step = steps(progress, "hash", sum(map(len, tensors.values())))
-    described: dict[str, Any] = {}
-    for section, arrays in tensors.items():
-        file = f"{section}.safetensors" if section in stored else None
-        described[section] = {}
-        for name, array in arrays.items():
-            described[section][name] = {
-                "shape": list(array.shape),
-                "dtype": array.dtype.name,
-                "sha256": sha(array),
-                "file": file,
-            }
-            step(name)
-    return described
 
 
 def _each(
@@ -394,32 +214,3 @@ def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
     if np.isnan(a).any() or np.isnan(b).any():
         return Finding(section, name, False, f"{note}, with NaN", different, None)
     return Finding(section, name, False, note, different, int(ulp_distance(a, b).max()))
-
-
-def clip_recipe(
-    path: str | Path, recipe: Recipe, *, allow_nonfinite: bool = False, **frames: Any
-) -> tuple[Recipe, Array]:
-    """Read a clip, and the recipe with the clip's shape and source in it.
-
-    Parameters
-    ----------
-    path : str or Path
-    recipe : Recipe
-        Its `input` is replaced.
-    allow_nonfinite : bool
-    **frames
-        `frames`, `stride`, `start`, `size` of `refnet.clip.load`.
-
-    Returns
-    -------
-    recipe : Recipe
-    pixels : (N, 3, T, H, W) ndarray
-
-    Raises
-    ------
-    RefnetError
-        Whatever `refnet.clip.load` refuses.
-    """
-    pixels = clip.load(path, dtype=recipe.dtype, allow_nonfinite=allow_nonfinite, **frames)
-    source = ClipSource(Path(path).name, clip.digest(path), **frames)
-    return replace(recipe, input=pixels.shape, clip=source), pixels

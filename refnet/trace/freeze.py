@@ -1,90 +1,19 @@
-"""Shapes, costs and gradient flow of a net, node by node."""
+"""What stopping the gradient saves, and what it gives up: freeze points side by side, measured."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import sqrt
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from refnet.arithmetic import Arithmetic
 from refnet.net import Net
 from refnet.op import Array
-from refnet.ops import OPS
-from refnet.receptive import Fields, fields_as_json, receptive_fields
 from refnet.run import Run, backward, blob_bytes, forward
-from refnet.shapes import Shape, size
-
-
-@dataclass(frozen=True)
-class Row:
-    """One node of a net.
-
-    Attributes
-    ----------
-    name, op : str
-    inputs : tuple of shapes
-        Of the blobs that it reads, parameters left out.
-    output : shape
-    params : int
-        Elements of the parameters that it reads.
-    multiply_adds : int
-    bytes : int
-        Of everything that it reads and writes, in float64.
-    gradient : bool
-        Whether a backward pass from the outputs computes this node's gradient.
-    field : (T, H, W) or None
-        Its receptive field in the net's first input; None where it does not depend on that.
-    """
-
-    name: str
-    op: str
-    inputs: tuple[Shape, ...]
-    output: Shape
-    params: int
-    multiply_adds: int
-    bytes: int
-    gradient: bool
-    field: Fields | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything, in what JSON has."""
-        return asdict(self) | {"field": fields_as_json(self.field)}
-
-
-def trace(net: Net) -> list[Row]:
-    """Describe every node of a net, in order.
-
-    Parameters
-    ----------
-    net : Net
-
-    Returns
-    -------
-    list of Row
-    """
-    flow = net.gradient_flow()
-    fields = receptive_fields(net, next(iter(net.inputs))) if net.inputs else {}
-    rows = []
-    for node in net.nodes:
-        shapes = [net.shape(name) for name in node.inputs]
-        cost = OPS[node.op].cost(*shapes, itemsize=8, **node.attrs)
-        rows.append(
-            Row(
-                node.name,
-                node.op,
-                tuple(net.shape(name) for name in node.inputs if name not in net.params),
-                node.shape,
-                sum(size(net.params[name]) for name in node.inputs if name in net.params),
-                cost.multiply_adds,
-                cost.bytes,
-                node.name in flow,
-                fields.get(node.name),
-            )
-        )
-    return rows
+from refnet.shapes import size
+from refnet.trace.nodes import backward_multiply_adds
 
 
 @dataclass(frozen=True)
@@ -175,21 +104,6 @@ def freeze_points(
         if on_point is not None:
             on_point(point)
     return measured
-
-
-def backward_multiply_adds(net: Net) -> int:
-    """Multiply-adds of a backward pass from all outputs.
-
-    A product's input gradient and its weight gradient each take as many as its forward pass; a
-    bias's gradient takes none.
-    """
-    flow, trainable = net.gradient_flow(), net.trainable()
-    total = 0
-    for node in net.nodes:
-        if node.name in flow:
-            cost = OPS[node.op].cost(*map(net.shape, node.inputs), itemsize=8, **node.attrs)
-            total += cost.multiply_adds * sum(name in trainable for name in node.inputs[:2])
-    return total
 
 
 def _seconds(run: Run, dy: Mapping[str, Array]) -> float:

@@ -11,8 +11,8 @@ from typing import Any
 from refnet.errors import require_known
 from refnet.net import Net, Node
 from refnet.ops import OPS
-from refnet.receptive import Fields, fields_as_json, receptive_fields
 from refnet.shapes import ONES, ZEROS, Shape, pooled, size
+from refnet.trace.receptive import Fields, fields_as_json, receptive_fields
 
 ITEMSIZE = 8  # bytes are those of float64, as in a trace
 

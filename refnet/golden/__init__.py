@@ -1,0 +1,18 @@
+"""Golden bundles: everything that one run computes, in files, with what it takes to compute it again."""
+
+from refnet.golden.bundle import SECTIONS, Bundle, ClipSource, Recipe
+from refnet.golden.derive import clip_recipe, make
+from refnet.golden.findings import Finding, diff, ulp_distance, verify
+
+__all__ = [
+    "SECTIONS",
+    "Bundle",
+    "ClipSource",
+    "Finding",
+    "Recipe",
+    "clip_recipe",
+    "diff",
+    "make",
+    "ulp_distance",
+    "verify",
+]
