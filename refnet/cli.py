@@ -24,7 +24,7 @@ from rich.table import Table
 
 from refnet import golden, machine, memory
 from refnet.arithmetic import ARITHMETICS
-from refnet.arithmetic.table import DTYPES
+from refnet.arrays import DTYPES, Array
 from refnet.bench import measure
 from refnet.bench.measure import Row
 from refnet.bench.peers import PEERS
@@ -35,7 +35,7 @@ from refnet.inputs import fill
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
-from refnet.op import Array, Case
+from refnet.op import Case
 from refnet.progress import Progress, steps
 from refnet.render import figure, files, measured, page, roofline, terminal
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from refnet.arithmetic.table import infer
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.op import ANYTHING, Domain
 from refnet.ops import OPS
@@ -91,7 +90,7 @@ class Net:
         require_known("operator", op, OPS)
         inputs = tuple(inputs)
         try:
-            shape = infer(OPS[op], tuple(self.shape(i) for i in inputs), attrs)
+            shape = OPS[op].output_shape(tuple(self.shape(i) for i in inputs), attrs)
         except (ShapeError, ValueRangeError) as error:
             raise type(error)(f"{name} ({op}): {error}") from None
         self._require_integers(op, name, inputs)

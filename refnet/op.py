@@ -1,16 +1,18 @@
 """What an operator is: one record of plain functions, written once per operator in `refnet.ops`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from refnet.arrays import Array
+from refnet.errors import ShapeError
 from refnet.shapes import ONES, ZEROS, Shape, Triple
 
-Array = NDArray[Any]
 Needs = tuple[bool, ...]
 Gradients = tuple[Array | None, ...]
 
@@ -167,6 +169,20 @@ class Op:
     keeps: tuple[int, ...] = ()
     cheap: bool = False
 
+    def output_shape(self, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
+        """Infer the output's shape, with a clear word for a wrong number of inputs or attributes.
+
+        Raises
+        ------
+        ShapeError
+            If the operator does not take so many inputs or these attributes, or `infer` refuses them.
+        """
+        try:
+            _require_call(self.infer, len(shapes), tuple(attrs))
+        except TypeError as error:
+            raise ShapeError(f"{self.name}: {error}") from None
+        return self.infer(*shapes, **attrs)
+
     def domain(self, index: int) -> Domain:
         """What the input at that position may hold."""
         return self.domains[index] if index < len(self.domains) else ANYTHING
@@ -174,6 +190,12 @@ class Op:
     def reaches(self, *shapes: Shape, **attrs: Any) -> Reaches:
         """What an output position reads along T, H and W."""
         return (SAME, SAME, SAME) if self.reach is None else self.reach(*shapes, **attrs)
+
+
+@cache
+def _require_call(function: Callable[..., Any], count: int, names: tuple[str, ...]) -> None:
+    """Raise TypeError unless the function takes that many arguments and those keywords."""
+    signature(function).bind(*range(count), **dict.fromkeys(names))
 
 
 def terms(count: int) -> Array:

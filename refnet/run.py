@@ -9,10 +9,10 @@ import numpy as np
 
 from refnet import memory
 from refnet.arithmetic import Arithmetic, core, named
-from refnet.arithmetic.table import Context, at_the_door
+from refnet.arithmetic.table import Context
+from refnet.arrays import Array, at_the_door
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node, learns_from
-from refnet.op import Array
 from refnet.ops import OPS
 from refnet.saved import Again, Saved, replaced, saved, without
 from refnet.shapes import size, text

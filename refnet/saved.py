@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.net import Net
-from refnet.op import OUTPUT, Array
+from refnet.op import OUTPUT
 from refnet.ops import OPS
 
 

@@ -31,7 +31,8 @@ from refnet._core import swap_axes as swap_axes_kernels
 from refnet._core import upsample_nearest as upsample_nearest_kernels
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
-from refnet.op import Array, Gradients, Needs
+from refnet.arrays import Array
+from refnet.op import Gradients, Needs
 from refnet.ops import OPS
 from refnet.ops.batch_norm import EPSILON, root
 from refnet.ops.batch_norm_training import values_per_channel

@@ -9,21 +9,17 @@ something else.
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnet import memory
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, one_line, require_known
-from refnet.op import Array, Gradients, Needs, Op
+from refnet.arrays import Array, at_the_door
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, require_known
+from refnet.op import Gradients, Needs, Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, size, text
 
-DTYPES = ("float32", "float64")
-REAL = tuple(map(np.dtype, DTYPES))
-INTEGER = np.dtype(np.int64)
 # Elements of an output from which on its memory is asked for before a kernel allocates it.
 LARGE = 1 << 26
 
@@ -101,7 +97,7 @@ class Door:
         if len(set(real)) > 1:
             found = ", ".join(map(str, real))
             raise DTypeError(f"{self._op.name} inputs have dtypes {found}: expected one dtype for all")
-        shape = infer(self._op, tuple(a.shape for a in clean), attrs)
+        shape = self._op.output_shape(tuple(a.shape for a in clean), attrs)
         if self._op.check is not None:
             self._op.check(*clean, **attrs)
         if size(shape) > LARGE:
@@ -238,45 +234,3 @@ class Arithmetic(Mapping[str, Door]):
             By operator name.
         """
         return Arithmetic(f"{self.name} with {', '.join(kernels)} replaced", self.kernels | kernels)
-
-
-def infer(op: Op, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
-    """Infer an operator's output shape, with a clear word for a wrong number of inputs or attributes."""
-    try:
-        _require_call(op.infer, len(shapes), tuple(attrs))
-    except TypeError as error:
-        raise ShapeError(f"{op.name}: {error}") from None
-    return op.infer(*shapes, **attrs)
-
-
-@cache
-def _require_call(function: Callable[..., Any], count: int, names: tuple[str, ...]) -> None:
-    """Raise TypeError unless the function takes that many arguments and those keywords."""
-    signature(function).bind(*range(count), **dict.fromkeys(names))
-
-
-def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
-    """Return a read-only view of the array, or a copy: C-contiguous, aligned, in native byte order.
-
-    Raises
-    ------
-    DTypeError
-        If it is not float32 or float64; where integers are wanted, if it holds no integers.
-    """
-    try:
-        array = np.asarray(array)
-    except ValueError as error:
-        raise DTypeError(f"{name} is no array: {one_line(error)}") from None
-    wanted = array.dtype.newbyteorder("=")
-    if integer and wanted != INTEGER:
-        if wanted.kind not in "iu" or not np.can_cast(wanted, np.int64):
-            raise DTypeError(f"{name} is {array.dtype}: expected integers")
-        wanted = INTEGER
-    elif not integer and wanted not in REAL:
-        raise DTypeError(f"{name} is {array.dtype}: expected {' or '.join(DTYPES)}")
-    flags = array.flags
-    if array.dtype != wanted or not (flags.c_contiguous and flags.aligned):
-        array = np.require(array, wanted, ["C_CONTIGUOUS", "ALIGNED"])
-    clean = array.view()
-    clean.flags.writeable = False
-    return clean

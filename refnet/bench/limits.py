@@ -11,8 +11,8 @@ import numpy as np
 from scipy.linalg import blas
 
 from refnet.arithmetic.core import spin
+from refnet.arrays import Array
 from refnet.inputs.fill import uniform
-from refnet.op import Array
 
 GEMM_SIZE = 2048
 # Rounds of multiply-adds; on a fast processor some milliseconds.

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from refnet import machine
 from refnet.arithmetic import core
 from refnet.arithmetic.core import workspace_bytes
+from refnet.arrays import Array
 from refnet.bench import limits, own
 from refnet.bench.limits import seconds
 from refnet.bench.peer import DIRECTIONS, Call, Calls, Peer
@@ -29,7 +30,7 @@ from refnet.inputs import fill
 from refnet.inputs.fill import uniform
 from refnet.net import Net
 from refnet.networks import build
-from refnet.op import Array, Case
+from refnet.op import Case
 from refnet.ops import OPS
 from refnet.progress import Progress
 from refnet.shapes import Shape, size, text

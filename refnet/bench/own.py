@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from refnet.arithmetic import Arithmetic
+from refnet.arrays import Array
 from refnet.bench.peer import Call
 from refnet.net import Net
-from refnet.op import Array
 from refnet.run import backward, forward
 
 

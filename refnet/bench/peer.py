@@ -6,8 +6,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from refnet.arrays import Array
 from refnet.errors import one_line
-from refnet.op import Array
 
 DIRECTIONS = ("forward", "dx", "dw")
 

@@ -1,8 +1,9 @@
 """Golden bundles: everything that one run computes, in files, with what it takes to compute it again."""
 
+from refnet.arrays import ulp_distance
 from refnet.golden.bundle import SECTIONS, Bundle, ClipSource, Recipe
 from refnet.golden.derive import clip_recipe, make
-from refnet.golden.findings import Finding, diff, ulp_distance, verify
+from refnet.golden.findings import Finding, diff, verify
 
 __all__ = [
     "SECTIONS",

@@ -20,11 +20,10 @@ from safetensors import SafetensorError, safe_open
 
 from refnet import memory
 from refnet.arithmetic import ARITHMETICS
-from refnet.arithmetic.table import DTYPES
+from refnet.arrays import DTYPES, Array
 from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
-from refnet.op import Array
 from refnet.run import blob_bytes
 from refnet.shapes import Shape, size, text, volume, whole
 

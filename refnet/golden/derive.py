@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from threadpoolctl import threadpool_limits
 
 from refnet import machine
+from refnet.arrays import Array
 from refnet.errors import ShapeError
 from refnet.golden.bundle import (
     FORMAT,
@@ -27,7 +28,6 @@ from refnet.golden.bundle import (
 from refnet.inputs import clip, fill
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES
-from refnet.op import Array
 from refnet.progress import Progress, silent, steps
 from refnet.run import backward, forward
 

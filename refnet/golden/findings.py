@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array, ulp_distance
 from refnet.errors import FileError
 from refnet.golden.bundle import SECTIONS, Bundle, sha
 from refnet.golden.derive import derive
-from refnet.op import Array
 from refnet.progress import Progress, silent, steps
 from refnet.shapes import text
 
@@ -112,30 +112,6 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
     if not (first.recipe.backward and second.recipe.backward):
         return findings
     return findings + _blocked_findings(first.blocked, first.path, second.blocked, second.path)
-
-
-def ulp_distance(a: Array, b: Array) -> Array:
-    """How many floating-point numbers lie between a and b, plus one where they differ.
-
-    Parameters
-    ----------
-    a, b : ndarray
-        float32 or float64, of one dtype and shape, without NaN. -0.0 and +0.0 are 0 apart.
-
-    Returns
-    -------
-    ndarray of uint64
-    """
-    unsigned, top = (np.uint32, 1 << 31) if a.dtype == np.float32 else (np.uint64, 1 << 63)
-    sign = np.uint64(top)
-
-    def on_a_line(x: Array) -> Array:
-        # Bits in the order of the numbers: counted up from the sign above zero, down from it below.
-        bits = np.ascontiguousarray(x).view(unsigned).astype(np.uint64)
-        return np.where(bits & sign, sign - (bits ^ sign), sign + bits)
-
-    p, q = on_a_line(a), on_a_line(b)
-    return np.where(p > q, p - q, q - p)
 
 
 def _each(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.format import read_array, read_array_header_1_0, read_array_header_2_0, read_magic
 
 from refnet import memory
-from refnet.arithmetic.table import DTYPES
+from refnet.arrays import DTYPES, Array
 from refnet.errors import (
     DTypeError,
     FileError,
@@ -28,7 +28,6 @@ from refnet.errors import (
     one_line,
     require_known,
 )
-from refnet.op import Array
 from refnet.shapes import text, volume, whole
 
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)

@@ -14,10 +14,9 @@ from math import sqrt
 import numpy as np
 
 from refnet import memory
-from refnet.arithmetic.table import DTYPES
+from refnet.arrays import DTYPES, Array
 from refnet.errors import UnknownNameError, ValueRangeError, require_known
 from refnet.net import Net
-from refnet.op import Array
 from refnet.shapes import Shape, size
 
 # About the range of pixel values once their means are subtracted.

@@ -2,9 +2,9 @@
 
 import re
 
+from refnet.arrays import Array
 from refnet.errors import ValueRangeError
 from refnet.net import Net
-from refnet.op import Array
 from refnet.run import Run
 
 NORMS = ("affine", "batch_norm", "batch_norm_training")

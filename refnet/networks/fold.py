@@ -15,10 +15,9 @@ from math import log2
 
 import numpy as np
 
-from refnet.arithmetic.table import at_the_door
+from refnet.arrays import Array, at_the_door
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node
-from refnet.op import Array
 from refnet.ops.batch_norm import EPSILON, require_variance, root
 from refnet.shapes import text
 

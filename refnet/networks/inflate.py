@@ -14,11 +14,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from refnet.arithmetic.table import at_the_door
+from refnet.arrays import Array, at_the_door
 from refnet.errors import ShapeError, require_known
 from refnet.inputs.fill import normal
 from refnet.net import Net
-from refnet.op import Array
 from refnet.shapes import odd, text, volume
 
 MODES = ("mean-repeat", "repeat", "center-only", "center-only-rest-rand")

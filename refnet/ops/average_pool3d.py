@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding
+from refnet.arrays import Array
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding
 from refnet.shapes import Shape, pooled, pooling_taps, size
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
-from refnet.op import ANYTHING, Array, Case, Cost, Gradients, Magnitude, Needs, Op, constant, terms
+from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, constant, terms
 from refnet.shapes import Shape, size, text, volume
 
 EPSILON = 1e-5

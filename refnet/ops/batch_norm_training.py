@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.errors import require_fraction
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.ops.batch_norm import EPSILON, VOLUME, per_channel, require_per_channel, root
 from refnet.shapes import Shape, size, volume
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding
 from refnet.shapes import ONES, ZEROS, Shape, Triple, size, taps, text, triple, volume, whole, window_output
 
 

@@ -11,20 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError
-from refnet.op import (
-    ANYTHING,
-    Array,
-    Case,
-    Cost,
-    Gradients,
-    Magnitude,
-    Needs,
-    Op,
-    constant,
-    everything,
-    terms,
-)
+from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, constant, everything, terms
 from refnet.ops import softmax
 from refnet.shapes import Shape, size, text
 

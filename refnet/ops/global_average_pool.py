@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.errors import ValueRangeError
-from refnet.op import SAME, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, terms
+from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, terms
 from refnet.shapes import Shape, size, volume
 
 

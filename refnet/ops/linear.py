@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.shapes import Shape, size, text, volume
 
 

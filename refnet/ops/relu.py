@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import OUTPUT, Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.arrays import Array
+from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, terms
 from refnet.shapes import Shape, size, volume
 
 

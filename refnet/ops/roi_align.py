@@ -31,8 +31,9 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError
-from refnet.op import ANYTHING, SAME, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, constant
+from refnet.op import ANYTHING, SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, constant
 from refnet.shapes import LARGEST, Shape, size, volume, whole
 
 # Of a bin, along an axis: more cells than a bin of any feature map has.

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.errors import ShapeError, require_fraction
-from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
 from refnet.ops.batch_norm import VARIANCE, VOLUME, require_per_channel, require_variance
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.ops.running_mean import MOMENTUM, average

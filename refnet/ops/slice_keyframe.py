@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import SAME, Array, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, terms
+from refnet.arrays import Array
+from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, terms
 from refnet.shapes import Shape, size, volume
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import STOPPED, Array, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.arrays import Array
+from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, terms
 from refnet.shapes import Shape, volume
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.op import Array, Case, Cost, Gradients, Magnitude, Needs, Op, all_time, terms
+from refnet.arrays import Array
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, all_time, terms
 from refnet.shapes import Shape, size, volume
 
 

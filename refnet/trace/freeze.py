@@ -9,8 +9,8 @@ from time import perf_counter
 import numpy as np
 
 from refnet.arithmetic import Arithmetic
+from refnet.arrays import Array
 from refnet.net import Net
-from refnet.op import Array
 from refnet.run import Run, backward, blob_bytes, forward
 from refnet.shapes import size
 from refnet.trace.nodes import backward_multiply_adds

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from refnet.arrays import Array
 from refnet.bench.peer import Call, Calls, Peer
-from refnet.op import Array
 from refnet.shapes import ONES, ZEROS
 
 # How many threads XLA's client starts; read when the client is made.

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from refnet.arithmetic import reference
+from refnet.arrays import Array
 from refnet.bench import own
 from refnet.bench.peer import Calls, Peer
-from refnet.op import Array
 
 
 def conv3d(threads: int, x: Array, w: Array, dy: Array, attrs: Mapping[str, Any]) -> Calls:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arrays import Array
 from refnet.bench.peer import Calls, Peer
-from refnet.op import Array
 from refnet.shapes import ONES, ZEROS
 
 # Of the operators, and of the format; both are old enough for every version.

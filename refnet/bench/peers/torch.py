@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from refnet.arrays import Array
 from refnet.bench.peer import Call, Calls, Peer
 from refnet.bench.peers import torch_twins
 from refnet.net import Net
-from refnet.op import Array
 from refnet.ops import OPS
 from refnet.shapes import ONES, ZEROS
 
