@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from refnet.arithmetic import ARITHMETICS
-from refnet.arithmetic.core import blas, micro_kernel_version, openmp_enabled, openmp_threads
+from refnet.arithmetic.core import runtime
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -19,10 +19,10 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "scipy": version("scipy"),
-        "blas": blas(),
-        "micro_kernel": micro_kernel_version(),
-        "openmp": openmp_enabled(),
-        "threads": openmp_threads(),
+        "blas": runtime.blas(),
+        "micro_kernel": runtime.micro_kernel_version(),
+        "openmp": runtime.openmp_enabled(),
+        "threads": runtime.threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "cores": os.cpu_count(),

@@ -13,7 +13,8 @@ from conftest import fails, peer
 import refnet as library
 from refnet import cli, fill
 from refnet.arithmetic import core
-from refnet.arithmetic.core import spin, workspace_bytes
+from refnet.arithmetic.core.conv3d import workspace_bytes
+from refnet.arithmetic.core.runtime import spin
 from refnet.bench import limits, measure, own
 from refnet.bench.measure import DisagreementError, Row, Setting, Spread
 from refnet.bench.peer import DIRECTIONS, Peer

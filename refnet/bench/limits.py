@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
-from refnet.arithmetic.core import spin
+from refnet.arithmetic.core.runtime import spin
 from refnet.arrays import Array
 from refnet.inputs.fill import uniform
 

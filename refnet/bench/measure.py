@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from refnet import machine
 from refnet.arithmetic import core
-from refnet.arithmetic.core import workspace_bytes
+from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.arrays import Array
 from refnet.bench import limits, own
 from refnet.bench.limits import seconds

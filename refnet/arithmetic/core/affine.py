@@ -1,0 +1,32 @@
+"""The kernel of `refnet.ops.affine`."""
+
+from typing import Any
+
+from refnet._core import affine as kernels
+from refnet.arithmetic.core import channels
+from refnet.arithmetic.core.buffers import empty, flat
+from refnet.arithmetic.table import Kernel
+from refnet.arrays import Array
+from refnet.op import Gradients, Needs
+
+
+def forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
+    """Compute s x + b, channel by channel."""
+    y = empty(x.shape, x.dtype)
+    kernels.forward(flat(x), s, b, flat(y))
+    return y, (x, s)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W."""
+    x, s = context
+    dx = empty(x.shape, x.dtype) if needs[0] else None
+    ds = empty(s.shape, s.dtype) if needs[1] else None
+    if dx is not None:
+        kernels.input_gradient(flat(dy), s, flat(dx))
+    if ds is not None:
+        kernels.scale_gradient(flat(dy), flat(x), ds)
+    return dx, ds, channels.sums(dy) if needs[2] else None
+
+
+KERNEL = Kernel(forward, backward)

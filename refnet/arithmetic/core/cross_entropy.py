@@ -1,0 +1,33 @@
+"""The kernel of `refnet.ops.cross_entropy`."""
+
+from typing import Any
+
+import numpy as np
+
+from refnet._core import softmax as kernels
+from refnet.arithmetic.core.buffers import CACHE_LINE, empty, workspace
+from refnet.arithmetic.table import Kernel
+from refnet.arrays import Array
+from refnet.op import Gradients, Needs
+
+
+def forward(x: Array, labels: Array) -> tuple[Array, Any]:
+    """Compute the loss of each sample, and behind them their mean."""
+    losses = np.empty(len(x) + 1, x.dtype)
+    kernels.cross_entropy(x, labels, workspace(x.shape[1] + CACHE_LINE, x.dtype), losses)
+    return losses[-1:].reshape(()), (x, labels)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Dx = (softmax(x) - 1 at the label) dy / N; labels have no gradient."""
+    x, labels = context
+    if not needs[0]:
+        return None, None
+    dx = empty(x.shape, x.dtype)
+    kernels.forward(x, dx)
+    dx[np.arange(len(x)), labels] -= 1
+    dx *= dy / x.dtype.type(len(x))
+    return dx, None
+
+
+KERNEL = Kernel(forward, backward)

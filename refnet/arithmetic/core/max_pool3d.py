@@ -1,0 +1,35 @@
+"""The kernel of `refnet.ops.max_pool3d`."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from refnet._core import max_pool3d as kernels
+from refnet.arithmetic.core.buffers import CACHE_LINE, empty, planes, workspace
+from refnet.arithmetic.table import Kernel
+from refnet.arrays import Array
+from refnet.op import Gradients, Needs
+from refnet.shapes import ONES, ZEROS, Triple, pooled
+
+
+def forward(x: Array, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> tuple[Array, Any]:
+    """Take the largest value of each window."""
+    shape = pooled(x.shape, kernel=kernel, stride=stride, pad=pad)
+    y, window = empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
+    kernels.forward(planes(x), planes(y), *window)
+    return y, (x, y, window)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Each dy goes to the first of its window's values that equals y."""
+    x, y, window = context
+    if not needs[0]:
+        return (None,)
+    dx = empty(x.shape, x.dtype)
+    found = workspace(prod(dy.shape[2:]) + CACHE_LINE, np.dtype(np.intc))
+    kernels.input_gradient(planes(dy), planes(x), planes(y), planes(dx), found, *window)
+    return (dx,)
+
+
+KERNEL = Kernel(forward, backward)

@@ -1,0 +1,47 @@
+"""The kernel of `refnet.ops.roi_align`: which cells each bin reads is found once, for every channel."""
+
+from typing import Any
+
+import numpy as np
+
+from refnet._core import roi_align as kernels
+from refnet.arithmetic.core.buffers import CACHE_LINE, empty, workspace
+from refnet.arithmetic.table import Kernel
+from refnet.arrays import Array
+from refnet.op import Gradients, Needs
+from refnet.ops.roi_align import grid, infer
+
+
+def forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
+    """Average each box along H, then along W."""
+    y = empty(infer(x.shape, rois.shape, **attrs), x.dtype)
+    taps = (rois[:, 0].astype(np.intp), *_taps(x, rois, **attrs))
+    kernels.forward(x, *taps, y, workspace(x.shape[4] + CACHE_LINE, x.dtype))
+    return y, (x.shape, taps)
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    """Each dy goes to the cells that its bin read, with their weights; rois are given."""
+    shape, taps = context
+    if not needs[0]:
+        return None, None
+    dx = empty(shape, dy.dtype)
+    kernels.input_gradient(dy, *taps, dx, workspace(shape[4] + CACHE_LINE, dy.dtype))
+    return dx, None
+
+
+def _taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tuple[Array, Array, Array]:
+    """Which cells each line of bins reads, their weights in the dtype of x, and how many they are."""
+    start, bins, samples = map(np.ascontiguousarray, grid(rois, output=output, **attrs))
+    lines = (*start.shape[:2], sum(output))
+    most = max(1, min(2 * int(samples.max()), max(x.shape[3:])))
+    cells, weights, counts = (
+        np.zeros((*lines, most), np.intp),
+        np.zeros((*lines, most)),
+        np.empty(lines, np.intp),
+    )
+    kernels.taps(start, bins, samples, cells, weights, counts, *x.shape[3:], output[0])
+    return cells, weights.astype(x.dtype, copy=False), counts
+
+
+KERNEL = Kernel(forward, backward)
