@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.shapes import ONES, ZEROS, Shape, Triple
+from refnet.shapes import Geometry, Shape, text
 
 Needs = tuple[bool, ...]
 Gradients = tuple[Array | None, ...]
@@ -96,14 +96,6 @@ Reaches = tuple[Reach | None, Reach | None, Reach | None]
 SAME = Reach()
 
 
-def sliding(kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS, dilation: Triple = ONES) -> Reaches:
-    """The reach of a window."""
-    t, h, w = (
-        Reach(d * (k - 1) + 1, s, -p) for k, s, p, d in zip(kernel, stride, pad, dilation, strict=True)
-    )
-    return t, h, w
-
-
 def everything(*shapes: Shape, **attrs: Any) -> Reaches:
     """Every output reads all of T, H and W."""
     return None, None, None
@@ -123,13 +115,26 @@ class Case:
     attrs: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+def benchmark(name: str, *shapes: Shape, **attrs: Any) -> Case:
+    """A problem that speed is measured on, with the size of its first input behind its name."""
+    return Case(f"{name} {text(shapes[0])}", shapes, attrs)
+
+
+# What an operator is to people: its colour, its place in a table.
+Family = Literal["product", "norm", "activation", "pooling", "sum", "stop", "move", "other"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Op:
     """An operator.
 
     Attributes
     ----------
     name : str
+    family : Family
+        What it is akin to: a *product* of matrices, a *norm* (a scale and bias for each channel), an
+        *activation* (a rectifier, a loss), *pooling*, a *sum* of blobs, a *stop* of the gradient, a
+        *move* of values, or *other*.
     infer : ``(*shapes, **attrs) -> shape``
         The output's shape; raises ShapeError naming the axis, the value found, the value needed.
     forward : ``(*arrays, **attrs) -> (y, context)``
@@ -139,7 +144,13 @@ class Op:
     magnitude : ``(*arrays, **attrs) -> Magnitude``
     cost : ``(*shapes, itemsize, **attrs) -> Cost``
     cases : tuple of Case
-        Small problems from which tests and benchmarks are enumerated.
+        Small problems from which tests are enumerated.
+    benchmarks : tuple of Case
+        The problems that speed is measured on: those of the networks at 1x3x8x224x224.
+    roles : tuple of str
+        What its parameters are, in their order, where people have a word for it.
+    sign : str, optional
+        What stands for it in a drawing; None where its name, or the size of its kernel, does.
     domains : tuple of Domain
         Of the first inputs; the others may hold anything.
     check : ``(*arrays, **attrs) -> None``
@@ -147,8 +158,14 @@ class Op:
     smooth : bool
         Whether y curves in one of the inputs. The others are affine in each input that has a
         gradient, or piecewise so: a difference quotient within a piece has no truncation error.
+    divides : bool
+        Whether small whole numbers are rounded too, by quotients, roots or exponentials. The others
+        are exact on them; averages are where they are of a power of two.
+    window : ``(*shapes, **attrs) -> Geometry``, optional
+        The window that slides over T, H and W of its first input; None where none does.
     reach : ``(*shapes, **attrs) -> Reaches``, optional
-        What an output position reads along T, H and W; None where it is the same position.
+        What an output position reads along T, H and W; None where the window says it, or it is the
+        same position.
     keeps : tuple of int
         Which inputs `backward` may read, by position; OUTPUT is y.
     cheap : bool
@@ -156,15 +173,21 @@ class Op:
     """
 
     name: str
+    family: Family
     infer: Callable[..., Shape]
     forward: Callable[..., tuple[Array, Any]]
     backward: Callable[[Array, Any, Needs], Gradients]
     magnitude: Callable[..., Magnitude]
     cost: Callable[..., Cost]
     cases: tuple[Case, ...]
+    benchmarks: tuple[Case, ...] = ()
+    roles: tuple[str, ...] = ()
+    sign: str | None = None
     domains: tuple[Domain, ...] = ()
     check: Callable[..., None] | None = None
     smooth: bool = False
+    divides: bool = False
+    window: Callable[..., Geometry] | None = None
     reach: Callable[..., Reaches] | None = None
     keeps: tuple[int, ...] = ()
     cheap: bool = False
@@ -189,6 +212,10 @@ class Op:
 
     def reaches(self, *shapes: Shape, **attrs: Any) -> Reaches:
         """What an output position reads along T, H and W."""
+        if self.window is not None:
+            window = zip(*self.window(*shapes, **attrs), strict=True)
+            t, h, w = (Reach(dilation * (k - 1) + 1, stride, -pad) for k, stride, pad, dilation in window)
+            return t, h, w
         return (SAME, SAME, SAME) if self.reach is None else self.reach(*shapes, **attrs)
 
 

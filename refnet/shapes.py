@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 from numbers import Integral
+from typing import NamedTuple
 
 from refnet.errors import ShapeError
 
@@ -19,6 +20,15 @@ ONES: Triple = (1, 1, 1)
 ZEROS: Triple = (0, 0, 0)
 # Sizes are handed to kernels and to BLAS as signed 32-bit integers.
 LARGEST = 2**31 - 1
+
+
+class Geometry(NamedTuple):
+    """A sliding window: along each axis, output o reads the inputs o stride + tap dilation - pad."""
+
+    kernel: Triple
+    stride: Triple = ONES
+    pad: Triple = ZEROS
+    dilation: Triple = ONES
 
 
 def size(shape: Shape) -> int:
@@ -103,7 +113,7 @@ def volume(name: str, shape: object, axes: str = AXES) -> Shape:
     return tuple(whole(f"{name} size {axis}", n, 1) for axis, n in zip(axes, shape, strict=True))
 
 
-def window_output(source: Shape, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple) -> Triple:
+def window_output(source: Sequence[int], window: Geometry) -> Triple:
     """Output volume of a sliding window: floor((in + 2 pad - dilation (k - 1) - 1) / stride) + 1.
 
     Raises
@@ -112,7 +122,7 @@ def window_output(source: Shape, kernel: Triple, stride: Triple, pad: Triple, di
         If the window is larger than the padded input on an axis.
     """
     sizes = []
-    for axis, n, k, s, p, d in zip("THW", source, kernel, stride, pad, dilation, strict=True):
+    for axis, n, k, s, p, d in zip("THW", source, *window, strict=True):
         extent = d * (k - 1) + 1
         if n + 2 * p < extent:
             raise ShapeError(
@@ -124,13 +134,10 @@ def window_output(source: Shape, kernel: Triple, stride: Triple, pad: Triple, di
     return t, h, w
 
 
-def taps(
-    source: Triple, output: Triple, kernel: Triple, stride: Triple, pad: Triple, dilation: Triple
-) -> Iterator[tuple[Triple, Box, Box]]:
-    """Every kernel tap, with the outputs that it reaches and the inputs that it reads for them.
+def taps(x: Shape, y: Shape, window: Geometry) -> Iterator[tuple[Triple, Box, Box]]:
+    """Every tap of a window over x (N, C, T, H, W), with the outputs that it reaches and the inputs it reads.
 
-    Output o reads input o * stride + tap * dilation - pad on each axis; outputs for which that
-    lies in the padding are left out.
+    Outputs for which it reads padding are left out.
 
     Yields
     ------
@@ -138,7 +145,7 @@ def taps(
     outputs, inputs : three slices each, of equal lengths
     """
     along: list[list[tuple[int, slice, slice]]] = []
-    for n, m, k, s, p, d in zip(source, output, kernel, stride, pad, dilation, strict=True):
+    for n, m, k, s, p, d in zip(x[2:], y[2:], *window, strict=True):
         axis = []
         for tap in range(k):
             offset = tap * d - p
@@ -150,6 +157,11 @@ def taps(
         along.append(axis)
     for (kt, ot, it), (kh, oh, ih), (kw, ow, iw) in product(*along):
         yield (kt, kh, kw), (ot, oh, ow), (it, ih, iw)
+
+
+def pooling(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> Geometry:
+    """The window of a pool."""
+    return Geometry(kernel, stride, pad)
 
 
 def pooled(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> Shape:
@@ -168,12 +180,4 @@ def pooled(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZER
                 f"pad[{axis}] is {p}: expected less than the kernel's {k}, "
                 "or a window would hold nothing but padding"
             )
-    return (n, c, *window_output(tuple(source), kernel, stride, pad, ONES))
-
-
-def pooling_taps(
-    x: Shape, y: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS
-) -> Iterator[tuple[Box, Box]]:
-    """For each tap of a pooling window, the outputs that it reaches and the inputs it reads for them."""
-    for _, outputs, inputs in taps(x[2:], y[2:], kernel, stride, pad, ONES):  # type: ignore[arg-type]
-        yield outputs, inputs
+    return (n, c, *window_output(source, Geometry(kernel, stride, pad)))

@@ -22,13 +22,6 @@ every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), i
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
-# Operators that divide: equal to rounding, not bit for bit, on integers too.
-DIVIDE = {
-    *("batch_norm", "batch_norm_training", "running_mean", "running_variance"),
-    *("softmax", "cross_entropy", "dropout", "roi_align"),
-}
-
-
 def integers(op, case, seed=0):
     """Distinct values 4 apart and never 0, so that a step of 1 changes no sign and no winner."""
     rng = np.random.default_rng(seed)
@@ -76,7 +69,7 @@ def test_core_equals_the_definition_on_integers(op, case):
     y, context = reference[op.name].forward(*arrays, **case.attrs)
     dy = np.asarray(np.random.default_rng(2).integers(-4, 5, y.shape), "float64")
     z, other = core[op.name].forward(*arrays, **case.attrs)
-    same = assert_close if op.name in DIVIDE else np.testing.assert_array_equal
+    same = assert_close if op.divides else np.testing.assert_array_equal
     same(z, y)
     pairs = zip(reference[op.name].backward(dy, context), core[op.name].backward(dy, other), strict=True)
     for ours, theirs in pairs:
@@ -112,7 +105,7 @@ def test_gradients_are_difference_quotients(op, case, arithmetic):
             )
             expected, tolerance = (4 * narrow - wide) / 3, 1e-7
         else:
-            expected, tolerance = change(i, step), 1e-11 if op.name in DIVIDE else 0
+            expected, tolerance = change(i, step), 1e-11 if op.divides else 0
         assert abs(expected - np.vdot(gradient, step)) <= tolerance * np.vdot(abs(gradient), abs(step))
 
 
@@ -169,6 +162,14 @@ def test_infer_and_magnitude_and_cost_fit_the_output(op, case):
     cost = op.cost(*case.shapes, itemsize=8, **case.attrs)
     touched = sum(a.nbytes for a in arrays) + y.nbytes
     assert cost.bytes == (0 if op.name == "stop_gradient" else touched)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_what_costs_something_is_measured(op):
+    costs = [op.cost(*case.shapes, itemsize=8, **case.attrs).bytes for case in op.cases]
+    assert any(costs) == bool(op.benchmarks)
+    for case in op.benchmarks:
+        op.output_shape(case.shapes, case.attrs)
 
 
 @every_arithmetic

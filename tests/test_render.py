@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
@@ -11,9 +12,10 @@ from rich.console import Console
 import refnet
 from refnet.errors import FileError, RefnetError
 from refnet.networks import ARCHITECTURES
+from refnet.op import Family
 from refnet.ops import OPS
 from refnet.render import figure, files, page, terminal
-from refnet.render.palette import bands, family, places
+from refnet.render.palette import FAMILIES, bands, places
 from refnet.trace import FreezePoint, trace
 from refnet.trace.explanation import explain_all
 
@@ -180,9 +182,8 @@ def test_stages():
     assert places(names)[4] == places(names)[5] == ("fpn", "fpn_res2")
 
 
-def test_every_operator_has_a_colour_of_its_family():
-    statistics = {"running_mean", "running_variance"}
-    assert {op for op in OPS if family(op) == "other"} <= statistics
+def test_every_family_has_colours_and_operators():
+    assert {op.family for op in OPS.values()} == set(get_args(Family)) == set(FAMILIES)
 
 
 def test_files_are_complete_or_not_there(tmp_path, monkeypatch):

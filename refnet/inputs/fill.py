@@ -17,6 +17,7 @@ from refnet import memory
 from refnet.arrays import DTYPES, Array
 from refnet.errors import UnknownNameError, ValueRangeError, require_known
 from refnet.net import Net
+from refnet.ops import OPS
 from refnet.shapes import Shape, size
 
 # About the range of pixel values once their means are subtracted.
@@ -149,9 +150,9 @@ def _legal(net: Net, name: str, values: Array, anything: Callable[[str, Array], 
 
 def _read_by_a_loss(net: Net) -> dict[str, float]:
     """The weights of the scores that a loss reads, and the power of two that they are divided by."""
-    sums = sum(node.op == "add" for node in net.nodes)
-    losses = {node.inputs[0] for node in net.nodes if node.op == "cross_entropy"}
-    layers = [node for node in net.nodes if node.op == "linear" and node.name in losses]
+    sums = sum(OPS[node.op].family == "sum" for node in net.nodes)
+    scores = {node.inputs[0] for node in net.nodes if node.shape == ()}
+    layers = [node for node in net.nodes if node.name in scores and OPS[node.op].family == "product"]
     return {node.inputs[1]: 2.0 ** (9 + (sums + 1) // 2) for node in layers}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -45,12 +45,15 @@ def cost(x1: Shape, x2: Shape, *, itemsize: int) -> Cost:
 
 
 OP = Op(
-    "add",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="add",
+    family="sum",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(Case("small", ((2, 3, 2, 4, 5), (2, 3, 2, 4, 5))),),
+    benchmarks=(benchmark("add", (1, 256, 8, 56, 56), (1, 256, 8, 56, 56)),),
+    sign="+",
     cheap=True,
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -60,16 +60,22 @@ def _per_channel(v: Array) -> Array:
 
 
 OP = Op(
-    "affine",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="affine",
+    family="norm",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,), (3,))),
         Case("one position", ((3, 4, 1, 1, 1), (4,), (4,))),
     ),
+    benchmarks=(
+        benchmark("affine", (1, 64, 8, 112, 112), (64,), (64,)),
+        benchmark("affine", (1, 256, 8, 56, 56), (256,), (256,)),
+    ),
+    sign="",
     keeps=(0, 1),
     cheap=True,
 )

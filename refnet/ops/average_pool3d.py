@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding
-from refnet.shapes import Shape, pooled, pooling_taps, size
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark
+from refnet.shapes import Shape, pooled, pooling, size, taps
 
 
 def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
     """Add up tap by tap, and divide by the count."""
     y = np.zeros(pooled(x.shape, **attrs), x.dtype)
-    for outputs, inputs in pooling_taps(x.shape, y.shape, **attrs):
+    for _, outputs, inputs in taps(x.shape, y.shape, pooling(x.shape, **attrs)):
         y[..., *outputs] += x[..., *inputs]
     return y / _counts(x.shape, y.shape, attrs, x.dtype), (x.shape, attrs)
 
@@ -28,7 +28,7 @@ def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
         return (None,)
     dx = np.zeros(shape, dy.dtype)
     share = dy / _counts(shape, dy.shape, attrs, dy.dtype)
-    for outputs, inputs in pooling_taps(shape, dy.shape, **attrs):
+    for _, outputs, inputs in taps(shape, dy.shape, pooling(shape, **attrs)):
         dx[..., *inputs] += share[..., *outputs]
     return (dx,)
 
@@ -47,27 +47,24 @@ def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
 def _counts(x: Shape, y: Shape, attrs: dict[str, Any], dtype: Any) -> Array:
     """How many values of each window lie inside x, (oT, oH, oW)."""
     counts = np.zeros(y[2:], dtype)
-    for outputs, _ in pooling_taps(x, y, **attrs):
+    for _, outputs, _ in taps(x, y, pooling(x, **attrs)):
         counts[outputs] += 1
     return counts
 
 
-def reach(x: Shape, **attrs: Any) -> Reaches:
-    """The window."""
-    return sliding(**attrs)
-
-
 OP = Op(
-    "average_pool3d",
-    pooled,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="average_pool3d",
+    family="pooling",
+    infer=pooled,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("over time", ((2, 3, 4, 3, 3),), {"kernel": (4, 1, 1)}),
         Case("strided", ((1, 2, 4, 6, 6),), {"kernel": (2, 2, 2), "stride": (2, 2, 2)}),
         Case("overlapping, padded", ((1, 2, 2, 5, 4),), {"kernel": (1, 2, 2), "pad": (0, 1, 1)}),
     ),
-    reach=reach,
+    benchmarks=(benchmark("average pool over time", (1, 1024, 8, 14, 14), kernel=(8, 1, 1)),),
+    window=pooling,
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
-from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, constant, terms
+from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, constant, terms
 from refnet.shapes import Shape, size, text, volume
 
 EPSILON = 1e-5
@@ -120,18 +120,24 @@ def draw_variance(uniform: Array, *shapes: Shape, **attrs: Any) -> Array:
 MEAN, VARIANCE = constant(draw_mean), constant(draw_variance)
 
 OP = Op(
-    "batch_norm",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="batch_norm",
+    family="norm",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,), (3,), (3,), (3,))),
         Case("one position", ((3, 4, 1, 1, 1), (4,), (4,), (4,), (4,)), {"epsilon": 0.25}),
     ),
+    benchmarks=(
+        benchmark("batch norm", (1, 64, 8, 112, 112), (64,), (64,), (64,), (64,)),
+        benchmark("batch norm", (1, 256, 8, 56, 56), (256,), (256,), (256,), (256,)),
+    ),
     domains=(ANYTHING, ANYTHING, ANYTHING, MEAN, VARIANCE),
     check=check,
+    divides=True,
     keeps=(0, 1, 3),
     cheap=True,
 )

@@ -12,7 +12,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import require_fraction
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.ops.batch_norm import EPSILON, VOLUME, per_channel, require_per_channel, root
 from refnet.shapes import Shape, size, volume
 
@@ -88,17 +88,23 @@ def cost(x: Shape, s: Shape, b: Shape, *, itemsize: int, epsilon: float = EPSILO
 
 
 OP = Op(
-    "batch_norm_training",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="batch_norm_training",
+    family="norm",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,), (3,))),
         Case("one sample", ((1, 2, 1, 3, 3), (2,), (2,)), {"epsilon": 0.01}),
     ),
+    benchmarks=(
+        benchmark("batch norm, training", (1, 64, 8, 112, 112), (64,), (64,)),
+        benchmark("batch norm, training", (1, 2048, 8, 7, 7), (2048,), (2048,)),
+    ),
     smooth=True,
+    divides=True,
     reach=everything,
     keeps=(0, 1),
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, all_time, terms
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, all_time, benchmark, terms
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -58,12 +58,14 @@ def cost(x: Shape, *, itemsize: int, frames: int) -> Cost:
 
 
 OP = Op(
-    "batch_to_time",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="batch_to_time",
+    family="move",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(Case("small", ((6, 3, 1, 2, 5),), {"frames": 3}),),
+    benchmarks=(benchmark("batch to time", (8, 512, 1, 28, 28), frames=8),),
     reach=all_time,
 )

@@ -18,8 +18,21 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding
-from refnet.shapes import ONES, ZEROS, Shape, Triple, size, taps, text, triple, volume, whole, window_output
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op
+from refnet.shapes import (
+    ONES,
+    ZEROS,
+    Geometry,
+    Shape,
+    Triple,
+    size,
+    taps,
+    text,
+    triple,
+    volume,
+    whole,
+    window_output,
+)
 
 
 def infer(
@@ -41,7 +54,8 @@ def infer(
     """
     n, c, *source = volume("x", x)
     k, depth, *kernel = volume("w", w)
-    stride, pad, dilation = (
+    geometry = Geometry(
+        triple("kernel", kernel, 1),
         triple("stride", stride, 1),
         triple("pad", pad, 0),
         triple("dilation", dilation, 1),
@@ -56,14 +70,14 @@ def infer(
         )
     if b is not None and tuple(b) != (k,):
         raise ShapeError(f"b has shape {text(b)}: expected {k}, one entry for each output channel")
-    return (n, k, *window_output(tuple(source), tuple(kernel), stride, pad, dilation))  # type: ignore[arg-type]
+    return (n, k, *window_output(source, geometry))
 
 
 def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
     """Add up, tap by tap, what the tap's weights make of the inputs that it reads."""
     y = np.zeros(infer(x.shape, w.shape, **attrs), x.dtype)
     groups = attrs.get("groups", 1)
-    for tap, outputs, inputs in _taps(x.shape, w.shape, y.shape, attrs):
+    for tap, outputs, inputs in taps(x.shape, y.shape, window(x.shape, w.shape, **attrs)):
         _grouped(y, groups)[..., *outputs] += np.einsum(
             "gkc,ngcthw->ngkthw",
             _grouped_weights(w, groups)[..., *tap],
@@ -80,7 +94,7 @@ def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
     groups = attrs.get("groups", 1)
     dx = np.zeros_like(x) if needs[0] else None
     dw = np.zeros_like(w) if needs[1] else None
-    for tap, outputs, inputs in _taps(x.shape, w.shape, dy.shape, attrs):
+    for tap, outputs, inputs in taps(x.shape, dy.shape, window(x.shape, w.shape, **attrs)):
         grads = _grouped(dy, groups)[..., *outputs]
         if dx is not None:
             _grouped(dx, groups)[..., *inputs] += np.einsum(
@@ -99,7 +113,7 @@ def magnitude(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magni
     """Sum over the patch of |w x|, plus |b|; as many terms as the patch has taps inside x."""
     sum_abs, _ = forward(np.abs(x), np.abs(w), None if b is None else np.abs(b), **attrs)
     terms = np.zeros(sum_abs.shape[2:], np.int64)
-    for _, outputs, _ in _taps(x.shape, w.shape, sum_abs.shape, attrs):
+    for _, outputs, _ in taps(x.shape, sum_abs.shape, window(x.shape, w.shape, **attrs)):
         terms[outputs] += w.shape[1]
     return Magnitude(sum_abs, terms + (b is not None))
 
@@ -111,13 +125,9 @@ def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int, **attrs: 
     return Cost(size(y) * size(w[1:]), (read + size(y)) * itemsize)
 
 
-def _taps(x: Shape, w: Shape, y: Shape, attrs: dict[str, Any]) -> Any:
-    stride, pad, dilation = (
-        attrs.get("stride", ONES),
-        attrs.get("pad", ZEROS),
-        attrs.get("dilation", ONES),
-    )
-    return taps(x[2:], y[2:], w[2:], stride, pad, dilation)  # type: ignore[arg-type]
+def window(x: Shape, w: Shape, b: Shape | None = None, *, groups: int = 1, **attrs: Triple) -> Geometry:
+    """The window of w."""
+    return Geometry((w[2], w[3], w[4]), **attrs)
 
 
 def _grouped(blob: Array, groups: int) -> Array:
@@ -131,18 +141,14 @@ def _grouped_weights(w: Array, groups: int) -> Array:
     return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
 
 
-def reach(x: Shape, w: Shape, b: Shape | None = None, *, groups: int = 1, **attrs: Any) -> Reaches:
-    """The kernel's window."""
-    return sliding((w[2], w[3], w[4]), **attrs)
-
-
 OP = Op(
-    "conv3d",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="conv3d",
+    family="product",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("pointwise", ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1))),
         Case("pointwise padded", ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1)), {"pad": (1, 0, 2)}),
@@ -159,6 +165,36 @@ OP = Op(
         Case("depthwise", ((1, 4, 3, 5, 5), (4, 1, 3, 3, 3)), {"pad": (1, 1, 1), "groups": 4}),
         Case("taps that see only padding", ((1, 2, 1, 4, 4), (3, 2, 5, 3, 3)), {"pad": (2, 1, 1)}),
     ),
-    reach=reach,
+    benchmarks=(
+        Case(
+            "stem 3->64 1x7x7/2 at 8x224x224",
+            ((1, 3, 8, 224, 224), (64, 3, 1, 7, 7)),
+            {"stride": (1, 2, 2), "pad": (0, 3, 3)},
+        ),
+        Case("64->64 1x3x3 at 8x56x56", ((1, 64, 8, 56, 56), (64, 64, 1, 3, 3)), {"pad": (0, 1, 1)}),
+        Case("128->128 3x3x3 at 8x28x28", ((1, 128, 8, 28, 28), (128, 128, 3, 3, 3)), {"pad": (1, 1, 1)}),
+        Case("256->256 3x3x3 at 8x14x14", ((1, 256, 8, 14, 14), (256, 256, 3, 3, 3)), {"pad": (1, 1, 1)}),
+        Case("1024->256 1x1x1 at 8x14x14", ((1, 1024, 8, 14, 14), (256, 1024, 1, 1, 1))),
+        Case("512->512 3x3x3 at 8x7x7", ((1, 512, 8, 7, 7), (512, 512, 3, 3, 3)), {"pad": (1, 1, 1)}),
+        Case("64->256 1x1x1 at 8x56x56", ((1, 64, 8, 56, 56), (256, 64, 1, 1, 1))),
+        Case(
+            "256->512 1x1x1/2 at 8x56x56", ((1, 256, 8, 56, 56), (512, 256, 1, 1, 1)), {"stride": (1, 2, 2)}
+        ),
+        Case(
+            "64->128 3x3x3/2 at 8x56x56",
+            ((1, 64, 8, 56, 56), (128, 64, 3, 3, 3)),
+            {"stride": (1, 2, 2), "pad": (1, 1, 1)},
+        ),
+        Case(
+            "256->256 3x3x3 in 32 groups at 8x14x14",
+            ((1, 256, 8, 14, 14), (256, 8, 3, 3, 3)),
+            {"pad": (1, 1, 1), "groups": 32},
+        ),
+        Case(
+            "4 of 128->128 3x3x3 at 4x28x28", ((4, 128, 4, 28, 28), (128, 128, 3, 3, 3)), {"pad": (1, 1, 1)}
+        ),
+    ),
+    roles=("kernel", "bias"),
+    window=window,
     keeps=(0, 1),
 )

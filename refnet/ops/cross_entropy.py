@@ -13,7 +13,19 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError
-from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, constant, everything, terms
+from refnet.op import (
+    ANYTHING,
+    Case,
+    Cost,
+    Gradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    constant,
+    everything,
+    terms,
+)
 from refnet.ops import softmax
 from refnet.shapes import Shape, size, text
 
@@ -83,19 +95,22 @@ def draw_labels(uniform: Array, x: Shape, labels: Shape) -> Array:
 
 
 OP = Op(
-    "cross_entropy",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="cross_entropy",
+    family="activation",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((3, 5), (3,))),
         Case("one sample", ((1, 7), (1,))),
     ),
+    benchmarks=(benchmark("cross-entropy", (32, 1000), (32,)),),
     domains=(ANYTHING, constant(draw_labels, integer=True)),
     check=check,
     smooth=True,
+    divides=True,
     reach=everything,
     keeps=(0, 1),
 )

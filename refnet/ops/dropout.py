@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
-from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, constant, terms
+from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, constant, terms
 from refnet.shapes import Shape, size, text, volume
 
 RATIO = 0.5
@@ -76,18 +76,24 @@ def draw_mask(uniform: Array, *shapes: Shape, ratio: float = RATIO) -> Array:
 
 
 OP = Op(
-    "dropout",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="dropout",
+    family="activation",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("volume", ((2, 3, 2, 2, 2), (2, 3, 2, 2, 2))),
         Case("matrix, few dropped", ((3, 7), (3, 7)), {"ratio": 0.25}),
     ),
+    benchmarks=(
+        benchmark("dropout", (32, 2048), (32, 2048)),
+        benchmark("dropout", (1, 512, 8, 28, 28), (1, 512, 8, 28, 28)),
+    ),
     domains=(ANYTHING, constant(draw_mask)),
     check=check,
+    divides=True,
     keeps=(1,),
     cheap=True,
 )

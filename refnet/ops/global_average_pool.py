@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ValueRangeError
-from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, terms
+from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, benchmark, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -62,15 +62,20 @@ def reach(x: Shape, *, over_time: bool = False) -> Reaches:
 
 
 OP = Op(
-    "global_average_pool",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="global_average_pool",
+    family="pooling",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("over H, W", ((2, 3, 4, 2, 4),)),
         Case("over T, H, W", ((2, 3, 4, 2, 2),), {"over_time": True}),
+    ),
+    benchmarks=(
+        benchmark("global average pool", (100, 2048, 1, 7, 7)),
+        benchmark("global average pool", (32, 2048, 1, 7, 7), over_time=True),
     ),
     reach=reach,
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -62,17 +62,20 @@ def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int) -> Cost:
 
 
 OP = Op(
-    "linear",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="linear",
+    family="product",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("matrix", ((3, 8), (5, 8), (5,))),
         Case("without bias", ((1, 8), (5, 8))),
         Case("flattened", ((2, 3, 1, 2, 2), (4, 12), (4,))),
     ),
+    benchmarks=(benchmark("linear", (32, 2048), (1000, 2048), (1000,)),),
+    roles=("kernel", "bias"),
     reach=everything,
     keeps=(0, 1),
 )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, sliding, terms
-from refnet.shapes import Shape, pooled, pooling_taps, size
+from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.shapes import Shape, pooled, pooling, size, taps
 
 
 def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
@@ -18,7 +18,7 @@ def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
     y = np.zeros(pooled(x.shape, **attrs), x.dtype)
     winner = np.full(y.shape, -1, np.intp)
     position = np.arange(size(x.shape[2:]), dtype=np.intp).reshape(x.shape[2:])
-    for outputs, inputs in pooling_taps(x.shape, y.shape, **attrs):
+    for _, outputs, inputs in taps(x.shape, y.shape, pooling(x.shape, **attrs)):
         challenger, best, at = x[..., *inputs], y[..., *outputs], winner[..., *outputs]
         wins = (at < 0) | (challenger > best) | (np.isnan(challenger) & ~np.isnan(best))
         np.copyto(best, challenger, where=wins)
@@ -47,18 +47,14 @@ def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
     return Cost(0, (size(x) + size(pooled(x, **attrs))) * itemsize)
 
 
-def reach(x: Shape, **attrs: Any) -> Reaches:
-    """The window."""
-    return sliding(**attrs)
-
-
 OP = Op(
-    "max_pool3d",
-    pooled,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="max_pool3d",
+    family="pooling",
+    infer=pooled,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case(
             "pool1",
@@ -68,6 +64,9 @@ OP = Op(
         Case("overlapping", ((1, 2, 4, 5, 6),), {"kernel": (3, 2, 3), "pad": (2, 1, 1)}),
         Case("subsample", ((1, 2, 2, 5, 6),), {"kernel": (1, 1, 1), "stride": (1, 2, 2)}),
     ),
-    reach=reach,
+    benchmarks=(
+        benchmark("max pool", (1, 64, 8, 112, 112), kernel=(1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 1)),
+    ),
+    window=pooling,
     keeps=(0, OUTPUT),
 )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -43,16 +43,22 @@ def cost(x: Shape, *, itemsize: int) -> Cost:
 
 
 OP = Op(
-    "relu",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="relu",
+    family="activation",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5),)),
         Case("one position", ((1, 1, 1, 1, 1),)),
     ),
+    benchmarks=(
+        benchmark("relu", (1, 64, 8, 112, 112)),
+        benchmark("relu", (1, 512, 8, 28, 28)),
+    ),
+    sign="",
     keeps=(OUTPUT,),
     cheap=True,
 )

@@ -33,7 +33,19 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError
-from refnet.op import ANYTHING, SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, constant
+from refnet.op import (
+    ANYTHING,
+    SAME,
+    Case,
+    Cost,
+    Gradients,
+    Magnitude,
+    Needs,
+    Op,
+    Reaches,
+    benchmark,
+    constant,
+)
 from refnet.shapes import LARGEST, Shape, size, volume, whole
 
 # Of a bin, along an axis: more cells than a bin of any feature map has.
@@ -231,12 +243,13 @@ def reach(x: Shape, rois: Shape, **attrs: Any) -> Reaches:
 
 
 OP = Op(
-    "roi_align",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="roi_align",
+    family="pooling",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case(
             "two samples",
@@ -256,8 +269,19 @@ OP = Op(
         ),
         Case("one bin, one sample", ((2, 1, 1, 1, 1), (3, 5)), {"output": (1, 1), "sampling_ratio": 1}),
     ),
+    benchmarks=(
+        benchmark(
+            "RoIAlign of 20 tubes,",
+            (1, 256, 8, 14, 14),
+            (20, 33),
+            output=(14, 14),
+            spatial_scale=1 / 16,
+            sampling_ratio=2,
+        ),
+    ),
     domains=(ANYTHING, constant(draw_tubes)),
     check=check,
+    divides=True,
     reach=reach,
     keeps=(1,),
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import require_fraction
-from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.ops.batch_norm import MEAN, VOLUME, require_per_channel
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.shapes import Shape, size, volume
@@ -62,16 +62,19 @@ def cost(x: Shape, mean: Shape, *, itemsize: int, momentum: float = MOMENTUM) ->
 
 
 OP = Op(
-    "running_mean",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="running_mean",
+    family="other",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,))),
         Case("slower", ((1, 2, 1, 2, 2), (2,)), {"momentum": 0.75}),
     ),
+    benchmarks=(benchmark("running mean", (1, 256, 8, 56, 56), (256,)),),
     domains=(STOPPED, MEAN),
+    divides=True,
     reach=everything,
 )

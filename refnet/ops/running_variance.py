@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, require_fraction
-from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.ops.batch_norm import VARIANCE, VOLUME, require_per_channel, require_variance
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.ops.running_mean import MOMENTUM, average
@@ -83,17 +83,20 @@ def cost(x: Shape, variance: Shape, *, itemsize: int, momentum: float = MOMENTUM
 
 
 OP = Op(
-    "running_variance",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="running_variance",
+    family="other",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,))),
         Case("slower", ((1, 2, 1, 2, 2), (2,)), {"momentum": 0.75}),
     ),
+    benchmarks=(benchmark("running variance", (1, 256, 8, 56, 56), (256,)),),
     domains=(STOPPED, VARIANCE),
     check=check,
+    divides=True,
     reach=everything,
 )

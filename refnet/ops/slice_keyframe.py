@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, terms
+from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -58,15 +58,17 @@ def reach(x: Shape) -> Reaches:
 
 
 OP = Op(
-    "slice_keyframe",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="slice_keyframe",
+    family="move",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("even", ((2, 3, 4, 2, 5),)),
         Case("odd", ((2, 3, 3, 2, 5),)),
     ),
+    benchmarks=(benchmark("key frame", (1, 512, 8, 28, 28)),),
     reach=reach,
 )

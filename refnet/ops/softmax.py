@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, everything, terms
+from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -55,17 +55,20 @@ def cost(x: Shape, *, itemsize: int) -> Cost:
 
 
 OP = Op(
-    "softmax",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="softmax",
+    family="activation",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((3, 5),)),
         Case("one class", ((2, 1),)),
     ),
+    benchmarks=(benchmark("softmax", (32, 1000)),),
     smooth=True,
+    divides=True,
     reach=everything,
     keeps=(OUTPUT,),
 )

@@ -45,12 +45,14 @@ def cost(x: Shape, *, itemsize: int) -> Cost:
 
 
 OP = Op(
-    "stop_gradient",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="stop_gradient",
+    family="stop",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(Case("small", ((2, 3, 2, 4, 5),)),),
+    sign="stop",
     domains=(STOPPED,),
 )

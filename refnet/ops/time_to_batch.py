@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, all_time, terms
+from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, all_time, benchmark, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -51,15 +51,17 @@ def cost(x: Shape, *, itemsize: int) -> Cost:
 
 
 OP = Op(
-    "time_to_batch",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="time_to_batch",
+    family="move",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("small", ((2, 3, 4, 2, 5),)),
         Case("one frame", ((2, 3, 1, 2, 2),)),
     ),
+    benchmarks=(benchmark("time to batch", (1, 512, 8, 28, 28)),),
     reach=all_time,
 )

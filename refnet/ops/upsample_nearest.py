@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, terms
+from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -65,15 +65,17 @@ def reach(x: Shape, *, scale: int = 2) -> Reaches:
 
 
 OP = Op(
-    "upsample_nearest",
-    infer,
-    forward,
-    backward,
-    magnitude,
-    cost,
+    name="upsample_nearest",
+    family="move",
+    infer=infer,
+    forward=forward,
+    backward=backward,
+    magnitude=magnitude,
+    cost=cost,
     cases=(
         Case("twice", ((2, 3, 2, 4, 3),)),
         Case("three times", ((1, 2, 1, 2, 2),), {"scale": 3}),
     ),
+    benchmarks=(benchmark("upsample", (1, 256, 8, 28, 28)),),
     reach=reach,
 )

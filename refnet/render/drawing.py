@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from refnet.net import Net, Node
+from refnet.ops import OPS
 from refnet.render.facts import short
 from refnet.render.gather import Grid, corner_and_middle, planes, strip
-from refnet.render.palette import PANELS, bands, family
+from refnet.render.palette import PANELS, bands
 from refnet.shapes import text
 from refnet.trace import Row
 from refnet.trace.explanation import Window
@@ -100,7 +101,7 @@ def charts(nodes: Sequence[Row], anchors: Mapping[str, str]) -> str:
         bars: dict[str, list[str]] = {}
         for i, (found, v) in enumerate(zip(nodes, values, strict=True)):
             if v:
-                kind = "field" if "field" in label else family(found.op)
+                kind = "field" if "field" in label else OPS[found.op].family
                 tall = PANEL * v / largest
                 wide = step if kind == "field" else max(step * 0.8, min(step, 1.4))
                 bar = f"M{LEFT + i * step:.2f} {top + PANEL}v-{tall:.2f}h{wide:.2f}v{tall:.2f}z"
@@ -108,7 +109,7 @@ def charts(nodes: Sequence[Row], anchors: Mapping[str, str]) -> str:
         parts += [f'<path class="f-{kind}" d="{"".join(d)}"/>' for kind, d in bars.items()]
     for i, found in enumerate(nodes):
         left = LEFT + i * step
-        if found.op == "stop_gradient":
+        if OPS[found.op].family == "stop":
             parts.append(f'<path class="stopline" d="M{left + step / 2:.1f} 16V{height}"/>')
         tip = f"{found.name}: {found.op}, {text(found.output)}, {short(found.multiply_adds)} multiply-adds"
         parts.append(
@@ -119,14 +120,16 @@ def charts(nodes: Sequence[Row], anchors: Mapping[str, str]) -> str:
 
 
 GAP, LANE, ROUND = 11, 34, 18
-SIGNS = {"add": "+", "relu": "", "affine": "", "stop_gradient": "stop"}
 
 
 def _sign(node: Node, net: Net) -> str:
     """What stands in a node's shape: a kernel, a sign, a short name; small circles have none."""
-    if node.op == "conv3d":
-        return text(net.shape(node.inputs[1])[2:])
-    return SIGNS.get(node.op, node.op.removesuffix("3d").replace("_", " "))
+    op = OPS[node.op]
+    if op.sign is not None:
+        return op.sign
+    if op.window is not None and op.family == "product":
+        return text(op.window(*map(net.shape, node.inputs), **node.attrs).kernel)
+    return op.name.removesuffix("3d").replace("_", " ")
 
 
 def block(net: Net, nodes: Sequence[Node], before: str, anchors: Mapping[str, str], flow: set[str]) -> str:
@@ -210,7 +213,7 @@ def _route(begin: float, source: int, via: int, end: float, target: int) -> str:
 
 
 def _glyph(node: Node, sign: str, x: float, y: int, width: int) -> str:
-    kind = f"f-{family(node.op)}"
+    kind = f"f-{OPS[node.op].family}"
     if width == ROUND:
         radius = 8 if sign else 6
         shape = f'<circle class="{kind}" cx="{x:g}" cy="{y}" r="{radius}"/>'

@@ -1,8 +1,10 @@
 """An explanation in words and numbers, section by section; terminal and page both show these."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 
 from refnet import memory
+from refnet.ops import OPS
 from refnet.shapes import text
 from refnet.trace import FreezePoint
 from refnet.trace.explanation import Explanation, Product, Window
@@ -87,11 +89,11 @@ def flow_text(found: Explanation) -> str:
 
 
 def _tensors(found: Explanation) -> Iterator[tuple[str, ...]]:
-    roles = {0: "kernel", 1: "bias"} if found.op in ("conv3d", "linear") else {}
+    roles = chain(OPS[found.op].roles, repeat("parameter"))
     for name, shape in found.inputs.items():
         yield "input", name, text(shape)
-    for i, (name, shape) in enumerate(found.params.items()):
-        yield roles.get(i, "parameter"), name, text(shape)
+    for role, (name, shape) in zip(roles, found.params.items(), strict=False):
+        yield role, name, text(shape)
     yield "output", found.name, text(found.output)
     if not found.windows and found.attrs:
         yield "with", ", ".join(f"{key} {value}" for key, value in found.attrs.items())

@@ -7,7 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from refnet.errors import RefnetError
-from refnet.render.palette import FAMILIES, PANELS, bands, family
+from refnet.ops import OPS
+from refnet.render.palette import FAMILIES, PANELS, bands
 from refnet.trace import Row
 
 # Nodes up to which there is room for their names.
@@ -85,15 +86,15 @@ def _panel(axes: Any, label: str, rows: Sequence[Row], value: Callable[[Row], in
         height = rows[0].inputs[0][3]
         axes.axhline(height, color="0.25", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.annotate(f"the input, {height}", (0, height), (2, 2), textcoords="offset points", fontsize=7.5)
-    for name, (colour, _, _) in FAMILIES.items():
-        at = [(i, value(row)) for i, row in enumerate(rows) if family(row.op) == name]
+    for name, (colour, _) in FAMILIES.items():
+        at = [(i, value(row)) for i, row in enumerate(rows) if OPS[row.op].family == name]
         if at and "field" not in label:
             axes.bar(*zip(*at, strict=True), width=0.8 if len(rows) <= MOST_NAMED else 1, color=colour)
     axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
     for first, last in _blocked(rows):
         axes.axvspan(first - 0.5, last + 0.5, facecolor="0.5", alpha=0.13, linewidth=0, zorder=0)
     for i, row in enumerate(rows):
-        if row.op == "stop_gradient":
+        if OPS[row.op].family == "stop":
             axes.axvline(i, color=FAMILIES["stop"][0], linewidth=1.2, zorder=3)
     for _, first, _ in bands(row.name for row in rows)[1:]:
         axes.axvline(first - 0.5, color="0.6", linewidth=0.6, linestyle=(0, (2, 2)))
@@ -115,12 +116,12 @@ def _legend(figure: Any, rows: Sequence[Row]) -> None:
 
     ops = list(dict.fromkeys(row.op for row in rows))
     handles: list[Any] = []
-    for name, (colour, _, _) in FAMILIES.items():
-        here = [op for op in ops if family(op) == name]
+    for name, (colour, _) in FAMILIES.items():
+        here = ", ".join(op for op in ops if OPS[op].family == name)
         if here and name != "stop":
-            handles.append(Patch(color=colour, label=", ".join(here)))
-    if any(row.op == "stop_gradient" for row in rows):
-        handles.append(Line2D([], [], color=FAMILIES["stop"][0], label="stop_gradient"))
+            handles.append(Patch(color=colour, label=here))
+    if stops := [op for op in ops if OPS[op].family == "stop"]:
+        handles.append(Line2D([], [], color=FAMILIES["stop"][0], label=", ".join(stops)))
     if not all(row.gradient for row in rows):
         handles.append(Patch(facecolor="0.5", alpha=0.13, label="no gradient is computed here"))
     figure.legend(handles=handles, loc="outside lower left", ncols=8, frameon=False, fontsize=8)

@@ -7,9 +7,10 @@ from itertools import groupby
 
 from refnet import memory
 from refnet.net import Net, Node
+from refnet.ops import OPS
 from refnet.render import drawing
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, facts, freeze_rows, geometry, short
-from refnet.render.palette import FAMILIES, family, places
+from refnet.render.palette import FAMILIES, places
 from refnet.shapes import Shape, size, text
 from refnet.trace import FreezePoint, trace
 from refnet.trace.explanation import Explanation, Window, explain_all
@@ -67,8 +68,8 @@ def _asset(name: str) -> str:
 
 
 def _colours() -> str:
-    light = "".join(f"--{name}:{colour};" for name, (colour, _, _) in FAMILIES.items())
-    dark = "".join(f"--{name}:{colour};" for name, (_, colour, _) in FAMILIES.items())
+    light = "".join(f"--{name}:{colour};" for name, (colour, _) in FAMILIES.items())
+    dark = "".join(f"--{name}:{colour};" for name, (_, colour) in FAMILIES.items())
     kinds = "".join(f".f-{name}{{fill:var(--{name});--c:var(--{name})}}" for name in FAMILIES)
     return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}{kinds}"
 
@@ -81,7 +82,7 @@ def _totals(net: Net, nodes: Sequence[Explanation]) -> str:
     adds = sum(found.multiply_adds for found in nodes)
     wasted = adds - sum(found.useful_multiply_adds for found in nodes)
     behind = sum(found.multiply_adds for found in nodes if not found.gradient)
-    stops = [found.name for found in nodes if found.op == "stop_gradient"]
+    stops = [found.name for found in nodes if OPS[found.op].family == "stop"]
     facts = [
         ("input", _shapes(net.inputs)),
         ("nodes", f"{len(nodes)}"),
@@ -106,9 +107,9 @@ def _shapes(named: Mapping[str, Shape]) -> str:
 def _legend(nodes: Sequence[Explanation]) -> str:
     ops = list(dict.fromkeys(found.op for found in nodes))
     entries = [
-        f'<li><i class="dot f-{name}"></i>{", ".join(op for op in ops if family(op) == name)}</li>'
+        f'<li><i class="dot f-{name}"></i>{", ".join(op for op in ops if OPS[op].family == name)}</li>'
         for name in FAMILIES
-        if any(family(op) == name for op in ops)
+        if any(OPS[op].family == name for op in ops)
     ]
     if not all(found.gradient for found in nodes):
         entries.append('<li><i class="dot shade"></i>no gradient is computed here</li>')
@@ -177,7 +178,7 @@ def _node(
     params, share = sum(map(size, found.params.values())), found.multiply_adds / largest
     bar = f'<i class="bar" style="--v:{100 * share:.1f}%"></i>' if share > LEAST_BAR else ""
     row = (
-        f'<i class="dot f-{family(found.op)}"></i>',
+        f'<i class="dot f-{OPS[found.op].family}"></i>',
         f"<b>{escape(found.name)}</b>",
         found.op,
         text(found.output),
@@ -243,7 +244,7 @@ def _operators(nodes: Sequence[Explanation]) -> str:
         adds = sum(found.multiply_adds for found in here)
         definition = here[0].definition.replace("::\n", ":\n")
         parts.append(
-            f'<details><summary><i class="dot f-{family(op)}"></i> <b>{op}</b> '
+            f'<details><summary><i class="dot f-{OPS[op].family}"></i> <b>{op}</b> '
             f"<small>{len(here)} nodes, {short(adds)} multiply-adds</small></summary>"
             f"<pre>{escape(definition)}\n\nBackward: {escape(here[0].derivative)}</pre></details>"
         )

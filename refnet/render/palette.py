@@ -3,33 +3,21 @@
 import re
 from collections.abc import Callable, Iterable
 
+from refnet.op import Family
 from refnet.shapes import size
 from refnet.trace import Row
 
-# Family: colour on light ground, colour on dark ground, operators.
-FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "product": ("#2b6cc4", "#74aef5", ("conv3d", "linear")),
-    "norm": ("#12857f", "#4fc6bc", ("affine", "batch_norm", "batch_norm_training")),
-    "activation": ("#b87a00", "#e8b44a", ("relu", "softmax", "cross_entropy", "dropout")),
-    "pooling": (
-        "#3f8a36",
-        "#86cc7a",
-        ("max_pool3d", "average_pool3d", "global_average_pool", "roi_align"),
-    ),
-    "sum": ("#8346bd", "#c296f2", ("add",)),
-    "stop": ("#c5352b", "#ff8276", ("stop_gradient",)),
-    "move": (
-        "#b04a74",
-        "#ee93b5",
-        (
-            "upsample_nearest",
-            "slice_keyframe",
-            *("time_to_channels", "channels_to_time", "time_to_batch", "batch_to_time"),
-        ),
-    ),
-    "other": ("#646d7a", "#a7b0bd", ()),
+# The colours of each family of operators: on light ground, on dark ground.
+FAMILIES: dict[Family, tuple[str, str]] = {
+    "product": ("#2b6cc4", "#74aef5"),
+    "norm": ("#12857f", "#4fc6bc"),
+    "activation": ("#b87a00", "#e8b44a"),
+    "pooling": ("#3f8a36", "#86cc7a"),
+    "sum": ("#8346bd", "#c296f2"),
+    "stop": ("#c5352b", "#ff8276"),
+    "move": ("#b04a74", "#ee93b5"),
+    "other": ("#646d7a", "#a7b0bd"),
 }
-_FAMILY_OF = {op: family for family, (_, _, ops) in FAMILIES.items() for op in ops}
 
 # What is drawn along a network: a title, and a number for each node.
 PANELS: tuple[tuple[str, Callable[[Row], int | None]], ...] = (
@@ -38,11 +26,6 @@ PANELS: tuple[tuple[str, Callable[[Row], int | None]], ...] = (
     ("parameters", lambda row: row.params),
     ("receptive field, along H", lambda row: row.field[1].size if row.field and row.field[1] else None),
 )
-
-
-def family(op: str) -> str:
-    """The family of an operator."""
-    return _FAMILY_OF.get(op, "other")
 
 
 def stage_and_block(name: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from refnet.errors import require_known
 from refnet.net import Net, Node
 from refnet.ops import OPS
-from refnet.shapes import ONES, ZEROS, Shape, pooled, size
+from refnet.shapes import Shape, size
 from refnet.trace.receptive import Fields, fields_as_json, receptive_fields
 
 ITEMSIZE = 8  # bytes are those of float64, as in a trace
@@ -205,7 +205,7 @@ def _explain(
         node.shape,
         node.attrs,
         windows,
-        _product(node, shapes) if node.op == "conv3d" else None,
+        _product(node, shapes) if windows and op.family == "product" else None,
         1 - clean / prod(axis.output for axis in windows) if windows else 0.0,
         cost.multiply_adds,
         useful,
@@ -220,19 +220,12 @@ def _explain(
 
 
 def _windows(node: Node, shapes: list[Shape]) -> tuple[Window, ...]:
-    """The windows of an operator that slides one: its kernel is the shape of w, or an attribute."""
-    if node.op == "conv3d":
-        kernel = shapes[1][2:]
-    elif OPS[node.op].infer is pooled:
-        kernel = node.attrs["kernel"]
-    else:
+    """Along T, H and W, the windows of an operator that slides one."""
+    slides = OPS[node.op].window
+    if slides is None:
         return ()
-    geometry = (node.attrs.get(key, default) for key, default in (("stride", ONES), ("pad", ZEROS)))
-    dilation = node.attrs.get("dilation", ONES)
-    return tuple(
-        window(*axis)
-        for axis in zip("THW", shapes[0][2:], node.shape[2:], kernel, *geometry, dilation, strict=True)
-    )
+    geometry = slides(*shapes, **node.attrs)
+    return tuple(window(*axis) for axis in zip("THW", shapes[0][2:], node.shape[2:], *geometry, strict=True))
 
 
 def _product(node: Node, shapes: list[Shape]) -> Product:
@@ -247,7 +240,7 @@ def _stops_ahead(net: Net) -> dict[str, set[str]]:
     ahead: dict[str, set[str]] = {}
     for node in reversed(net.nodes):
         found = ahead.setdefault(node.name, set())
-        if node.op == "stop_gradient":
+        if OPS[node.op].family == "stop":
             found.add(node.name)
         for name in node.inputs:
             ahead.setdefault(name, set()).update(found)
