@@ -37,9 +37,9 @@ from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
 from refnet.op import Case
 from refnet.progress import Progress, steps
+from refnet.remat import blob_bytes
 from refnet.render import figure, files, measured, page, roofline, terminal
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
-from refnet.run import blob_bytes
 from refnet.shapes import Shape, text
 from refnet.shapes import size as elements
 from refnet.trace import FreezePoint, freeze_points

@@ -141,12 +141,16 @@ class Net:
         twin.inputs, twin.params, twin.outputs = dict(self.inputs), dict(self.params), dict(self.outputs)
         return twin
 
+    def learnt(self) -> set[str]:
+        """Names of the inputs and parameters that are learnt, not given as labels or statistics are."""
+        return {name for name in (*self.inputs, *self.params) if self.domain(name).draw is None}
+
     def trainable(self) -> set[str]:
         """Names of the values that depend on an input or parameter without a gradient stop between.
 
         What is given and not learnt (labels, boxes, masks, statistics) is none of them.
         """
-        names = {name for name in (*self.inputs, *self.params) if self.domain(name).draw is None}
+        names = self.learnt()
         for node in self.nodes:
             if not names.isdisjoint(learns_from(node)):
                 names.add(node.name)

@@ -21,7 +21,7 @@ FLOORS = [
     ["arithmetic.core"],
     ["arithmetic"],
     ["net"],
-    ["saved"],
+    ["given", "remat"],
     ["run"],
     ["inputs.*", "machine"],
     ["inputs"],

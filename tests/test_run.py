@@ -191,6 +191,28 @@ def test_a_lean_run_is_walked_backward_once():
     assert refnet.backward(twice, dy).keys() == refnet.backward(twice, dy).keys()
 
 
+def test_a_net_is_planned_once_and_anew_when_it_has_grown(monkeypatch):
+    planned = []
+    flow = refnet.Net.gradient_flow
+    monkeypatch.setattr(refnet.Net, "gradient_flow", lambda net: planned.append(net) or flow(net))
+    net, given = small(freeze_at=0)
+    for keep in ("outputs", "outputs", "all"):
+        run = refnet.forward(net, given, keep=keep)
+        refnet.backward(run, refnet.fill.output_gradients(net))
+    assert planned == [net]
+    x = net.add("relu", "again", ("res4_1_relu",))
+    grown = refnet.forward(net, given, keep="outputs")
+    assert set(grown.blobs) == {"res4_1_relu"} and planned == [net] * 2
+    net.output(x)
+    grown = refnet.forward(net, given, keep="outputs")
+    assert set(grown.blobs) == {"res4_1_relu", "again"} and planned == [net] * 3
+    dy = {"again": refnet.fill.output_gradients(net)["again"]}
+    ours, theirs = refnet.backward(grown, dy), refnet.backward(refnet.forward(net, given), dy)
+    assert "conv1_w" in ours and all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+    net.outputs.clear()
+    assert not refnet.forward(net, given, keep="outputs").blobs and planned == [net] * 4
+
+
 def test_original_arrays_are_left_alone():
     net, given = small()
     before = {name: value.copy() for name, value in given.items()}

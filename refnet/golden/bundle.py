@@ -24,7 +24,7 @@ from refnet.arrays import DTYPES, Array
 from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
-from refnet.run import blob_bytes
+from refnet.remat import blob_bytes
 from refnet.shapes import Shape, size, text, volume, whole
 
 FORMAT = "refnet golden bundle"

@@ -11,7 +11,8 @@ import numpy as np
 from refnet.arithmetic import Arithmetic
 from refnet.arrays import Array
 from refnet.net import Net
-from refnet.run import Run, backward, blob_bytes, forward
+from refnet.remat import blob_bytes
+from refnet.run import Run, backward, forward
 from refnet.shapes import size
 from refnet.trace.nodes import backward_multiply_adds
 
