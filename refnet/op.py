@@ -108,7 +108,7 @@ def all_time(*shapes: Shape, **attrs: Any) -> Reaches:
 
 @dataclass(frozen=True)
 class Case:
-    """A small problem: the shapes of the inputs and the attributes of one call."""
+    """A problem: the shapes of the inputs and the attributes of one call."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -116,11 +116,11 @@ class Case:
 
 
 def benchmark(name: str, *shapes: Shape, **attrs: Any) -> Case:
-    """A problem that speed is measured on, with the size of its first input behind its name."""
+    """A problem that speed is measured on; the size of its first input ends its name."""
     return Case(f"{name} {text(shapes[0])}", shapes, attrs)
 
 
-# What an operator is to people: its colour, its place in a table.
+# The kinds of operators that colours, tables and fills tell apart.
 Family = Literal["product", "norm", "activation", "pooling", "sum", "stop", "move", "other"]
 
 
@@ -132,9 +132,9 @@ class Op:
     ----------
     name : str
     family : Family
-        What it is akin to: a *product* of matrices, a *norm* (a scale and bias for each channel), an
-        *activation* (a rectifier, a loss), *pooling*, a *sum* of blobs, a *stop* of the gradient, a
-        *move* of values, or *other*.
+        Its kind: a *product* with weights, a *norm* (a scale and a bias for each channel), an
+        *activation* (a rectifier, a softmax, a loss), *pooling*, a *sum* of blobs, a *stop* of the
+        gradient, a *move* of values to other places, or *other*.
     infer : ``(*shapes, **attrs) -> shape``
         The output's shape; raises ShapeError naming the axis, the value found, the value needed.
     forward : ``(*arrays, **attrs) -> (y, context)``
@@ -148,9 +148,9 @@ class Op:
     benchmarks : tuple of Case
         The problems that speed is measured on: those of the networks at 1x3x8x224x224.
     roles : tuple of str
-        What its parameters are, in their order, where people have a word for it.
+        What people call its parameters, in order; those beyond are just parameters.
     sign : str, optional
-        What stands for it in a drawing; None where its name, or the size of its kernel, does.
+        What is written into its shape in a drawing; None for its name, or a product's kernel.
     domains : tuple of Domain
         Of the first inputs; the others may hold anything.
     check : ``(*arrays, **attrs) -> None``
@@ -159,13 +159,13 @@ class Op:
         Whether y curves in one of the inputs. The others are affine in each input that has a
         gradient, or piecewise so: a difference quotient within a piece has no truncation error.
     divides : bool
-        Whether small whole numbers are rounded too, by quotients, roots or exponentials. The others
-        are exact on them; averages are where they are of a power of two.
+        Whether it takes quotients, roots or exponentials, and so rounds small whole numbers too. The
+        others are exact on them; averages are where their count is a power of two.
     window : ``(*shapes, **attrs) -> Geometry``, optional
         The window that slides over T, H and W of its first input; None where none does.
     reach : ``(*shapes, **attrs) -> Reaches``, optional
-        What an output position reads along T, H and W; None where the window says it, or it is the
-        same position.
+        What an output position reads along T, H and W; None where `window` says it, and where it is
+        the same position.
     keeps : tuple of int
         Which inputs `backward` may read, by position; OUTPUT is y.
     cheap : bool
@@ -193,12 +193,12 @@ class Op:
     cheap: bool = False
 
     def output_shape(self, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
-        """Infer the output's shape, with a clear word for a wrong number of inputs or attributes.
+        """Infer the output's shape, and refuse a wrong number of inputs and unknown attributes.
 
         Raises
         ------
         ShapeError
-            If the operator does not take so many inputs or these attributes, or `infer` refuses them.
+            If the operator does not take that many inputs or those attributes, or `infer` refuses them.
         """
         try:
             _require_call(self.infer, len(shapes), tuple(attrs))

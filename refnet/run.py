@@ -182,7 +182,7 @@ def backward(
 def _checked_gradients(
     run: Run, output_gradients: Mapping[str, Array], allow_nonfinite: bool
 ) -> dict[str, list[Array]]:
-    """The gradients that a backward pass starts from, checked: for each node a list of one."""
+    """The gradients that a backward pass starts from: for each node a list of one."""
     shapes = {node.name: node.shape for node in run.net.nodes}
     dtype, pending = real_dtype(run.given), {}
     for name, dy in output_gradients.items():

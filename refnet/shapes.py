@@ -23,7 +23,7 @@ LARGEST = 2**31 - 1
 
 
 class Geometry(NamedTuple):
-    """A sliding window: along each axis, output o reads the inputs o stride + tap dilation - pad."""
+    """A sliding window: along each axis, tap j of output o reads input o stride + j dilation - pad."""
 
     kernel: Triple
     stride: Triple = ONES
