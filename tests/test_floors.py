@@ -70,7 +70,6 @@ NEIGHBOURS = {
     ("networks.classifier", "networks.resnet3d"),
     ("networks.classifier", "networks.layers"),
     ("networks.roi_head", "networks.resnet3d"),
-    ("networks.roi_head", "networks.layers"),
     ("networks.roi_head", "networks.time_link"),
     ("networks.fpn3d", "networks.layers"),
     ("render.roofline", "render.figure"),

@@ -1,5 +1,7 @@
 """The catalog, against the facts of the papers and of the original wiring."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,32 @@ def depth_and_stage(name):
 
 def test_the_catalog_is_what_the_design_names():
     assert set(ARCHITECTURES) == {*BODIES, *PYRAMIDS, *HEADS, *CLASSIFIERS}
+
+
+def test_builders_show_the_options_of_blocks():
+    """``help`` and the catalog read them, with their defaults, off the signatures."""
+    blocks = {
+        "time_kernel": 3,
+        "time_stride": False,
+        "groups": 1,
+        "width_per_group": 64,
+        "stride_1x1": True,
+        "dilation": 1,
+        "batch_norm": False,
+        "training": False,
+    }
+    flat = {name: blocks[name] for name in blocks if not name.startswith("time_")}
+    for builder, first, options in (
+        (body, {"transformation": "bottleneck", "freeze_at": 2}, blocks),
+        (refnet.networks.roi_head.head, {"link": "none", "transformation": "bottleneck"}, blocks),
+        (refnet.networks.classifier.classifier, {"classes": 1000, "freeze_at": 0}, flat),
+    ):
+        shown = {p.name: p.default for p in signature(builder).parameters.values()}
+        assert list(shown.items())[-len(first | options) :] == list((first | options).items())
+    with pytest.raises(TypeError, match="unexpected keyword argument 'time_kernal'"):
+        body(time_kernal=3)
+    with pytest.raises(TypeError, match="time_stride"):
+        refnet.networks.classifier.classifier(time_stride=True)
 
 
 @pytest.mark.parametrize("transformation", ["bottleneck", "basic"])

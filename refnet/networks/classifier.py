@@ -10,6 +10,7 @@ convolutions rounds to 3.8.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from refnet.errors import ShapeError
 from refnet.net import Net
@@ -18,6 +19,7 @@ from refnet.networks.layers import linear
 from refnet.shapes import Shape, volume, whole
 
 
+@resnet3d.takes(resnet3d.BlockOptions, but=("time_kernel", "time_stride"))
 def classifier(
     input: Shape = (1, 3, 1, 224, 224),
     block_counts: Sequence[int] = (2, 2, 2, 2),
@@ -25,12 +27,7 @@ def classifier(
     transformation: str = "basic",
     classes: int = 1000,
     freeze_at: int = 0,
-    groups: int = 1,
-    width_per_group: int = 64,
-    stride_1x1: bool = True,
-    dilation: int = 1,
-    batch_norm: bool = False,
-    training: bool = False,
+    **block_options: Any,
 ) -> Net:
     """Build a classifier: a body with time kernel 1, average pool, fully connected layer, softmax, loss.
 
@@ -39,9 +36,10 @@ def classifier(
     input : (N, 3, 1, H, W)
         Shape of the input blob `data`; the integers `labels` are (N,).
     classes : int
-    block_counts, feat_dims, transformation, freeze_at, groups, width_per_group, stride_1x1, dilation, \
-    batch_norm, training
+    block_counts, feat_dims, freeze_at
         See `refnet.networks.resnet3d.body`.
+    transformation, **block_options
+        See `refnet.networks.resnet3d.BlockOptions`; what acts along T is no option of a classifier.
 
     Returns
     -------
@@ -62,12 +60,8 @@ def classifier(
         transformation,
         freeze_at,
         time_kernel=1,
-        groups=groups,
-        width_per_group=width_per_group,
-        stride_1x1=stride_1x1,
-        dilation=dilation,
-        batch_norm=batch_norm,
-        training=training,
+        time_stride=False,
+        **block_options,
     )
     (x,) = net.outputs
     net.outputs.clear()

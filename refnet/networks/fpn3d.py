@@ -62,8 +62,7 @@ def fpn(body: Net, dim: int = 256, time_kernel: int = 3) -> Net:
             inner = net.add("add", name, (lateral, topdown))
         levels.append((f"fpn_{blob}", inner))
     for name, x in levels:
-        kernel, pad = (time_kernel, 3, 3), (time_kernel // 2, 1, 1)
-        net.output(conv(net, x, name, dim, kernel=kernel, pad=pad, bias=True))
+        net.output(conv(net, x, name, dim, kernel=(time_kernel, 3, 3), bias=True))
     coarsest, _ = levels[0]
     extra = f"{coarsest}_subsampled_2x"
     net.output(net.add("max_pool3d", extra, (coarsest,), kernel=(1, 1, 1), stride=(1, 2, 2)))

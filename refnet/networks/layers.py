@@ -3,26 +3,33 @@
 from collections.abc import Callable
 from typing import Required, TypedDict, Unpack
 
-from refnet.errors import ValueRangeError
 from refnet.net import Net
-from refnet.shapes import Triple, size
+from refnet.shapes import ONES, Triple, size
 
 # Appends a batch norm of some kind to a blob, under a name.
 Norm = Callable[[Net, str, str], str]
 
 
 class Window(TypedDict, total=False):
-    """The window of a convolution: its kernel, and what differs from the defaults of `conv3d`."""
+    """The window of a convolution: its odd kernel, and what differs from the defaults of `conv3d`."""
 
     kernel: Required[Triple]
-    stride: Triple
-    pad: Triple
     dilation: Triple
     groups: int
 
 
-def conv(net: Net, x: str, name: str, out: int, *, bias: bool = False, **window: Unpack[Window]) -> str:
-    """Append a convolution, with its weights ``{name}_w`` and, if wanted, its bias ``{name}_b``.
+class StridedWindow(Window, total=False):
+    """A window, and the stride at which it moves."""
+
+    stride: Triple
+
+
+def conv(
+    net: Net, x: str, name: str, out: int, *, bias: bool = False, **window: Unpack[StridedWindow]
+) -> str:
+    """Append a convolution, padded so that it would keep T, H and W at stride 1.
+
+    Its weights are ``{name}_w``, its bias, where there is one, is ``{name}_b``.
 
     Parameters
     ----------
@@ -35,7 +42,7 @@ def conv(net: Net, x: str, name: str, out: int, *, bias: bool = False, **window:
         Output channels.
     bias : bool
     **window
-        `kernel`, and `stride`, `pad`, `dilation`, `groups` of `refnet.ops.conv3d`.
+        `kernel`, of odd sizes, and `stride`, `dilation`, `groups` of `refnet.ops.conv3d`.
 
     Returns
     -------
@@ -47,11 +54,15 @@ def conv(net: Net, x: str, name: str, out: int, *, bias: bool = False, **window:
     ShapeError
         If the window does not fit.
     """
+    kernel, dilation = window["kernel"], window.get("dilation", ONES)
     depth = net.shape(x)[1] // window.get("groups", 1)
-    inputs = [x, net.param(f"{name}_w", (out, depth, *window["kernel"]))]
+    inputs = [x, net.param(f"{name}_w", (out, depth, *kernel))]
     if bias:
         inputs.append(net.param(f"{name}_b", (out,)))
-    return net.add("conv3d", name, inputs, **{k: v for k, v in window.items() if k != "kernel"})
+    attrs = {key: value for key, value in window.items() if key != "kernel"}
+    if kernel != ONES:
+        attrs["pad"] = tuple(d * (k // 2) for k, d in zip(kernel, dilation, strict=True))
+    return net.add("conv3d", name, inputs, **attrs)
 
 
 def linear(net: Net, x: str, name: str, out: int) -> str:
@@ -86,34 +97,14 @@ def relu(net: Net, x: str, name: str) -> str:
     return net.add("relu", name, (x,))
 
 
-def conv_norm(net: Net, x: str, name: str, out: int, norm: Norm = affine, **window: Unpack[Window]) -> str:
+def conv_norm(net: Net, x: str, name: str, out: int, norm: Norm, **window: Unpack[StridedWindow]) -> str:
     """Append a convolution and its batch norm ``{name}_bn``, of the kind `norm`."""
     return norm(net, conv(net, x, name, out, **window), f"{name}_bn")
 
 
-def conv_norm_relu(
-    net: Net, x: str, name: str, out: int, norm: Norm = affine, **window: Unpack[Window]
-) -> str:
+def conv_norm_relu(net: Net, x: str, name: str, out: int, norm: Norm, **window: Unpack[StridedWindow]) -> str:
     """Append a convolution, its batch norm and the rectifier ``{name}_relu``."""
     return relu(net, conv_norm(net, x, name, out, norm, **window), f"{name}_relu")
-
-
-def norm_of(*, batch_norm: bool, training: bool) -> Norm:
-    """The kind of batch norm that a network's options ask for.
-
-    Raises
-    ------
-    ValueRangeError
-        If an option is no boolean, or training is asked for without batch norm.
-    """
-    for name, flag in (("batch_norm", batch_norm), ("training", training)):
-        if not isinstance(flag, bool):
-            raise ValueRangeError(f"{name} is {flag!r}: expected True or False")
-    if training and not batch_norm:
-        raise ValueRangeError(
-            "training is True, but batch_norm is False: an affine has no statistics to keep"
-        )
-    return NORMS[batch_norm, training]
 
 
 def _per_channel(net: Net, x: str, name: str, *endings: str) -> list[str]:
@@ -122,6 +113,7 @@ def _per_channel(net: Net, x: str, name: str, *endings: str) -> list[str]:
     return [net.param(f"{name}_{ending}", (channels,)) for ending in endings]
 
 
+# The kind of batch norm, by whether it has statistics and whether they are the batch's own.
 NORMS: dict[tuple[bool, bool], Norm] = {
     (False, False): affine,
     (True, False): batch_norm,

@@ -4,43 +4,28 @@ Their 2D parent is He et al., *Deep Residual Learning*, arXiv:1512.03385, Table 
 the original code, one value a name.
 """
 
-from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from inspect import signature
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net
-from refnet.networks.layers import Norm, conv, conv_norm, conv_norm_relu, norm_of, relu
+from refnet.networks.layers import NORMS, Norm, Window, conv, conv_norm, conv_norm_relu, relu
 from refnet.shapes import ONES, Shape, Triple, odd, volume, whole
 
+Builder = TypeVar("Builder", bound=Callable[..., Net])
 
-def body(
-    input: Shape = (1, 3, 8, 224, 224),
-    block_counts: Sequence[int] = (2, 2, 2),
-    feat_dims: Sequence[int] = (64, 64, 128, 256),
-    transformation: str = "bottleneck",
-    freeze_at: int = 2,
-    time_kernel: int = 3,
-    time_stride: bool = False,
-    groups: int = 1,
-    width_per_group: int = 64,
-    stride_1x1: bool = True,
-    dilation: int = 1,
-    batch_norm: bool = False,
-    training: bool = False,
-) -> Net:
-    """Build a body: stem, stages res2, res3, ..., and the gradient stop.
 
-    Parameters
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions:
+    """The options of a network's residual blocks, with their defaults.
+
+    Attributes
     ----------
-    input : (N, 3, T, H, W)
-        Shape of the input blob `data`.
-    block_counts : sequence of int
-        Blocks in res2, res3, ...: three for a conv4 body, four for conv5.
-    feat_dims : sequence of int
-        Output channels of the stem and of each stage.
     transformation : {"bottleneck", "basic"}
-    freeze_at : int
-        The stage behind which the gradient stops, 2 or later; 0 for none.
+        The branch of a block; every builder has a default of its own.
     time_kernel : int
         Odd kernel size along T of the middle convolutions (basic: of both), from res3 on.
     time_stride : bool
@@ -58,6 +43,110 @@ def body(
         Whether it takes the batch's own statistics, and keeps running ones: after a run with
         ``keep="all"`` they are the blobs ``{name}_bn_running_mean`` and ``_running_variance``, to be
         given as the parameters ``{name}_bn_rm`` and ``_riv`` (Caffe2's names) of the next one.
+
+    Raises
+    ------
+    RefnetError
+        If an option is none of the above; the message says which.
+    """
+
+    transformation: str
+    time_kernel: int = 3
+    time_stride: bool = False
+    groups: int = 1
+    width_per_group: int = 64
+    stride_1x1: bool = True
+    dilation: int = 1
+    batch_norm: bool = False
+    training: bool = False
+
+    def __post_init__(self) -> None:
+        require_known("transformation", self.transformation, TRANSFORMATIONS)
+        odd("time_kernel", self.time_kernel)
+        for name in ("groups", "width_per_group", "dilation"):
+            whole(name, getattr(self, name), 1)
+        for name in ("time_stride", "stride_1x1", "batch_norm", "training"):
+            if not isinstance(flag := getattr(self, name), bool):
+                raise ValueRangeError(f"{name} is {flag!r}: expected True or False")
+        if self.training and not self.batch_norm:
+            raise ValueRangeError(
+                "training is True, but batch_norm is False: an affine has no statistics to keep"
+            )
+
+    def of_stage(self, k: int) -> "BlockOptions":
+        """The options as res{k} takes them: res2 has time kernel 1, and only res5 is dilated."""
+        return replace(
+            self,
+            time_kernel=self.time_kernel if k > 2 else 1,
+            dilation=self.dilation if k == 5 else 1,
+        )
+
+    def stride(self, k: int, width: int, out: int) -> Triple:
+        """The stride of the first block of res{k}, which takes `width` channels to `out`."""
+        strides = width != out and k > 2 and (k < 5 or self.dilation == 1)
+        step = 2 if strides else 1
+        return (step if self.time_stride else 1, step, step)
+
+    @property
+    def inner(self) -> int:
+        """The inner width of res2."""
+        return int(self.groups) * int(self.width_per_group)
+
+    @property
+    def window(self) -> Window:
+        """The window of the convolution ``branch2b``."""
+        return {
+            "kernel": (self.time_kernel, 3, 3),
+            "dilation": (1, self.dilation, self.dilation),
+            "groups": self.groups,
+        }
+
+    @property
+    def norm(self) -> Norm:
+        """The kind of batch norm."""
+        return NORMS[self.batch_norm, self.training]
+
+
+def takes(record: type, but: Collection[str] = ()) -> Callable[[Builder], Builder]:
+    """Let a builder's signature show the fields of a record in place of its ``**keywords``.
+
+    The fields that the builder names itself are left out, and so are those that it decides: `but`.
+    """
+
+    def show(builder: Builder) -> Builder:
+        own = signature(builder)
+        *named, _ = own.parameters.values()
+        hidden = {*but, *(parameter.name for parameter in named)}
+        fields = [p for p in signature(record).parameters.values() if p.name not in hidden]
+        builder.__signature__ = own.replace(parameters=[*named, *fields])  # type: ignore[attr-defined]
+        return builder
+
+    return show
+
+
+@takes(BlockOptions)
+def body(
+    input: Shape = (1, 3, 8, 224, 224),
+    block_counts: Sequence[int] = (2, 2, 2),
+    feat_dims: Sequence[int] = (64, 64, 128, 256),
+    transformation: str = "bottleneck",
+    freeze_at: int = 2,
+    **block_options: Any,
+) -> Net:
+    """Build a body: stem, stages res2, res3, ..., and the gradient stop.
+
+    Parameters
+    ----------
+    input : (N, 3, T, H, W)
+        Shape of the input blob `data`.
+    block_counts : sequence of int
+        Blocks in res2, res3, ...: three for a conv4 body, four for conv5.
+    feat_dims : sequence of int
+        Output channels of the stem and of each stage.
+    freeze_at : int
+        The stage behind which the gradient stops, 2 or later; 0 for none.
+    transformation, **block_options
+        See `BlockOptions`.
 
     Returns
     -------
@@ -91,198 +180,58 @@ def body(
         raise ValueRangeError(
             f"freeze_at is {freeze_at!r}: expected 0 or a stage of this body, {', '.join(map(str, stages))}"
         )
-    dim_bottleneck = require_block_options(
-        transformation, time_kernel, time_stride, groups, width_per_group, stride_1x1, dilation
-    )
-    norm = norm_of(batch_norm=batch_norm, training=training)
+    options = BlockOptions(transformation=transformation, **block_options)
 
     net = Net()
-    x = stem(net, net.input("data", input), feat_dims[0], norm)
-    for k, blocks, out in zip(stages, block_counts, feat_dims[1:], strict=True):
-        x = stage(
-            net,
-            x,
-            f"res{k}",
-            blocks,
-            transformation=transformation,
-            inner=dim_bottleneck * 2 ** (k - 2),
-            out=out,
-            strides=k > 2,
-            time_kernel=time_kernel if k > 2 else 1,
-            time_stride=time_stride,
-            groups=groups,
-            stride_1x1=stride_1x1,
-            dilation=dilation if k == 5 else 1,
-            norm=norm,
-        )
+    x = stem(net, net.input("data", input), feat_dims[0], options.norm)
+    for k, count, (width, out) in zip(stages, block_counts, pairwise(feat_dims), strict=True):
+        x = stage(net, x, k, count, out, options.stride(k, width, out), options)
         if k == freeze_at:
-            x = net.add("stop_gradient", f"res{k}_{blocks - 1}_stop", (x,))
+            x = net.add("stop_gradient", f"res{k}_{count - 1}_stop", (x,))
     net.output(x)
     return net
 
 
-def require_block_options(
-    transformation: str,
-    time_kernel: int,
-    time_stride: bool,
-    groups: int,
-    width_per_group: int,
-    stride_1x1: bool,
-    dilation: int,
-) -> int:
-    """Refuse what is no option of a block; return the inner width of res2.
-
-    Raises
-    ------
-    RefnetError
-        The message says which option, and what was expected.
-    """
-    require_known("transformation", transformation, TRANSFORMATIONS)
-    odd("time_kernel", time_kernel)
-    whole("dilation", dilation, 1)
-    for name, flag in (("time_stride", time_stride), ("stride_1x1", stride_1x1)):
-        if not isinstance(flag, bool):
-            raise ValueRangeError(f"{name} is {flag!r}: expected True or False")
-    return whole("groups", groups, 1) * whole("width_per_group", width_per_group, 1)
-
-
 def stem(net: Net, x: str, out: int, norm: Norm) -> str:
     """conv1: 1x7x7 stride 2 in H and W, batch norm, ReLU, and pool1: 1x3x3 max, stride 2."""
-    x = conv(net, x, "conv1", out, kernel=(1, 7, 7), stride=(1, 2, 2), pad=(0, 3, 3))
+    x = conv(net, x, "conv1", out, kernel=(1, 7, 7), stride=(1, 2, 2))
     x = norm(net, x, "res_conv1_bn")
     x = relu(net, x, "conv1_relu")
     return net.add("max_pool3d", "pool1", (x,), kernel=(1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 1))
 
 
-class Block(TypedDict):
-    """What all blocks of a stage have in common; see `body`."""
-
-    transformation: str
-    inner: int
-    out: int
-    strides: bool
-    time_kernel: int
-    time_stride: bool
-    groups: int
-    stride_1x1: bool
-    dilation: int
-    norm: Norm
-
-
-def stage(net: Net, x: str, name: str, blocks: int, **options: Unpack[Block]) -> str:
-    """A row of blocks ``{name}_0``, ``{name}_1``, ..."""
-    for i in range(blocks):
-        x = block(net, x, f"{name}_{i}", **options)
+def stage(net: Net, x: str, k: int, count: int, out: int, stride: Triple, options: BlockOptions) -> str:
+    """A row of blocks, ``res{k}_0``, ``res{k}_1``, ...; the first one strides."""
+    inner, options = options.inner * 2 ** (k - 2), options.of_stage(k)
+    x = block(net, x, f"res{k}_0", inner, out, stride, options)
+    for i in range(1, count):
+        x = block(net, x, f"res{k}_{i}", inner, out, ONES, options)
     return x
 
 
-def block(
-    net: Net,
-    x: str,
-    name: str,
-    *,
-    transformation: str,
-    inner: int,
-    out: int,
-    strides: bool,
-    time_kernel: int,
-    time_stride: bool,
-    groups: int,
-    stride_1x1: bool,
-    dilation: int,
-    norm: Norm,
-) -> str:
-    """relu(branch(x) + shortcut(x)); where the width changes, the block strides and projects."""
-    projects = net.shape(x)[1] != out
-    step = 2 if projects and strides and dilation == 1 else 1
-    stride = (step if time_stride else 1, step, step)
-    branch = TRANSFORMATIONS[transformation](
-        net,
-        x,
-        name,
-        inner=inner,
-        out=out,
-        stride=stride,
-        time_kernel=time_kernel,
-        groups=groups,
-        stride_1x1=stride_1x1,
-        dilation=dilation,
-        norm=norm,
-    )
-    if projects:
-        x = conv_norm(net, x, f"{name}_branch1", out, norm, kernel=(1, 1, 1), stride=stride)
+def block(net: Net, x: str, name: str, inner: int, out: int, stride: Triple, options: BlockOptions) -> str:
+    """relu(branch(x) + shortcut(x)); where the width changes, the shortcut projects."""
+    branch = TRANSFORMATIONS[options.transformation](net, x, name, inner, out, stride, options)
+    if net.shape(x)[1] != out:
+        x = conv_norm(net, x, f"{name}_branch1", out, options.norm, kernel=(1, 1, 1), stride=stride)
     return relu(net, net.add("add", f"{name}_sum", (branch, x)), f"{name}_relu")
 
 
 def bottleneck(
-    net: Net,
-    x: str,
-    name: str,
-    *,
-    inner: int,
-    out: int,
-    stride: Triple,
-    time_kernel: int,
-    groups: int,
-    stride_1x1: bool,
-    dilation: int,
-    norm: Norm,
+    net: Net, x: str, name: str, inner: int, out: int, stride: Triple, options: BlockOptions
 ) -> str:
     """1x1x1 to the inner width, time_kernel x 3 x 3, 1x1x1 to the output width."""
-    first, middle = (stride, ONES) if stride_1x1 else (ONES, stride)
-    x = conv_norm_relu(net, x, f"{name}_branch2a", inner, norm, kernel=(1, 1, 1), stride=first)
-    x = conv_norm_relu(
-        net,
-        x,
-        f"{name}_branch2b",
-        inner,
-        norm,
-        kernel=(time_kernel, 3, 3),
-        stride=middle,
-        pad=(time_kernel // 2, dilation, dilation),
-        dilation=(1, dilation, dilation),
-        groups=groups,
-    )
-    return conv_norm(net, x, f"{name}_branch2c", out, norm, kernel=(1, 1, 1))
+    first, middle = (stride, ONES) if options.stride_1x1 else (ONES, stride)
+    x = conv_norm_relu(net, x, f"{name}_branch2a", inner, options.norm, kernel=(1, 1, 1), stride=first)
+    x = conv_norm_relu(net, x, f"{name}_branch2b", inner, options.norm, stride=middle, **options.window)
+    return conv_norm(net, x, f"{name}_branch2c", out, options.norm, kernel=(1, 1, 1))
 
 
-def basic(
-    net: Net,
-    x: str,
-    name: str,
-    *,
-    inner: int,
-    out: int,
-    stride: Triple,
-    time_kernel: int,
-    groups: int,
-    stride_1x1: bool,
-    dilation: int,
-    norm: Norm,
-) -> str:
-    """Two convolutions time_kernel x 3 x 3; there is no 1x1x1 to stride in."""
-    kernel = (time_kernel, 3, 3)
-    x = conv_norm_relu(
-        net,
-        x,
-        f"{name}_branch2a",
-        inner,
-        norm,
-        kernel=kernel,
-        stride=stride,
-        pad=(time_kernel // 2, 1, 1),
-    )
-    return conv_norm(
-        net,
-        x,
-        f"{name}_branch2b",
-        out,
-        norm,
-        kernel=kernel,
-        pad=(time_kernel // 2, dilation, dilation),
-        dilation=(1, dilation, dilation),
-        groups=groups,
-    )
+def basic(net: Net, x: str, name: str, inner: int, out: int, stride: Triple, options: BlockOptions) -> str:
+    """Two convolutions time_kernel x 3 x 3, the first to the inner width."""
+    kernel = (options.time_kernel, 3, 3)
+    x = conv_norm_relu(net, x, f"{name}_branch2a", inner, options.norm, kernel=kernel, stride=stride)
+    return conv_norm(net, x, f"{name}_branch2b", out, options.norm, **options.window)
 
 
 TRANSFORMATIONS = {"bottleneck": bottleneck, "basic": basic}

@@ -4,14 +4,16 @@ Detect-and-Track, `lib/modeling/ResNet3D.py`, `add_ResNet_roi_conv5_head`; He et
 arXiv:1703.06870. A region is a tube: a box in every frame.
 """
 
+from typing import Any
+
 from refnet.errors import ValueRangeError
 from refnet.net import Net
 from refnet.networks import resnet3d
-from refnet.networks.layers import norm_of
 from refnet.networks.time_link import time_link
-from refnet.shapes import whole
+from refnet.shapes import ONES, whole
 
 
+@resnet3d.takes(resnet3d.BlockOptions)
 def head(
     body: Net,
     rois: int = 8,
@@ -24,14 +26,7 @@ def head(
     aligned: bool = False,
     link: str = "none",
     transformation: str = "bottleneck",
-    time_kernel: int = 3,
-    time_stride: bool = False,
-    groups: int = 1,
-    width_per_group: int = 64,
-    stride_1x1: bool = True,
-    dilation: int = 1,
-    batch_norm: bool = False,
-    training: bool = False,
+    **block_options: Any,
 ) -> Net:
     """Build a head on the output of a conv4 body.
 
@@ -51,9 +46,8 @@ def head(
         See `refnet.ops.roi_align`.
     link : {"none", "average", "key-frame"}
         Between body and head, see `refnet.networks.time_link`; a tube then has one frame.
-    transformation, time_kernel, time_stride, groups, width_per_group, stride_1x1, dilation, \
-    batch_norm, training
-        Of res5, see `refnet.networks.resnet3d.body`.
+    transformation, **block_options
+        Of res5, see `refnet.networks.resnet3d.BlockOptions`.
 
     Returns
     -------
@@ -73,9 +67,8 @@ def head(
         )
     if type(resolution) is not int or resolution not in (7, 14):
         raise ValueRangeError(f"resolution is {resolution!r}: expected 14 or 7")
-    dim_bottleneck = resnet3d.require_block_options(
-        transformation, time_kernel, time_stride, groups, width_per_group, stride_1x1, dilation
-    )
+    options = resnet3d.BlockOptions(transformation=transformation, **block_options)
+    block_count, out = whole("block_count", block_count, 1), whole("out", out, 1)
     net = body.copy()
     (x,) = net.outputs
     net.outputs.clear()
@@ -90,21 +83,7 @@ def head(
         sampling_ratio=sampling_ratio,
         aligned=aligned,
     )
-    x = resnet3d.stage(
-        net,
-        x,
-        "res5",
-        whole("block_count", block_count, 1),
-        transformation=transformation,
-        inner=dim_bottleneck * 8,
-        out=whole("out", out, 1),
-        strides=resolution == 14,
-        time_kernel=time_kernel,
-        time_stride=time_stride,
-        groups=groups,
-        stride_1x1=stride_1x1,
-        dilation=dilation,
-        norm=norm_of(batch_norm=batch_norm, training=training),
-    )
+    stride = options.stride(5, net.shape(x)[1], out) if resolution == 14 else ONES
+    x = resnet3d.stage(net, x, 5, block_count, out, stride, options)
     net.output(net.add("global_average_pool", "res5_pool", (x,)))
     return net
