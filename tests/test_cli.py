@@ -131,10 +131,14 @@ def test_make_verify_diff(refnet, tmp_path):
     assert code == 1 and "pool1" in out and "made with blas ['another'], here" in out
 
 
-def test_every_option_reaches_the_bundle(refnet, tmp_path):
+@pytest.mark.parametrize(
+    ("transformation", "place", "stride_1x1"),
+    [("basic", "--stride-1x1", True), ("bottleneck", "--stride-3x3", False)],
+)
+def test_every_option_reaches_the_bundle(refnet, tmp_path, transformation, place, stride_1x1):
     options = [
-        *("--transformation", "basic", "--time-kernel", 5, "--time-stride", "--freeze-at", 5),
-        *("--groups", 2, "--width-per-group", 4, "--stride-3x3", "--dilation", 2),
+        *("--transformation", transformation, "--time-kernel", 5, "--time-stride", "--freeze-at", 5),
+        *("--groups", 2, "--width-per-group", 4, place, "--dilation", 2),
         *("--seed", 7, "--dtype", "float32", "--arithmetic", "reference", "--hashes-only"),
         *("--input", "2x3x3x32x48"),
     ]
@@ -145,13 +149,13 @@ def test_every_option_reaches_the_bundle(refnet, tmp_path):
         "architecture": "resnet18_conv5",
         "input": [2, 3, 3, 32, 48],
         "options": {
-            "transformation": "basic",
+            "transformation": transformation,
             "freeze_at": 5,
             "time_kernel": 5,
             "time_stride": True,
             "groups": 2,
             "width_per_group": 4,
-            "stride_1x1": False,
+            "stride_1x1": stride_1x1,
             "dilation": 2,
             "batch_norm": False,
             "training": False,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.errors import RefnetError, ShapeError
+from refnet.errors import RefnetError, ShapeError, ValueRangeError
 from refnet.networks import ARCHITECTURES
 from refnet.networks.resnet3d import body
 from refnet.shapes import size
@@ -80,8 +80,9 @@ def test_output_is_a_sixteenth_or_a_thirtysecond(name):
     assert output.endswith("_relu")
     strided = refnet.build(name, input=(2, 3, 8, 224, 256), time_stride=True)
     assert next(iter(strided.outputs.values()))[2] == 8 // 2 ** (stage - 2)
-    dilated = refnet.build(name, input=(2, 3, 8, 224, 256), dilation=2)
-    assert list(dilated.outputs.values()) == [(2, width, 8, 14, 16)]
+    if stage == 5:
+        dilated = refnet.build(name, input=(2, 3, 8, 224, 256), dilation=2)
+        assert list(dilated.outputs.values()) == [(2, width, 8, 14, 16)]
 
 
 @pytest.mark.parametrize(
@@ -354,6 +355,101 @@ def test_basic_and_bottleneck_wiring_literally():
 def test_nonsense_is_refused(options, message):
     with pytest.raises(RefnetError, match=message):
         refnet.build("resnet18_conv4", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "resnet50_conv4",
+            {"dilation": 2},
+            "dilation is 2: expected 1, only res5 is dilated and this body ends with res4",
+        ),
+        (
+            "resnet18_conv5",
+            {"transformation": "basic", "stride_1x1": False},
+            "stride_1x1 is False: expected True, a basic block has no 1x1x1 convolution to stride in",
+        ),
+        ("resnet18_classifier", {"stride_1x1": False}, "a basic block has no 1x1x1 convolution"),
+        ("roi_resnet18_conv4", {"transformation": "basic", "stride_1x1": False}, "a basic block has no"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_refused(name, options, message):
+    with pytest.raises(ValueRangeError, match=message):
+        refnet.build(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("feat_dims", "options", "message"),
+    [
+        ((4, 8), {"time_kernel": 5}, "time_kernel is 5: expected 3, it acts from res3 on and this body"),
+        ((4, 8), {"dilation": 3}, "dilation is 3: expected 1, only res5 is dilated and this body ends"),
+        ((4, 8), {"time_stride": True}, "time_stride is True: expected False, no block of res2 strides"),
+        ((4, 8, 8), {"stride_1x1": False}, "stride_1x1 is False: expected True, no block of res2, res3"),
+        ((4, 4, 4, 4, 8), {"dilation": 2, "time_stride": True}, "no block of res2, res3, res4, res5 strides"),
+    ],
+)
+def test_an_option_that_changes_nothing_in_a_body_is_refused(feat_dims, options, message):
+    counts = (1,) * (len(feat_dims) - 1)
+    body(block_counts=counts, feat_dims=feat_dims)
+    with pytest.raises(ValueRangeError, match=message):
+        body(block_counts=counts, feat_dims=feat_dims, **options)
+
+
+@pytest.mark.parametrize("option", [{"time_stride": True}, {"stride_1x1": False}])
+@pytest.mark.parametrize("unstrided", [{"resolution": 7}, {"dilation": 2}, {"out": 256}])
+def test_an_option_that_changes_nothing_in_a_head_is_refused(unstrided, option):
+    conv4 = refnet.build("resnet18_conv4", input=(1, 3, 2, 32, 32))
+    refnet.networks.roi_head.head(conv4, **unstrided)
+    refnet.networks.roi_head.head(conv4, **option)
+    with pytest.raises(ValueRangeError, match="no block of res5 strides"):
+        refnet.networks.roi_head.head(conv4, **unstrided, **option)
+
+
+VALUES = {
+    "transformation": ("bottleneck", "basic"),
+    "freeze_at": (3,),
+    "time_kernel": (5,),
+    "time_stride": (True,),
+    "groups": (2,),
+    "width_per_group": (8,),
+    "stride_1x1": (False,),
+    "dilation": (2,),
+    "batch_norm": (True,),
+    "training": (True,),
+    "rois": (3,),
+    "resolution": (7,),
+    "sampling_ratio": (0,),
+    "aligned": (True,),
+    "link": ("average",),
+    "classes": (10,),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if "18" in name or "50" in name])
+def test_every_option_changes_the_net_or_is_refused(name):
+    """Each option is added to the defaults, and to every other option."""
+    usual = ARCHITECTURES[name].options
+    given = {option: next(v for v in VALUES[option] if v != default) for option, default in usual.items()}
+    shape = (2, 3, 1 if name in CLASSIFIERS else 2, 32, 32)
+    changing = set()
+    for first in ({}, *({option: value} for option, value in given.items())):
+        plain = built_or_none(name, input=shape, **first)
+        for option in given.keys() - first.keys() if plain else ():
+            if net := built_or_none(name, input=shape, **first, **{option: given[option]}):
+                assert (net.nodes, net.params) != (plain.nodes, plain.params), (first, option)
+                changing.add(option)
+    never = {"resnet18_conv4": {"dilation"}, "resnet50_conv4": {"dilation"}}
+    if name in PYRAMIDS:
+        never[name] = {"dilation", "time_stride"}
+    assert changing == given.keys() - never.get(name, set())
+
+
+def built_or_none(name, **options):
+    try:
+        return refnet.build(name, **options)
+    except RefnetError:
+        return None
 
 
 def test_unknown_architectures_are_refused():

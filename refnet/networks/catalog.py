@@ -44,14 +44,14 @@ def pyramid(**options: Any) -> Net:
 
 
 def regions(*, block_counts: tuple[int, ...], feat_dims: tuple[int, ...], **options: Any) -> Net:
-    """A head over regions, res5, over a conv4 body."""
-    body = resnet3d.body(
-        block_counts=block_counts[:3],
-        feat_dims=feat_dims[:4],
-        **{name: value for name, value in options.items() if name in BODY or name == "input"},
-    )
-    own = {name: value for name, value in options.items() if name in HEAD}
-    return roi_head.head(body, block_count=block_counts[3], out=feat_dims[4], **own)
+    """A head over regions, res5, over a conv4 body; each takes the options that change it."""
+    of_body = {name: value for name, value in options.items() if name in ("input", *BODY)}
+    of_body["dilation"] = BODY["dilation"]
+    of_head = {name: value for name, value in options.items() if name in HEAD}
+    if (of_head["resolution"], of_head["dilation"]) != (14, 1):  # res5 does not stride then
+        of_head |= {name: HEAD[name] for name in ("time_stride", "stride_1x1")}
+    body = resnet3d.body(block_counts=block_counts[:3], feat_dims=feat_dims[:4], **of_body)
+    return roi_head.head(body, block_count=block_counts[3], out=feat_dims[4], **of_head)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def build(architecture: str, *, input: Shape | None = None, **options: Any) -> N
     UnknownNameError
         If there is no such architecture or option.
     RefnetError
-        If the value of an option is not allowed, or the input does not fit.
+        If the value of an option is not allowed or changes nothing, or the input does not fit.
     """
     require_known("architecture", architecture, ARCHITECTURES)
     return ARCHITECTURES[architecture].build(input, **options)

@@ -49,7 +49,8 @@ def classifier(
     Raises
     ------
     RefnetError
-        If an option is none of the above, or the input does not fit; the message says which.
+        If an option is none of the above or changes nothing, or the input does not fit; the message
+        says which.
     """
     if volume("data", input)[2] != 1:
         raise ShapeError(f"data size T is {input[2]}: expected 1, a classifier of the paper is 2D")

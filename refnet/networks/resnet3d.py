@@ -4,7 +4,7 @@ Their 2D parent is He et al., *Deep Residual Learning*, arXiv:1512.03385, Table 
 the original code, one value a name.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from itertools import pairwise
@@ -47,7 +47,7 @@ class BlockOptions:
     Raises
     ------
     RefnetError
-        If an option is none of the above; the message says which.
+        If an option is none of the above, or would change nothing; the message says which.
     """
 
     transformation: str
@@ -72,6 +72,34 @@ class BlockOptions:
             raise ValueRangeError(
                 "training is True, but batch_norm is False: an affine has no statistics to keep"
             )
+        if self.transformation == "basic":
+            self._require_default("stride_1x1", "a basic block has no 1x1x1 convolution to stride in")
+
+    def require_effect(self, strides: Mapping[int, Triple]) -> None:
+        """Refuse an option that would change nothing in a row of stages.
+
+        Parameters
+        ----------
+        strides : mapping of int to (T, H, W)
+            The number of each stage, and the stride of its first block.
+
+        Raises
+        ------
+        ValueRangeError
+        """
+        last = max(strides)
+        if last < 5:
+            self._require_default("dilation", f"only res5 is dilated and this body ends with res{last}")
+        if last == 2 and self.time_kernel != 1:  # which is that of res2
+            self._require_default("time_kernel", "it acts from res3 on and this body ends with res2")
+        if all(stride == ONES for stride in strides.values()):
+            for name in ("time_stride", "stride_1x1"):
+                self._require_default(name, f"no block of {', '.join(f'res{k}' for k in strides)} strides")
+
+    def _require_default(self, name: str, why: str) -> None:
+        value, default = getattr(self, name), getattr(BlockOptions, name)
+        if value != default:
+            raise ValueRangeError(f"{name} is {value}: expected {default}, {why}")
 
     def of_stage(self, k: int) -> "BlockOptions":
         """The options as res{k} takes them: res2 has time kernel 1, and only res5 is dilated."""
@@ -156,7 +184,8 @@ def body(
     Raises
     ------
     RefnetError
-        If an option is none of the above, or the input does not fit; the message says which.
+        If an option is none of the above or changes nothing, or the input does not fit; the message
+        says which.
     """
     input = volume("data", input)
     if input[1] != 3:
@@ -181,11 +210,14 @@ def body(
             f"freeze_at is {freeze_at!r}: expected 0 or a stage of this body, {', '.join(map(str, stages))}"
         )
     options = BlockOptions(transformation=transformation, **block_options)
+    widths = zip(stages, pairwise(feat_dims), strict=True)
+    strides = {k: options.stride(k, width, out) for k, (width, out) in widths}
+    options.require_effect(strides)
 
     net = Net()
     x = stem(net, net.input("data", input), feat_dims[0], options.norm)
-    for k, count, (width, out) in zip(stages, block_counts, pairwise(feat_dims), strict=True):
-        x = stage(net, x, k, count, out, options.stride(k, width, out), options)
+    for k, count, out in zip(stages, block_counts, feat_dims[1:], strict=True):
+        x = stage(net, x, k, count, out, strides[k], options)
         if k == freeze_at:
             x = net.add("stop_gradient", f"res{k}_{count - 1}_stop", (x,))
     net.output(x)

@@ -59,7 +59,7 @@ def head(
     Raises
     ------
     RefnetError
-        If an option is none of the above, or the body has not one output.
+        If an option is none of the above or changes nothing, or the body has not one output.
     """
     if len(body.outputs) != 1 or "rois" in body.inputs or "res5_0_relu" in {n.name for n in body.nodes}:
         raise ValueRangeError(
@@ -71,6 +71,8 @@ def head(
     block_count, out = whole("block_count", block_count, 1), whole("out", out, 1)
     net = body.copy()
     (x,) = net.outputs
+    stride = options.stride(5, net.shape(x)[1], out) if resolution == 14 else ONES
+    options.require_effect({5: stride})
     net.outputs.clear()
     x = time_link(net, x, link, "time_link")
     tubes = net.input("rois", (whole("rois", rois, 1), 1 + 4 * net.shape(x)[2]))
@@ -83,7 +85,6 @@ def head(
         sampling_ratio=sampling_ratio,
         aligned=aligned,
     )
-    stride = options.stride(5, net.shape(x)[1], out) if resolution == 14 else ONES
     x = resnet3d.stage(net, x, 5, block_count, out, stride, options)
     net.output(net.add("global_average_pool", "res5_pool", (x,)))
     return net
