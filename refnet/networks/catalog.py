@@ -22,12 +22,12 @@ BLOCKS = {
 NARROW = (64, 64, 128, 256, 512)
 WIDE = (64, 256, 512, 1024, 2048)
 
-# What a name decides, and what is no number or word that a caller could give.
+# The parameters of builders that are no options: the input, and what an architecture's name decides.
 DECIDED = ("input", "block_counts", "feat_dims", "body", "block_count", "out", "spatial_scale")
 
 
 def defaults(builder: Callable[..., Net]) -> dict[str, Any]:
-    """What a caller may choose about a builder's network, and what is taken if they do not."""
+    """The options of a builder, with their defaults."""
     return {
         name: parameter.default
         for name, parameter in signature(builder).parameters.items()
@@ -65,9 +65,9 @@ class Architecture:
         Takes `input`, `block_counts`, `feat_dims` and the options.
     block_counts, feat_dims : tuple of int
     options : dict
-        What a caller may choose, with what is taken if they do not.
+        The options, with their defaults.
     input : (N, 3, T, H, W)
-        What is taken if no input is given.
+        The default shape of the input.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Architecture:
     input: Shape = (1, 3, 8, 224, 224)
 
     def build(self, input: Shape | None = None, **options: Any) -> Net:
-        """Build it for an input shape."""
+        """Build the network for a shape of the input, with the options that are given."""
         for option in options:
             require_known(f"option of {self.name}", option, self.options)
         return self.builder(
@@ -117,7 +117,7 @@ def build(architecture: str, *, input: Shape | None = None, **options: Any) -> N
     architecture : str
         A name of `refnet list`, such as ``"resnet18_conv4"``.
     input : (N, 3, T, H, W), optional
-        Shape of the input blob `data`; 1x3x8x224x224, for a classifier 1x3x1x224x224, if not given.
+        Shape of the input blob `data`; by default 1x3x8x224x224, of a classifier 1x3x1x224x224.
     **options
         Those of its builder: `refnet.networks.resnet3d.body`, of a classifier
         `refnet.networks.classifier.classifier`, of a head also `refnet.networks.roi_head.head`.

@@ -1,12 +1,12 @@
 """The 2D classifiers of He et al., *Deep Residual Learning*, arXiv:1512.03385, Table 1, with their loss.
 
 2D is T = 1 and time kernel 1. At 224x224 the table's output sizes are 112, 56, 28, 14, 7 and 1, and its
-multiply-adds 1.8, 3.6, 3.8, 7.6, 11.3 x 10**9. What it counts can only be inferred. All five digits come
-out if one counts the convolutions, projection shortcuts included, the fully connected layer, and two
-multiply-adds a value for each batch norm (normalise; scale and shift), and cuts off after the first
-digit: 1.819, 3.671, 3.879, 7.602, 11.326. Convolutions and fully connected layer alone make 1.814, 3.664,
-3.858, 7.570, 11.282: cut off, 7.5 and 11.2; rounded, 3.7 and 3.9. No count that has all of ResNet-50's
-convolutions rounds to 3.8.
+multiply-adds 1.8, 3.6, 3.8, 7.6, 11.3 x 10**9. What the table counts can only be inferred. One count
+gives all five numbers, truncated after the first decimal: the convolutions, projection shortcuts included,
+the fully connected layer, and two multiply-adds a value for each batch norm (normalise; scale and shift)
+are 1.819, 3.671, 3.879, 7.602, 11.326. The convolutions and the fully connected layer alone are 1.814,
+3.664, 3.858, 7.570, 11.282: truncated, the last two become 7.5 and 11.2; rounded, the second and third
+become 3.7 and 3.9. No count that includes all convolutions of ResNet-50 rounds to 3.8.
 """
 
 from collections.abc import Sequence

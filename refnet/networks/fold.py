@@ -1,11 +1,11 @@
-"""Batch norms made affines: s' x + b' in place of (x - mean) s / d + b, d = sqrt(variance + epsilon).
+"""Folding of batch norms, (x - mean) s / d + b with d = sqrt(variance + epsilon), into affines s' x + b'.
 
     s' = s / d,    b' = b - mean s'
 
-In real numbers the two are one. In floating point the second loses what cancels: x - mean is computed
-before it is scaled, s' x and b' are rounded at their own size. Where |mean| is many times d, a result
-of size |s| carries an error of |mean| / d roundings: that many digits are lost by folding, none of
-them by the batch norm itself.
+The two are equal in real numbers, not in floating point. A batch norm subtracts the mean before it
+scales; the terms s' x and b' of an affine are each rounded at their own size before they cancel. Where
+|mean| is many times d, the folded result, of size |s|, carries an error of |mean| / d roundings, which
+the batch norm itself does not have.
 """
 
 from collections import Counter

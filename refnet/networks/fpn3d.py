@@ -50,22 +50,20 @@ def fpn(body: Net, dim: int = 256, time_kernel: int = 3) -> Net:
         raise ValueRangeError("the net has no stages res2, res3, ...: expected a body of resnet3d")
     net = body.copy()
     net.outputs.clear()
-    inner, levels = "", []
-    for blob, x in reversed(stages.items()):
+    (coarsest, x), *finer = reversed(stages.items())
+    inner = conv(net, x, f"fpn_inner_{coarsest}", dim, kernel=(1, 1, 1), bias=True)
+    inners = {coarsest: inner}
+    for blob, x in finer:
         name = f"fpn_inner_{blob}"
-        if not inner:
-            inner = conv(net, x, name, dim, kernel=(1, 1, 1), bias=True)
-        else:
-            _require_twice(net, x, inner)
-            lateral = conv(net, x, f"{name}_lateral", dim, kernel=(1, 1, 1), bias=True)
-            topdown = net.add("upsample_nearest", f"{name}_topdown", (inner,), scale=2)
-            inner = net.add("add", name, (lateral, topdown))
-        levels.append((f"fpn_{blob}", inner))
-    for name, x in levels:
-        net.output(conv(net, x, name, dim, kernel=(time_kernel, 3, 3), bias=True))
-    coarsest, _ = levels[0]
-    extra = f"{coarsest}_subsampled_2x"
-    net.output(net.add("max_pool3d", extra, (coarsest,), kernel=(1, 1, 1), stride=(1, 2, 2)))
+        _require_twice(net, x, inner)
+        lateral = conv(net, x, f"{name}_lateral", dim, kernel=(1, 1, 1), bias=True)
+        topdown = net.add("upsample_nearest", f"{name}_topdown", (inner,), scale=2)
+        inner = inners[blob] = net.add("add", name, (lateral, topdown))
+    for blob, x in inners.items():
+        net.output(conv(net, x, f"fpn_{blob}", dim, kernel=(time_kernel, 3, 3), bias=True))
+    level = f"fpn_{coarsest}"
+    extra = f"{level}_subsampled_2x"
+    net.output(net.add("max_pool3d", extra, (level,), kernel=(1, 1, 1), stride=(1, 2, 2)))
     return net
 
 
@@ -79,6 +77,7 @@ def _last_blobs(body: Net) -> dict[str, str]:
 
 
 def _require_twice(net: Net, x: str, coarser: str) -> None:
+    """Refuse a blob that has not the frames of the coarser one and twice its height and width."""
     fine, coarse = net.shape(x)[2:], net.shape(coarser)[2:]
     if fine[0] != coarse[0]:
         raise ShapeError(

@@ -1,10 +1,10 @@
-"""Weights of a 2D network made those of a 3D one (Detect-and-Track, section 3.1).
+"""Inflation of the weights of a 2D network into those of a 3D one (Detect-and-Track, section 3.1).
 
 On a clip of equal frames a 3D convolution adds up its time steps, so
 
 - `center-only` gives every frame the 2D network's output, for any number of frames;
-- `mean-repeat` gives it to the frames whose receptive field in time reaches no padding: padding is
-  zero, so a frame near the ends of the clip misses some of the kT equal shares;
+- `mean-repeat` gives that output to the frames whose receptive field in time reaches no padding:
+  padding is zero, so a frame near the ends of the clip misses some of the kT equal shares;
 - `repeat` gives kT times the convolution, and `center-only-rest-rand` a kT-th of it plus noise:
   neither reproduces the 2D network. A clip of one frame is the exception: both side steps read padding,
   and `repeat` is then `center-only`.
@@ -68,19 +68,14 @@ def inflate(
     odd("time_kernel", time_kernel)
     if w.ndim == 4:
         w = w[:, :, None]
-    k, c, t, *window = volume(name, w.shape)
-    if t != 1:
+    if volume(name, w.shape)[2] != 1:
         raise ShapeError(f"{name} has shape {text(w.shape)}: expected one time step")
-    shape = (k, c, time_kernel, *window)
-    middle = slice(time_kernel // 2, time_kernel // 2 + 1)
-    if mode in ("mean-repeat", "repeat"):
-        inflated = np.broadcast_to(w, shape).copy()
-    elif mode == "center-only":
-        inflated = np.zeros(shape, w.dtype)
-        inflated[:, :, middle] = w
-    else:
-        inflated = (REST_DEVIATION * normal(name, shape, seed)).astype(w.dtype)
-        inflated[:, :, middle] = w
+    inflated = np.repeat(w, time_kernel, axis=2)
+    sides = np.arange(time_kernel) != time_kernel // 2
+    if mode == "center-only":
+        inflated[:, :, sides] = 0
+    elif mode == "center-only-rest-rand":
+        inflated[:, :, sides] = REST_DEVIATION * normal(name, inflated.shape, seed)[:, :, sides]
     if mode in ("mean-repeat", "center-only-rest-rand"):
         inflated /= w.dtype.type(time_kernel)
     return inflated
@@ -89,12 +84,12 @@ def inflate(
 def inflate_params(
     params: Mapping[str, Array], net: Net, mode: str = "mean-repeat", *, seed: int = 0
 ) -> dict[str, Array]:
-    """Make the parameters of a 2D network those of a 3D one of the same blocks.
+    """Inflate the parameters of a 2D network into those of a 3D network of the same blocks.
 
     Parameters
     ----------
     params : mapping of str to ndarray
-        Of the network with time kernel 1.
+        Those of the network with time kernel 1.
     net : Net
         The 3D network; its kernels say how many time steps each gets.
     mode : str
@@ -104,7 +99,8 @@ def inflate_params(
     Returns
     -------
     dict of str to ndarray
-        Everything that is no kernel, or has one time step in `net`, as it is.
+        The parameters of `net`. Those that are no kernels of a convolution, or have one time step, are
+        as given.
 
     Raises
     ------

@@ -190,21 +190,7 @@ def body(
     input = volume("data", input)
     if input[1] != 3:
         raise ShapeError(f"data size C is {input[1]}: expected 3 channels (B, G, R)")
-    for name, counts in (("block_counts", block_counts), ("feat_dims", feat_dims)):
-        if not isinstance(counts, tuple | list):
-            raise ShapeError(f"{name} is {counts!r}: expected a tuple of whole numbers")
-    if not 1 <= len(block_counts) <= 4:
-        raise ShapeError(f"block_counts has {len(block_counts)} entries: expected 1 to 4, one a stage")
-    if len(feat_dims) != len(block_counts) + 1:
-        raise ShapeError(
-            f"feat_dims has {len(feat_dims)} entries: expected {len(block_counts) + 1}, "
-            "one for the stem and one for each stage"
-        )
-    for i, count in enumerate(block_counts):
-        whole(f"block_counts[{i}]", count, 1)
-    for i, dim in enumerate(feat_dims):
-        whole(f"feat_dims[{i}]", dim, 1)
-    stages = range(2, 2 + len(block_counts))
+    stages = _stages(block_counts, feat_dims)
     if type(freeze_at) is not int or freeze_at not in (0, *stages):
         raise ValueRangeError(
             f"freeze_at is {freeze_at!r}: expected 0 or a stage of this body, {', '.join(map(str, stages))}"
@@ -222,6 +208,24 @@ def body(
             x = net.add("stop_gradient", f"res{k}_{count - 1}_stop", (x,))
     net.output(x)
     return net
+
+
+def _stages(block_counts: Sequence[int], feat_dims: Sequence[int]) -> range:
+    """Check the numbers of blocks and channels of a body, and return the numbers of its stages."""
+    for name, numbers in (("block_counts", block_counts), ("feat_dims", feat_dims)):
+        if not isinstance(numbers, tuple | list):
+            raise ShapeError(f"{name} is {numbers!r}: expected a tuple of whole numbers")
+    if not 1 <= len(block_counts) <= 4:
+        raise ShapeError(f"block_counts has {len(block_counts)} entries: expected 1 to 4, one a stage")
+    if len(feat_dims) != len(block_counts) + 1:
+        raise ShapeError(
+            f"feat_dims has {len(feat_dims)} entries: expected {len(block_counts) + 1}, "
+            "one for the stem and one for each stage"
+        )
+    for name, numbers in (("block_counts", block_counts), ("feat_dims", feat_dims)):
+        for i, number in enumerate(numbers):
+            whole(f"{name}[{i}]", number, 1)
+    return range(2, 2 + len(block_counts))
 
 
 def stem(net: Net, x: str, out: int, norm: Norm) -> str:

@@ -1,4 +1,4 @@
-"""What stands between a 3D body and a head: the frames' average, their key frame, or nothing.
+"""The link between a 3D body and a head: the average of the frames, their key frame, or none.
 
 Detect-and-Track's `VIDEO.BODY_HEAD_LINK`.
 """
