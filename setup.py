@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 CORE = Path("_core")
-HEADERS = [str(header) for header in sorted(CORE.glob("*.h"))]
+HEADERS = [str(header) for header in sorted(CORE.rglob("*.h"))]
 
 # (compile, link) flags for OpenMP, the first pair that works is taken.
 OPENMP = {

@@ -5,7 +5,7 @@ from cython.parallel cimport prange
 
 from refnet._core cimport openmp
 from refnet._core.pieces cimport PIECE, length, pieces
-from refnet._core.sizes cimport require
+from refnet._core.checks cimport require
 
 
 cdef void add(const floating* x1, const floating* x2, floating* y, Py_ssize_t n) noexcept nogil:

@@ -7,7 +7,7 @@ from cython cimport floating
 from cython.parallel cimport prange
 
 from refnet._core cimport openmp
-from refnet._core.sizes cimport require
+from refnet._core.checks cimport require
 from refnet._core.sums cimport product, total
 
 

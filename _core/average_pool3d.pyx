@@ -8,9 +8,9 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.pooling cimport Span, inside, line_of, span
-from refnet._core.sizes cimport require
+from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
+from refnet._core.pooling cimport Overlap, inside, line_of, overlap
+from refnet._core.checks cimport require
 
 
 cdef inline void collect(const floating* x, Py_ssize_t stride, floating* y, Py_ssize_t n) noexcept nogil:
@@ -50,7 +50,7 @@ cdef inline void divide(const floating* x, floating* y, Geometry g, Py_ssize_t l
 cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
     """One plane: y (oT, oH, oW) from x (T, H, W)."""
     cdef Py_ssize_t ot, oh, tap, line, kw
-    cdef Span s
+    cdef Overlap s
     for ot in range(g.oT):
         for oh in range(g.oH):
             memset(y, 0, g.oW * sizeof(floating))
@@ -59,7 +59,7 @@ cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
                 if line < 0:
                     continue
                 for kw in range(g.kW):
-                    s = span(kw, g.sW, g.pW, g.W, g.oW)
+                    s = overlap(kw, g.sW, g.pW, g.W, g.oW)
                     collect(x + line + s.at, g.sW, y + s.first, s.last - s.first)
             divide(y, y, g, inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H))
             y += g.oW
@@ -68,7 +68,7 @@ cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
 cdef void hand_back(const floating* dy, floating* share, floating* dx, Geometry g) noexcept nogil:
     """One plane: dx (T, H, W) += each dy (oT, oH, oW) over its count; share is a line of outputs."""
     cdef Py_ssize_t ot, oh, tap, line, kw
-    cdef Span s
+    cdef Overlap s
     for ot in range(g.oT):
         for oh in range(g.oH):
             divide(dy, share, g, inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H))
@@ -78,13 +78,13 @@ cdef void hand_back(const floating* dy, floating* share, floating* dx, Geometry 
                 if line < 0:
                     continue
                 for kw in range(g.kW):
-                    s = span(kw, g.sW, g.pW, g.W, g.oW)
+                    s = overlap(kw, g.sW, g.pW, g.W, g.oW)
                     spread(share + s.first, dx + line + s.at, g.sW, s.last - s.first)
 
 
-def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride, pad, output):
+def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     """y (planes, P) = the mean of each window of x (planes, T * H * W)."""
-    cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
+    cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
     require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     g = in_long_lines(g)
@@ -95,9 +95,9 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride
 
 
 def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, ::1] shares,
-                   volume, kernel, stride, pad, output):
+                   volume, window):
     """dx (planes, T * H * W) = dy (planes, P) shared out over the windows; shares is (threads, P)."""
-    cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
+    cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
     require(fits(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0]
             and shares.shape[0] >= openmp.max_threads() and shares.shape[1] >= dy.shape[1])

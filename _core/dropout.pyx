@@ -5,7 +5,7 @@ from cython.parallel cimport prange
 
 from refnet._core cimport openmp
 from refnet._core.pieces cimport PIECE, length, pieces
-from refnet._core.sizes cimport require
+from refnet._core.checks cimport require
 
 
 cdef void keep_some(const floating* x, const floating* mask, floating keep, floating* y,

@@ -1,25 +1,22 @@
-cdef extern from "geometry.h":
-    ctypedef struct Geometry "struct geometry":
-        Py_ssize_t T, H, W
-        Py_ssize_t kT, kH, kW
-        Py_ssize_t sT, sH, sW
-        Py_ssize_t pT, pH, pW
-        Py_ssize_t dT, dH, dW
-        Py_ssize_t oT, oH, oW
+from cython cimport floating
+
+from refnet._core.geometry cimport Geometry
+from refnet._core.prefetch cimport PrefetchQueue
+from refnet._core.simd cimport GatherPlan, Simd, Terms
 
 
-# Whether a volume of that many values, and that many output positions, are those of the geometry.
-cdef inline bint fits(const Geometry* g, Py_ssize_t volume, Py_ssize_t positions) noexcept nogil:
-    return volume == g.T * g.H * g.W and positions == g.oT * g.oH * g.oW
+# From low on, below high: taps of a channel, or frames.
+cdef struct Range:
+    Py_ssize_t low, high
 
 
-# The same windows over longer lines: where each value of an image is a window, images are lines.
-cdef inline Geometry in_long_lines(Geometry g) noexcept nogil:
-    if g.kH == g.kW == g.sH == g.sW == 1 and g.pH == g.pW == 0 and g.W == g.oW:
-        g.W *= g.H
-        g.oW *= g.oH
-        g.H = g.oH = 1
-    return g
-
-
-cdef Geometry geometry(volume, kernel, stride, pad, dilation, output)
+cdef bint packs_fused(const Simd* simd, Py_ssize_t rows, const GatherPlan* plan) noexcept nogil
+cdef void pack_patches(const Simd* simd, const floating* x, GatherPlan* plan, Range rows, Py_ssize_t column,
+                       Py_ssize_t columns, floating* rhs) noexcept nogil
+cdef void gather_rows(const Simd* simd, const floating* x, GatherPlan* plan, Range taps, Range rows,
+                      Py_ssize_t columns, floating* lines) noexcept nogil
+cdef void prefetch_patches(PrefetchQueue* queue, const floating* x, const Geometry* g, Range rows,
+                           Py_ssize_t start, Py_ssize_t count) noexcept nogil
+cdef Range taps_of_frames(const Geometry* g, Py_ssize_t start, Py_ssize_t count) noexcept nogil
+cdef Range frames_of_tap(const Geometry* g, Py_ssize_t kt) noexcept nogil
+cdef Terms terms_of_taps(const Geometry* g, Range taps, Py_ssize_t first, Py_ssize_t depth) noexcept nogil

@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 
 from refnet._core cimport openmp
 from refnet._core.blas cimport gemm
-from refnet._core.sizes cimport require
+from refnet._core.checks cimport require
 
 # Rows or columns of the result in one task.
 cdef Py_ssize_t SHARE = 128

@@ -10,9 +10,9 @@ from libc.math cimport INFINITY
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.im2col3d cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.pooling cimport Span, line_of, span
-from refnet._core.sizes cimport require
+from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
+from refnet._core.pooling cimport Overlap, line_of, overlap
+from refnet._core.checks cimport require
 
 
 cdef inline floating larger(floating best, floating value) noexcept nogil:
@@ -37,7 +37,7 @@ cdef inline void take(const floating* x, Py_ssize_t stride, floating* y, Py_ssiz
 cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
     """One plane: y (oT, oH, oW) from x (T, H, W)."""
     cdef Py_ssize_t ot, oh, ow, tap, line, kw
-    cdef Span s
+    cdef Overlap s
     for ot in range(g.oT):
         for oh in range(g.oH):
             for ow in range(g.oW):
@@ -47,7 +47,7 @@ cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
                 if line < 0:
                     continue
                 for kw in range(g.kW):
-                    s = span(kw, g.sW, g.pW, g.W, g.oW)
+                    s = overlap(kw, g.sW, g.pW, g.W, g.oW)
                     take(x + line + s.at, g.sW, y + s.first, s.last - s.first)
             y += g.oW
 
@@ -76,7 +76,7 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, in
     then, but nothing beside it is touched.
     """
     cdef Py_ssize_t ot, oh, ow, tap, line, kw, corner
-    cdef Span s
+    cdef Overlap s
     for ot in range(g.oT):
         for oh in range(g.oH):
             corner = ((ot * g.sT - g.pT) * g.H + oh * g.sH - g.pH) * g.W - g.pW
@@ -88,7 +88,7 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, in
                 if line < 0:
                     continue
                 for kw in range(g.kW - 1, -1, -1):
-                    s = span(kw, g.sW, g.pW, g.W, g.oW)
+                    s = overlap(kw, g.sW, g.pW, g.W, g.oW)
                     find(x + line + s.at, g.sW, y + s.first, <int> (line - g.pW - corner + kw),
                          found + s.first, s.last - s.first)
             for ow in range(g.oW):
@@ -97,9 +97,9 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, in
             dy += g.oW
 
 
-def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride, pad, output):
+def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     """y (planes, P) = each window's largest value."""
-    cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
+    cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
     require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     g = in_long_lines(g)
@@ -110,12 +110,12 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, kernel, stride
 
 
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
-                   floating[:, ::1] dx, int[:, ::1] found, volume, kernel, stride, pad, output):
+                   floating[:, ::1] dx, int[:, ::1] found, volume, window):
     """dx (planes, T * H * W) = dy (planes, P) added up where x has its windows' largest values y.
 
     found is (threads, P); a plane has fewer than 2**31 values.
     """
-    cdef Geometry g = geometry(volume, kernel, stride, pad, (1, 1, 1), output)
+    cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
     require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
             and dy.shape[0] == x.shape[0] and dy.shape[1] == y.shape[1]

@@ -1,15 +1,15 @@
-from refnet._core.im2col3d cimport Geometry
+from refnet._core.geometry cimport Geometry
 
 
 # Which part of a line an undilated window's tap reaches: the outputs [first, last), of which the first
 # reads the input `at`.
-cdef struct Span:
+cdef struct Overlap:
     Py_ssize_t first, last, at
 
 
-cdef inline Span span(Py_ssize_t tap, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t inputs,
-                      Py_ssize_t outputs) noexcept nogil:
-    cdef Span s
+cdef inline Overlap overlap(Py_ssize_t tap, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t inputs,
+                            Py_ssize_t outputs) noexcept nogil:
+    cdef Overlap s
     cdef Py_ssize_t offset = tap - pad
     s.first = 0 if offset >= 0 else (stride - 1 - offset) // stride
     s.last = min(outputs, (inputs - 1 - offset) // stride + 1) if offset < inputs else 0

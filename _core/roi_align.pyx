@@ -9,7 +9,7 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.sizes cimport require
+from refnet._core.checks cimport require
 
 
 cdef inline Py_ssize_t add(Py_ssize_t* cells, double* weights, Py_ssize_t count,

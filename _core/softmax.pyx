@@ -6,7 +6,7 @@ from libc.math cimport log, logf
 from libc.stdint cimport int64_t
 
 from refnet._core cimport openmp
-from refnet._core.sizes cimport require
+from refnet._core.checks cimport require
 from refnet._core.sums cimport product, total
 
 cdef extern from "softmax.h" nogil:

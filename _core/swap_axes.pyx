@@ -5,7 +5,7 @@ from cython.parallel cimport prange
 from libc.string cimport memcpy
 
 from refnet._core cimport openmp
-from refnet._core.sizes cimport require
+from refnet._core.checks cimport require
 
 
 def forward(const floating[:, :, :, ::1] x, floating[:, :, :, ::1] y):

@@ -5,7 +5,7 @@ from cython.parallel cimport prange
 from libc.string cimport memcpy
 
 from refnet._core cimport openmp
-from refnet._core.sizes cimport require
+from refnet._core.checks cimport require
 
 
 cdef void repeat(const floating* x, floating* y, Py_ssize_t W, Py_ssize_t scale) noexcept nogil:

@@ -19,15 +19,15 @@ from refnet._core import (
 )
 
 WINDOW = ((1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1), (2, 4, 5))
-POOL = ((2, 4, 5), (1, 3, 3), (1, 1, 1), (0, 1, 1), (2, 4, 5))
+POOL = ((2, 4, 5), WINDOW)
 
 
 def calls():
     """For each function the shapes that fit; then the other arguments."""
-    x, w, y, work = (1, 4, 2, 4, 5), (6, 36), (1, 6, 40), (8, conv3d.WORKSPACE)
-    yield conv3d.forward, [x, w, y, work], (*WINDOW, 1)
-    yield conv3d.input_gradient, [y, w, x, work], (*WINDOW, 1)
-    yield conv3d.weight_gradient, [y, x, w, work, (2, 6, 36)], (*WINDOW, 1)
+    x, w, y, work = (1, 4, 2, 4, 5), (6, 36), (1, 6, 40), ("uint8", (8, conv3d.workspace_bytes(8)))
+    yield conv3d.forward, [x, w, y, work], (WINDOW, 1)
+    yield conv3d.backward_data, [y, w, x, work], (WINDOW, 1)
+    yield conv3d.backward_weights, [y, x, w, work, (2, 6, 36)], (WINDOW, 1)
     yield affine.forward, [(2, 3, 7), (3,), (3,), (2, 3, 7)], ()
     yield affine.input_gradient, [(2, 3, 7), (3,), (2, 3, 7)], ()
     yield affine.scale_gradient, [(2, 3, 7), (2, 3, 7), (3,)], ()
@@ -66,11 +66,11 @@ def calls():
 # box's cells are its own.
 HARMLESS = {
     *((conv3d.forward, 0, axis) for axis in (2, 3, 4)),
-    *((conv3d.input_gradient, 2, axis) for axis in (2, 3, 4)),
-    *((conv3d.weight_gradient, 1, axis) for axis in (2, 3, 4)),
-    *((function, 3, 0) for function in (conv3d.forward, conv3d.input_gradient, conv3d.weight_gradient)),
+    *((conv3d.backward_data, 2, axis) for axis in (2, 3, 4)),
+    *((conv3d.backward_weights, 1, axis) for axis in (2, 3, 4)),
+    *((function, 3, 0) for function in (conv3d.forward, conv3d.backward_data, conv3d.backward_weights)),
     *((affine.bias_gradient, 0, axis) for axis in (0, 2)),
-    (conv3d.weight_gradient, 4, 0),
+    (conv3d.backward_weights, 4, 0),
     (average_pool3d.input_gradient, 2, 0),
     (max_pool3d.input_gradient, 4, 0),
     (softmax.cross_entropy, 2, 0),

@@ -16,7 +16,7 @@ from refnet.shapes import ONES, ZEROS, Triple, pooled
 def forward(x: Array, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> tuple[Array, Any]:
     """Take the largest value of each window."""
     shape = pooled(x.shape, kernel=kernel, stride=stride, pad=pad)
-    y, window = empty(shape, x.dtype), (x.shape[2:], kernel, stride, pad, shape[2:])
+    y, window = empty(shape, x.dtype), (x.shape[2:], (kernel, stride, pad, ONES, shape[2:]))
     kernels.forward(planes(x), planes(y), *window)
     return y, (x, y, window)
 

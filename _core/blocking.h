@@ -1,0 +1,31 @@
+/* The block sizes of a convolution's product, stated once. MR x NR, the micro-tile, is each instruction set's own
+   (simd/); docs/design.md draws the loops. KC belongs to the definition of every sum; no bit depends on the others. */
+
+#ifndef REFNET_BLOCKING_H
+#define REFNET_BLOCKING_H
+
+enum {
+    KC = 256,                             /* terms of a chain of multiply-adds, depth of a packed block */
+    MC = 512,                             /* rows of the packed left operand, and most of a tile */
+    NC = 128,                             /* columns of the packed right operand: a strip */
+    MIN_NR = 2,                           /* columns of the narrowest panel, */
+    MAX_NR = 32,                          /* of the widest, */
+    MAX_MR = 12,                          /* and rows of the tallest micro-tile */
+    LHS_PITCH = KC + 8,                   /* from row to row of the packed left operand; not a power of two, or rows
+                                             would compete for the same sets of the cache */
+    TILE_COLUMNS = 512,                   /* of a tile of MC rows; a lower tile may be twice as wide */
+    MAX_TILE_COLUMNS = 2 * TILE_COLUMNS,
+    TILE_PITCH = TILE_COLUMNS + 8,
+    MAX_BLOCKS = 64,                      /* of the left operand, packed at once for all strips */
+    MAX_PANELS = NC / MIN_NR,             /* of a strip, */
+    MAX_TILE_PANELS = MAX_TILE_COLUMNS / MIN_NR, /* and of a tile */
+    TRANSPOSED = 16,                      /* filters of dw that are transposed at once: a cache line, or two */
+    CACHE_LINE = 64                       /* bytes */
+};
+
+_Static_assert(NC % MAX_NR == 0 && TILE_COLUMNS % NC == 0, "strips are whole panels, tiles whole strips");
+_Static_assert(KC <= LHS_PITCH && NC <= TILE_COLUMNS, "a block fits between rows of its pitch");
+_Static_assert(MAX_BLOCKS <= MC, "blocks that are packed at once share the rows of the left operand");
+_Static_assert(TRANSPOSED * MC <= MAX_NR * LHS_PITCH, "filters that are transposed fit into the lines before packing");
+
+#endif

@@ -1,0 +1,21 @@
+# The block sizes, from C, and what sizes are cut by.
+cdef extern from "blocking.h":
+    enum:
+        KC
+        MC
+        NC
+        MAX_MR
+        MAX_NR
+        LHS_PITCH
+        TILE_COLUMNS
+        MAX_TILE_COLUMNS
+        TILE_PITCH
+        MAX_BLOCKS
+        MAX_PANELS
+        MAX_TILE_PANELS
+        TRANSPOSED
+        CACHE_LINE
+
+
+cdef inline Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return (a + b - 1) // b

@@ -1,0 +1,50 @@
+# The kernels of one instruction set and floating-point type: see simd/simd.h, and simd/operands.h for what
+# they take.
+
+from refnet._core.geometry cimport Geometry
+
+
+cdef extern from "simd/simd.h":
+    ctypedef struct Terms "struct terms":
+        Py_ssize_t start, first_run, run, gap, stop
+    ctypedef struct PrefetchRun "struct prefetch_run":
+        const char* at
+        Py_ssize_t count, step, stride
+    ctypedef struct GatherPlan "struct gather_plan":
+        Geometry g
+        int segments
+    ctypedef struct GatherRegion "struct gather_region":
+        Py_ssize_t first_tap, stop_tap, row, stop_row, column, columns
+    ctypedef struct FusedPack "struct fused_pack":
+        const void* x
+        GatherPlan* plan
+        Py_ssize_t row, vector
+        const unsigned short* quarters
+    ctypedef struct MicroTile "struct micro_tile":
+        Py_ssize_t rows, pitch
+        const Terms* terms
+        const void* lhs
+        void* rhs
+        void* c
+        bint accumulate
+        PrefetchRun prefetch
+        const FusedPack* fused
+    ctypedef struct Simd "struct simd":
+        const char* name
+        bint fused_multiply_add
+        bint masked_loads
+        Py_ssize_t mr, nr
+        void micro_kernel(const MicroTile* tile) noexcept nogil
+        void add_span(const void* sums, void* dw, Py_ssize_t channels, Py_ssize_t sections, Py_ssize_t run,
+                      bint accumulate, Py_ssize_t prefetch_distance) noexcept nogil
+        void plan_gather(GatherPlan* plan, const Geometry* g, Py_ssize_t start, Py_ssize_t count,
+                         Py_ssize_t columns) noexcept nogil
+        void gather(const void* x, GatherPlan* plan, const GatherRegion* region, void* to, Py_ssize_t pitch,
+                    Py_ssize_t panel) noexcept nogil
+        void transpose(const void* rows, Py_ssize_t pitch, void* to, Py_ssize_t width, Py_ssize_t count,
+                       Py_ssize_t values) noexcept nogil
+        void interleave(const void* first, const void* second, void* to, Py_ssize_t n) noexcept nogil
+        void store_nontemporal(const void* values, Py_ssize_t n, Py_ssize_t zeros, void* to) noexcept nogil
+        void copy(const void* rows, Py_ssize_t pitch, void* to, Py_ssize_t count, Py_ssize_t n) noexcept nogil
+        bint all_finite(const void* lhs, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil
+        double spin(Py_ssize_t rounds) noexcept nogil

@@ -1,0 +1,46 @@
+/* What every processor has: vectors of 16 bytes where the compiler knows vectors, else single values. A product and
+   its sum are rounded apart. */
+
+#define ISA baseline
+#define TARGET
+#define MR 4
+#define FUSED_MULTIPLY_ADD 0
+
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define LOAD_ROWS(p, apart) (*(const UNALIGNED *) (p))
+#define UNPACK_LOW(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define UNPACK_HIGH(a, b) __builtin_shufflevector(a, b, 1, 3)
+#endif
+#define REAL double
+#define FMA(a, b, c) ((a) * (b) + (c))
+#ifdef __GNUC__
+#define LANES 2
+#define BROADCAST(a) {a, a}
+#else
+#define LANES 1
+#define BROADCAST(a) a
+#endif
+#include "kernels.h"
+
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define LOAD_ROWS(p, apart) (*(const UNALIGNED *) (p))
+#define UNPACK_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define UNPACK_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#define UNPACK_LOW_PAIRS(a, b) __builtin_shufflevector(a, b, 0, 1, 4, 5)
+#define UNPACK_HIGH_PAIRS(a, b) __builtin_shufflevector(a, b, 2, 3, 6, 7)
+#endif
+#define REAL float
+#define FMA(a, b, c) ((a) * (b) + (c))
+#ifdef __GNUC__
+#define LANES 4
+#define BROADCAST(a) {a, a, a, a}
+#else
+#define LANES 1
+#define BROADCAST(a) a
+#endif
+#include "kernels.h"
+
+#undef ISA
+#undef TARGET
+#undef MR
+#undef FUSED_MULTIPLY_ADD

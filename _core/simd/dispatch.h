@@ -1,0 +1,69 @@
+/* Every instruction set that the compiler can build for, and which of them this processor has.
+
+   Each is compiled for itself, whatever the flags of the build, and chosen at run time: micro_kernel.pyx. */
+
+#ifndef REFNET_DISPATCH_H
+#define REFNET_DISPATCH_H
+
+#include "simd.h"
+
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#define REFNET_X86 1
+#include <immintrin.h>
+#endif
+
+/* Chains that `spin` runs at once: more than a multiply-add's latency times two, and they fit in registers. */
+enum { SPIN_CHAINS = 12 };
+
+#define JOIN_(a, b, c) a##_##b##_##c
+#define JOIN(a, b, c) JOIN_(a, b, c)
+#define TEXT_(a) #a
+#define TEXT(a) TEXT_(a)
+
+#ifdef __GNUC__
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define INLINE static
+#define UNROLL
+#define PREFETCH(p)
+#endif
+
+#include "baseline.h"
+#ifdef REFNET_X86
+#include "avx2.h"
+#include "avx512.h"
+#endif
+
+/* From the least to the most demanding; of each, the kernels of double and of float. */
+static const struct simd *const SIMD[][2] = {
+    {&simd_baseline_double, &simd_baseline_float},
+#ifdef REFNET_X86
+    {&simd_avx2_double, &simd_avx2_float},
+    {&simd_avx512_double, &simd_avx512_float},
+#endif
+};
+
+/* How many of them this processor has. */
+static int count_supported(void)
+{
+#ifdef REFNET_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f"))
+        return 3;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return 2;
+#endif
+    return 1;
+}
+
+/* Other threads see what was stored past the caches after this. */
+static void store_fence(void)
+{
+#ifdef REFNET_X86
+    _mm_sfence();
+#endif
+}
+
+#endif

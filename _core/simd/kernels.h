@@ -1,0 +1,57 @@
+/* The kernels of one instruction set and floating-point type: included with
+
+       ISA, TARGET, MR, FUSED_MULTIPLY_ADD    the instruction set: its name, how functions are compiled for it
+       REAL, LANES, BROADCAST, FMA            the type, lanes of a vector, a value in all lanes, a multiply-add
+
+   defined, and what the templates below want where the instruction set has it. All of the second row and what is
+   optional ends here. */
+
+#define NAME(what) JOIN(what, ISA, REAL)
+#define VECTOR NAME(vector)
+#define UNALIGNED NAME(unaligned)
+#define NR (2 * LANES)
+
+#ifdef __GNUC__
+typedef REAL VECTOR __attribute__((vector_size(LANES * sizeof(REAL))));
+typedef REAL UNALIGNED __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+#else
+typedef REAL VECTOR;
+typedef REAL UNALIGNED;
+#endif
+
+_Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of " TEXT(ISA));
+
+#include "gather.h"
+#include "micro_kernel.h"
+#include "moves.h"
+
+#define KERNEL_ENTRY(result, name, arguments) NAME(name),
+static const struct simd NAME(simd) = {TEXT(ISA), FUSED_MULTIPLY_ADD, MASKED_LOADS, MR, NR,
+                                       SIMD_KERNELS(KERNEL_ENTRY)};
+
+#undef KERNEL_ENTRY
+#undef NAME
+#undef VECTOR
+#undef UNALIGNED
+#undef NR
+#undef REAL
+#undef LANES
+#undef BROADCAST
+#undef FMA
+#undef MASKED_LOADS
+#undef LANE_RANGE
+#undef HAS_LANE
+#undef MASK
+#undef MASKED_LOAD
+#undef MASKED_STORE
+#undef EVEN_LANES
+#undef VECTOR_STRIDE
+#undef OR
+#undef LOAD_ROWS
+#undef UNPACK_LOW
+#undef UNPACK_HIGH
+#undef UNPACK_LOW_PAIRS
+#undef UNPACK_HIGH_PAIRS
+#undef INTERLEAVE_LOW
+#undef INTERLEAVE_HIGH
+#undef STORE_NONTEMPORAL

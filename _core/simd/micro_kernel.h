@@ -1,0 +1,201 @@
+/* The micro-kernel: a micro-tile of MR x NR sums in registers, and what looks at packed operands. See kernels.h.
+
+   A chain is summed in the order of its terms, from 0, and added to what c holds: with macro_kernel.pyx this is the
+   definition of every sum. It takes 2 MR accumulators, two vectors of rhs, and one value of lhs in all lanes. */
+
+/* One term of rows [first, last). */
+INLINE TARGET void NAME(term)(VECTOR sum[MR][2], const REAL *lhs, VECTOR left, VECTOR right, const int first,
+                              const int last)
+{
+    UNROLL
+    for (int i = first; i < last; i++) {
+        const VECTOR factor = BROADCAST(lhs[i * LHS_PITCH]);
+        sum[i][0] = FMA(factor, left, sum[i][0]);
+        sum[i][1] = FMA(factor, right, sum[i][1]);
+    }
+}
+
+/* The micro-kernel for so many rows; `segments` of a vector are gathered where packing is fused into it, else 0. */
+INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, const int segments, const int step,
+                             const int quartered)
+{
+    const struct fused_pack *fused = tile->fused;
+    const struct gather_plan *plan = segments ? fused->plan : 0;
+    const ptrdiff_t taps = segments ? plan->g.kT * plan->g.kH * plan->g.kW : 0;
+    const ptrdiff_t volume = segments ? plan->g.T * plan->g.H * plan->g.W : 0;
+    const ptrdiff_t entries = segments ? plan->vectors * segments : 0;
+    const struct terms *terms = tile->terms;
+    const REAL *lhs = tile->lhs, *x = 0;
+    REAL *rhs = tile->rhs, *c = tile->c;
+    const char *line = tile->prefetch.at, *next = line;
+    const ptrdiff_t count = tile->prefetch.count, stride = tile->prefetch.stride, stop = terms->stop;
+    const ptrdiff_t pitch = tile->pitch;
+    /* Fused packing needs the registers, so the queue is not throttled then. */
+    const ptrdiff_t pace = segments ? CACHE_LINE : tile->prefetch.step;
+    ptrdiff_t prefetched = 0, tap = 0, entry = 0;
+    VECTOR sum[MR][2];
+    UNROLL
+    for (int i = 0; i < rows; i++) {
+        PREFETCH(c + i * pitch);
+        PREFETCH(c + i * pitch + NR - 1);
+        sum[i][0] = sum[i][1] = (VECTOR) {0};
+    }
+    for (ptrdiff_t k = terms->start, run = terms->first_run; k < stop; k += terms->gap, run = terms->run) {
+        const ptrdiff_t end = run < stop - k ? k + run : stop;
+        if (segments) {
+            tap = (fused->row + k) % taps;
+            entry = tap * entries + fused->vector * segments;
+            x = (const REAL *) fused->x + (fused->row + k) / taps * volume;
+        }
+        for (; k < end; k++) {
+            UNALIGNED *at = (UNALIGNED *) (rhs + k * NR), *at_right = (UNALIGNED *) (rhs + k * NR + LANES);
+            VECTOR left, right;
+            const unsigned quarters = quartered ? fused->quarters[tap] : 0;
+            PREFETCH(next);
+            prefetched++;
+            next = prefetched == count ? line + stride : next + pace;
+            line = prefetched == count ? next : line;
+            prefetched = prefetched == count ? 0 : prefetched;
+            if (segments) {
+                left = NAME(column)(x, plan, entry, segments, step, step, 0, 0);
+                right = NAME(column)(x, plan, entry + segments, segments, step, step, 0, 0);
+                if (!quartered) { /* a subkernel of quarters has no other rows that would read them */
+                    *at = left;
+                    *at_right = right;
+                }
+                entry += entries;
+                if (++tap == taps) {
+                    tap = 0;
+                    entry -= taps * entries;
+                    x += volume;
+                }
+            } else {
+                left = *at;
+                right = *at_right;
+            }
+#define TERM(first, last) NAME(term)(sum, lhs + k, left, right, first, last)
+            if (!quartered) {
+                TERM(0, rows);
+            } else {
+                if (quarters & 1)
+                    TERM(0, rows / 4);
+                if (quarters & 2)
+                    TERM(rows / 4, rows / 2);
+                if (quarters & 4)
+                    TERM(rows / 2, rows / 4 * 3);
+                if (quarters & 8)
+                    TERM(rows / 4 * 3, rows);
+            }
+#undef TERM
+        }
+    }
+    UNROLL
+    for (int i = 0; i < rows; i++) {
+        UNALIGNED *to = (UNALIGNED *) (c + i * pitch);
+        UNALIGNED *to_right = (UNALIGNED *) (c + i * pitch + LANES);
+        /* A first chain is added to 0: a sum of nothing but underflow is 0 then, not -0. */
+        const VECTOR before = tile->accumulate ? (VECTOR) *to : (VECTOR) {0};
+        const VECTOR before_right = tile->accumulate ? (VECTOR) *to_right : (VECTOR) {0};
+        *to = before + sum[i][0];
+        *to_right = before_right + sum[i][1];
+    }
+}
+
+/* For 1 to MR rows. Packing is fused only into MR rows, and only for plans that im2col3d.packs_fused. */
+TARGET static void NAME(micro_kernel)(const struct micro_tile *tile)
+{
+    const struct fused_pack *fused = tile->fused;
+#define FUSED(segments, step, quartered) NAME(sum)(tile, MR, segments, step, quartered)
+    if (MR % 4 == 0 && fused && fused->quarters && fused->plan->segments <= 2) {
+        if (fused->plan->segments == 1)
+            FUSED(1, 1, 1);
+        else
+            FUSED(2, 1, 1);
+        return;
+    }
+    if (fused)
+        switch (8 * (int) fused->plan->g.sW + (fused->plan->segments < 8 ? fused->plan->segments : 0)) {
+            case 9: FUSED(1, 1, 0); return;
+            case 10: FUSED(2, 1, 0); return;
+            case 11: FUSED(3, 1, 0); return;
+            case 12: FUSED(4, 1, 0); return;
+            case 17: FUSED(1, 2, 0); return;
+            case 18: FUSED(2, 2, 0); return;
+        }
+#undef FUSED
+#define ROWS(n) case n: NAME(sum)(tile, n < MR ? n : MR, 0, 0, 0); break;
+    switch (tile->rows) {
+        ROWS(1) ROWS(2) ROWS(3) ROWS(4)
+#if MR > 4
+        ROWS(5) ROWS(6)
+#endif
+#if MR > 6
+        ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
+#endif
+    }
+#undef ROWS
+}
+
+/* Where spans are added: dw (channels, sections, run) = or += a span's sums (sections, channels, run). What lies
+   `prefetch_distance` behind is prefetched. */
+TARGET static void NAME(add_span)(const void *sums, void *dw, ptrdiff_t channels, ptrdiff_t sections, ptrdiff_t run,
+                                  int accumulate, ptrdiff_t prefetch_distance)
+{
+    REAL *to = dw;
+    for (ptrdiff_t channel = 0; channel < channels; channel++)
+        for (ptrdiff_t section = 0; section < sections; section++, to += run) {
+            const REAL *from = (const REAL *) sums + (section * channels + channel) * run;
+            for (ptrdiff_t i = 0; i < run; i += LANES) {
+                const unsigned lanes = LANE_RANGE(0, run - i < LANES ? run - i : LANES);
+                VECTOR sum = MASKED_LOAD((VECTOR) {0}, MASK(lanes), from + i);
+                if (accumulate)
+                    sum = MASKED_LOAD((VECTOR) {0}, MASK(lanes), to + i) + sum;
+                PREFETCH(to + i + prefetch_distance);
+                MASKED_STORE(to + i, MASK(lanes), sum);
+            }
+        }
+}
+
+/* Whether all values of lhs (rows, depth), LHS_PITCH apart, are finite. */
+TARGET static int NAME(all_finite)(const void *lhs, ptrdiff_t rows, ptrdiff_t depth)
+{
+    const REAL *row = lhs;
+    REAL lanes[LANES], sum = 0;
+    VECTOR zeros = {0};
+    for (ptrdiff_t i = 0; i < rows; i++, row += LHS_PITCH) {
+        ptrdiff_t k = 0;
+        for (; k + LANES <= depth; k += LANES) {
+            const VECTOR some = *(const UNALIGNED *) (row + k);
+            zeros += some - some;
+        }
+        for (; k < depth; k++)
+            sum += row[k] - row[k];
+    }
+    *(UNALIGNED *) lanes = zeros;
+    for (int lane = 0; lane < LANES; lane++)
+        sum += lanes[lane];
+    return sum == 0;
+}
+
+/* n rounds of SPIN_CHAINS vectors of multiply-adds that wait for nothing but their own chain: the fastest there is.
+   The sum of the chains is returned, and no two begin alike, so that none can be left out. */
+TARGET static double NAME(spin)(ptrdiff_t n)
+{
+    const VECTOR half = BROADCAST((REAL) 0.5);
+    VECTOR chain[SPIN_CHAINS];
+    REAL lanes[LANES], sum = 0;
+    UNROLL
+    for (int i = 0; i < SPIN_CHAINS; i++)
+        chain[i] = (VECTOR) BROADCAST((REAL) i);
+    for (ptrdiff_t k = 0; k < n; k++) {
+        UNROLL
+        for (int i = 0; i < SPIN_CHAINS; i++)
+            chain[i] = FMA(chain[i], half, half);
+    }
+    for (int i = 0; i < SPIN_CHAINS; i++) {
+        *(UNALIGNED *) lanes = chain[i];
+        for (int lane = 0; lane < LANES; lane++)
+            sum += lanes[lane];
+    }
+    return (double) sum;
+}

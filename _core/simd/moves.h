@@ -1,0 +1,118 @@
+/* Kernels that move values: transposed, interleaved, copied, stored past the caches. See kernels.h.
+
+   Optional: LOAD_ROWS, UNPACK_LOW, UNPACK_HIGH, for float UNPACK_LOW_PAIRS and UNPACK_HIGH_PAIRS, INTERLEAVE_LOW,
+   INTERLEAVE_HIGH, STORE_NONTEMPORAL. */
+
+/* Values in 16 bytes. */
+#define SQUARE ((ptrdiff_t) (16 / sizeof(REAL)))
+
+/* to (values, rows), `width` values apart, <- from (rows, values), `pitch` values apart.
+
+   LOAD_ROWS loads 16 bytes of each of LANES rows: a vector has those of every SQUAREth row, so that the squares in
+   which vectors are transposed give whole vectors of rows in order. */
+TARGET static void NAME(transpose)(const void *from_, ptrdiff_t pitch, void *to_, ptrdiff_t width, ptrdiff_t rows,
+                                   ptrdiff_t values)
+{
+    const REAL *from = from_;
+    REAL *to = to_;
+    ptrdiff_t row = 0;
+#ifdef LOAD_ROWS
+    for (; row + LANES <= rows; row += LANES, from += LANES * pitch, to += LANES) {
+        ptrdiff_t i = 0;
+        for (; i + SQUARE <= values; i += SQUARE) {
+            REAL *column = to + i * width;
+            const VECTOR a = LOAD_ROWS(from + i, SQUARE * pitch), b = LOAD_ROWS(from + i + pitch, SQUARE * pitch);
+#ifdef UNPACK_LOW_PAIRS
+            const VECTOR c = LOAD_ROWS(from + i + 2 * pitch, SQUARE * pitch);
+            const VECTOR d = LOAD_ROWS(from + i + 3 * pitch, SQUARE * pitch);
+            const VECTOR ab = UNPACK_LOW(a, b), cd = UNPACK_LOW(c, d);
+            const VECTOR ab_high = UNPACK_HIGH(a, b), cd_high = UNPACK_HIGH(c, d);
+            *(UNALIGNED *) column = UNPACK_LOW_PAIRS(ab, cd);
+            *(UNALIGNED *) (column + width) = UNPACK_HIGH_PAIRS(ab, cd);
+            *(UNALIGNED *) (column + 2 * width) = UNPACK_LOW_PAIRS(ab_high, cd_high);
+            *(UNALIGNED *) (column + 3 * width) = UNPACK_HIGH_PAIRS(ab_high, cd_high);
+#else
+            *(UNALIGNED *) column = UNPACK_LOW(a, b);
+            *(UNALIGNED *) (column + width) = UNPACK_HIGH(a, b);
+#endif
+        }
+        for (; i < values; i++)
+            for (ptrdiff_t lane = 0; lane < LANES; lane++)
+                to[i * width + lane] = from[lane * pitch + i];
+    }
+#endif
+    for (; row < rows; row++, from += pitch, to++)
+        for (ptrdiff_t i = 0; i < values; i++)
+            to[i * width] = from[i];
+}
+
+#undef SQUARE
+
+/* to (n, 2) <- two lines of n values. */
+TARGET static void NAME(interleave)(const void *first_, const void *second_, void *to_, ptrdiff_t n)
+{
+    const REAL *first = first_, *second = second_;
+    REAL *to = to_;
+    ptrdiff_t i = 0;
+#ifdef INTERLEAVE_LOW
+    for (; i + LANES <= n; i += LANES) {
+        const VECTOR a = *(const UNALIGNED *) (first + i), b = *(const UNALIGNED *) (second + i);
+        *(UNALIGNED *) (to + 2 * i) = INTERLEAVE_LOW(a, b);
+        *(UNALIGNED *) (to + 2 * i + LANES) = INTERLEAVE_HIGH(a, b);
+    }
+#endif
+    for (; i < n; i++) {
+        to[2 * i] = first[i];
+        to[2 * i + 1] = second[i];
+    }
+}
+
+/* to (n + zeros) <- n values and zeros, past the caches but for cache lines that are shared with something else. */
+TARGET static void NAME(store_nontemporal)(const void *from_, ptrdiff_t n, ptrdiff_t zeros, void *to_)
+{
+    const REAL *from = from_;
+    REAL *to = to_;
+    const ptrdiff_t end = n + zeros;
+    ptrdiff_t i = 0;
+#ifdef STORE_NONTEMPORAL
+    const ptrdiff_t line = CACHE_LINE / sizeof(REAL), head = -((size_t) to / sizeof(REAL)) & (line - 1);
+    if (head + line <= end) {
+        for (; i < head; i++)
+            to[i] = i < n ? from[i] : 0;
+        for (; i + line <= end; i += line)
+            for (ptrdiff_t j = i; j < i + line; j += LANES) {
+                VECTOR some = {0};
+                if (j + LANES <= n)
+                    some = *(const UNALIGNED *) (from + j);
+                else if (j < n)
+                    some = MASKED_LOAD(some, MASK(LANE_RANGE(0, n - j)), from + j);
+                STORE_NONTEMPORAL(to + j, some);
+            }
+    }
+#endif
+    for (; i < n; i++)
+        to[i] = from[i];
+    for (; i < end; i++)
+        to[i] = 0;
+}
+
+/* to (rows, n), LHS_PITCH values apart, <- from, `pitch` values apart. */
+TARGET static void NAME(copy)(const void *from_, ptrdiff_t pitch, void *to_, ptrdiff_t rows, ptrdiff_t n)
+{
+    const REAL *from = from_;
+    REAL *to = to_;
+    for (ptrdiff_t row = 0; row < rows; row++, from += pitch, to += LHS_PITCH) {
+        ptrdiff_t i = 0;
+        for (; i + 4 * LANES <= n; i += 4 * LANES) {
+            const UNALIGNED *values = (const UNALIGNED *) (from + i);
+            UNALIGNED *copies = (UNALIGNED *) (to + i);
+            const VECTOR a = values[0], b = values[1], c = values[2], d = values[3];
+            copies[0] = a;
+            copies[1] = b;
+            copies[2] = c;
+            copies[3] = d;
+        }
+        for (; i < n; i++)
+            to[i] = from[i];
+    }
+}

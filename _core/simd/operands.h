@@ -1,0 +1,68 @@
+/* What the kernels of simd.h are told: which terms to take, what to prefetch, where the patches of an image lie. */
+
+#ifndef REFNET_OPERANDS_H
+#define REFNET_OPERANDS_H
+
+#include <stddef.h>
+
+#include "blocking.h"
+#include "geometry.h"
+
+/* Terms of a product, of 0 to `stop`: `first_run` from `start` on, then always `run` after a `gap`. */
+struct terms {
+    ptrdiff_t start, first_run, run, gap, stop;
+};
+
+/* Cache lines to prefetch: `count` of a row, `step` bytes from one to the next, and `stride` bytes from row to row.
+   A step of half a line prefetches each line twice, and so half as fast. */
+struct prefetch_run {
+    const char *at;
+    ptrdiff_t count, step, stride;
+};
+
+/* Where the patches of some columns lie: see gather.h. A vector of columns is cut into segments where a line of output
+   positions ends. Of each segment: what its lane 0 reads on each axis at tap 0, or would, and the lanes that it has.
+   Of each segment at each tap: where lane 0 reads, and which lanes do. With stride 2, `mask` is of the LANES values
+   from there on, and `high` of those from LANES - 1 on. */
+struct gather_plan {
+    struct geometry g;
+    ptrdiff_t vectors, prefetch_distance; /* the latter in values */
+    int segments;                         /* of each vector */
+    ptrdiff_t t[MAX_TILE_COLUMNS], h[MAX_TILE_COLUMNS], w[MAX_TILE_COLUMNS];
+    ptrdiff_t base[MAX_TILE_COLUMNS], first[MAX_TILE_COLUMNS], last[MAX_TILE_COLUMNS];
+    ptrdiff_t source[KC * MAX_TILE_COLUMNS];
+    unsigned short mask[KC * MAX_TILE_COLUMNS], high[KC * MAX_TILE_COLUMNS];
+};
+
+/* Part of a patch matrix: of each channel the taps [first_tap, stop_tap), rows [row, stop_row) of those, and so many
+   columns from `column` of a plan on, both whole vectors. */
+struct gather_region {
+    ptrdiff_t first_tap, stop_tap, row, stop_row, column, columns;
+};
+
+/* Packing fused into the micro-kernel: rows of the patch matrix of x, from `row` on, in two vectors of a plan from
+   `vector` on, are gathered while the first rows of the left operand are multiplied by them. If there are `quarters`,
+   the rows of the left operand are of four subkernels: quarter i has only zeros at the taps whose bit i is not set,
+   and they are left out. */
+struct fused_pack {
+    const void *x;
+    struct gather_plan *plan;
+    ptrdiff_t row, vector;
+    const unsigned short *quarters;
+};
+
+/* One call of the micro-kernel: c (rows, NR) = or += those terms of lhs (rows, KC) times rhs (KC, NR).
+
+   Rows of lhs are LHS_PITCH values apart, those of rhs NR, those of c `pitch`. The last two are BLIS's auxinfo: what to
+   prefetch, one line a term, and how rhs is packed meanwhile, or NULL where it is already. */
+struct micro_tile {
+    ptrdiff_t rows, pitch;
+    const struct terms *terms;
+    const void *lhs;
+    void *rhs, *c;
+    int accumulate;
+    struct prefetch_run prefetch;
+    const struct fused_pack *fused;
+};
+
+#endif

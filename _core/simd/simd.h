@@ -1,0 +1,39 @@
+/* The kernels of one instruction set and floating-point type, and its micro-tile.
+
+   A new kernel is a function in one of the templates (micro_kernel.h, gather.h, moves.h), a line in the list below
+   and its declaration in simd.pxd. */
+
+#ifndef REFNET_SIMD_H
+#define REFNET_SIMD_H
+
+#include "operands.h"
+
+#define SIMD_KERNELS(KERNEL) \
+    KERNEL(void, micro_kernel, (const struct micro_tile *tile)) \
+    KERNEL(void, add_span, (const void *sums, void *dw, ptrdiff_t channels, ptrdiff_t sections, ptrdiff_t run, \
+                            int accumulate, ptrdiff_t prefetch_distance)) \
+    KERNEL(void, plan_gather, (struct gather_plan *plan, const struct geometry *g, ptrdiff_t start, ptrdiff_t count, \
+                               ptrdiff_t columns)) \
+    KERNEL(void, gather, (const void *x, struct gather_plan *plan, const struct gather_region *region, void *to, \
+                          ptrdiff_t pitch, ptrdiff_t panel)) \
+    KERNEL(void, transpose, (const void *from, ptrdiff_t pitch, void *to, ptrdiff_t width, ptrdiff_t rows, \
+                             ptrdiff_t values)) \
+    KERNEL(void, interleave, (const void *first, const void *second, void *to, ptrdiff_t n)) \
+    KERNEL(void, store_nontemporal, (const void *from, ptrdiff_t n, ptrdiff_t zeros, void *to)) \
+    KERNEL(void, copy, (const void *from, ptrdiff_t pitch, void *to, ptrdiff_t rows, ptrdiff_t n)) \
+    KERNEL(int, all_finite, (const void *lhs, ptrdiff_t rows, ptrdiff_t depth)) \
+    KERNEL(double, spin, (ptrdiff_t rounds))
+
+#define KERNEL_FIELD(result, name, arguments) result(*name) arguments;
+
+struct simd {
+    const char *name;
+    int fused_multiply_add; /* whether a multiply-add rounds once */
+    int masked_loads;       /* whether a vector of patches is loaded at once */
+    ptrdiff_t mr, nr;       /* the micro-tile: rows at most, and columns, two vectors */
+    SIMD_KERNELS(KERNEL_FIELD)
+};
+
+#undef KERNEL_FIELD
+
+#endif

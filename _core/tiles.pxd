@@ -1,0 +1,49 @@
+from cython cimport floating
+
+from refnet._core.geometry cimport Geometry
+from refnet._core.pack cimport LhsLayout
+from refnet._core.simd cimport Simd
+from refnet._core.write_back cimport OutputMap
+
+
+# A convolution of stride 1 or of the forward pass, and the weights that it takes; empty if it has no tap.
+# Unless NULL, `quarters` tells at which taps the quarters of its rows have weights: see fused_pack in
+# simd/operands.h.
+cdef struct Subkernel:
+    Geometry g
+    LhsLayout layout
+    bint empty
+    const unsigned short* quarters
+
+
+# y (groups * results, maps) = weights times the patches of x (groups * channels, T, H, W), of one group:
+# either so many subkernels whose results lie beside each other on one map; or one, whose rows are those of
+# one map after another, and on each those that lie beside each other. pack_once: all weights of a tile are
+# packed before its first strip, and then no more than a strip of sums is held.
+cdef struct Convolution:
+    const Subkernel* subkernels
+    const OutputMap* maps
+    int count_subkernels, count_maps
+    Py_ssize_t channels, rows
+    bint pack_once
+
+
+# The operands of the tile that a thread comes to next: prefetched meanwhile, unless x is NULL.
+cdef struct NextTile:
+    const void* x
+    const void* dy
+    Py_ssize_t row, start
+
+
+# How the results of all samples and groups are cut into tiles of so many rows and columns; one tile, one
+# task.
+cdef struct Tiling:
+    Py_ssize_t rows, columns, down, across, groups, tasks
+
+
+cdef (Py_ssize_t, Py_ssize_t) tile_shape(Py_ssize_t rows, Py_ssize_t height, Py_ssize_t columns,
+                                         Py_ssize_t max_columns, Py_ssize_t nr, Py_ssize_t repeats,
+                                         int lhs_cost, int rhs_cost) noexcept nogil
+cdef Py_ssize_t results_of(const Convolution* conv, Py_ssize_t rows) noexcept nogil
+cdef void convolve_task(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
+                        const Convolution* conv, const Tiling* tiling, Py_ssize_t task) noexcept nogil

@@ -1,0 +1,218 @@
+"""Backward-weights: dw cut into spans of positions and tiles, and the loops over blocks and strips in each.
+
+Each element of dw is summed over positions: dw is dy times the transposed patches. The positions of a sample
+are cut into spans, which are independent sums; a task is a tile of dw over one span.
+"""
+
+from cython cimport floating
+
+from refnet._core cimport openmp, prefetch
+from refnet._core.blocking cimport KC, LHS_PITCH, MAX_MR, MAX_PANELS, NC, TILE_COLUMNS, TRANSPOSED, ceil_div
+from refnet._core.geometry cimport in_long_lines
+from refnet._core.im2col3d cimport Range, frames_of_tap, gather_rows, prefetch_patches
+from refnet._core.macro_kernel cimport Block, macro_kernel
+from refnet._core.micro_kernel cimport next_rows
+from refnet._core.pack cimport LhsSource, pack_rhs
+from refnet._core.prefetch cimport PrefetchQueue
+from refnet._core.simd cimport Terms
+from refnet._core.tiles cimport NextTile, tile_shape
+from refnet._core.workspace cimport Workspace, carve
+
+
+# Filters and rows (of K) of dw, over the positions [start, stop) of a sample.
+cdef struct Tile:
+    Py_ssize_t filters, row, rows, start, stop
+    bint accumulate
+    NextTile next
+
+
+cdef WeightsGradient weights_gradient(const Simd* simd, const Geometry* g, Py_ssize_t filters, Py_ssize_t channels,
+                                      Py_ssize_t groups, Py_ssize_t positions, Py_ssize_t at_once) noexcept nogil:
+    """Choose how dw is computed, of so many filters and channels in a group, and its tiles.
+
+    A span has so many positions, and so many whole spans are computed at once.
+    """
+    cdef WeightsGradient gradient
+    cdef Tiling* tiling = &gradient.tiling
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, height = 1, repeats = groups * max(1, at_once)
+    gradient.g, gradient.K, gradient.channels, gradient.sections = in_long_lines(g[0]), channels * taps, channels, 1
+    gradient.filters, gradient.positions = filters, positions
+    gradient.of_sample = ceil_div(g.oT * g.oH * g.oW, positions)
+    gradient.upright = filters > gradient.K
+    if gradient.upright:
+        tiling.columns, tiling.rows = tile_shape(filters, 1, gradient.K, TILE_COLUMNS, simd.nr, repeats, 1, 4)
+    else:
+        if 1 < g.kT and taps <= KC:  # tiles of whole channels
+            height, gradient.sections = taps, g.kT
+        tiling.rows, tiling.columns = tile_shape(gradient.K // height, height, filters, TILE_COLUMNS, simd.nr, repeats,
+                                                 1, 1)
+        tiling.rows *= height
+    tiling.down, tiling.across = ceil_div(gradient.K, tiling.rows), ceil_div(filters, tiling.columns)
+    tiling.groups = groups
+    tiling.tasks = groups * tiling.down * tiling.across
+    gradient.skips_padding = False
+    return gradient
+
+
+cdef bint may_skip_padding(const Simd* simd, const floating* dy, Py_ssize_t rows,
+                           const WeightsGradient* gradient) noexcept nogil:
+    """Whether frames of the padding may be left out: all dy (rows, P) that would be multiplied by them are finite."""
+    cdef const Geometry* g = &gradient.g
+    cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, section, row
+    cdef Range reached
+    for section in range(gradient.sections):
+        reached = frames_of_tap(g, section)
+        for row in range(rows):
+            if not (simd.all_finite(dy + row * P, 1, reached.low * area)
+                    and simd.all_finite(dy + row * P + reached.high * area, 1, P - reached.high * area)):
+                return False
+    return gradient.sections > 1
+
+
+cdef void weights_task(const Simd* simd, const floating* dy, const floating* x, floating* dw, unsigned char* memory,
+                       const WeightsGradient* gradient, const Spans* spans, Py_ssize_t task) noexcept nogil:
+    """Compute one tile of dw, or of the first of the spans' own, over one span."""
+    cdef const Tiling* tiling = &gradient.tiling
+    cdef Py_ssize_t span = task // tiling.tasks, later = task + openmp.max_threads()  # the thread's next, as a rule
+    cdef Py_ssize_t group = task // (tiling.down * tiling.across) % tiling.groups
+    cdef Py_ssize_t filter = task // tiling.down % tiling.across * tiling.columns
+    cdef Workspace workspace
+    cdef Tile tile
+    carve(&workspace, memory, sizeof(floating))
+    tile.filters = min(tiling.columns, gradient.filters - filter)
+    tile.row = task % tiling.down * tiling.rows
+    tile.rows = min(tiling.rows, gradient.K - tile.row)
+    tile.start = span % gradient.of_sample * gradient.positions
+    tile.stop = min(tile.start + gradient.positions, gradient.g.oT * gradient.g.oH * gradient.g.oW)
+    tile.accumulate = span > 0 and not spans.apart
+    tile.next = NextTile(NULL, NULL, 0, 0)
+    if later < spans.stop:
+        tile.next = NextTile(x_of(x, gradient, later), dy_of(dy, gradient, later), later % tiling.down * tiling.rows,
+                             later // tiling.tasks % gradient.of_sample * gradient.positions)
+    weights_tile(simd, dy_of(dy, gradient, task), x_of(x, gradient, task),
+                 dw + (span - spans.first) * spans.apart + (group * gradient.filters + filter) * gradient.K, gradient,
+                 &tile, &workspace)
+
+
+cdef inline const floating* x_of(const floating* x, const WeightsGradient* gradient,
+                                 Py_ssize_t task) noexcept nogil:
+    """The channels of x that a task reads: its sample's, its group's."""
+    cdef const Tiling* tiling = &gradient.tiling
+    cdef const Geometry* g = &gradient.g
+    cdef Py_ssize_t n = task // tiling.tasks // gradient.of_sample
+    cdef Py_ssize_t group = task // (tiling.down * tiling.across) % tiling.groups
+    return x + (n * tiling.groups + group) * gradient.channels * g.T * g.H * g.W
+
+
+cdef inline const floating* dy_of(const floating* dy, const WeightsGradient* gradient,
+                                  Py_ssize_t task) noexcept nogil:
+    """The first filter of dy that a task reads."""
+    cdef const Tiling* tiling = &gradient.tiling
+    cdef const Geometry* g = &gradient.g
+    cdef Py_ssize_t n = task // tiling.tasks // gradient.of_sample
+    cdef Py_ssize_t group = task // (tiling.down * tiling.across) % tiling.groups
+    cdef Py_ssize_t filter = task // tiling.down % tiling.across * tiling.columns
+    return dy + ((n * tiling.groups + group) * gradient.filters + filter) * g.oT * g.oH * g.oW
+
+
+cdef void weights_tile(const Simd* simd, const floating* dy, const floating* x, floating* dw,
+                       const WeightsGradient* gradient, const Tile* tile,
+                       const Workspace* workspace) noexcept nogil:
+    """dw (filters, rows) of a tile = or += dy times the transposed patches of x, over the positions of a span.
+
+    Upright, dy is the left operand and patches of x the right one; else the other way round, and dw is
+    transposed as it is written back. The left operand is packed when its rows' turn comes, the right one
+    first: loop 4 goes over the positions in blocks of KC, loop 3 over the right operand in strips of NC.
+    """
+    cdef const Geometry* g = &gradient.g
+    cdef Py_ssize_t P = g.oT * g.oH * g.oW, taps = g.kT * g.kH * g.kW
+    cdef Py_ssize_t high = tile.filters if gradient.upright else tile.rows
+    cdef Py_ssize_t wide = tile.rows if gradient.upright else tile.filters
+    cdef Py_ssize_t section_taps = taps // gradient.sections, section_rows = high // gradient.sections
+    cdef Py_ssize_t pitch = ceil_div(wide, simd.nr) * simd.nr + 8  # not a power of two
+    cdef floating* lhs = <floating*> workspace.lhs
+    cdef floating* rhs = <floating*> workspace.rhs
+    cdef floating* sums = <floating*> workspace.tile
+    cdef floating* lines = <floating*> workspace.lines
+    cdef Py_ssize_t block, first, count, strip, columns, panel, at, rows, section, run, k, zero = 0
+    cdef Range reached
+    cdef Terms terms[MAX_PANELS]
+    cdef LhsSource source
+    cdef Block product
+    cdef PrefetchQueue queue
+    # Whether the patches are x itself, row by row: whichever is the left operand is then copied.
+    cdef bint patches_are_x = taps == 1 and g.sT == g.sH == g.sW == 1 and g.pT == g.pH == g.pW == 0
+    cdef bint copied = gradient.upright or patches_are_x
+    for block in range(ceil_div(tile.stop - tile.start, KC)):
+        first = tile.start + block * KC
+        count = min(tile.stop - first, <Py_ssize_t> KC)
+        if not patches_are_x:
+            simd.plan_gather(workspace.plan, g, first, count, ceil_div(count, simd.nr) * simd.nr)
+        if copied:
+            source = LhsSource((dy if gradient.upright else x + tile.row * P) + first, P, count, NULL, Range(0, 0),
+                               0, wide > NC)
+        for strip in range(ceil_div(wide, NC)):
+            columns = ceil_div(min(wide - strip * NC, <Py_ssize_t> NC), simd.nr) * simd.nr
+            for panel in range(columns // simd.nr):
+                at = strip * NC + panel * simd.nr
+                rows = min(simd.nr, wide - at)
+                if gradient.upright and not patches_are_x:
+                    gather_rows(simd, x, workspace.plan, Range(0, taps), Range(tile.row + at, tile.row + at + rows),
+                                ceil_div(count, simd.nr) * simd.nr, lines)
+                    pack_rhs(simd, lines, LHS_PITCH, rows, count, rhs + panel * KC * simd.nr)
+                else:
+                    pack_rhs(simd, (x + tile.row * P if gradient.upright else dy) + at * P + first, P, rows, count,
+                             rhs + panel * KC * simd.nr)
+            prefetch.clear(&queue)
+            if strip == 0:
+                prefetch_next_positions(&queue, dy, x, gradient, tile, first + KC)
+                if taps == 1:  # some calls prefetch the next rows that are copied
+                    prefetch.throttle(&queue, ceil_div(high, next_rows(simd, high))
+                                      * (columns // simd.nr - copied), count)
+            for section in range(gradient.sections):
+                reached = Range(0, count)
+                if gradient.skips_padding:
+                    reached = frames_of_tap(g, section)
+                    reached.low = min(max(reached.low * g.oH * g.oW - first, zero), count)
+                    reached.high = min(max(reached.high * g.oH * g.oW - first, reached.low), count)
+                for panel in range(columns // simd.nr):
+                    terms[panel] = Terms(reached.low, reached.high - reached.low, reached.high - reached.low, 0,
+                                         reached.high)
+                if not copied:
+                    source = LhsSource(x, 0, count, workspace.plan,
+                                       Range(section * section_taps, (section + 1) * section_taps),
+                                       tile.row // gradient.sections, wide > NC)
+                product = Block(section_rows, columns, pitch, &terms[0], first > tile.start, NULL, NULL)
+                if strip == 0:
+                    product.source = &source
+                macro_kernel(simd, lhs + section * section_rows * LHS_PITCH, rhs,
+                             sums + section * section_rows * pitch + strip * NC, &product, &queue)
+    if gradient.upright:
+        for k in range(tile.filters):
+            simd.add_span(sums + k * pitch, dw + k * gradient.K + tile.row, 1, 1, tile.rows, tile.accumulate,
+                          gradient.K)
+        return
+    # (section, channel, tap) in the tile, (channel, section, tap) in dw; a few filters at a time.
+    run = section_taps if gradient.sections > 1 else tile.rows
+    for block in range(ceil_div(tile.filters, TRANSPOSED)):
+        at = block * TRANSPOSED
+        rows = min(tile.filters - at, <Py_ssize_t> TRANSPOSED)
+        simd.transpose(sums + at, pitch, lines, tile.rows, tile.rows, rows)
+        for k in range(rows):
+            simd.add_span(lines + k * tile.rows, dw + (at + k) * gradient.K + tile.row, section_rows // run,
+                          gradient.sections, run, tile.accumulate, TRANSPOSED * gradient.K)
+
+
+cdef void prefetch_next_positions(PrefetchQueue* queue, const floating* dy, const floating* x,
+                                  const WeightsGradient* gradient, const Tile* tile,
+                                  Py_ssize_t start) noexcept nogil:
+    """Queue what is packed next: dy and x at the span's positions from `start` on, or those of the next tile."""
+    cdef const Geometry* g = &gradient.g
+    cdef Py_ssize_t P = g.oT * g.oH * g.oW, itemsize = sizeof(floating), count
+    cdef NextTile next = NextTile(x, dy, tile.row, start) if start < tile.stop else tile.next
+    if next.x:
+        count = min(P - next.start, <Py_ssize_t> KC)
+        prefetch.push(queue, <const floating*> next.dy + next.start, count * itemsize, P * itemsize,
+                      min(tile.filters, <Py_ssize_t> MAX_MR) if gradient.upright else tile.filters)
+        prefetch_patches(queue, <const floating*> next.x, g,
+                         Range(next.row, min(next.row + tile.rows, gradient.K)), next.start, count)
