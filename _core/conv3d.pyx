@@ -184,7 +184,7 @@ cdef int merged_phases(const floating[:, :, ::1] dy, const floating[:, ::1] w, f
         phases_at = <unsigned short*> PyMem_Calloc(count, sizeof(unsigned short))
         if merged == NULL or phases_at == NULL:
             raise MemoryError("the merged weights of a strided gradient")
-        merge_weights(w, g, &places, groups, merged, phases_at)
+        merge_weights(&w[0, 0], g, &places, groups, conv.channels, dx.shape[1] // groups, merged, phases_at)
         kernel = merged_kernel(g, &places, conv.rows, conv.channels, phases_at)
         for t in range(g.sT):
             for h in range(g.sH):

@@ -26,5 +26,6 @@ cdef bint are_merged(const Geometry* g, Py_ssize_t channels) noexcept nogil
 cdef Places merged_places(const Geometry* g) noexcept nogil
 cdef Subkernel merged_kernel(const Geometry* g, const Places* places, Py_ssize_t rows, Py_ssize_t filters,
                              const unsigned short* phases_at) noexcept nogil
-cdef void merge_weights(const floating[:, ::1] w, const Geometry* g, const Places* places, Py_ssize_t groups,
-                        floating* merged, unsigned short* phases_at) noexcept nogil
+cdef void merge_weights(const floating* w, const Geometry* g, const Places* places, Py_ssize_t groups,
+                        Py_ssize_t filters, Py_ssize_t channels, floating* merged,
+                        unsigned short* phases_at) noexcept nogil

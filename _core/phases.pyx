@@ -135,14 +135,14 @@ cdef Subkernel merged_kernel(const Geometry* g, const Places* places, Py_ssize_t
     return kernel
 
 
-cdef void merge_weights(const floating[:, ::1] w, const Geometry* g, const Places* places, Py_ssize_t groups,
-                        floating* merged, unsigned short* phases_at) noexcept nogil:
-    """merged (groups, phases, channels, filters, places), zeros before, <- w (groups * filters, channels * taps).
+cdef void merge_weights(const floating* w, const Geometry* g, const Places* places, Py_ssize_t groups,
+                        Py_ssize_t filters, Py_ssize_t channels, floating* merged,
+                        unsigned short* phases_at) noexcept nogil:
+    """merged (groups, phases, channels, filters, places), zeros before, <- w (groups * filters, channels, taps).
 
     phases_at (places), zeros before, gets bit i where phase i has a tap.
     """
-    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, channels = w.shape[1] // taps, filters = w.shape[0] // groups
-    cdef Py_ssize_t phases = g.sT * g.sH * g.sW, count = places.T * places.H * places.W
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, phases = g.sT * g.sH * g.sW, count = places.T * places.H * places.W
     cdef Py_ssize_t t, h, v, kt, kh, kw, phase, place, tap, group, c, k
     for t in range(g.sT):
         for h in range(g.sH):
@@ -159,4 +159,4 @@ cdef void merge_weights(const floating[:, ::1] w, const Geometry* g, const Place
                         for c in range(channels):
                             for k in range(filters):
                                 merged[(((group * phases + phase) * channels + c) * filters + k) * count + place] = (
-                                    w[group * filters + k, c * taps + tap])
+                                    w[((group * filters + k) * channels + c) * taps + tap])
