@@ -32,6 +32,7 @@ from refnet.bench.problems import CONV3D, OPERATORS
 from refnet.errors import RefnetError, ShapeError, ValueRangeError, require_known
 from refnet.golden.bundle import Bundle, Recipe, require_free
 from refnet.inputs import fill
+from refnet.inputs.clip import Selection
 from refnet.networks import ARCHITECTURES, build
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
@@ -627,15 +628,13 @@ def read_clip(
         return recipe, None
     if input is not None:
         raise ValueRangeError(f"--input is {input}, but there is a clip: expected --frames and --size")
-    return golden.clip_recipe(
-        clip,
-        recipe,
-        frames=recipe.input[2] if frames is None else frames,
-        stride=1 if stride is None else stride,
-        start=0 if start is None else start,
-        size=None if size is None else parse_shape("--size", size, rank=2),
-        allow_nonfinite=allow_nonfinite,
+    selection = Selection(
+        recipe.input[2] if frames is None else frames,
+        1 if stride is None else stride,
+        0 if start is None else start,
+        None if size is None else parse_shape("--size", size, rank=2),
     )
+    return golden.clip_recipe(clip, selection, recipe, allow_nonfinite=allow_nonfinite)
 
 
 def input_shape(arch: str, given: str | None) -> Shape:

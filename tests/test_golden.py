@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import refnet
-from refnet import golden, memory
+from refnet import clip, golden, memory
 from refnet.errors import RefnetError
 
 RECIPE = golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32), {"width_per_group": 4, "time_kernel": 1})
@@ -126,8 +126,8 @@ def test_hashes_only_finds_every_change_too(tmp_path):
 
 
 def test_a_clip_is_stored_and_named(tmp_path, video):
-    frames = {"frames": 2, "stride": 3, "start": 1, "size": (32, 32)}
-    recipe, pixels = golden.clip_recipe(video, RECIPE, **frames)
+    selection = clip.Selection(frames=2, stride=3, start=1, size=(32, 32))
+    recipe, pixels = golden.clip_recipe(video, selection, RECIPE)
     assert recipe.input == pixels.shape == (1, 3, 2, 32, 32)
     for hashes_only in (False, True):
         path = golden.make(tmp_path / f"{hashes_only}", recipe, pixels=pixels, hashes_only=hashes_only).path

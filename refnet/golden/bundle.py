@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from refnet import memory
 from refnet.arithmetic import ARITHMETICS
 from refnet.arrays import DTYPES, Array
 from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
+from refnet.inputs.clip import Selection
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.remat import blob_bytes
@@ -269,14 +270,8 @@ def _recipe(found: Mapping[str, Any]) -> Recipe:
         source = dict(values["clip"])
         _typed("clip name", source["name"], str)
         _hash("clip", source["sha256"])
-        source["frames"], source["stride"] = (
-            whole("frames", source["frames"], 1),
-            whole("stride", source["stride"], 1),
-        )
-        source["start"] = whole("start", source["start"], 0)
-        if source["size"] is not None:
-            source["size"] = volume("clip", source["size"], "HW")
-        values["clip"] = ClipSource(**source)
+        selection = Selection(source["frames"], source["stride"], source["start"], source["size"])
+        values["clip"] = ClipSource(**source | asdict(selection))
     return Recipe(**values)
 
 

@@ -148,18 +148,18 @@ def derive(
 
 
 def clip_recipe(
-    path: str | Path, recipe: Recipe, *, allow_nonfinite: bool = False, **frames: Any
+    path: str | Path, selection: clip.Selection, recipe: Recipe, *, allow_nonfinite: bool = False
 ) -> tuple[Recipe, Array]:
     """Read a clip, and the recipe with the clip's shape and source in it.
 
     Parameters
     ----------
     path : str or Path
+    selection : refnet.clip.Selection
+        Which of its frames, and their size.
     recipe : Recipe
         Its `input` is replaced.
     allow_nonfinite : bool
-    **frames
-        `frames`, `stride`, `start`, `size` of `refnet.clip.load`.
 
     Returns
     -------
@@ -171,8 +171,8 @@ def clip_recipe(
     RefnetError
         Whatever `refnet.clip.load` refuses.
     """
-    pixels = clip.load(path, dtype=recipe.dtype, allow_nonfinite=allow_nonfinite, **frames)
-    source = ClipSource(Path(path).name, clip.digest(path), **frames)
+    pixels = clip.read(path, selection, recipe.dtype, allow_nonfinite)
+    source = ClipSource(Path(path).name, clip.digest(path), **asdict(selection))
     return replace(recipe, input=pixels.shape, clip=source), pixels
 
 

@@ -7,6 +7,7 @@ between FFmpeg builds, so a golden bundle made from a clip stores the pixels tha
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from math import prod
@@ -35,6 +36,44 @@ IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 ARRAYS = {".npy", ".npz"}
 # A container may not make FFmpeg open anything else.
 SEALED = {"protocol_whitelist": "none"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a clip are taken, and their size.
+
+    Attributes
+    ----------
+    frames : int
+        How many, T.
+    stride : int
+        Every how many-th.
+    start : int
+        Index of the first, from 0.
+    size : (H, W), optional
+        What they are resized to; None: their own.
+
+    Raises
+    ------
+    RefnetError
+        If one is out of range.
+    """
+
+    frames: int = 8
+    stride: int = 1
+    start: int = 0
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("frames", 1), ("stride", 1), ("start", 0)):
+            whole(name, getattr(self, name), least)
+        if self.size is not None:
+            object.__setattr__(self, "size", volume("clip", self.size, "HW"))
+
+    @property
+    def behind(self) -> int:
+        """The index behind the last frame that is taken."""
+        return self.start + (self.frames - 1) * self.stride + 1
 
 
 def load(
@@ -80,23 +119,28 @@ def load(
     RefnetError
         If an option is out of range, sizes do not fit, or the clip would not fit into memory.
     """
+    return read(path, Selection(frames, stride, start, size), dtype, allow_nonfinite)
+
+
+def read(
+    path: str | Path, selection: Selection, dtype: str = "float64", allow_nonfinite: bool = False
+) -> Array:
+    """Read the selected frames of a clip.
+
+    Parameters, returns and errors are those of `load`.
+    """
     path = Path(path)
-    frames, stride = whole("frames", frames, 1), whole("stride", stride, 1)
-    start = whole("start", start, 0)
-    if size is not None:
-        height, width = volume("clip", size, "HW")
-        size = height, width
-        _require_memory(frames, size)
+    if selection.size is not None:
+        _require_memory(selection.frames, selection.size)
     require_known("dtype", dtype, DTYPES)
     if not path.exists():
         raise FileError(f"clip {path} does not exist: expected a video, a folder of images, .npy or .npz")
 
-    pick = slice(start, start + (frames - 1) * stride + 1, stride)
     if path.suffix.lower() in ARRAYS:
         array = _array(path)
         if array.ndim == 5:
             with np.errstate(over="ignore"):
-                ready = _ready(path, array, pick, size).astype(dtype)
+                ready = _ready(path, array, selection).astype(dtype)
             if not (allow_nonfinite or np.isfinite(ready).all()):
                 raise ValueRangeError(
                     f"clip {path} has values that are not finite in {dtype}: "
@@ -109,12 +153,12 @@ def load(
     else:
         source = _video(path)
     picked: list[Array] = []
-    for frame in islice(source, pick.start, pick.stop, pick.step):
-        picked.append(_pixels(path, frame, size))
+    for frame in islice(source, selection.start, selection.behind, selection.stride):
+        picked.append(_pixels(path, frame, selection.size))
         if len(picked) == 1:
-            _require_memory(frames, picked[0].shape[:2])
-    if len(picked) < frames:
-        raise _too_short(path, len(picked), pick)
+            _require_memory(selection.frames, picked[0].shape[:2])
+    if len(picked) < selection.frames:
+        raise _too_short(path, len(picked), selection)
     if len({frame.shape for frame in picked}) > 1:
         found = ", ".join(sorted({text(frame.shape[:2]) for frame in picked}))
         raise ShapeError(f"clip {path} has frames of sizes {found}: expected one size, or give size HxW")
@@ -181,24 +225,22 @@ def _npz(path: Path) -> Array:
     return array
 
 
-def _ready(path: Path, array: Array, pick: slice, size: tuple[int, int] | None) -> Array:
-    picked = array[:, :, pick]
-    wanted = len(range(pick.start, pick.stop, pick.step))
-    if picked.shape[2] < wanted:
-        raise _too_short(path, picked.shape[2], pick)
-    if size is not None and picked.shape[3:] != size:
+def _ready(path: Path, array: Array, selection: Selection) -> Array:
+    picked = array[:, :, selection.start : selection.behind : selection.stride]
+    if picked.shape[2] < selection.frames:
+        raise _too_short(path, picked.shape[2], selection)
+    if selection.size is not None and picked.shape[3:] != selection.size:
         raise ShapeError(
-            f"clip {path} is a ready blob of {text(picked.shape[3:])}: expected {text(size)}; "
+            f"clip {path} is a ready blob of {text(picked.shape[3:])}: expected {text(selection.size)}; "
             "only frames are resized"
         )
     return np.ascontiguousarray(picked)
 
 
-def _too_short(path: Path, found: int, pick: slice) -> FileError:
-    wanted = len(range(pick.start, pick.stop, pick.step))
+def _too_short(path: Path, found: int, wanted: Selection) -> FileError:
     return FileError(
-        f"clip {path} is too short: {found} of the frames asked for are there, expected {wanted} "
-        f"(start {pick.start}, stride {pick.step}, so at least {pick.stop} in all)"
+        f"clip {path} is too short: {found} of the frames asked for are there, expected {wanted.frames} "
+        f"(start {wanted.start}, stride {wanted.stride}, so at least {wanted.behind} in all)"
     )
 
 
