@@ -11,7 +11,7 @@ import pytest
 from conftest import fails, peer
 
 import refnet as library
-from refnet import cli, fill
+from refnet import fill
 from refnet.arithmetic import core
 from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.arithmetic.core.runtime import spin
@@ -21,6 +21,7 @@ from refnet.bench.peer import DIRECTIONS, Peer
 from refnet.bench.peers import PEERS, torch_twins
 from refnet.bench.peers import numpy as numpy_peer
 from refnet.bench.problems import BASE, CONV3D, OPERATORS
+from refnet.cli import bench
 from refnet.op import Case
 from refnet.ops import OPS
 from refnet.progress import silent
@@ -39,10 +40,10 @@ SMALL = ("--input", "1x3x1x32x32", "--width-per-group", "4")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(cli, "CONV3D", CASES)
+    monkeypatch.setattr(bench, "CONV3D", CASES)
     monkeypatch.setattr(measure, "BASE", CASES[0])
     table = {op: OPS[op].cases[:1] for op in ("relu", "softmax", "cross_entropy", "dropout")}
-    monkeypatch.setattr(cli, "OPERATORS", table)
+    monkeypatch.setattr(bench, "OPERATORS", table)
     for name, value in {
         "GEMM_SIZE": 32,
         "SPINS": 64,
@@ -152,7 +153,7 @@ def test_nan_is_wrong(untimed):
 
 def test_a_wrong_operator_is_named(untimed):
     with pytest.raises(DisagreementError, match=r"broken: .*gradient of input 0"):
-        measure.operators(cli.OPERATORS, setting(broken("backward", "gradient of input 0")))
+        measure.operators(bench.OPERATORS, setting(broken("backward", "gradient of input 0")))
 
 
 def test_a_wrong_net_is_named(untimed):
@@ -205,7 +206,7 @@ def test_json_has_everything(refnet):
 
 def test_tables_say_what_is_missing(refnet, monkeypatch):
     absent = Peer("absent", ("no-such-package",), "", numpy_peer.conv3d)
-    monkeypatch.setattr(cli, "PEERS", {"numpy": PEERS["numpy"], "absent": absent})
+    monkeypatch.setattr(bench, "PEERS", {"numpy": PEERS["numpy"], "absent": absent})
     code, out, err = refnet("bench", "--only", "strided", "--rounds", 1, "--dtype", "float32")
     assert (code, err) == (0, "") and "tiny strided, grouped" in out and "pointwise" not in out
     assert "no-such-package is not installed: pip install no-such-package" in out

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from conftest import fails, peer
 
-from refnet import cli
+from refnet.cli.options import CHOICES
 from refnet.networks import ARCHITECTURES
+from refnet.render import figure
+from refnet.render.facts import short
 
 SMALL = ["--input", "1x3x1x32x32", "--width-per-group", "4", "--time-kernel", "1"]
 
@@ -90,14 +92,14 @@ def test_places_that_cannot_be_written(refnet, tmp_path):
 
 
 def test_a_plot_without_matplotlib(refnet, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.figure, "find_spec", lambda name: None)
+    monkeypatch.setattr(figure, "find_spec", lambda name: None)
     plot = refnet("trace", "resnet18_conv4", "--plot", "a.svg", "--html", "a.html")
     fails(plot, "matplotlib", 'pip install "refnet[plots]"')
     assert not list(tmp_path.iterdir())
 
 
 def test_counts_of_a_narrow_trace():
-    assert [cli.short(n) for n in (7, 9408, 944111616, 15150000000)] == ["7", "9.4 k", "944.1 M", "15.2 G"]
+    assert [short(n) for n in (7, 9408, 944111616, 15150000000)] == ["7", "9.4 k", "944.1 M", "15.2 G"]
 
 
 def test_version_and_help(refnet):
@@ -171,8 +173,6 @@ def test_every_option_reaches_the_bundle(refnet, tmp_path, transformation, place
 
 def test_every_option_of_every_architecture_can_be_given(refnet):
     """The terminal's table of options is the catalog's."""
-    from refnet.cli import CHOICES
-
     assert set(CHOICES) == {option for a in ARCHITECTURES.values() for option in a.options}
     code, out, _ = refnet(
         *("golden", "make", "roi_resnet18_conv4", "a", "--hashes-only", "--json", "--input", "1x3x2x32x32"),

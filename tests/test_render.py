@@ -14,7 +14,7 @@ from refnet.errors import FileError, RefnetError
 from refnet.networks import ARCHITECTURES
 from refnet.op import Family
 from refnet.ops import OPS
-from refnet.render import figure, files, page, terminal
+from refnet.render import explanation, figure, files, page
 from refnet.render.palette import FAMILIES, bands, places
 from refnet.trace import FreezePoint, trace
 from refnet.trace.explanation import explain_all
@@ -110,7 +110,7 @@ def test_every_operator_has_a_page_and_a_terminal(op, capsys):
     check_page(page.html(op.name, net), net)
     (found,) = explain_all(net)
     for width in (40, 80, 200):
-        terminal.show(found, Console(width=width, markup=False, highlight=False))
+        explanation.show(found, Console(width=width, markup=False, highlight=False))
         out = capsys.readouterr().out
         assert f"y: {op.name}" in out and "backward" in out
 
@@ -121,7 +121,7 @@ def test_the_gather_on_the_terminal(capsys):
     x = net.input("data", (1, 1, 1, 6, 7))
     w = net.param("w", (1, 1, 1, 2, 3))
     net.output(net.add("conv3d", "y", (x, w), stride=(1, 2, 1), pad=(0, 0, 1), dilation=(1, 1, 2)))
-    terminal.show(explain_all(net)[0], Console(width=80, markup=False, highlight=False))
+    explanation.show(explain_all(net)[0], Console(width=80, markup=False, highlight=False))
     out = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
     assert (
         """\

@@ -1,14 +1,29 @@
 """What was measured beside peers, as tables and lines for the terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from refnet import memory
 from refnet.bench.measure import Row, Spread, geometric_means
+from refnet.render.terminal import table
 
 NOTE = "Peers: their time, or memory, over refnet's, above 1 where refnet is better: median (least-most)."
+
+
+def show(sections: Mapping[str, Sequence[Row]], lines: Iterable[str], console: Console) -> None:
+    """Show what was measured, section by section, and then what it rests on."""
+    for name, rows in sections.items():
+        for shown in tables(rows):
+            console.print(shown)
+            console.print()
+        for line in means(rows) if name != "nets" else ():
+            console.print(line)
+        console.print()
+    for line in (NOTE, *lines):
+        console.print(line, soft_wrap=True)
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
@@ -17,14 +32,12 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
         here = [row for row in rows if row.dtype == dtype]
         own = list(dict.fromkeys(name for row in here for name in row.own))
         peers = list(dict.fromkeys(name for row in here for name in row.peers))
-        table = Table(dtype, "", box=None)
-        for column in (*own, *peers):
-            table.add_column(column, justify="right")
+        shown = table(dtype, "", *own, *peers, numbers=(*own, *peers))
         for row in here:
             cells = [_cell(row.own.get(name, "")) for name in own]
             label = row.direction if row.own else f"{row.direction}: {memory.text(int(row.facts['bytes']))}"
-            table.add_row(row.problem, label, *cells, *(_cell(row.peers[name], "x") for name in peers))
-        yield table
+            shown.add_row(row.problem, label, *cells, *(_cell(row.peers[name], "x") for name in peers))
+        yield shown
 
 
 def means(rows: Sequence[Row]) -> Iterator[str]:

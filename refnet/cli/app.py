@@ -1,0 +1,79 @@
+"""The application: commands, signals, expected failures."""
+
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from refnet import machine
+from refnet.cli.bench import bench
+from refnet.cli.ending import UNUSABLE, fail
+from refnet.cli.golden_diff import diff
+from refnet.cli.golden_make import make
+from refnet.cli.golden_verify import verify
+from refnet.cli.info import info
+from refnet.cli.list import list_architectures
+from refnet.cli.trace import trace
+from refnet.errors import RefnetError
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+
+app = typer.Typer(
+    help="A correctness oracle for 3D residual networks: golden values, on any CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+golden = typer.Typer(help="Golden bundles: make, verify, compare.", no_args_is_help=True)
+app.command("list")(list_architectures)
+for command in (info, trace, bench):
+    app.command()(command)
+for command in (make, verify, diff):
+    golden.command()(command)
+app.add_typer(golden, name="golden")
+
+
+def version_option(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        print(f"refnet {machine.facts()['refnet']}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=version_option, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take what goes before a command."""
+
+
+def main() -> NoReturn:
+    """Run the command line; every expected failure is one line on standard error."""
+    for name in STOPPING:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), terminate)
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except RefnetError as error:
+        fail(str(error), UNUSABLE)
+    except typer.TyperException as error:
+        if not error.format_message().strip():  # a group without a command has shown its help
+            sys.exit(UNUSABLE)
+        fail(error.format_message(), UNUSABLE)
+    except MemoryError:
+        fail("out of memory: take a smaller input, or float32", UNUSABLE)
+    except OSError as error:
+        sys.stdout = None  # it may be what failed; nothing is left to be flushed at exit
+        fail(f"{error.filename or 'standard output'}: {error.strerror}", UNUSABLE)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """Unwind, so that nothing half-written stays."""
+    print(f"refnet: stopped by {signal.Signals(number).name}", file=sys.stderr)
+    sys.exit(128 + number)

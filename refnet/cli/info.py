@@ -1,0 +1,14 @@
+"""``refnet info``."""
+
+from refnet import machine, memory
+from refnet.cli.options import Json
+from refnet.render import tables, terminal
+
+
+def info(as_json: Json = False) -> None:
+    """Show what decides about bits and speed here: versions, BLAS, OpenMP, processor, kernels."""
+    facts = machine.facts() | {"memory_available": memory.available(), "kernels": machine.kernels()}
+    if as_json:
+        terminal.print_json(facts)
+    else:
+        tables.machine(facts, terminal.screen())

@@ -1,0 +1,182 @@
+"""The options that commands share, and the reading of shapes, numbers and words."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from refnet import golden
+from refnet.arrays import Array
+from refnet.errors import ShapeError, ValueRangeError, require_known
+from refnet.golden import Recipe
+from refnet.inputs.clip import Selection
+from refnet.networks import ARCHITECTURES
+from refnet.networks.resnet3d import TRANSFORMATIONS
+from refnet.networks.time_link import LINKS
+from refnet.shapes import Shape
+
+
+def integer(value: str) -> int:
+    """Read a whole number."""
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a whole number") from None
+
+
+def number(help: str) -> Any:
+    """Declare an option that takes a whole number."""
+    return typer.Option(parser=integer, metavar="INTEGER", help=help)
+
+
+Arch = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `refnet list`.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NxCxTxHxW", help="Shape of the input; 1x3x8x224x224, of a classifier 1x3x1x224x224."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def optional_number(help: str) -> Any:
+    """Declare a whole number that need not be given."""
+    return Annotated[int | None, number(help)]
+
+
+def optional_flag(names: str, help: str) -> Any:
+    """Declare a choice between on and off that need not be made."""
+    return Annotated[bool | None, typer.Option(names, help=help)]
+
+
+def optional_word(known: Iterable[str], help: str) -> Any:
+    """Declare a word that need not be given."""
+    return Annotated[str | None, typer.Option(help=f"{help}: {', '.join(known)}.")]
+
+
+# The options of the architectures; where one is not given, the architecture decides.
+CHOICES = {
+    "transformation": optional_word(TRANSFORMATIONS, "The kind of block"),
+    "freeze_at": optional_number("Stage behind which gradients stop; 0: none."),
+    "time_kernel": optional_number("Odd kernel size along T, from res3 on."),
+    "time_stride": optional_flag("--time-stride/--no-time-stride", "Stride in T too, from res3 on."),
+    "groups": optional_number("Groups of branch2b."),
+    "width_per_group": optional_number("Inner width of res2, per group."),
+    "stride_1x1": optional_flag("--stride-1x1/--stride-3x3", "Where a bottleneck strides."),
+    "dilation": optional_number("Dilation of res5 in H and W."),
+    "batch_norm": optional_flag("--batch-norm/--affine", "Batch norms in place of frozen affines."),
+    "training": optional_flag("--training/--inference", "Batch norms by the batch's own statistics."),
+    "rois": optional_number("Tubes of a head over regions."),
+    "resolution": optional_number("Lines and columns of a pooled region, 14 or 7."),
+    "sampling_ratio": optional_number("Samples of RoIAlign per bin and axis; 0: adaptive."),
+    "aligned": optional_flag("--aligned/--legacy", "RoIAlign with or without the half-pixel shift."),
+    "link": optional_word(LINKS, "Between body and head"),
+    "classes": optional_number("Classes of a classifier."),
+}
+# A clip, and which of its frames are taken.
+CLIP = {
+    "clip": Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")],
+    "frames": optional_number("Frames of the clip; those of the input if not given."),
+    "stride": optional_number("Take every so many-th; 1 if not given."),
+    "start": optional_number("Index of the first; 0 if not given."),
+    "size": Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")],
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Marks a parameter of a command that is several options on the command line."""
+
+    options: Mapping[str, Any]
+
+
+Options = Annotated[dict[str, Any], Group(CHOICES)]
+Clip = Annotated[dict[str, Any], Group(CLIP)]
+
+
+def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Show the options of every group on the command line; the command gets those that were given."""
+    shown: list[Parameter] = []
+    groups: dict[str, Group] = {}
+    for name, parameter in signature(command).parameters.items():
+        match getattr(parameter.annotation, "__metadata__", ()):
+            case [Group() as group]:
+                groups[name] = group
+                shown += [
+                    Parameter(option, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+                    for option, annotation in group.options.items()
+                ]
+            case _:
+                shown.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def wrapped(**values: Any) -> None:
+        for name, group in groups.items():
+            found = {option: values.pop(option) for option in group.options}
+            values[name] = {option: value for option, value in found.items() if value is not None}
+        command(**values)
+
+    wrapped.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return wrapped
+
+
+def read_clip(
+    recipe: Recipe, input: str | None, given: Mapping[str, Any], allow_nonfinite: bool = False
+) -> tuple[Recipe, Array | None]:
+    """Read the clip that was given, and the recipe for it; the recipe as it is where none was."""
+    frames = {name: value for name, value in given.items() if name != "clip"}
+    if "clip" not in given:
+        for name, value in frames.items():
+            raise ValueRangeError(f"--{name} is {value}, but there is no clip: expected --clip too")
+        return recipe, None
+    if input is not None:
+        raise ValueRangeError(f"--input is {input}, but there is a clip: expected --frames and --size")
+    if "size" in frames:
+        frames["size"] = parse_shape("--size", frames["size"], rank=2)
+    selection = Selection(**{"frames": recipe.input[2]} | frames)
+    return golden.clip_recipe(given["clip"], selection, recipe, allow_nonfinite=allow_nonfinite)
+
+
+def input_shape(arch: str, given: str | None) -> Shape:
+    """The input's shape; the architecture's own if none is given."""
+    require_known("architecture", arch, ARCHITECTURES)
+    return ARCHITECTURES[arch].input if given is None else parse_shape("--input", given)
+
+
+def parse_shape(option: str, value: str, rank: int = 5) -> Shape:
+    """Read ``1x3x8x224x224``."""
+    parts = value.split("x")
+    if len(parts) != rank or not all(re.fullmatch("-?[0-9]{1,18}", part) for part in parts):
+        example = "1x3x8x224x224" if rank == 5 else "224x224"
+        raise ShapeError(f"{option} is {value!r}: expected {rank} whole numbers, such as {example}")
+    return tuple(int(part) for part in parts)
+
+
+def parse_numbers(option: str, value: str) -> list[int]:
+    """Read ``0,2,3``."""
+    parts = value.split(",")
+    if not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+        raise ShapeError(f"{option} is {value!r}: expected whole numbers between commas, such as 0,2,3")
+    return [int(part) for part in parts]
+
+
+def parse_words(option: str, what: str, value: str, known: Iterable[str]) -> list[str]:
+    """Read ``torch,numpy``, each a known name."""
+    words = list(dict.fromkeys(value.split(",")))
+    for word in words:
+        require_known(f"{what} of {option}", word, known)
+    return words
+
+
+def in_range(option: str, value: int, most: int) -> int:
+    """Refuse a number below 1 or above what there is."""
+    if not 1 <= value <= most:
+        raise ValueRangeError(f"{option} is {value}: expected a whole number from 1 to {most}")
+    return value

@@ -1,0 +1,139 @@
+"""``refnet trace``."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refnet.arrays import Array
+from refnet.cli.options import (
+    Arch,
+    Clip,
+    Input,
+    Json,
+    Options,
+    input_shape,
+    parse_numbers,
+    read_clip,
+    takes_groups,
+)
+from refnet.errors import ValueRangeError
+from refnet.golden import Recipe
+from refnet.inputs import fill
+from refnet.net import Net
+from refnet.networks import ARCHITECTURES, build
+from refnet.progress import steps
+from refnet.remat import blob_bytes
+from refnet.render import explanation, figure, files, page, tables, terminal
+from refnet.shapes import size, text
+from refnet.trace import Explanation, FreezePoint, Row, freeze_points
+from refnet.trace import explain as explain_node
+from refnet.trace import trace as trace_net
+
+
+@takes_groups
+def trace(
+    arch: Arch,
+    input: Input = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(metavar="0,2,3", help="Compare these values of freeze-at, by running backward."),
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="NODE", help="What this node does with its tensors, the gather drawn."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw shapes and cost along the network (extra `plots`)."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page: the graph, every node's shapes and cost."),
+    ] = None,
+    *,
+    clip: Clip,
+    as_json: Json = False,
+    options: Options,
+) -> None:
+    """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
+    recipe, pixels = read_clip(Recipe(arch, input_shape(arch, input), options), input, clip)
+    if freeze is not None and explain is not None:
+        raise ValueRangeError(f"--explain {explain} and --freeze {freeze}: expected one of the two")
+    points = None if freeze is None else parse_numbers("--freeze", freeze)
+    net = build(arch, input=recipe.input, **options)
+    explained = None if explain is None else explain_node(net, explain)
+    if plot is not None:
+        files.require_writable(plot, ".svg")
+        figure.require_matplotlib()
+    if html is not None:
+        files.require_writable(html, ".html")
+    frozen = None if points is None else measure_freeze(recipe, pixels, points, as_json)
+    rows = trace_net(net)
+    if plot is not None:
+        terminal.save(plot, figure.svg(title(recipe), rows), as_json)
+    if html is not None:
+        terminal.save(html, page.html(title(recipe), net, frozen).encode(), as_json)
+    if frozen is not None:
+        show_freeze(frozen, as_json)
+    elif explained is not None:
+        show_explanation(explained, as_json)
+    elif as_json or not (plot or html):
+        show_nodes(net, rows, as_json)
+
+
+def title(recipe: Recipe) -> str:
+    """Name a network on its input, with every option that is not the architecture's own."""
+    usual = ARCHITECTURES[recipe.architecture].options
+    chosen = [f"{name} {value}" for name, value in recipe.options.items() if value != usual[name]]
+    return ", ".join([f"{recipe.architecture} on {text(recipe.input)}", *chosen])
+
+
+def measure_freeze(recipe: Recipe, pixels: Array | None, points: list[int], quiet: bool) -> list[FreezePoint]:
+    """Run backward for several freeze points, on a clip or on a seeded input."""
+
+    def frozen(point: int) -> Recipe:
+        return replace(recipe, options={**recipe.options, "freeze_at": point})
+
+    nets = {point: frozen(point).net() for point in (0, *points)}  # all are checked before one is run
+    given = fill.params(nets[0]) | fill.inputs(nets[0])
+    if pixels is not None:
+        given["data"] = pixels
+    with terminal.progress_bar(quiet) as progress:
+        return freeze_points(
+            nets.__getitem__,
+            points,
+            given,
+            fill.output_gradients,
+            on_point=steps(progress, "freeze", len(points)),
+        )
+
+
+def show_freeze(points: list[FreezePoint], as_json: bool) -> None:
+    """Show, for several freeze points, what backward costs and what it does not see."""
+    if as_json:
+        terminal.print_json([asdict(point) for point in points])
+    else:
+        tables.freeze(points, terminal.screen())
+
+
+def show_explanation(found: Explanation, as_json: bool) -> None:
+    """Show what one node does with its tensors."""
+    if as_json:
+        terminal.print_json(found.as_json())
+    else:
+        explanation.show(found, terminal.screen())
+
+
+def show_nodes(net: Net, rows: list[Row], as_json: bool) -> None:
+    """Show a network node by node."""
+    totals = {
+        "params": sum(map(size, net.params.values())),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+        "blob_bytes_float64": blob_bytes(net, 8),
+    }
+    if as_json:
+        terminal.print_json({"nodes": [row.as_json() for row in rows], "totals": totals})
+    else:
+        tables.trace(rows, totals, terminal.screen())

@@ -1,0 +1,131 @@
+"""The commands' tables, each with the lines below it, on a console."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+from rich.console import Console
+
+from refnet import memory
+from refnet.golden import Bundle, Finding
+from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
+from refnet.render.terminal import table
+from refnet.shapes import text
+from refnet.trace import FreezePoint, Row
+from refnet.trace.receptive import text as field_text
+
+# Columns of a terminal from which on a trace has room for every digit.
+TRACE_WIDTH = 110
+# ... and from which on for receptive fields too.
+FIELD_WIDTH = 130
+# Names of the differing tensors that a person is shown; --json has them all.
+MOST_SHOWN = 40
+
+
+def architectures(found: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Show the catalog, an architecture a row."""
+    counts = ("parameters", "multiply-adds")
+    shown = table("architecture", "blocks", "widths", "input", *counts, "outputs", numbers=counts)
+    for row in found:
+        first, *others = row["outputs"].values()
+        shown.add_row(
+            row["name"],
+            " ".join(map(str, row["blocks"])),
+            " ".join(map(str, row["feat_dims"])),
+            text(row["input"]),
+            f"{row['params'] / 1e6:.2f} M",
+            f"{row['multiply_adds'] / 1e9:.2f} G",
+            text(first) + (f" and {len(others)} more" if others else ""),
+        )
+    console.print(shown)
+    console.print("\nThe options of each, with their defaults: refnet list --json.")
+
+
+def machine(facts: Mapping[str, Any], console: Console) -> None:
+    """Show what decides about bits and speed here, a fact a row."""
+    texts = {
+        "blas": "\n".join(facts["blas"]),
+        "memory_available": memory.text(facts["memory_available"]),
+        "kernels": "\n".join(f"{op}: {how}" for op, how in facts["kernels"].items()),
+    }
+    shown = table("fact", "value", header=False)
+    for name, value in facts.items():
+        shown.add_row(name.replace("_", " "), texts.get(name, str(value)))
+    console.print(shown)
+
+
+def trace(rows: Sequence[Row], totals: Mapping[str, int], console: Console) -> None:
+    """Show a network, a node a row, in as many digits and columns as the console has room for."""
+    fields = console.width >= FIELD_WIDTH
+    count = "{:,}".format if console.width >= TRACE_WIDTH else short
+    counts = ("parameters", "multiply-adds")
+    last = ("gradient", "field") if fields else ("gradient",)
+    shown = table("node", "operator", "input", "output", *counts, *last, numbers=counts)
+    for row in rows:
+        shown.add_row(
+            row.name,
+            row.op,
+            " ".join(dict.fromkeys(map(text, row.inputs))),  # a sum's two inputs have one shape
+            text(row.output),
+            count(row.params) if row.params else "",
+            count(row.multiply_adds) if row.multiply_adds else "",
+            "flows" if row.gradient else "blocked",
+            *([field_text(row.field) if row.field else ""] if fields else []),
+            style=None if row.gradient else "dim",
+        )
+    console.print(shown)
+    console.print(
+        f"\n{len(rows)} nodes, {totals['params']:,} parameters, {totals['multiply_adds']:,} multiply-adds, "
+        f"blobs {memory.text(totals['blob_bytes_float64'])} in float64."
+    )
+
+
+def freeze(points: Sequence[FreezePoint], console: Console) -> None:
+    """Show what backward costs and what it does not see, a freeze point a row."""
+    shown = table(*FREEZE_COLUMNS, numbers=FREEZE_COLUMNS[1:])
+    for row in freeze_rows(points):
+        shown.add_row(*row)
+    console.print(shown)
+    console.print(f"\n{FREEZE_NOTE}")
+
+
+def bundle(made: Bundle, console: Console) -> None:
+    """Show what a bundle holds, a section a row."""
+    counts = ("number", "elements")
+    shown = table("tensors", *counts, "file", numbers=counts)
+    for section, entries in made.entries.items():
+        files = {entry["file"] or "SHA-256 only" for entry in entries.values()}
+        elements = sum(prod(entry["shape"]) for entry in entries.values())
+        shown.add_row(section, str(len(entries)), f"{elements:,}", " ".join(files))
+    console.print(shown)
+    recipe, stop = made.recipe, made.recipe.options["freeze_at"]
+    blocked = f"{len(made.blocked)} gradients blocked (freeze_at {stop})."
+    console.print(
+        f"\n{made.path}: {recipe.architecture} on {text(recipe.input)}, {recipe.dtype}, {recipe.arithmetic}; "
+        f"{blocked if recipe.backward else 'no gradients.'}",
+        soft_wrap=True,
+    )
+
+
+def findings(found: Sequence[Finding], what: str, console: Console) -> None:
+    """Show which tensors differ, one a row, and how many do not."""
+    bad = [finding for finding in found if not finding.equal]
+    if bad:
+        counts = ("elements", "largest ulp")
+        shown = table("tensors", "name", *counts, "finding", numbers=counts)
+        for finding in bad[:MOST_SHOWN]:
+            numbers = ("" if n is None else f"{n:,}" for n in (finding.different, finding.max_ulp))
+            shown.add_row(finding.section, finding.name, *numbers, finding.note)
+        console.print(shown)
+        if len(bad) > MOST_SHOWN:
+            console.print(f"... and {len(bad) - MOST_SHOWN} more (--json prints all)")
+        console.print()
+    equal = f"{what}: {len(found) - len(bad)} of {len(found)} tensors equal bit for bit"
+    console.print(f"{equal}, {len(bad)} not." if bad else f"{equal}.", soft_wrap=True)
+
+
+def other_machine(made: Mapping[str, Any], here: Mapping[str, Any], console: Console) -> None:
+    """Say in what the machine that made a bundle differs from this one."""
+    for name, value in here.items():
+        if made.get(name) != value:
+            console.print(f"made with {name} {made.get(name)}, here {value}")
