@@ -11,7 +11,7 @@ import pytest
 from conftest import fails, peer
 
 import refnet as library
-from refnet import fill
+from refnet import fill, timing
 from refnet.arithmetic import core
 from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.arithmetic.core.runtime import spin
@@ -49,10 +49,10 @@ def tiny(monkeypatch):
         "SPINS": 64,
         "COPIED": 1 << 12,
         "PAUSE_AFTER_GEMM": 0,
-        "WARM": 1e-9,
         "ATTEMPTS": 2,
     }.items():
         monkeypatch.setattr(limits, name, value)
+    monkeypatch.setattr(timing, "WARM", 1e-9)
     limits._square.cache_clear()
     yield
     limits._square.cache_clear()
@@ -92,7 +92,7 @@ def broken(direction, name):
 def untimed(monkeypatch):
     """Any timing is an error."""
 
-    def refuse(*arguments):
+    def refuse(*arguments, **options):
         raise AssertionError("something was timed")
 
     monkeypatch.setattr(measure, "seconds", refuse)

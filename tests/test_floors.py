@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "refnet"
 FLOORS = [
-    ["errors", "shapes", "memory", "progress"],
+    ["errors", "shapes", "memory", "progress", "timing"],
     ["arrays"],
     ["op"],
     ["ops.*"],

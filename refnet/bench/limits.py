@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from statistics import median
-from time import perf_counter, sleep
-from typing import Any
 
 import numpy as np
 from scipy.linalg import blas
@@ -13,6 +10,7 @@ from scipy.linalg import blas
 from refnet.arithmetic.core.runtime import spin
 from refnet.arrays import Array
 from refnet.inputs.fill import uniform
+from refnet.timing import seconds
 
 GEMM_SIZE = 2048
 # Rounds of multiply-adds; on a fast processor some milliseconds.
@@ -20,23 +18,8 @@ SPINS = 1 << 22
 # Larger than any cache; bytes.
 COPIED = 256 << 20
 ATTEMPTS, SPIN_ATTEMPTS = 5, 25
-# Before each call, so that the threads of the one before have stopped looking for more to do; those of
-# OpenBLAS were seen to look for a tenth of a second.
-PAUSE, PAUSE_AFTER_GEMM = 0.01, 0.2
-# A processor that has been idle is slow at first: on a virtual machine two threads were seen to need 8 ms
-# more after a pause. So long a call is repeated; one of LONG seconds need not be.
-WARM, LONG = 0.05, 1.0
-
-
-def seconds(call: Callable[[], Any], pause: float = PAUSE) -> float:
-    """Time one call: after a pause it is repeated, and the median of the later half counts."""
-    sleep(pause)
-    taken: list[float] = []
-    while sum(taken) < WARM or (len(taken) < 2 and taken[0] < LONG):
-        start = perf_counter()
-        call()
-        taken.append(perf_counter() - start)
-    return median(taken[len(taken) // 2 :])
+# Seconds after a GEMM: the threads of OpenBLAS were seen to spin for a tenth of one.
+PAUSE_AFTER_GEMM = 0.2
 
 
 def multiply_add_peak(dtype: str) -> float:

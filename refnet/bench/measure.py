@@ -22,7 +22,6 @@ from refnet.arithmetic import core
 from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.arrays import Array
 from refnet.bench import limits, own
-from refnet.bench.limits import seconds
 from refnet.bench.peer import DIRECTIONS, Call, Calls, Peer
 from refnet.bench.problems import BASE, DOUBLED
 from refnet.errors import RefnetError
@@ -34,6 +33,7 @@ from refnet.op import Case
 from refnet.ops import OPS
 from refnet.progress import Progress
 from refnet.shapes import Shape, size, text
+from refnet.timing import PAUSE, seconds
 from refnet.trace import backward_multiply_adds, trace
 
 # A peer that takes longer than this, in seconds and in refnet's times, is measured once.
@@ -348,13 +348,18 @@ def _pairs(
     rounds: int,
     *,
     once_if_slow: bool = False,
-    pause: float = limits.PAUSE,
+    pause: float = PAUSE,
 ) -> tuple[float, ...]:
     """Run both in turn: the second's time over the first's, pair by pair."""
-    own_time, their_time = seconds(first), seconds(second, pause)
+
+    def pair() -> tuple[float, float]:
+        return seconds(first), seconds(second, pause=pause)
+
+    pairs = [pair()]
+    own_time, their_time = pairs[0]
     if once_if_slow and their_time > max(SLOW, FAR * own_time):
         rounds = 1
-    pairs = [(own_time, their_time), *((seconds(first), seconds(second, pause)) for _ in range(rounds - 1))]
+    pairs += [pair() for _ in range(rounds - 1)]
     return tuple(b / a for a, b in pairs)
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
-from statistics import median
-from time import perf_counter
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from refnet.net import Net
 from refnet.remat import blob_bytes
 from refnet.run import Run, backward, forward
 from refnet.shapes import size
+from refnet.timing import seconds
 from refnet.trace.nodes import backward_multiply_adds
 
 
@@ -29,7 +28,7 @@ class FreezePoint:
     bytes : int
         Of the blobs that are held at once while only outputs are kept: what backward needs is.
     seconds : float
-        Of the backward pass, the median of several.
+        Of the backward pass, the median of the later half of several.
     params_share : float
         Parameters behind the stop, as a share of all.
     gradient_share : float
@@ -68,7 +67,7 @@ def freeze_points(
         The dy that backward starts from, for a network.
     arithmetic : str or Arithmetic
     repeat : int
-        How often each backward pass is timed.
+        How often each backward pass is timed, at least, after one to warm up.
     on_point : callable, optional
         Told each point once it is done.
 
@@ -84,19 +83,14 @@ def freeze_points(
     for point in points:
         net = build(point)
         dy = output_gradient(net)
-
-        def run(net: Net = net) -> Run:
-            return forward(net, given, arithmetic, keep="outputs")
-
         flow = net.gradient_flow()
         behind = [name for name in learnt if name not in flow]
-        backward(run(), dy)  # once before it is timed: caches and threads are warm then
         measured.append(
             FreezePoint(
                 point,
                 backward_multiply_adds(net),
                 blob_bytes(net, next(iter(given.values())).itemsize, keep="outputs"),
-                median(_seconds(run(), dy) for _ in range(repeat)),
+                _seconds(net, given, dy, arithmetic, repeat),
                 sum(size(net.params[name]) for name in behind)
                 / sum(size(net.params[name]) for name in learnt),
                 sqrt(sum(squares[name] for name in behind) / sum(squares.values())),
@@ -107,7 +101,12 @@ def freeze_points(
     return measured
 
 
-def _seconds(run: Run, dy: Mapping[str, Array]) -> float:
-    start = perf_counter()
-    backward(run, dy)
-    return perf_counter() - start
+def _seconds(
+    net: Net, given: Mapping[str, Array], dy: Mapping[str, Array], arithmetic: str | Arithmetic, repeat: int
+) -> float:
+    """Time backward, once more to warm up; each goes through a run of its own, which it uses up."""
+
+    def arguments() -> tuple[Run, Mapping[str, Array]]:
+        return forward(net, given, arithmetic, keep="outputs"), dy
+
+    return seconds(backward, arguments, least=1 + repeat)
