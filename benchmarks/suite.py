@@ -2,13 +2,11 @@
 
 from refnet.arithmetic import core
 from refnet.bench import own
-from refnet.bench.measure import drawn
-from refnet.bench.peer import DIRECTIONS
-from refnet.bench.problems import CONV3D
+from refnet.bench.problems import BASE, CONVOLUTIONS
 from refnet.inputs import fill
 from refnet.networks import build
 
-CASES = {case.name: case for case in CONV3D}
+PROBLEMS = {problem.name: problem for problem in CONVOLUTIONS}
 DTYPES = ["float64", "float32"]
 
 
@@ -21,12 +19,12 @@ class Benchmark:
 class Convolution(Benchmark):
     """The named problems, forward, for dx and for dw."""
 
-    params = (list(CASES), DIRECTIONS, DTYPES)
+    params = (list(PROBLEMS), BASE.directions, DTYPES)
     param_names = ("problem", "direction", "dtype")
 
     def setup(self, problem, direction, dtype):
-        case = CASES[problem]
-        self.call = own.conv3d(core, *drawn(case, dtype, whole=False), case.attrs)[direction]
+        found = PROBLEMS[problem]
+        self.call = own.operator(core, found, *found.arrays(dtype))[direction]
 
     def time_one(self, *params):
         self.call()

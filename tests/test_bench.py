@@ -16,34 +16,42 @@ from refnet.arithmetic import core
 from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.arithmetic.core.runtime import spin
 from refnet.bench import limits, measure, own
-from refnet.bench.measure import DisagreementError, Row, Setting, Spread
-from refnet.bench.peer import DIRECTIONS, Peer
+from refnet.bench.agreement import DisagreementError
+from refnet.bench.measure import Setting
+from refnet.bench.peer import Peer
 from refnet.bench.peers import PEERS, torch_twins
 from refnet.bench.peers import numpy as numpy_peer
-from refnet.bench.problems import BASE, CONV3D, OPERATORS
+from refnet.bench.problem import Problem
+from refnet.bench.problems import BASE, CONVOLUTIONS, OTHERS
+from refnet.bench.rows import Row, Spread
 from refnet.cli import bench
 from refnet.op import Case
 from refnet.ops import OPS
 from refnet.progress import silent
 from refnet.render import roofline
 
-CASES = (
-    Case("tiny & pointwise", ((2, 3, 2, 5, 4), (4, 3, 1, 1, 1))),
-    Case(
-        "tiny strided, grouped",
-        ((1, 4, 3, 6, 5), (6, 2, 3, 3, 3)),
-        {"stride": (1, 2, 2), "pad": (1, 1, 1), "groups": 2},
+TINY = (
+    Problem("conv3d", Case("tiny & pointwise", ((2, 3, 2, 5, 4), (4, 3, 1, 1, 1))), product=True),
+    Problem(
+        "conv3d",
+        Case(
+            "tiny strided, grouped",
+            ((1, 4, 3, 6, 5), (6, 2, 3, 3, 3)),
+            {"stride": (1, 2, 2), "pad": (1, 1, 1), "groups": 2},
+        ),
+        product=True,
     ),
 )
+DIRECTIONS = ("forward", "dx", "dw")
+OTHER = [Problem(op, OPS[op].cases[0]) for op in ("relu", "softmax", "cross_entropy", "dropout")]
 SMALL = ("--input", "1x3x1x32x32", "--width-per-group", "4")
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(bench, "CONV3D", CASES)
-    monkeypatch.setattr(measure, "BASE", CASES[0])
-    table = {op: OPS[op].cases[:1] for op in ("relu", "softmax", "cross_entropy", "dropout")}
-    monkeypatch.setattr(bench, "OPERATORS", table)
+    monkeypatch.setattr(bench, "CONVOLUTIONS", TINY)
+    monkeypatch.setattr(measure, "BASE", TINY[0])
+    monkeypatch.setattr(bench, "OTHERS", OTHER)
     for name, value in {
         "GEMM_SIZE": 32,
         "SPINS": 64,
@@ -76,16 +84,13 @@ def wrong(calls, direction, name):
 def broken(direction, name):
     """A peer that is the definition, but for one value."""
 
-    def conv3d(*arguments):
-        return wrong(numpy_peer.conv3d(*arguments), direction, name)
-
     def operator(*arguments):
         return wrong(numpy_peer.operator(*arguments), direction, name)
 
     def train(threads, *arguments):
         return wrong({direction: own.train(*arguments)}, direction, name)[direction]
 
-    return replace(PEERS["numpy"], name="broken", conv3d=conv3d, operator=operator, train=train)
+    return replace(PEERS["numpy"], name="broken", operator=operator, train=train)
 
 
 @pytest.fixture
@@ -99,11 +104,19 @@ def untimed(monkeypatch):
 
 
 def test_problems_have_names_of_their_own_and_fit():
-    names = [case.name for case in (*CONV3D, *(c for cases in OPERATORS.values() for c in cases))]
-    assert len(CONV3D) == 11 and BASE in CONV3D
-    assert len({case.name for case in CONV3D}) == 11 and all(names)
-    for case in CONV3D:
-        assert OPS["conv3d"].infer(*case.shapes, **case.attrs)
+    assert len(CONVOLUTIONS) == 11 and BASE in CONVOLUTIONS
+    for problems in (CONVOLUTIONS, OTHERS):
+        assert len({problem.name for problem in problems}) == len(problems)
+    for problem in (*CONVOLUTIONS, *OTHERS):
+        assert problem.name and problem.cost("float32").bytes > 0
+
+
+def test_the_directions_of_a_product_are_its_gradients():
+    assert all(problem.directions == DIRECTIONS for problem in CONVOLUTIONS)
+    found = {problem.op: problem.backward for problem in OTHERS}
+    assert found["linear"] == {"backward": ("dx", "dw", "db")}
+    assert found["cross_entropy"] == found["dropout"] == {"backward": ("dx",)}
+    assert found["running_mean"] == {}
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -111,8 +124,8 @@ def test_problems_have_names_of_their_own_and_fit():
 def test_every_peer_is_exact_or_says_what_it_lacks(name, dtype):
     for package in PEERS[name].packages:
         peer(package)
-    rows = measure.convolutions(CASES, setting(PEERS[name], dtypes=[dtype]))
-    assert [(row.problem, row.direction) for row in rows] == [(c.name, d) for c in CASES for d in DIRECTIONS]
+    rows = measure.operators(TINY, setting(PEERS[name], dtypes=[dtype]))
+    assert [(row.problem, row.direction) for row in rows] == [(p.name, d) for p in TINY for d in DIRECTIONS]
     for row in rows:
         cell = row.peers[name]
         if name != "onnxruntime":
@@ -127,7 +140,7 @@ def test_every_peer_is_exact_or_says_what_it_lacks(name, dtype):
 def test_a_wrong_convolution_is_named_and_nothing_is_timed(untimed, direction, name):
     message = rf"broken: tiny & pointwise, {direction}, float64: 1 of \d+ values of {name}"
     with pytest.raises(DisagreementError, match=message):
-        measure.convolutions(CASES, setting(PEERS["numpy"], broken(direction, name)))
+        measure.operators(TINY, setting(PEERS["numpy"], broken(direction, name)))
 
 
 def test_a_wrong_shape_or_a_missing_result_is_named(untimed):
@@ -137,23 +150,23 @@ def test_a_wrong_shape_or_a_missing_result_is_named(untimed):
     def nothing(*arguments):
         return dict.fromkeys(DIRECTIONS, dict)
 
-    for conv3d, word in ((flat, "y is 3, refnet's"), (nothing, "only one of the two has y")):
+    for operator, word in ((flat, "y is 3, refnet's"), (nothing, "only one of the two has y")):
         with pytest.raises(DisagreementError, match=word):
-            measure.convolutions(CASES, setting(replace(PEERS["numpy"], name="other", conv3d=conv3d)))
+            measure.operators(TINY, setting(replace(PEERS["numpy"], name="other", operator=operator)))
 
 
 def test_nan_is_wrong(untimed):
-    def conv3d(*arguments):
-        calls = numpy_peer.conv3d(*arguments)
+    def operator(*arguments):
+        calls = numpy_peer.operator(*arguments)
         return calls | {"dw": lambda: {"dw": np.full_like(calls["dw"]()["dw"], np.nan)}}
 
     with pytest.raises(DisagreementError, match="dw"):
-        measure.convolutions(CASES, setting(replace(PEERS["numpy"], conv3d=conv3d)))
+        measure.operators(TINY, setting(replace(PEERS["numpy"], operator=operator)))
 
 
 def test_a_wrong_operator_is_named(untimed):
-    with pytest.raises(DisagreementError, match=r"broken: .*gradient of input 0"):
-        measure.operators(bench.OPERATORS, setting(broken("backward", "gradient of input 0")))
+    with pytest.raises(DisagreementError, match=r"broken: .*, backward, float64: dx is"):
+        measure.operators(OTHER, setting(broken("backward", "dx")))
 
 
 def test_a_wrong_net_is_named(untimed):
@@ -173,7 +186,7 @@ def test_a_wrong_peer_ends_with_1(refnet, monkeypatch):
 def test_a_slow_peer_is_measured_once(monkeypatch):
     monkeypatch.setattr(measure, "SLOW", -1)
     monkeypatch.setattr(measure, "FAR", -1)
-    (row, *_) = measure.convolutions(CASES, setting(PEERS["numpy"]))
+    (row, *_) = measure.operators(TINY, setting(PEERS["numpy"]))
     assert len(row.peers["numpy"].values) == 1
 
 
@@ -191,8 +204,8 @@ def test_json_has_everything(refnet):
         assert found["geometric_means"]["convolutions"][dtype]["numpy"] > 0
     rows = found["convolutions"]
     assert {(r["problem"], r["direction"], r["dtype"]) for r in rows} == {
-        (case.name, direction, dtype)
-        for case in CASES
+        (problem.name, direction, dtype)
+        for problem in TINY
         for direction in DIRECTIONS
         for dtype in ("float64", "float32")
     }
@@ -201,11 +214,11 @@ def test_json_has_everything(refnet):
         assert len(share["values"]) == len(cell["values"]) == 2
         assert cell["least"] <= cell["median"] <= cell["most"] and row["facts"]["multiply_adds"] > 0
     scaled = [row["problem"] for row in found["scaling"] if row["dtype"] == "float32"]
-    assert len(scaled) == 9 and f"{CASES[0].name}, HxW doubled" in scaled
+    assert len(scaled) == 9 and f"{TINY[0].name}, HxW doubled" in scaled
 
 
 def test_tables_say_what_is_missing(refnet, monkeypatch):
-    absent = Peer("absent", ("no-such-package",), "", numpy_peer.conv3d)
+    absent = Peer("absent", ("no-such-package",), "", numpy_peer.operator)
     monkeypatch.setattr(bench, "PEERS", {"numpy": PEERS["numpy"], "absent": absent})
     code, out, err = refnet("bench", "--only", "strided", "--rounds", 1, "--dtype", "float32")
     assert (code, err) == (0, "") and "tiny strided, grouped" in out and "pointwise" not in out
@@ -318,9 +331,9 @@ def test_mistakes_end_with_2_in_one_line(refnet, tmp_path):
 
 
 def test_a_peer_that_is_asked_for_must_be_there(refnet, monkeypatch):
-    monkeypatch.setitem(PEERS, "absent", Peer("absent", ("no-such-package",), "", numpy_peer.conv3d))
+    monkeypatch.setitem(PEERS, "absent", Peer("absent", ("no-such-package",), "", numpy_peer.operator))
     fails(refnet("bench", "--peers", "absent,numpy"), "no-such-package is not installed: pip install")
-    monkeypatch.setitem(PEERS, "absent", Peer("absent", ("no-such", "nor-such"), "", numpy_peer.conv3d))
+    monkeypatch.setitem(PEERS, "absent", Peer("absent", ("no-such", "nor-such"), "", numpy_peer.operator))
     fails(
         refnet("bench", "--peers", "absent"),
         "no-such and nor-such are not installed: pip install no-such nor",
@@ -339,9 +352,9 @@ def test_the_roofline_names_problems_and_peers_once_a_dtype():
     facts = {"multiply_adds": 10**9, "bytes": 10**7}
     cells = {"torch": Spread((2.0,)), "jax": "no such thing"}
     rows = [
-        Row(case.name, direction, dtype, facts, {"share of GEMM": Spread((0.5,))}, cells)
+        Row(problem.name, direction, dtype, facts, {"share of GEMM": Spread((0.5,))}, cells)
         for dtype in ("float64", "float32")
-        for case in CONV3D
+        for problem in CONVOLUTIONS
         for direction in DIRECTIONS
     ]
     limit = {"multiply_add_peak": 2e10, "gemm_rate": {"median": 1e10}}
@@ -349,8 +362,8 @@ def test_the_roofline_names_problems_and_peers_once_a_dtype():
     drawn = roofline.svg(rows, machine)
     assert drawn == roofline.svg(rows, machine)
     text = drawn.decode()
-    for case in CONV3D:  # matplotlib writes each text as a comment before its outlines
-        assert text.count(f"<!-- {case.name.replace('>', '&gt;')} -->") == 2
+    for problem in CONVOLUTIONS:  # matplotlib writes each text as a comment before its outlines
+        assert text.count(f"<!-- {problem.name.replace('>', '&gt;')} -->") == 2
     assert text.count("<!-- torch -->") == 1 and "<!-- jax -->" not in text
     assert roofline.intensity(rows[0]) == 200
     assert roofline.rates(rows[0], machine) == {"refnet": 10.0, "torch": 5.0}
@@ -362,7 +375,7 @@ def test_spinning_counts_its_multiply_adds():
 
 
 def test_refnet_is_measured_in_the_core_arithmetic():
-    arrays = measure.drawn(CASES[1], "float64", whole=True)
-    found = own.conv3d(core, *arrays, CASES[1].attrs)["forward"]()["y"]
-    assert np.array_equal(found, core.conv3d.forward(*arrays[:2], **CASES[1].attrs)[0])
-    assert set(np.unique(arrays[0])) <= {-2, -1, 0, 1, 2}
+    inputs, dy = TINY[1].arrays("float64", whole=True)
+    found = own.operator(core, TINY[1], inputs, dy)["forward"]()["y"]
+    assert np.array_equal(found, core.conv3d.forward(*inputs, **TINY[1].case.attrs)[0])
+    assert set(np.unique(inputs[0])) <= {-2, -1, 0, 1, 2}

@@ -1,46 +1,28 @@
-"""What is timed of refnet: convolutions, operators, whole nets, in any arithmetic."""
+"""What is timed of refnet: operators and whole nets, in any arithmetic."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from refnet.arithmetic import Arithmetic
 from refnet.arrays import Array
 from refnet.bench.peer import Call
+from refnet.bench.problem import Problem
 from refnet.net import Net
 from refnet.run import backward, forward
 
 
-def conv3d(
-    arithmetic: Arithmetic, x: Array, w: Array, dy: Array, attrs: Mapping[str, Any]
-) -> dict[str, Call]:
-    """Convolution forward, for dx and for dw."""
-    door = arithmetic.conv3d
-    _, context = door.forward(x, w, **attrs)
-
-    def gradient(name: str, needs: tuple[bool, bool]) -> dict[str, Array]:
-        (found,) = (g for g in door.backward(dy, context, needs) if g is not None)
-        return {name: found}
-
-    return {
-        "forward": lambda: {"y": door.forward(x, w, **attrs)[0]},
-        "dx": lambda: gradient("dx", (True, False)),
-        "dw": lambda: gradient("dw", (False, True)),
-    }
-
-
-def operator(
-    arithmetic: Arithmetic, op: str, inputs: list[Array], dy: Array, attrs: Mapping[str, Any]
-) -> dict[str, Call]:
-    """An operator forward and, where it has a gradient, backward."""
-    door = arithmetic[op]
+def operator(arithmetic: Arithmetic, problem: Problem, inputs: Sequence[Array], dy: Array) -> dict[str, Call]:
+    """An operator in each of its directions."""
+    door, attrs = arithmetic[problem.op], problem.case.attrs
     _, context = door.forward(*inputs, **attrs)
 
-    def gradients() -> dict[str, Array]:
-        found = door.backward(dy, context)
-        return {f"gradient of input {i}": g for i, g in enumerate(found) if g is not None}
+    def gradients(names: Sequence[str]) -> dict[str, Array]:
+        needs = tuple(name in names for name in problem.gradients)
+        found = zip(problem.gradients, door.backward(dy, context, needs), strict=True)
+        return {name: gradient for name, gradient in found if gradient is not None}
 
     calls: dict[str, Call] = {"forward": lambda: {"y": door.forward(*inputs, **attrs)[0]}}
-    return calls | ({"backward": gradients} if gradients() else {})
+    return calls | {direction: partial(gradients, names) for direction, names in problem.backward.items()}
 
 
 def train(net: Net, given: Mapping[str, Array], output_gradients: Mapping[str, Array]) -> Call:

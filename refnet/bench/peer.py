@@ -1,20 +1,22 @@
 """What refnet is measured beside: a record of plain functions, one for each in `refnet.bench.peers`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from refnet.arrays import Array
+from refnet.bench.problem import Problem
 from refnet.errors import one_line
-
-DIRECTIONS = ("forward", "dx", "dw")
 
 # What is timed: it computes arrays, by name.
 Call = Callable[[], Mapping[str, Array]]
 # For each direction a call, or in words why there is none.
 Calls = Mapping[str, Call | str]
+# ``(threads, problem, inputs, dy) -> Calls``: an operator in each of the problem's directions.
+Operator = Callable[[int, Problem, Sequence[Array], Array], Calls]
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,8 @@ class Peer:
         What has to be installed, by names that are to be imported too.
     threads : str
         How it is held to a number of threads.
-    conv3d : ``(threads, x, w, dy, attrs) -> Calls``
-        Convolution without a bias, forward, for dx and for dw. Whatever can be done once, conversions
-        and compilation, is done before a call is returned.
-    operator : ``(threads, op, inputs, dy, attrs) -> Calls``, optional
-        Any operator, forward and backward; None where the peer has none.
+    operator : ``(threads, problem, inputs, dy) -> Calls``
+        Whatever can be done once, conversions and compilation, is done before a call is returned.
     train : ``(threads, net, given, output_gradients) -> Call``, optional
         A whole net forward and backward; None where the peer has none.
     """
@@ -40,8 +39,7 @@ class Peer:
     name: str
     packages: tuple[str, ...]
     threads: str
-    conv3d: Callable[..., Calls]
-    operator: Callable[..., Calls] | None = None
+    operator: Operator
     train: Callable[..., Call] | None = None
 
     def versions(self) -> dict[str, str]:
@@ -71,3 +69,15 @@ class Peer:
         """What a report says about it."""
         reason = self.unusable()
         return {"versions": self.versions()} | ({"unusable": reason} if reason else {"threads": self.threads})
+
+
+def convolution_only(conv3d: Operator) -> Operator:
+    """Let a peer that has convolution alone say so of other operators."""
+
+    @wraps(conv3d)
+    def operator(threads: int, problem: Problem, inputs: Sequence[Array], dy: Array) -> Calls:
+        if problem.op == "conv3d":
+            return conv3d(threads, problem, inputs, dy)
+        return dict.fromkeys(problem.directions, "convolution only")
+
+    return operator

@@ -1,10 +1,12 @@
 """The problems that speed is measured on: what the operators' records name."""
 
+from refnet.bench.problem import Problem
 from refnet.ops import OPS
 
-CONV3D = OPS["conv3d"].benchmarks
-OPERATORS = {op.name: op.benchmarks for op in OPS.values() if op.benchmarks and op.name != "conv3d"}
+PROBLEMS = tuple(Problem(op.name, case) for op in OPS.values() for case in op.benchmarks)
+CONVOLUTIONS = tuple(problem for problem in PROBLEMS if problem.product)
+OTHERS = tuple(problem for problem in PROBLEMS if not problem.product)
 
 # Work against time: a problem, and what of it is doubled.
-BASE = CONV3D[2]
+BASE = CONVOLUTIONS[2]
 DOUBLED = {"N": (2, 1, 1, 1, 1), "T": (1, 1, 2, 1, 1), "HxW": (1, 1, 1, 1, 2)}

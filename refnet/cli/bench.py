@@ -9,13 +9,14 @@ import typer
 
 from refnet.arrays import DTYPES
 from refnet.bench import measure
+from refnet.bench.agreement import DisagreementError
 from refnet.bench.peers import PEERS
-from refnet.bench.problems import CONV3D, OPERATORS
+from refnet.bench.problems import CONVOLUTIONS, OTHERS
+from refnet.bench.rows import geometric_means
 from refnet.cli.ending import FAILED, fail
 from refnet.cli.options import Input, Json, Options, in_range, number, parse_shape, parse_words, takes_groups
 from refnet.errors import RefnetError, ValueRangeError
 from refnet.networks import build
-from refnet.op import Case
 from refnet.render import figure, files, measured, roofline, terminal
 
 
@@ -67,9 +68,8 @@ def bench(
         raise ValueRangeError(f"--arch and {other}: expected one of the two")
     if plot is not None:
         require_plot(plot, architectures, operators)
-    cases = problems_with(only, CONV3D)
-    table = {op: found for op, every in OPERATORS.items() if (found := problems_with(only, every))}
-    if not (table if operators else cases):
+    problems = [p for p in (OTHERS if operators else CONVOLUTIONS) if only is None or only in p.name]
+    if not problems:
         raise ValueRangeError(f"--only is {only!r}: expected a part of a problem's name")
     with terminal.progress_bar(as_json) as progress:
         usable = [PEERS[name] for name in chosen if "unusable" not in facts[name]]
@@ -77,13 +77,11 @@ def bench(
         try:
             if architectures:
                 rows = {"nets": measure.nets(architectures, shape, options, setting)}
-            elif operators:
-                rows = {"operators": measure.operators(table, setting)}
             else:
-                rows = {"convolutions": measure.convolutions(cases, setting)}
-                if only is None:
+                rows = {"operators" if operators else "convolutions": measure.operators(problems, setting)}
+                if only is None and not operators:
                     rows["scaling"] = measure.scaling(setting)
-        except measure.DisagreementError as error:
+        except DisagreementError as error:
             fail(str(error), FAILED)
         limits = measure.machine_facts(setting)
     if plot is not None:
@@ -91,7 +89,7 @@ def bench(
     if as_json:
         settings = {"threads": threads, "rounds": rounds, "dtypes": dtypes}
         sections = {name: [row.as_json() for row in section] for name, section in rows.items()}
-        means = {name: measure.geometric_means(section) for name, section in rows.items()}
+        means = {name: geometric_means(section) for name, section in rows.items()}
         return terminal.print_json(
             {"settings": settings, "machine": limits, "peers": facts, **sections, "geometric_means": means}
         )
@@ -106,8 +104,3 @@ def require_plot(plot: Path, architectures: Sequence[str], operators: bool) -> N
         raise ValueRangeError(f"--plot draws convolutions: expected it without {other}")
     files.require_writable(plot, ".svg")
     figure.require_matplotlib()
-
-
-def problems_with(part: str | None, cases: Sequence[Case]) -> list[Case]:
-    """The problems that have it in their name."""
-    return [case for case in cases if part is None or part in case.name]

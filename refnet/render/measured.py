@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from refnet import memory
-from refnet.bench.measure import Row, Spread, geometric_means
+from refnet.bench.rows import Row, Spread, geometric_means
 from refnet.render.terminal import table
 
 NOTE = "Peers: their time, or memory, over refnet's, above 1 where refnet is better: median (least-most)."

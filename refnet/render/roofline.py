@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from refnet.bench.measure import Row
-from refnet.bench.peer import DIRECTIONS
+from refnet.bench.rows import Row
 from refnet.render.figure import STYLE, require_matplotlib
 from refnet.render.palette import FAMILIES
 
@@ -21,9 +20,9 @@ COLOURS = {
     "onnxruntime": FAMILIES["sum"][0],
     "numpy": FAMILIES["other"][0],
 }
-MARKS = dict(zip(DIRECTIONS, "o^s", strict=True))
+MARKS = {"forward": "o", "dx": "^", "dw": "s"}
 # Marks of one problem stand beside each other, as far from its line as this.
-BESIDE = dict(zip(DIRECTIONS, (0.985, 1, 1.015), strict=True))
+BESIDE = {"forward": 0.985, "dx": 1, "dw": 1.015}
 # A multiply-add is two operations.
 OPERATIONS = 2
 

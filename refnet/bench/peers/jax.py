@@ -1,23 +1,26 @@
 """JAX on the CPU: each direction compiled by XLA beforehand, gradients by transposing the convolution."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from refnet.arrays import Array
-from refnet.bench.peer import Call, Calls, Peer
+from refnet.bench.peer import Call, Calls, Peer, convolution_only
+from refnet.bench.problem import Problem
 from refnet.shapes import ONES, ZEROS
 
 # How many threads XLA's client starts; read when the client is made.
 THREADS = "PJRT_NPROC"
 
 
-def conv3d(threads: int, x: Array, w: Array, dy: Array, attrs: Mapping[str, Any]) -> Calls:
+@convolution_only
+def operator(threads: int, problem: Problem, inputs: Sequence[Array], dy: Array) -> Calls:
     """Convolution; what is timed ends when the result is there."""
     import jax
 
     _hold(threads)
-    jx, jw, jdy = map(jax.numpy.asarray, (x, w, dy))
+    attrs = problem.case.attrs
+    jx, jw, jdy = map(jax.numpy.asarray, (*inputs, dy))
 
     def product(x: Any, w: Any) -> Any:
         return jax.lax.conv_general_dilated(
@@ -62,4 +65,4 @@ def _compiled(name: str, function: Callable[..., Any], *arguments: Any) -> Call:
     return lambda: {name: np.asarray(compiled(*arguments).block_until_ready())}
 
 
-PEER = Peer("jax", ("jax",), f"{THREADS} of XLA's client", conv3d)
+PEER = Peer("jax", ("jax",), f"{THREADS} of XLA's client", operator)

@@ -1,22 +1,17 @@
 """NumPy: the definitions themselves, the arithmetic `reference`."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from refnet.arithmetic import reference
 from refnet.arrays import Array
 from refnet.bench import own
 from refnet.bench.peer import Calls, Peer
+from refnet.bench.problem import Problem
 
 
-def conv3d(threads: int, x: Array, w: Array, dy: Array, attrs: Mapping[str, Any]) -> Calls:
-    """Convolution, tap by tap."""
-    return own.conv3d(reference, x, w, dy, attrs)
-
-
-def operator(threads: int, op: str, inputs: list[Array], dy: Array, attrs: Mapping[str, Any]) -> Calls:
+def operator(threads: int, problem: Problem, inputs: Sequence[Array], dy: Array) -> Calls:
     """Any operator by its definition."""
-    return own.operator(reference, op, inputs, dy, attrs)
+    return own.operator(reference, problem, inputs, dy)
 
 
-PEER = Peer("numpy", ("numpy",), "one, and for its BLAS as threadpoolctl says", conv3d, operator)
+PEER = Peer("numpy", ("numpy",), "one, and for its BLAS as threadpoolctl says", operator)

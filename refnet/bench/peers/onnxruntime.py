@@ -1,32 +1,32 @@
 """ONNX Runtime on the CPU: a model of one Conv. It has no gradients, and no Conv of float64."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.bench.peer import Calls, Peer
+from refnet.bench.peer import Calls, Peer, convolution_only
+from refnet.bench.problem import Problem
 from refnet.shapes import ONES, ZEROS
 
 # Of the operators, and of the format; both are old enough for every version.
 OPSET, FORMAT = 11, 8
 
 
-def conv3d(threads: int, x: Array, w: Array, dy: Array, attrs: Mapping[str, Any]) -> Calls:
+@convolution_only
+def operator(threads: int, problem: Problem, inputs: Sequence[Array], dy: Array) -> Calls:
     """Convolution forward in float32."""
+    lacking: Calls = dict.fromkeys(problem.directions, "no gradients")
+    x, w = inputs
     if x.dtype != np.float32:
-        return {"forward": f"no {x.dtype}", "dx": "no gradients", "dw": "no gradients"}
+        return {**lacking, "forward": f"no {x.dtype}"}
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
     options.intra_op_num_threads = threads
-    session = InferenceSession(_model(attrs), options, providers=["CPUExecutionProvider"])
-    return {
-        "forward": lambda: {"y": session.run(None, {"x": x, "w": w})[0]},
-        "dx": "no gradients",
-        "dw": "no gradients",
-    }
+    session = InferenceSession(_model(problem.case.attrs), options, providers=["CPUExecutionProvider"])
+    return {**lacking, "forward": lambda: {"y": session.run(None, {"x": x, "w": w})[0]}}
 
 
 def _model(attrs: Mapping[str, Any]) -> bytes:
@@ -48,4 +48,4 @@ def _model(attrs: Mapping[str, Any]) -> bytes:
     return bytes(model.SerializeToString())
 
 
-PEER = Peer("onnxruntime", ("onnxruntime", "onnx"), "intra_op_num_threads of the session", conv3d)
+PEER = Peer("onnxruntime", ("onnxruntime", "onnx"), "intra_op_num_threads of the session", operator)

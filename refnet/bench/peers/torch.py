@@ -1,56 +1,38 @@
-"""PyTorch: convolution by ATen, operators and whole nets by its functions and autograd."""
+"""PyTorch: operators and whole nets by its functions and autograd."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from refnet.arrays import Array
 from refnet.bench.peer import Call, Calls, Peer
 from refnet.bench.peers import torch_twins
+from refnet.bench.problem import Problem
 from refnet.net import Net
 from refnet.ops import OPS
-from refnet.shapes import ONES, ZEROS
 
 
-def conv3d(threads: int, x: Array, w: Array, dy: Array, attrs: Mapping[str, Any]) -> Calls:
-    """Convolution; each gradient on its own."""
-    import torch
-
-    torch.set_num_threads(threads)
-    stride, pad, dilation = attrs.get("stride", ONES), attrs.get("pad", ZEROS), attrs.get("dilation", ONES)
-    groups = attrs.get("groups", 1)
-    tx, tw, tdy = map(torch.from_numpy, (x, w, dy))
-
-    def gradient(name: str, needs: list[bool]) -> dict[str, Array]:
-        backward = torch.ops.aten.convolution_backward
-        found = backward(tdy, tx, tw, None, stride, pad, dilation, False, ZEROS, groups, [*needs, False])
-        return {name: found[needs.index(True)].numpy()}
-
-    return {
-        "forward": lambda: {"y": torch.conv3d(tx, tw, None, stride, pad, dilation, groups).numpy()},
-        "dx": lambda: gradient("dx", [True, False]),
-        "dw": lambda: gradient("dw", [False, True]),
-    }
-
-
-def operator(threads: int, op: str, inputs: list[Array], dy: Array, attrs: Mapping[str, Any]) -> Calls:
+def operator(threads: int, problem: Problem, inputs: Sequence[Array], dy: Array) -> Calls:
     """Any operator by its twin, and what autograd makes of it."""
     import torch
 
     torch.set_num_threads(threads)
-    twin, functions = getattr(torch_twins, op), torch.nn.functional
-    tensors = [torch.from_numpy(a).requires_grad_(OPS[op].domain(i).gradient) for i, a in enumerate(inputs)]
-    y, tdy = twin(functions, *tensors, **attrs), torch.from_numpy(dy)
-    learnt = {i: t for i, t in enumerate(tensors) if t.requires_grad}
+    twin, functions = getattr(torch_twins, problem.op), torch.nn.functional
+    learnt = [OPS[problem.op].domain(i).gradient for i in range(len(inputs))]
+    tensors = [torch.from_numpy(a).requires_grad_(learns) for a, learns in zip(inputs, learnt, strict=True)]
+    by_gradient = dict(zip(problem.gradients, tensors, strict=True))
+    y, tdy = twin(functions, *tensors, **problem.case.attrs), torch.from_numpy(dy)
 
     def forward() -> dict[str, Array]:
         with torch.no_grad():
-            return {"y": twin(functions, *tensors, **attrs).numpy()}
+            return {"y": twin(functions, *tensors, **problem.case.attrs).numpy()}
 
-    def backward() -> dict[str, Array]:
-        found = torch.autograd.grad(y, list(learnt.values()), tdy, retain_graph=True)
-        return {f"gradient of input {i}": g.contiguous().numpy() for i, g in zip(learnt, found, strict=True)}
+    def backward(names: Sequence[str]) -> dict[str, Array]:
+        found = torch.autograd.grad(y, [by_gradient[name] for name in names], tdy, retain_graph=True)
+        return {name: g.contiguous().numpy() for name, g in zip(names, found, strict=True)}
 
-    return {"forward": forward, "backward": backward}
+    backwards = {direction: partial(backward, names) for direction, names in problem.backward.items()}
+    return {"forward": forward} | backwards
 
 
 def walk(net: Net, values: Mapping[str, Any], *, free: bool = False) -> dict[str, Any]:
@@ -94,4 +76,4 @@ def train(threads: int, net: Net, given: Mapping[str, Array], output_gradients: 
     return call
 
 
-PEER = Peer("torch", ("torch",), "torch.set_num_threads", conv3d, operator, train)
+PEER = Peer("torch", ("torch",), "torch.set_num_threads", operator, train)
