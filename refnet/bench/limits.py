@@ -35,13 +35,13 @@ def gemm(dtype: str) -> Callable[[], Array]:
 
 
 def bandwidth(threads: int) -> float:
-    """Bytes a second that a copy on so many threads reads and writes, the best of several."""
+    """Bytes a second that a copy on `threads` threads reads and writes, the best of several."""
     copy = Copy(COPIED, threads)
     return 2 * COPIED / min(seconds(copy) for _ in range(ATTEMPTS))
 
 
 class Copy:
-    """A copy of so many bytes, a piece for each thread."""
+    """A copy of `count` bytes, a piece for each thread."""
 
     def __init__(self, count: int, threads: int):
         source, sink = np.ones(count, np.uint8), np.ones(count, np.uint8)

@@ -222,7 +222,7 @@ def _share_of_gemm(multiply_adds: int, dtype: str, call: Call, rounds: int) -> d
 
 
 def _copies(copy: limits.Copy, call: Call, rounds: int) -> dict[str, Spread]:
-    """The time as that of so many copies."""
+    """The time over that of a copy."""
     return {"copies": Spread(_pairs(copy, call, rounds))}
 
 

@@ -1,18 +1,20 @@
 """``refnet bench``."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from refnet.arrays import DTYPES
 from refnet.bench import measure
 from refnet.bench.agreement import DisagreementError
+from refnet.bench.measure import Setting
 from refnet.bench.peers import PEERS
+from refnet.bench.problem import Problem
 from refnet.bench.problems import CONVOLUTIONS, OTHERS
-from refnet.bench.rows import geometric_means
+from refnet.bench.rows import Row, geometric_means
 from refnet.cli.ending import FAILED, fail
 from refnet.cli.options import Input, Json, Options, in_range, number, parse_shape, parse_words, takes_groups
 from refnet.errors import RefnetError, ValueRangeError
@@ -47,11 +49,7 @@ def bench(
     options: Options,
 ) -> None:
     """Measure beside what is installed, results checked first: convolutions, operators or whole nets."""
-    chosen = list(PEERS) if peers is None else parse_words("--peers", "peer", peers, PEERS)
-    facts = {name: PEERS[name].facts() for name in chosen}
-    unusable = [found["unusable"] for found in facts.values() if "unusable" in found]
-    if peers is not None and unusable:
-        raise RefnetError(unusable[0])
+    facts = peer_facts(peers)
     most = os.cpu_count() or 1
     threads = most if threads is None else in_range("--threads", threads, most)
     in_range("--rounds", rounds, 1000)
@@ -60,20 +58,21 @@ def bench(
     shape = None if input is None else parse_shape("--input", input)
     for name in architectures:
         build(name, input=shape, **options)
-    given = [*(["input"] if input is not None else []), *options]
-    if given and not architectures:
-        raise ValueRangeError(f"--{given[0].replace('_', '-')} is given, but no net: expected --arch too")
-    if architectures and (operators or only is not None):
+    if not architectures:
+        require_no_options(input, options)
+    elif operators or only is not None:
         other = "--operators" if operators else "--only"
         raise ValueRangeError(f"--arch and {other}: expected one of the two")
     if plot is not None:
-        require_plot(plot, architectures, operators)
-    problems = [p for p in (OTHERS if operators else CONVOLUTIONS) if only is None or only in p.name]
-    if not problems:
-        raise ValueRangeError(f"--only is {only!r}: expected a part of a problem's name")
+        if architectures or operators:
+            other = "--arch" if architectures else "--operators"
+            raise ValueRangeError(f"--plot draws convolutions: expected it without {other}")
+        files.require_writable(plot, ".svg")
+        figure.require_matplotlib()
+    problems = named_problems(OTHERS if operators else CONVOLUTIONS, only)
+    usable = [PEERS[name] for name, found in facts.items() if "unusable" not in found]
     with terminal.progress_bar(as_json) as progress:
-        usable = [PEERS[name] for name in chosen if "unusable" not in facts[name]]
-        setting = measure.Setting(usable, dtypes, threads, rounds, progress)
+        setting = Setting(usable, dtypes, threads, rounds, progress)
         try:
             if architectures:
                 rows = {"nets": measure.nets(architectures, shape, options, setting)}
@@ -87,20 +86,46 @@ def bench(
     if plot is not None:
         terminal.save(plot, roofline.svg(rows["convolutions"], limits), as_json)
     if as_json:
-        settings = {"threads": threads, "rounds": rounds, "dtypes": dtypes}
-        sections = {name: [row.as_json() for row in section] for name, section in rows.items()}
-        means = {name: geometric_means(section) for name, section in rows.items()}
-        return terminal.print_json(
-            {"settings": settings, "machine": limits, "peers": facts, **sections, "geometric_means": means}
-        )
-    lines = [*measured.machine_lines(limits, dtypes), *measured.peer_lines(facts)]
-    measured.show(rows, lines, terminal.screen())
+        print_rows(rows, setting, limits, facts)
+    else:
+        lines = [*measured.machine_lines(limits, dtypes), *measured.peer_lines(facts)]
+        measured.show(rows, lines, terminal.screen())
 
 
-def require_plot(plot: Path, architectures: Sequence[str], operators: bool) -> None:
-    """Refuse a plot of anything but convolutions, or one that could not be written."""
-    if architectures or operators:
-        other = "--arch" if architectures else "--operators"
-        raise ValueRangeError(f"--plot draws convolutions: expected it without {other}")
-    files.require_writable(plot, ".svg")
-    figure.require_matplotlib()
+def peer_facts(named: str | None) -> dict[str, dict[str, Any]]:
+    """What a report says about each peer: about all, or those named, which must be usable."""
+    chosen = list(PEERS) if named is None else parse_words("--peers", "peer", named, PEERS)
+    facts = {name: PEERS[name].facts() for name in chosen}
+    for found in facts.values() if named is not None else ():
+        if "unusable" in found:
+            raise RefnetError(found["unusable"])
+    return facts
+
+
+def require_no_options(input: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse what only a net takes."""
+    for name in (*(["input"] if input is not None else []), *options):
+        raise ValueRangeError(f"--{name.replace('_', '-')} is given, but no net: expected --arch too")
+
+
+def named_problems(problems: Sequence[Problem], part: str | None) -> list[Problem]:
+    """The problems that have it in their name."""
+    found = [problem for problem in problems if part is None or part in problem.name]
+    if not found:
+        raise ValueRangeError(f"--only is {part!r}: expected a part of a problem's name")
+    return found
+
+
+def print_rows(
+    rows: Mapping[str, Sequence[Row]],
+    setting: Setting,
+    limits: Mapping[str, Any],
+    peers: Mapping[str, Any],
+) -> None:
+    """Print what was measured as JSON."""
+    settings = {"threads": setting.threads, "rounds": setting.rounds, "dtypes": setting.dtypes}
+    sections = {name: [row.as_json() for row in section] for name, section in rows.items()}
+    means = {name: geometric_means(section) for name, section in rows.items()}
+    terminal.print_json(
+        {"settings": settings, "machine": limits, "peers": peers, **sections, "geometric_means": means}
+    )
