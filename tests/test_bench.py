@@ -31,7 +31,7 @@ from refnet.progress import silent
 from refnet.render import roofline
 
 TINY = (
-    Problem("conv3d", Case("tiny & pointwise", ((2, 3, 2, 5, 4), (4, 3, 1, 1, 1))), product=True),
+    Problem("conv3d", Case("tiny & pointwise", ((2, 3, 2, 5, 4), (4, 3, 1, 1, 1)))),
     Problem(
         "conv3d",
         Case(
@@ -39,7 +39,6 @@ TINY = (
             ((1, 4, 3, 6, 5), (6, 2, 3, 3, 3)),
             {"stride": (1, 2, 2), "pad": (1, 1, 1), "groups": 2},
         ),
-        product=True,
     ),
 )
 DIRECTIONS = ("forward", "dx", "dw")
