@@ -14,7 +14,7 @@ from refnet.errors import ShapeError
 from refnet.shapes import Geometry, Shape, text
 
 Needs = tuple[bool, ...]
-Gradients = tuple[Array | None, ...]
+InputGradients = tuple[Array | None, ...]
 
 
 class Cost(NamedTuple):
@@ -176,7 +176,7 @@ class Op:
     family: Family
     infer: Callable[..., Shape]
     forward: Callable[..., tuple[Array, Any]]
-    backward: Callable[[Array, Any, Needs], Gradients]
+    backward: Callable[[Array, Any, Needs], InputGradients]
     magnitude: Callable[..., Magnitude]
     cost: Callable[..., Cost]
     cases: tuple[Case, ...]

@@ -18,12 +18,12 @@ from refnet.arithmetic.core.runtime import spin
 from refnet.bench import limits, measure, own
 from refnet.bench.agreement import DisagreementError
 from refnet.bench.measure import Setting
+from refnet.bench.measurement import Measurement, Spread
 from refnet.bench.peer import Peer
 from refnet.bench.peers import PEERS, torch_twins
 from refnet.bench.peers import numpy as numpy_peer
 from refnet.bench.problem import Problem
 from refnet.bench.problems import BASE, CONVOLUTIONS, OTHERS
-from refnet.bench.rows import Row, Spread
 from refnet.cli import bench
 from refnet.op import Case
 from refnet.ops import OPS
@@ -351,7 +351,7 @@ def test_the_roofline_names_problems_and_peers_once_a_dtype():
     facts = {"multiply_adds": 10**9, "bytes": 10**7}
     cells = {"torch": Spread((2.0,)), "jax": "no such thing"}
     rows = [
-        Row(problem.name, direction, dtype, facts, {"share of GEMM": Spread((0.5,))}, cells)
+        Measurement(problem.name, direction, dtype, facts, {"share of GEMM": Spread((0.5,))}, cells)
         for dtype in ("float64", "float32")
         for problem in CONVOLUTIONS
         for direction in DIRECTIONS

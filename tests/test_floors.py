@@ -35,7 +35,7 @@ FLOORS = [
     ["golden", "interop.*"],
     ["interop"],
     ["bench"],
-    ["bench.problem", "bench.limits", "bench.rows", "bench.agreement"],
+    ["bench.problem", "bench.limits", "bench.measurement", "bench.agreement"],
     ["bench.peer", "bench.problems"],
     ["bench.own", "bench.peers.torch_twins"],
     ["bench.peers.*"],

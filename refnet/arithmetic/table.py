@@ -16,7 +16,7 @@ import numpy as np
 from refnet import memory
 from refnet.arrays import Array, at_the_door
 from refnet.errors import DTypeError, ShapeError, UnknownNameError, require_known
-from refnet.op import Gradients, Needs, Op
+from refnet.op import InputGradients, Needs, Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, size, text
 
@@ -37,7 +37,7 @@ class Kernel:
     """
 
     forward: Callable[..., tuple[Array, Any]]
-    backward: Callable[..., Gradients]
+    backward: Callable[..., InputGradients]
 
 
 class Context(NamedTuple):
@@ -112,7 +112,7 @@ class Door:
         self._check("forward: y", y, shape, real[0])
         return y, Context(context, tuple(a.shape for a in clean), shape, real[0])
 
-    def backward(self, dy: Array, context: Context, needs: Needs | None = None) -> Gradients:
+    def backward(self, dy: Array, context: Context, needs: Needs | None = None) -> InputGradients:
         """Compute the gradients of sum(dy * y) with respect to the inputs.
 
         Parameters

@@ -21,10 +21,10 @@ from refnet.arithmetic import core
 from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.bench import limits, own
 from refnet.bench.agreement import Requirement, check, require_close, require_equal, roundoff
+from refnet.bench.measurement import Measurement, Spread
 from refnet.bench.peer import Call, Calls, Peer
 from refnet.bench.problem import Problem
 from refnet.bench.problems import BASE, DOUBLED
-from refnet.bench.rows import Row, Spread
 from refnet.errors import RefnetError
 from refnet.inputs import fill
 from refnet.net import Net
@@ -91,7 +91,7 @@ def machine_facts(setting: Setting) -> dict[str, Any]:
     return facts
 
 
-def operators(problems: Sequence[Problem], setting: Setting) -> list[Row]:
+def operators(problems: Sequence[Problem], setting: Setting) -> list[Measurement]:
     """Operators in every direction beside the peers; first all results are compared.
 
     Products are compared on small whole numbers: sums of those are exact in every order and precision, so
@@ -127,11 +127,11 @@ def operators(problems: Sequence[Problem], setting: Setting) -> list[Row]:
             for direction in problem.directions:
                 own_ratios = held_against(found.ours[direction], setting.rounds)
                 ratios = found.ratios(direction, setting.rounds)
-                rows.append(Row(problem.name, direction, dtype, facts, own_ratios, ratios))
+                rows.append(Measurement(problem.name, direction, dtype, facts, own_ratios, ratios))
     return rows
 
 
-def scaling(setting: Setting) -> list[Row]:
+def scaling(setting: Setting) -> list[Measurement]:
     """Time against work: N, T and HxW doubled, and all threads against one; refnet alone."""
     rows = []
 
@@ -147,19 +147,19 @@ def scaling(setting: Setting) -> list[Row]:
             for direction in BASE.directions:
                 ratios = _pairs(once[direction], twice[direction], setting.rounds)
                 what = f"{BASE.name}, {axis} doubled"
-                rows.append(Row(what, direction, dtype, {}, {"time": Spread(ratios)}, {}))
+                rows.append(Measurement(what, direction, dtype, {}, {"time": Spread(ratios)}, {}))
     for dtype in setting.dtypes if setting.threads > 1 else ():
         many = calls(BASE, dtype)
         for direction in BASE.directions:
             ratios = _thread_ratios(many[direction], setting)
             what = f"{BASE.name}, {setting.threads} threads for 1"
-            rows.append(Row(what, direction, dtype, {}, {"time of one": Spread(ratios)}, {}))
+            rows.append(Measurement(what, direction, dtype, {}, {"time of one": Spread(ratios)}, {}))
     return rows
 
 
 def nets(
     architectures: Sequence[str], input: Shape | None, options: Mapping[str, Any], setting: Setting
-) -> list[Row]:
+) -> list[Measurement]:
     """Whole nets forward and backward beside the peers: time, and peak memory of a process that does it.
 
     First every output and gradient is compared, by norm: `rounding_bound` says how.
@@ -197,7 +197,7 @@ def nets(
             work = sum(row.multiply_adds for row in trace(net)) + backward_multiply_adds(net)
             own_ratios = _share_of_gemm(work, dtype, found.ours[TRAINING], setting.rounds)
             ratios = found.ratios(TRAINING, setting.rounds)
-            row = Row(title, TRAINING, dtype, {"multiply_adds": work}, own_ratios, ratios)
+            row = Measurement(title, TRAINING, dtype, {"multiply_adds": work}, own_ratios, ratios)
             recipe = {"architecture": name, "input": input, "options": dict(options), "dtype": dtype}
             rows += [row, *_memory(row, recipe, setting.threads)]
     return rows
@@ -259,7 +259,7 @@ def _thread_ratios(call: Call, setting: Setting) -> tuple[float, ...]:
     return tuple(timed(1) / timed(setting.threads) for _ in range(setting.rounds))
 
 
-def _memory(timed: Row, recipe: Mapping[str, Any], threads: int) -> Iterator[Row]:
+def _memory(timed: Measurement, recipe: Mapping[str, Any], threads: int) -> Iterator[Measurement]:
     """Peak memory of a fresh process for each side, and how far it rose above what was there before."""
     ours = _peak(recipe, None, threads)
     peers = [peer for peer, cell in timed.peers.items() if not isinstance(cell, str)]
@@ -269,7 +269,7 @@ def _memory(timed: Row, recipe: Mapping[str, Any], threads: int) -> Iterator[Row
             peer: Spread((found[what] / ours[what],)) for peer, found in theirs.items()
         }
         facts = {"bytes": ours[what]} | {f"bytes of {peer}": found[what] for peer, found in theirs.items()}
-        yield Row(timed.problem, label, timed.dtype, facts, {}, timed.peers | ratios)
+        yield Measurement(timed.problem, label, timed.dtype, facts, {}, timed.peers | ratios)
 
 
 def _peak(recipe: Mapping[str, Any], peer: str | None, threads: int) -> dict[str, float]:

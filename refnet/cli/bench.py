@@ -11,10 +11,10 @@ from refnet.arrays import DTYPES
 from refnet.bench import measure
 from refnet.bench.agreement import DisagreementError
 from refnet.bench.measure import Setting
+from refnet.bench.measurement import Measurement, geometric_means
 from refnet.bench.peers import PEERS
 from refnet.bench.problem import Problem
 from refnet.bench.problems import CONVOLUTIONS, OTHERS
-from refnet.bench.rows import Row, geometric_means
 from refnet.cli.ending import FAILED, fail
 from refnet.cli.options import Input, Json, Options, in_range, number, parse_shape, parse_words, takes_groups
 from refnet.errors import RefnetError, ValueRangeError
@@ -117,7 +117,7 @@ def named_problems(problems: Sequence[Problem], part: str | None) -> list[Proble
 
 
 def print_rows(
-    rows: Mapping[str, Sequence[Row]],
+    rows: Mapping[str, Sequence[Measurement]],
     setting: Setting,
     limits: Mapping[str, Any],
     peers: Mapping[str, Any],

@@ -10,22 +10,22 @@ from refnet.shapes import ONES, Triple, size
 Norm = Callable[[Net, str, str], str]
 
 
-class Window(TypedDict, total=False):
-    """The window of a convolution: its odd kernel, and what differs from the defaults of `conv3d`."""
+class ConvOptions(TypedDict, total=False):
+    """The odd kernel of a convolution, and what differs from the defaults of `conv3d`."""
 
     kernel: Required[Triple]
     dilation: Triple
     groups: int
 
 
-class StridedWindow(Window, total=False):
-    """A window, and the stride at which it moves."""
+class StridedConvOptions(ConvOptions, total=False):
+    """And the stride."""
 
     stride: Triple
 
 
 def conv(
-    net: Net, x: str, name: str, out: int, *, bias: bool = False, **window: Unpack[StridedWindow]
+    net: Net, x: str, name: str, out: int, *, bias: bool = False, **window: Unpack[StridedConvOptions]
 ) -> str:
     """Append a convolution, padded so that it would keep T, H and W at stride 1.
 
@@ -97,12 +97,14 @@ def relu(net: Net, x: str, name: str) -> str:
     return net.add("relu", name, (x,))
 
 
-def conv_norm(net: Net, x: str, name: str, out: int, norm: Norm, **window: Unpack[StridedWindow]) -> str:
+def conv_norm(net: Net, x: str, name: str, out: int, norm: Norm, **window: Unpack[StridedConvOptions]) -> str:
     """Append a convolution and its batch norm ``{name}_bn``, of the kind `norm`."""
     return norm(net, conv(net, x, name, out, **window), f"{name}_bn")
 
 
-def conv_norm_relu(net: Net, x: str, name: str, out: int, norm: Norm, **window: Unpack[StridedWindow]) -> str:
+def conv_norm_relu(
+    net: Net, x: str, name: str, out: int, norm: Norm, **window: Unpack[StridedConvOptions]
+) -> str:
     """Append a convolution, its batch norm and the rectifier ``{name}_relu``."""
     return relu(net, conv_norm(net, x, name, out, norm, **window), f"{name}_relu")
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net
-from refnet.networks.layers import NORMS, Norm, Window, conv, conv_norm, conv_norm_relu, relu
+from refnet.networks.layers import NORMS, ConvOptions, Norm, conv, conv_norm, conv_norm_relu, relu
 from refnet.shapes import ONES, Shape, Triple, odd, volume, whole
 
 Builder = TypeVar("Builder", bound=Callable[..., Net])
@@ -121,7 +121,7 @@ class BlockOptions:
         return int(self.groups) * int(self.width_per_group)
 
     @property
-    def window(self) -> Window:
+    def window(self) -> ConvOptions:
         """The window of the convolution ``branch2b``."""
         return {
             "kernel": (self.time_kernel, 3, 3),

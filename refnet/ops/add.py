@@ -6,7 +6,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -29,7 +29,7 @@ def forward(x1: Array, x2: Array) -> tuple[Array, Any]:
     return x1 + x2, None
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Both inputs have the gradient dy itself."""
     return dy if needs[0] else None, dy if needs[1] else None
 

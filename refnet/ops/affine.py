@@ -9,7 +9,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -35,7 +35,7 @@ def forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
     return _per_channel(s) * x + _per_channel(b), (x, s)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W."""
     x, s = context
     return (

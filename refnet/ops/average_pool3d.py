@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark
 from refnet.shapes import Shape, pooled, pooling, size, taps
 
 
@@ -21,7 +21,7 @@ def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
     return y / _counts(x.shape, y.shape, attrs, x.dtype), (x.shape, attrs)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Each value of a window has the gradient dy / count; where windows overlap, they add."""
     shape, attrs = context
     if not needs[0]:

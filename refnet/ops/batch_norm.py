@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
-from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, constant, terms
+from refnet.op import ANYTHING, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, constant, terms
 from refnet.shapes import Shape, size, text, volume
 
 EPSILON = 1e-5
@@ -61,7 +61,7 @@ def forward(
     return y, (x, s, mean, deviation)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = scale dy; ds = sum of dy (x - mean) / deviation; db = sum of dy; statistics are given."""
     x, s, mean, deviation = context
     return (

@@ -12,7 +12,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import require_fraction
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.ops.batch_norm import EPSILON, VOLUME, per_channel, require_per_channel, root
 from refnet.shapes import Shape, size, volume
 
@@ -54,7 +54,7 @@ def forward(x: Array, s: Array, b: Array, *, epsilon: float = EPSILON) -> tuple[
     return y, (x, s, mean, deviation)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = scale (dy - db / n - z ds / n), ds = sum of dy z, db = sum of dy; z = (x - mean) / deviation."""
     x, s, mean, deviation = context
     n = x.dtype.type(values_per_channel(x.shape))

@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, all_time, benchmark, terms
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, all_time, benchmark, terms
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -39,7 +39,7 @@ def forward(x: Array, *, frames: int) -> tuple[Array, Any]:
     return np.ascontiguousarray(y), x.shape
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """The inverse move."""
     n, c, t, h, w = context
     if not needs[0]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op
 from refnet.shapes import (
     ONES,
     ZEROS,
@@ -88,7 +88,7 @@ def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[A
     return y, (x, w, b is not None, attrs)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Walk the same taps: dx gathers dy through w, dw pairs dy with x; db sums dy."""
     x, w, has_bias, attrs = context
     groups = attrs.get("groups", 1)

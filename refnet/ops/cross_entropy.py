@@ -17,7 +17,7 @@ from refnet.op import (
     ANYTHING,
     Case,
     Cost,
-    Gradients,
+    InputGradients,
     Magnitude,
     Needs,
     Op,
@@ -52,7 +52,7 @@ def forward(x: Array, labels: Array) -> tuple[Array, Any]:
     return np.asarray(losses.sum() / x.dtype.type(len(x))), (x, labels)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = (softmax(x) - 1 at the label) dy / N; labels have no gradient."""
     x, labels = context
     if not needs[0]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
-from refnet.op import ANYTHING, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, constant, terms
+from refnet.op import ANYTHING, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, constant, terms
 from refnet.shapes import Shape, size, text, volume
 
 RATIO = 0.5
@@ -40,7 +40,7 @@ def forward(x: Array, mask: Array, *, ratio: float = RATIO) -> tuple[Array, Any]
     return x * mask * keep, (mask, keep)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = dy mask keep; the mask is given."""
     mask, keep = context
     return dy * mask * keep if needs[0] else None, None

@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ValueRangeError
-from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reaches, benchmark, terms
+from refnet.op import SAME, Case, Cost, InputGradients, Magnitude, Needs, Op, Reaches, benchmark, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -37,7 +37,7 @@ def forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
     return x.reshape(*shape[:3], count).sum(axis=3).reshape(shape) / x.dtype.type(count), x.shape
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = dy / count, everywhere."""
     if not needs[0]:
         return (None,)

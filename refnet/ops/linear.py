@@ -9,7 +9,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -38,7 +38,7 @@ def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     return y, (x, w, b is not None)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = dy w, dw = dy' x, db = sum of dy over samples."""
     x, w, has_bias = context
     dx = np.einsum("nk,kd->nd", dy, w).reshape(x.shape) if needs[0] else None

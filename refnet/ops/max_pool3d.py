@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.op import OUTPUT, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, pooled, pooling, size, taps
 
 
@@ -26,7 +26,7 @@ def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
     return y, (x.shape, winner)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Each output's gradient goes to its winner; where windows share one, they add in C order."""
     shape, winner = context
     if not needs[0]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.op import OUTPUT, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -26,7 +26,7 @@ def forward(x: Array) -> tuple[Array, Any]:
     return y, y
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = dy where x > 0; at x = 0, zero."""
     y = context
     return (np.where(y <= 0, dy.dtype.type(0), dy) if needs[0] else None,)

@@ -38,7 +38,7 @@ from refnet.op import (
     SAME,
     Case,
     Cost,
-    Gradients,
+    InputGradients,
     Magnitude,
     Needs,
     Op,
@@ -100,7 +100,7 @@ def forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
     return y, (x.shape, rois, attrs)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Each dy goes to the cells that its bin read, with their weights; rois are given."""
     shape, rois, attrs = context
     if not needs[0]:

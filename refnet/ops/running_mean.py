@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import require_fraction
-from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import STOPPED, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.ops.batch_norm import MEAN, VOLUME, require_per_channel
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.shapes import Shape, size, volume
@@ -45,7 +45,7 @@ def forward(x: Array, mean: Array, *, momentum: float = MOMENTUM) -> tuple[Array
     return average(mean, statistics(x)[0], momentum), None
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """No gradient."""
     return None, None
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, require_fraction
-from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import STOPPED, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.ops.batch_norm import VARIANCE, VOLUME, require_per_channel, require_variance
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.ops.running_mean import MOMENTUM, average
@@ -49,7 +49,7 @@ def forward(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> tuple[A
     return average(variance, unbiased(statistics(x)[1], values_per_channel(x.shape)), momentum), None
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """No gradient."""
     return None, None
 

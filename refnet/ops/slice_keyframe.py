@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
+from refnet.op import SAME, Case, Cost, InputGradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -32,7 +32,7 @@ def forward(x: Array) -> tuple[Array, Any]:
     return x[:, :, t // 2 : t // 2 + 1].copy(), x.shape
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dy goes to the middle frame, zeros to the others."""
     n, c, t, h, w = context
     if not needs[0]:

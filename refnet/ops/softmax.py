@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import OUTPUT, Case, Cost, Gradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import OUTPUT, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -31,7 +31,7 @@ def forward(x: Array) -> tuple[Array, Any]:
     return y, y
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = y (dy - sum of dy y over the row)."""
     y = context
     return (y * (dy - (dy * y).sum(axis=1, keepdims=True)) if needs[0] else None,)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import STOPPED, Case, Cost, Gradients, Magnitude, Needs, Op, terms
+from refnet.op import STOPPED, Case, Cost, InputGradients, Magnitude, Needs, Op, terms
 from refnet.shapes import Shape, volume
 
 
@@ -29,7 +29,7 @@ def forward(x: Array) -> tuple[Array, Any]:
     return x, None
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """No gradient."""
     return (None,)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import Case, Cost, Gradients, Magnitude, Needs, Op, all_time, benchmark, terms
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, all_time, benchmark, terms
 from refnet.shapes import Shape, size, volume
 
 
@@ -32,7 +32,7 @@ def forward(x: Array) -> tuple[Array, Any]:
     return np.ascontiguousarray(x.transpose(0, 2, 1, 3, 4)).reshape(n, t * c, 1, h, w), x.shape
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """The inverse move."""
     n, c, t, h, w = context
     if not needs[0]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.op import SAME, Case, Cost, Gradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
+from refnet.op import SAME, Case, Cost, InputGradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -35,7 +35,7 @@ def forward(x: Array, *, scale: int = 2) -> tuple[Array, Any]:
     return x.repeat(scale, axis=3).repeat(scale, axis=4), x.shape
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = sum of dy over each scale x scale square, line by line."""
     n, c, t, h, w = context
     if not needs[0]:

@@ -13,13 +13,13 @@ from refnet.render.gather import Grid, corner_and_middle, planes, strip
 from refnet.render.palette import PANELS, bands
 from refnet.shapes import text
 from refnet.trace import Row
-from refnet.trace.explanation import Window
+from refnet.trace.explanation import SlidingAxis
 
 CELL = 19
 MARKS = {"●": "read", "○": "padread", "·": "value", "░": "pad"}
 
 
-def gather(windows: tuple[Window, ...]) -> tuple[str, int, int]:
+def gather(windows: tuple[SlidingAxis, ...]) -> tuple[str, int, int]:
     """Draw what outputs read, along each axis and in a corner's and a middle window; width and height."""
     parts: list[str] = []
     x = y = widest = 0

@@ -7,7 +7,7 @@ from refnet import memory
 from refnet.ops import OPS
 from refnet.shapes import text
 from refnet.trace import FreezePoint
-from refnet.trace.explanation import Explanation, Product, Window
+from refnet.trace.explanation import Explanation, Product, SlidingAxis
 from refnet.trace.receptive import Field
 
 Section = tuple[str, list[tuple[str, ...]]]
@@ -59,7 +59,7 @@ def facts(found: Explanation) -> Iterator[Section]:
     yield "backward", list(_backward(found))
 
 
-def size_formula(axis: Window) -> str:
+def size_formula(axis: SlidingAxis) -> str:
     """Write the formula of the output's size, with the numbers filled in."""
     padded = f"{axis.source} + 2*{axis.pad}"
     return f"floor(({padded} - {axis.dilation}*({axis.kernel} - 1) - 1) / {axis.stride}) + 1 = {axis.output}"
@@ -99,7 +99,7 @@ def _tensors(found: Explanation) -> Iterator[tuple[str, ...]]:
         yield "with", ", ".join(f"{key} {value}" for key, value in found.attrs.items())
 
 
-def _unread(axis: Window) -> Iterator[str]:
+def _unread(axis: SlidingAxis) -> Iterator[str]:
     if axis.unread:
         yield f"{axis.unread} of {axis.source} positions are never read"
 
@@ -176,7 +176,7 @@ def _sum(strides: Iterable[int], names: str) -> str:
     return " + ".join(name if stride == 1 else f"{stride} {name}" for stride, name in pairs)
 
 
-def _place(axis: Window, output: str, tap: str) -> str:
+def _place(axis: SlidingAxis, output: str, tap: str) -> str:
     place = output if axis.stride == 1 else f"{axis.stride}{output}"
     if axis.kernel > 1:
         place += f" + {tap}" if axis.dilation == 1 else f" + {axis.dilation}{tap}"

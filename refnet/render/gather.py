@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from refnet.trace.explanation import Window
+from refnet.trace.explanation import SlidingAxis
 
 READ, PADDING_READ, VALUE, PADDING, GAP = "●○·░ "
 LEGEND = f"{READ} read   {PADDING_READ} read, padding   {VALUE} not read   {PADDING} not read, padding"
@@ -37,7 +37,7 @@ class Grid:
     rows: list[tuple[str, str]]
 
 
-def strip(window: Window) -> Grid:
+def strip(window: SlidingAxis) -> Grid:
     """What the first outputs and the last read along one axis."""
     last = window.output - 1
     outputs: Positions = list(range(window.output))
@@ -56,7 +56,7 @@ def strip(window: Window) -> Grid:
     return Grid(window.axis, columns, rows)
 
 
-def planes(windows: tuple[Window, ...], output: tuple[int, ...]) -> list[Grid]:
+def planes(windows: tuple[SlidingAxis, ...], output: tuple[int, ...]) -> list[Grid]:
     """The frames that one output reads, each with what is read along H and W."""
     time, height, width = windows
     t, h, w = output
@@ -76,14 +76,14 @@ def planes(windows: tuple[Window, ...], output: tuple[int, ...]) -> list[Grid]:
     return drawn
 
 
-def corner_and_middle(windows: tuple[Window, ...]) -> dict[str, tuple[int, ...]]:
+def corner_and_middle(windows: tuple[SlidingAxis, ...]) -> dict[str, tuple[int, ...]]:
     """The output positions that are worth a look."""
     middle = tuple(window.output // 2 for window in windows)
     found: dict[str, tuple[int, ...]] = {"corner": (0, 0, 0)}
     return found | {"middle": middle} if any(middle) else found
 
 
-def _near(window: Window, outputs: Iterable[int], margin: int = 0) -> Positions:
+def _near(window: SlidingAxis, outputs: Iterable[int], margin: int = 0) -> Positions:
     """Positions around what these outputs read, in order, with a gap where some are left out."""
     wanted = set()
     for o in outputs:
@@ -102,7 +102,7 @@ def _near(window: Window, outputs: Iterable[int], margin: int = 0) -> Positions:
     return positions
 
 
-def _marks(window: Window, columns: Positions, reads: list[int], outside: bool = False) -> str:
+def _marks(window: SlidingAxis, columns: Positions, reads: list[int], outside: bool = False) -> str:
     def mark(position: int | None) -> str:
         if position is None:
             return GAP

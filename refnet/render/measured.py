@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from refnet import memory
-from refnet.bench.rows import Row, Spread, geometric_means
+from refnet.bench.measurement import Measurement, Spread, geometric_means
 from refnet.render.terminal import table
 
 NOTE = "Peers: their time, or memory, over refnet's, above 1 where refnet is better: median (least-most)."
 
 
-def show(sections: Mapping[str, Sequence[Row]], lines: Iterable[str], console: Console) -> None:
+def show(sections: Mapping[str, Sequence[Measurement]], lines: Iterable[str], console: Console) -> None:
     """Show what was measured, section by section, and then what it rests on."""
     for name, rows in sections.items():
         for shown in tables(rows):
@@ -26,7 +26,7 @@ def show(sections: Mapping[str, Sequence[Row]], lines: Iterable[str], console: C
         console.print(line, soft_wrap=True)
 
 
-def tables(rows: Sequence[Row]) -> Iterator[Table]:
+def tables(rows: Sequence[Measurement]) -> Iterator[Table]:
     """A table for each dtype."""
     for dtype in dict.fromkeys(row.dtype for row in rows):
         here = [row for row in rows if row.dtype == dtype]
@@ -40,7 +40,7 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
         yield shown
 
 
-def means(rows: Sequence[Row]) -> Iterator[str]:
+def means(rows: Sequence[Measurement]) -> Iterator[str]:
     """The geometric mean beside each peer."""
     for dtype, peers in geometric_means(rows).items():
         found = ", ".join(f"{peer} {mean:.2f} x" for peer, mean in peers.items())

@@ -13,7 +13,7 @@ from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, facts, freeze_rows,
 from refnet.render.palette import FAMILIES, places
 from refnet.shapes import Shape, size, text
 from refnet.trace import FreezePoint, trace
-from refnet.trace.explanation import Explanation, Window, explain_all
+from refnet.trace.explanation import Explanation, SlidingAxis, explain_all
 from refnet.trace.receptive import text as field_text
 
 # Fewer multiply-adds than this share of the largest have no bar worth drawing.
@@ -35,7 +35,7 @@ def html(title: str, net: Net, freeze: Sequence[FreezePoint] | None = None) -> s
     """
     nodes = explain_all(net)
     anchors = {node.name: f"n{i}" for i, node in enumerate(net.nodes)}
-    symbols: dict[tuple[Window, ...], tuple[str, int, int]] = {}
+    symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]] = {}
     listed = "".join(_nodes(nodes, anchors, symbols))
     parts = [
         f"<header><h1>{escape(title)}</h1>{_totals(net, nodes)}</header><main>",
@@ -156,7 +156,7 @@ def _graph(net: Net, nodes: Sequence[Explanation], anchors: dict[str, str]) -> s
 def _nodes(
     nodes: Sequence[Explanation],
     anchors: dict[str, str],
-    symbols: dict[tuple[Window, ...], tuple[str, int, int]],
+    symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]],
 ) -> Iterator[str]:
     largest = max([found.multiply_adds for found in nodes] + [1])
     head = ("", "node", "operator", "output", "field", "parameters", "multiply-adds", "")
@@ -173,7 +173,7 @@ def _node(
     found: Explanation,
     anchors: dict[str, str],
     largest: int,
-    symbols: dict[tuple[Window, ...], tuple[str, int, int]],
+    symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]],
 ) -> str:
     params, share = sum(map(size, found.params.values())), found.multiply_adds / largest
     bar = f'<i class="bar" style="--v:{100 * share:.1f}%"></i>' if share > LEAST_BAR else ""
@@ -209,7 +209,7 @@ def _cells(row: tuple[str, ...], anchors: dict[str, str]) -> str:
     return f"<tr>{''.join(f'<td>{cell(content)}' for content in row)}"
 
 
-def _gather(found: Explanation, symbols: dict[tuple[Window, ...], tuple[str, int, int]]) -> str:
+def _gather(found: Explanation, symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]]) -> str:
     """The drawing of a window; nodes of one geometry share it."""
     if found.windows not in symbols:
         symbols[found.windows] = drawing.gather(found.windows)
@@ -232,7 +232,7 @@ def _gather(found: Explanation, symbols: dict[tuple[Window, ...], tuple[str, int
     )
 
 
-def _symbols(symbols: dict[tuple[Window, ...], tuple[str, int, int]]) -> str:
+def _symbols(symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]]) -> str:
     drawn = "".join(f'<g id="g{i}">{svg}</g>' for i, (svg, _, _) in enumerate(symbols.values()))
     return f'<svg width="0" height="0" class="defs" aria-hidden="true"><defs>{drawn}</defs></svg>'
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from refnet.bench.rows import Row
+from refnet.bench.measurement import Measurement
 from refnet.render.figure import STYLE, require_matplotlib
 from refnet.render.palette import FAMILIES
 
@@ -27,7 +27,7 @@ BESIDE = {"forward": 0.985, "dx": 1, "dw": 1.015}
 OPERATIONS = 2
 
 
-def svg(rows: Sequence[Row], machine: Mapping[str, Any]) -> bytes:
+def svg(rows: Sequence[Measurement], machine: Mapping[str, Any]) -> bytes:
     """Draw each convolution, direction and implementation; a panel for each dtype.
 
     Raises
@@ -55,19 +55,19 @@ def svg(rows: Sequence[Row], machine: Mapping[str, Any]) -> bytes:
     return drawn.getvalue()
 
 
-def intensity(row: Row) -> float:
+def intensity(row: Measurement) -> float:
     """Operations for each byte of the three arrays, each read or written once."""
     return OPERATIONS * row.facts["multiply_adds"] / row.facts["bytes"]
 
 
-def rates(row: Row, machine: Mapping[str, Any]) -> dict[str, float]:
+def rates(row: Measurement, machine: Mapping[str, Any]) -> dict[str, float]:
     """GFLOP/s of refnet and of every peer that was timed: their ratios, times the GEMM's rate of the run."""
     own = row.own["share of GEMM"].median * OPERATIONS * machine[row.dtype]["gemm_rate"]["median"] / 1e9
     timed = {name: cell.median for name, cell in row.peers.items() if not isinstance(cell, str)}
     return {REFNET: own} | {name: own / ratio for name, ratio in timed.items()}
 
 
-def _panel(axes: Any, dtype: str, rows: Sequence[Row], machine: Mapping[str, Any]) -> None:
+def _panel(axes: Any, dtype: str, rows: Sequence[Measurement], machine: Mapping[str, Any]) -> None:
     problems = list(dict.fromkeys(row.problem for row in rows))
     at = {row.problem: intensity(row) for row in rows}
     points = [rate for row in rows for rate in rates(row, machine).values()]
@@ -142,7 +142,7 @@ def _columns(axes: Any, problems: Sequence[str], at: Mapping[str, float]) -> Non
     axes.tick_params(axis="x", pad=1, labelsize=8)
 
 
-def _legend(figure: Any, rows: Sequence[Row], machine: Mapping[str, Any]) -> None:
+def _legend(figure: Any, rows: Sequence[Measurement], machine: Mapping[str, Any]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -18,7 +18,7 @@ ITEMSIZE = 8  # bytes are those of float64, as in a trace
 
 
 @dataclass(frozen=True)
-class Window:
+class SlidingAxis:
     """A sliding window along one axis: output o reads o stride + tap dilation - pad.
 
     Attributes
@@ -61,13 +61,17 @@ class Window:
         return not 0 <= position < self.source
 
 
-def window(axis: str, source: int, output: int, kernel: int, stride: int, pad: int, dilation: int) -> Window:
+def window(
+    axis: str, source: int, output: int, kernel: int, stride: int, pad: int, dilation: int
+) -> SlidingAxis:
     """Count what a window meets along one axis."""
-    bare = Window(axis, source, output, kernel, stride, pad, dilation, 0, 0, 0)
+    bare = SlidingAxis(axis, source, output, kernel, stride, pad, dilation, 0, 0, 0)
     outside = [sum(map(bare.is_padding, bare.reads(o))) for o in range(output)]
     read = {i for o in range(output) for i in bare.reads(o) if not bare.is_padding(i)}
     counts = {"padded_outputs": sum(map(bool, outside)), "padded_taps": sum(outside)}
-    return Window(axis, source, output, kernel, stride, pad, dilation, **counts, unread=source - len(read))
+    return SlidingAxis(
+        axis, source, output, kernel, stride, pad, dilation, **counts, unread=source - len(read)
+    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Explanation:
         What it reads.
     output : shape
     attrs : dict
-    windows : tuple of Window
+    windows : tuple of SlidingAxis
         Along T, H and W; empty where the operator has none.
     product : Product or None
         Of a convolution.
@@ -144,7 +148,7 @@ class Explanation:
     params: dict[str, Shape]
     output: Shape
     attrs: dict[str, Any]
-    windows: tuple[Window, ...]
+    windows: tuple[SlidingAxis, ...]
     product: Product | None
     padded_share: float
     multiply_adds: int
@@ -219,7 +223,7 @@ def _explain(
     )
 
 
-def _windows(node: Node, shapes: list[Shape]) -> tuple[Window, ...]:
+def _windows(node: Node, shapes: list[Shape]) -> tuple[SlidingAxis, ...]:
     """Along T, H and W, the windows of an operator that slides one."""
     slides = OPS[node.op].window
     if slides is None:

@@ -7,7 +7,7 @@ from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, flat
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 
 
 def forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
@@ -17,7 +17,7 @@ def forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
     return y, (x, s)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W."""
     x, s = context
     dx = empty(x.shape, x.dtype) if needs[0] else None

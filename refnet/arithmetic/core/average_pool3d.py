@@ -7,7 +7,7 @@ from refnet._core import average_pool3d as kernels
 from refnet.arithmetic.core.buffers import CACHE_LINE, empty, planes, workspace
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.shapes import ONES, ZEROS, Triple, pooled
 
 
@@ -19,7 +19,7 @@ def forward(x: Array, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZE
     return y, (x.shape, window)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Each value of a window has the gradient dy / count; where windows overlap, they add."""
     shape, window = context
     if not needs[0]:

@@ -8,7 +8,7 @@ from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, flat
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.ops.batch_norm import EPSILON, root
 
 
@@ -21,7 +21,7 @@ def forward(
     return y, (x, s, mean, deviation)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = scale dy; ds = sum of dy (x - mean) / deviation; db = sum of dy; statistics are given."""
     x, s, mean, deviation = context
     dx = empty(x.shape, x.dtype) if needs[0] else None

@@ -7,7 +7,7 @@ from refnet.arithmetic.core import batch_norm, channels
 from refnet.arithmetic.core.buffers import empty, flat
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.ops.batch_norm import EPSILON
 from refnet.ops.batch_norm_training import values_per_channel
 
@@ -17,7 +17,7 @@ def forward(x: Array, s: Array, b: Array, *, epsilon: float = EPSILON) -> tuple[
     return batch_norm.forward(x, s, b, *channels.statistics(x), epsilon=epsilon)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = scale (dy - db / n - z ds / n), ds = sum of dy z, db = sum of dy; z = (x - mean) / deviation."""
     x, s, mean, deviation = context
     n = x.dtype.type(values_per_channel(x.shape))

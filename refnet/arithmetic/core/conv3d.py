@@ -9,7 +9,7 @@ from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, flat, rows, workspace
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.ops.conv3d import infer
 from refnet.shapes import ONES, ZEROS, Triple
 
@@ -31,7 +31,7 @@ def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[A
     return y, (x, w, b is not None, attrs)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx is a convolution of dy with the flipped w, dw pairs dy with x; db sums dy."""
     x, w, has_bias, attrs = context
     scratch, window = _workspace(x), _window(w, dy, **attrs)

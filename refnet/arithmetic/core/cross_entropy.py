@@ -8,7 +8,7 @@ from refnet._core import softmax as kernels
 from refnet.arithmetic.core.buffers import CACHE_LINE, empty, workspace
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 
 
 def forward(x: Array, labels: Array) -> tuple[Array, Any]:
@@ -18,7 +18,7 @@ def forward(x: Array, labels: Array) -> tuple[Array, Any]:
     return losses[-1:].reshape(()), (x, labels)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = (softmax(x) - 1 at the label) dy / N; labels have no gradient."""
     x, labels = context
     if not needs[0]:

@@ -6,7 +6,7 @@ from refnet._core import dropout as kernels
 from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.ops.dropout import RATIO
 
 
@@ -17,7 +17,7 @@ def forward(x: Array, mask: Array, *, ratio: float = RATIO) -> tuple[Array, Any]
     return y, (mask, keep)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = dy mask keep; the mask is given."""
     mask, keep = context
     if not needs[0]:

@@ -7,7 +7,7 @@ from refnet.arithmetic.core.buffers import empty, rows
 from refnet.arithmetic.core.runtime import single_threaded_blas
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 
 
 def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
@@ -20,7 +20,7 @@ def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     return y, (x, w, b is not None)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = dy w, dw = dy' x, db = sum of dy over samples."""
     x, w, has_bias = context
     dx = empty(x.shape, x.dtype) if needs[0] else None

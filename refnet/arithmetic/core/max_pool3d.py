@@ -9,7 +9,7 @@ from refnet._core import max_pool3d as kernels
 from refnet.arithmetic.core.buffers import CACHE_LINE, empty, planes, workspace
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.shapes import ONES, ZEROS, Triple, pooled
 
 
@@ -21,7 +21,7 @@ def forward(x: Array, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZE
     return y, (x, y, window)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Each dy goes to the first of its window's values that equals y."""
     x, y, window = context
     if not needs[0]:

@@ -8,7 +8,7 @@ from refnet._core import roi_align as kernels
 from refnet.arithmetic.core.buffers import CACHE_LINE, empty, workspace
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.ops.roi_align import grid, infer
 
 
@@ -20,7 +20,7 @@ def forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
     return y, (x.shape, taps)
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Each dy goes to the cells that its bin read, with their weights; rois are given."""
     shape, taps = context
     if not needs[0]:

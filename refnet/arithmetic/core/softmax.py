@@ -6,7 +6,7 @@ from refnet._core import softmax as kernels
 from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 
 
 def forward(x: Array) -> tuple[Array, Any]:
@@ -16,7 +16,7 @@ def forward(x: Array) -> tuple[Array, Any]:
     return y, y
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = y (dy - sum of dy y over the row)."""
     if not needs[0]:
         return (None,)

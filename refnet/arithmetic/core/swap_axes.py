@@ -7,7 +7,7 @@ from refnet._core import swap_axes as kernels
 from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.ops import batch_to_time, channels_to_time, time_to_batch, time_to_channels
 from refnet.shapes import Shape
 
@@ -21,7 +21,7 @@ def swap_axes(infer: Callable[..., Shape], split: Callable[..., Shape]) -> Kerne
         kernels.forward(x.reshape(n, a, b, p), y.reshape(n, b, a, p))
         return y, (x.shape, (n, b, a, p))
 
-    def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+    def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
         shape, (n, b, a, p) = context
         if not needs[0]:
             return (None,)

@@ -6,7 +6,7 @@ from refnet._core import upsample_nearest as kernels
 from refnet.arithmetic.core.buffers import empty, images
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.op import Gradients, Needs
+from refnet.op import InputGradients, Needs
 from refnet.ops.upsample_nearest import infer
 
 
@@ -17,7 +17,7 @@ def forward(x: Array, *, scale: int = 2) -> tuple[Array, Any]:
     return y, x.shape
 
 
-def backward(dy: Array, context: Any, needs: Needs) -> Gradients:
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = sum of dy over each scale x scale square, line by line."""
     if not needs[0]:
         return (None,)

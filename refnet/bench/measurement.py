@@ -1,4 +1,4 @@
-"""What was measured: rows of ratios."""
+"""What was measured: ratios, and what they rest on."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One thing measured.
 
     Attributes
@@ -56,7 +56,7 @@ class Row:
         return named | {"facts": dict(self.facts), "own": own, "peers": peers}
 
 
-def geometric_means(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+def geometric_means(rows: Iterable[Measurement]) -> dict[str, dict[str, float]]:
     """For each dtype and peer, the geometric mean of the medians."""
     found: dict[str, dict[str, list[float]]] = {}
     for row in rows:
