@@ -1,7 +1,6 @@
 import os
 import signal
 import sys
-from importlib import import_module
 from importlib.metadata import files
 
 import pytest
@@ -11,16 +10,6 @@ from refnet import cli
 
 settings.register_profile("refnet", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("refnet")
-
-
-def peer(name):
-    """Import a package to compare with; where CI promises it, its absence is an error."""
-    try:
-        return import_module(name)
-    except ImportError:
-        if os.environ.get("REFNET_REQUIRE_PEERS"):
-            raise
-        pytest.skip(f"{name} is not installed; REFNET_REQUIRE_PEERS=1 makes that an error")
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +34,3 @@ def refnet(monkeypatch, capsys, tmp_path):
     yield run
     for name, handler in before.items():
         signal.signal(getattr(signal, name), handler)
-
-
-def fails(result, *words):
-    code, out, err = result
-    assert code == 2 and out == ""
-    assert err.startswith("refnet: ") and err.count("\n") == 1, err
-    for word in words:
-        assert word in err, err

@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import peer
-from test_operators import reals
+from support import every_arithmetic, peer, reals
 
 import refnet
-from refnet.arithmetic import ARITHMETICS
 from refnet.bench.peers import torch_twins
 from refnet.bench.peers.torch import walk
 from refnet.ops import OPS
-
-every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import fails, peer
+from support import fails, peer
 
 import refnet as library
 from refnet import fill, timing

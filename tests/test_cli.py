@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import fails, peer
+from support import fails, peer
 
 from refnet.cli.options import CHOICES
 from refnet.networks import ARCHITECTURES

@@ -5,6 +5,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from support import every_dtype
 
 from refnet import clip, memory
 from refnet.errors import RefnetError
@@ -26,7 +27,7 @@ def frames():
     return np.random.default_rng(0).integers(0, 256, (9, 6, 8, 3), np.uint8)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_dtype
 def test_frames_of_an_array(tmp_path, frames, dtype):
     np.save(tmp_path / "a.npy", frames)
     np.savez(tmp_path / "a.npz", anything=frames)

@@ -7,21 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from loops import conv3d, conv3d_gradients
+from support import LAYOUTS, UNIT, every_arithmetic, every_dtype, shifted_sums
 
-from refnet.arithmetic import ARITHMETICS
+from refnet.arithmetic import core
 from refnet.errors import RefnetError
-
-UNIT = {"float32": Fraction(1, 2**24), "float64": Fraction(1, 2**53)}
-LAYOUTS = {
-    "C": lambda a: a.copy(),
-    "Fortran": lambda a: np.asfortranarray(a),
-    "transposed": lambda a: np.ascontiguousarray(a.T).T,
-    "every other": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
-    "reversed": lambda a: np.flip(np.ascontiguousarray(np.flip(a))),
-    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
-    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
-    "unaligned": lambda a: np.frombuffer(b"\0" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
-}
 
 
 @st.composite
@@ -56,7 +45,7 @@ STEM = {
 }
 
 
-@pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+@every_arithmetic
 @given(
     problem=problems(),
     dtype=st.sampled_from(["float32", "float64"]),
@@ -85,8 +74,8 @@ def test_integers_are_exact(arithmetic, problem, dtype, layout, seed):
         assert np.array_equal(array, copy), "an input was modified"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+@every_dtype
+@every_arithmetic
 @given(problem=problems(), seed=st.integers(0, 2**32 - 1))
 def test_floats_stay_within_the_rounding_bound(arithmetic, dtype, problem, seed):
     """|y - exact| <= gamma_K m, in exact rational arithmetic (Higham, ch. 3)."""
@@ -103,8 +92,8 @@ def test_floats_stay_within_the_rounding_bound(arithmetic, dtype, problem, seed)
     assert (np.abs(found - right) <= gamma * magnitude).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+@every_dtype
+@every_arithmetic
 @pytest.mark.parametrize(
     ("x", "w", "attrs"),
     [
@@ -128,7 +117,7 @@ def test_several_tiles_are_exact(arithmetic, dtype, x, w, attrs):
     require_exact_tiles(arithmetic, dtype, x, w, attrs)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_dtype
 @settings(max_examples=40)
 @given(problem=problems(), larger=st.tuples(*[st.sampled_from([1, 3, 12])] * 3), wide=st.integers(1, 60))
 def test_any_geometry_is_exact_in_tiles(dtype, problem, larger, wide):
@@ -141,7 +130,7 @@ def test_any_geometry_is_exact_in_tiles(dtype, problem, larger, wide):
     else:
         filters *= wide
     x, w = (n, channels, *volume), (filters, depth, *kernel)
-    require_exact_tiles(ARITHMETICS["core"], dtype, x, w, problem["attrs"])
+    require_exact_tiles(core, dtype, x, w, problem["attrs"])
 
 
 def require_exact_tiles(arithmetic, dtype, x, w, attrs):
@@ -154,26 +143,6 @@ def require_exact_tiles(arithmetic, dtype, x, w, attrs):
     expected = shifted_sums(xs, ws, dy, **attrs)
     for name, ours, theirs in zip(("y", "dx", "dw"), (y, dx, dw), expected, strict=True):
         assert np.array_equal(ours, theirs), name
-
-
-def shifted_sums(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1), groups=1):
-    """(y, dx, dw) in int64, by padding x and slicing it once for each tap."""
-    padded = np.pad(x, [(0, 0), (0, 0)] + [(p, p) for p in pad])
-    y, dx, dw = np.zeros(dy.shape, int), np.zeros(padded.shape, int), np.zeros(w.shape, int)
-    filters, depth = len(w) // groups, w.shape[1]
-    for tap in np.ndindex(*w.shape[2:]):
-        box = tuple(
-            slice(k * d, k * d + s * (n - 1) + 1, s)
-            for k, d, s, n in zip(tap, dilation, stride, dy.shape[2:], strict=True)
-        )
-        for g in range(groups):
-            rows, channels = slice(g * filters, (g + 1) * filters), slice(g * depth, (g + 1) * depth)
-            patch, weights = padded[:, channels][:, :, *box], w[rows][:, :, *tap]
-            y[:, rows] += np.einsum("kc,ncthw->nkthw", weights, patch)
-            dx[:, channels][:, :, *box] += np.einsum("kc,nkthw->ncthw", weights, dy[:, rows])
-            dw[rows][:, :, *tap] = np.einsum("nkthw,ncthw->kc", dy[:, rows], patch)
-    inner = tuple(slice(p, p + n) for p, n in zip(pad, x.shape[2:], strict=True))
-    return y, dx[:, :, *inner], dw
 
 
 @pytest.mark.parametrize(
@@ -190,7 +159,7 @@ def shifted_sums(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1), 
         ((1, 4, 2, 2, 2), (4, 4, 1, 1, 1), {"strides": (1, 1, 1)}, "strides"),
     ],
 )
-@pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+@every_arithmetic
 def test_what_does_not_fit_is_refused(arithmetic, x, w, attrs, message):
     with pytest.raises(RefnetError, match=message):
         arithmetic.conv3d.forward(np.zeros(x), np.zeros(w), **attrs)

@@ -157,3 +157,9 @@ def test_kernels_import_nothing_of_refnet_but_each_other(path):
 
 def test_every_file_stands_on_a_floor():
     assert all(floor(name) >= 0 for name in MODULES if name)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda p: p.name)
+def test_test_modules_share_through_support_alone(path):
+    modules = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    assert not [m.module for m in modules if m.module.startswith("test_") or m.module == "conftest"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from support import every_dtype
 
 import refnet
 from refnet import clip, golden, memory
@@ -96,7 +97,7 @@ def test_it_verifies_bit_for_bit(made):
 
 
 @pytest.mark.parametrize("arithmetic", ["reference", "core"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_dtype
 def test_every_arithmetic_and_dtype(tmp_path, arithmetic, dtype):
     recipe = replace(RECIPE, arithmetic=arithmetic, dtype=dtype, seed=3)
     path = golden.make(tmp_path / "b", recipe).path
@@ -203,7 +204,7 @@ def test_diff_of_other_shapes_says_so(made, tmp_path):
     assert "not comparable: float64 1x3x1x32x32 and float64 1x3x2x32x32" in found["inputs", "data"].note
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_dtype
 def test_ulp_distance_literally(dtype):
     one, tiny = np.array(1, dtype), np.finfo(dtype).smallest_subnormal
     up = np.nextafter(one, np.array(2, dtype))

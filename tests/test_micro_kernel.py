@@ -5,13 +5,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from refnet._core import conv3d, micro_kernel
-from test_conv3d import shifted_sums
+from support import every_dtype, shifted_sums
 
 from refnet.arithmetic import core
 
 DEPTH = 256
 every_version = pytest.mark.parametrize("version", micro_kernel.versions())
-every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 @pytest.fixture(autouse=True)

@@ -8,45 +8,13 @@ import warnings
 import numpy as np
 import pytest
 from loops import max_pool3d
-from test_conv3d import LAYOUTS
+from support import LAYOUTS, assert_same_bits, every_arithmetic, every_case, every_dtype, integers, reals
 from threadpoolctl import threadpool_limits
 
 from refnet.arithmetic import ARITHMETICS, Kernel, core, reference
 from refnet.errors import DTypeError, RefnetError, ShapeError, UnknownNameError
 from refnet.op import OUTPUT
 from refnet.ops import OPS
-
-CASES = [pytest.param(op, case, id=f"{op.name}: {case.name}") for op in OPS.values() for case in op.cases]
-every_case = pytest.mark.parametrize(("op", "case"), CASES)
-every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
-every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
-
-
-def integers(op, case, seed=0):
-    """Distinct values 4 apart and never 0, so that a step of 1 changes no sign and no winner."""
-    rng = np.random.default_rng(seed)
-    arrays = []
-    for i, shape in enumerate(case.shapes):
-        n = int(np.prod(shape))
-        values = 4 * (rng.permutation(n) - n // 2) + 2
-        free = values.reshape(shape).astype("float64") / (n if op.smooth else 1)
-        arrays.append(legal(op, case, i, free, rng))
-    return arrays
-
-
-def reals(op, case, dtype="float64", seed=0):
-    rng = np.random.default_rng(seed)
-    free = [rng.standard_normal(shape).astype(dtype) for shape in case.shapes]
-    return [legal(op, case, i, a, rng) for i, a in enumerate(free)]
-
-
-def legal(op, case, i, free, rng):
-    """What an input may hold, where that is not just any number."""
-    draw = op.domain(i).draw
-    if draw is None:
-        return free
-    drawn = draw(rng.uniform(-1, 1, free.shape), *case.shapes, **case.attrs)
-    return drawn if drawn.dtype == np.int64 else drawn.astype(free.dtype)
 
 
 def assert_close(ours, theirs):
@@ -214,17 +182,6 @@ def test_core_linear_has_the_same_bits_for_any_number_of_threads(dtype):
     rng = np.random.default_rng(7)
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((3, 700), (501, 700), (501,))]
     assert_same_bits(core.linear, arrays, {})
-
-
-def assert_same_bits(kernel, arrays, attrs):
-    bits = []
-    for openmp, blas in ((1, 1), (2, 1), (2, 2), (3, 2)):
-        with threadpool_limits(openmp, user_api="openmp"), threadpool_limits(blas, user_api="blas"):
-            y, context = kernel.forward(*arrays, **attrs)
-            dy = np.asarray(np.random.default_rng(8).standard_normal(y.shape)).astype(y.dtype)
-            gradients = kernel.backward(dy, context)
-            bits.append([a.tobytes() for a in (y, *gradients) if a is not None])
-    assert bits[0] == bits[1] == bits[2] == bits[3]
 
 
 def test_blas_gets_its_threads_back():

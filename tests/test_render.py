@@ -6,8 +6,8 @@ from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
-from conftest import peer
 from rich.console import Console
+from support import peer
 
 import refnet
 from refnet.errors import FileError, RefnetError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loops import roi_align
-from test_operators import assert_same_bits, every_arithmetic, every_dtype
+from support import assert_same_bits, every_arithmetic, every_dtype
 
 import refnet
 from refnet.arithmetic import core, reference

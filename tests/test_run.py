@@ -6,6 +6,7 @@ import weakref
 
 import numpy as np
 import pytest
+from support import every_dtype
 from threadpoolctl import threadpool_limits
 
 import refnet
@@ -223,7 +224,7 @@ def test_original_arrays_are_left_alone():
     assert all(np.array_equal(before[name], given[name]) for name in given)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_dtype
 def test_layout_and_byte_order_of_what_is_given_do_not_matter(dtype):
     net, _ = small()
     given = refnet.fill.params(net, dtype=dtype) | refnet.fill.inputs(net, dtype=dtype)
@@ -234,7 +235,7 @@ def test_layout_and_byte_order_of_what_is_given_do_not_matter(dtype):
     assert plain.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_dtype
 def test_a_whole_network_has_the_same_bits_with_one_and_two_threads(dtype):
     net = refnet.build("resnet18_conv4", input=(1, 3, 4, 64, 96), freeze_at=0)
     given = refnet.fill.params(net, dtype=dtype) | refnet.fill.inputs(net, dtype=dtype)

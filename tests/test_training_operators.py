@@ -5,7 +5,7 @@ from math import inf, log, nan
 
 import numpy as np
 import pytest
-from test_operators import every_arithmetic
+from support import every_arithmetic
 
 import refnet
 from refnet.arithmetic import core
