@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from refnet._core import conv3d, micro_kernel
 from support import every_dtype, shifted_sums
+from threadpoolctl import threadpool_limits
 
 from refnet.arithmetic import core
+from refnet.ops import OPS
 
 DEPTH = 256
 every_version = pytest.mark.parametrize("version", micro_kernel.versions())
@@ -87,6 +89,40 @@ def test_fused_versions_give_the_same_bits():
     assert all(len(found) == 1 for found in bits.values())
 
 
+def two_sum(a, b):
+    """(s, e) with s = RN(a + b) and s + e = a + b (Knuth)."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def two_product(a, b):
+    """(p, e) with p = RN(a b) and p + e = a b, barring underflow (Veltkamp and Dekker)."""
+    bits = np.finfo(a.dtype).nmant + 1
+
+    def halves(v):
+        c = v * v.dtype.type(2 ** ((bits + 1) // 2) + 1)
+        high = c - (c - v)
+        return high, v - high
+
+    p, (a1, a2), (b1, b2) = a * b, halves(a), halves(b)
+    return p, a2 * b2 - (((p - a1 * b1) - a2 * b1) - a1 * b2)
+
+
+def fused(a, b, c):
+    """RN(a b + c), barring underflow: Boldo and Melquiond, IEEE Trans. Comput. 57 (2008), figure 5.
+
+    The three parts of a b + c are added exactly but for the last addition, whose operand is rounded to odd.
+    """
+    product, error = two_product(a, b)
+    low, rest = two_sum(c, error)
+    high, left = two_sum(product, low)
+    s, e = two_sum(rest, left)
+    is_even = s.view(f"u{s.itemsize}") % 2 == 0
+    odd = np.where(is_even & (e != 0), np.nextafter(s, np.copysign(s.dtype.type(np.inf), e)), s)
+    return high + odd
+
+
 def rounded(exact, dtype):
     """The nearest number of the dtype, ties to even."""
     near = np.dtype(dtype).type(float(exact))
@@ -94,118 +130,195 @@ def rounded(exact, dtype):
     return min(candidates, key=lambda c: (abs(Fraction(float(c)) - exact), int(c.view(f"u{c.itemsize}")) & 1))
 
 
-def chain(terms, dtype, fused):
-    total = dtype(0)
-    for a, b in terms:
-        product = Fraction(float(a)) * Fraction(float(b))
-        if not fused:
-            product = Fraction(float(rounded(product, dtype)))
-        total = rounded(product + Fraction(float(total)), dtype)
-    return total
-
-
-def cut(terms, length):
-    return [terms[i : i + length] for i in range(0, len(terms), length)]
-
-
-def in_order(values):
-    total = type(values[0])(0)
-    for value in values:
-        total = total + value
-    return total
-
-
-def chains(terms, dtype, fused):
-    return in_order([chain(part, dtype, fused) for part in cut(terms, DEPTH)])
-
-
-def defined(x, w, dy, stride, pad, dtype, fused):
-    """(y, dx, dw) term by term in the order that conv3d.pyx states, along the axes T and W alone."""
-    (N, C), (K, _, *kernel) = x.shape[:2], w.shape
-    y, dx, dw = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(w)
-
-    def read(array, at, t, v):
-        inside = 0 <= t < array.shape[2] and 0 <= v < array.shape[3]
-        return array[(*at, t, v)] if inside else dtype(0)
-
-    def reads(o, tap):
-        return [o[i] * stride[i] + tap[i] - pad[i] for i in (0, 1)]
-
-    def reached_from(position, tap):
-        places = [position[i] + pad[i] - tap[i] for i in (0, 1)]
-        whole = all(places[i] % stride[i] == 0 for i in (0, 1))
-        return [places[i] // stride[i] for i in (0, 1)] if whole else None
-
-    # For strided images, every place of dy counts from which some i of the same i // stride gathers.
-    image = C <= 4 and stride != (1, 1) and all(k >= s for k, s in zip(kernel, stride, strict=True))
-    every_place = {
-        tuple(reached_from(v, tap))
-        for v in np.ndindex(*stride)
-        for tap in np.ndindex(*kernel)
-        if reached_from(v, tap)
-    }
-
-    for n, k, *o in np.ndindex(*dy.shape):
-        terms = [
-            (w[(k, c, *tap)], read(x, (n, c), *reads(o, tap)))
-            for c in range(C)
-            for tap in np.ndindex(*kernel)
-        ]
-        y[(n, k, *o)] = chains(terms, dtype, fused)
-    for n, c, *i in np.ndindex(*x.shape):
-        reach = [(tap, reached_from(i, tap)) for tap in np.ndindex(*kernel) if reached_from(i, tap)]
-        terms = [(w[(k, c, *tap)], read(dy, (n, k), *o)) for k in range(K) for tap, o in reach]
-        if image:
-            here = {tuple(q - j // s for q, j, s in zip(o, i, stride, strict=True)): tap for tap, o in reach}
-            places = [(k, place) for k in range(K) for place in sorted(every_place, reverse=True)]
-            parts = [
-                [
-                    (w[(k, c, *here[q])], read(dy, (n, k), *np.add(q, np.floor_divide(i, stride))))
-                    for k, q in part
-                    if q in here
-                ]
-                for part in cut(places, DEPTH)
-            ]
-            dx[(n, c, *i)] = in_order([chain(part, dtype, fused) for part in parts])
-        else:
-            dx[(n, c, *i)] = chains(terms, dtype, fused) if terms else 0
-    for k, c, *tap in np.ndindex(*w.shape):
-        spans = []
-        for n in range(N):
-            terms = [(dy[(n, k, *o)], read(x, (n, c), *reads(o, tap))) for o in np.ndindex(*dy.shape[2:])]
-            spans += [chains(part, dtype, fused) for part in cut(terms, DEPTH * conv3d.SPAN)]
-        dw[(k, c, *tap)] = in_order(spans)
-    return y, dx, dw
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@every_version
-@pytest.mark.parametrize(
-    ("x", "w", "stride", "pad"),
-    [
-        ((1, 100, 1, 6), (2, 100, 1, 3), (1, 1), (0, 1)),
-        ((2, 1, 1, 9), (130, 1, 1, 5), (1, 2), (0, 2)),
-        ((2, 1, 1, 2100), (1, 1, 1, 2), (1, 1), (0, 0)),
-        ((1, 3, 1, 300), (5, 3, 1, 1), (1, 1), (0, 0)),
-        ((1, 2, 1, 11), (3, 2, 1, 1), (1, 3), (0, 0)),
-        ((1, 2, 4, 70), (2, 2, 3, 2), (1, 1), (1, 0)),
-        ((1, 50, 3, 33), (2, 50, 3, 2), (1, 1), (1, 1)),
-        ((1, 1, 6, 70), (3, 1, 5, 1), (2, 1), (2, 0)),
-        ((1, 3, 5, 11), (40, 3, 3, 4), (2, 2), (1, 1)),
-        ((1, 2, 5, 13), (100, 2, 2, 5), (1, 3), (0, 2)),
-    ],
-)
-def test_every_bit_is_that_of_the_definition(version, dtype, x, w, stride, pad):
-    micro_kernel.use(version)
+def test_fused_rounds_once(dtype):
+    """Equal to rational arithmetic on normal numbers, on cancellation, on ties and next to them."""
+    rng = np.random.default_rng(4)
+    bits = np.finfo(dtype).nmant + 1
+    a, b, c = rng.standard_normal((3, 600)).astype(dtype)
+    c[:200] = (-a * b)[:200]
+    a[400:] = 2.0**bits + 2 * rng.integers(0, 9, 200)
+    b[400:] = 1 + rng.integers(-1, 2, 200) * 2.0 ** (1 - bits)
+    c[400:] = rng.integers(-3, 4, 200) * 2.0 ** rng.integers(-2, 3, 200)
+    expected = [
+        rounded(Fraction(u) * Fraction(v) + Fraction(w), dtype)
+        for u, v, w in zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
+    ]
+    assert fused(a, b, c).tolist() == expected
+    assert (a * b + c).tolist() != expected, "two roundings differ from one"
+
+
+def chains(a, b, is_fused):
+    """The sums of a b over the first axis, in order from 0, of DEPTH terms each; one after the other."""
+    depth = min(DEPTH, len(a))
+    shape = np.broadcast_shapes(a.shape[1:], b.shape[1:])
+    beyond = -len(a) % depth  # terms of 0 change no sum
+    a, b = (np.concatenate([v, np.zeros((beyond, *v.shape[1:]), v.dtype)]) for v in (a, b))
+    a, b = (v.reshape(-1, depth, *v.shape[1:]) for v in (a, b))
+    total = np.zeros((len(a), *shape), a.dtype)
+    for i in range(depth):
+        total = fused(a[:, i], b[:, i], total) if is_fused else a[:, i] * b[:, i] + total
+    return total
+
+
+def in_order(parts):
+    total = np.zeros_like(parts[0])
+    for part in parts:
+        total = total + part
+    return total
+
+
+def read(volume, first, step, shape):
+    """The values at first + step i for i below the shape, along the last three axes; zeros beyond."""
+    for axis, (start, apart, count) in enumerate(zip(first, step, shape, strict=True), volume.ndim - 3):
+        at = start + apart * np.arange(count)
+        is_inside = (at >= 0) & (at < volume.shape[axis])
+        found = volume.take(at.clip(0, volume.shape[axis] - 1), axis)
+        volume = np.where(is_inside.reshape(-1, *[1] * (volume.ndim - 1 - axis)), found, volume.dtype.type(0))
+    return volume
+
+
+def patches(x, kernel, output, stride, pad, dilation):
+    """What each tap reads: (N, C taps, oT, oH, oW)."""
+    taps = [
+        read(x, [k * d - p for k, d, p in zip(tap, dilation, pad, strict=True)], stride, output)
+        for tap in np.ndindex(*kernel)
+    ]
+    return np.stack(taps, 2).reshape(len(x), -1, *output)
+
+
+def defined(x, w, dy, is_fused, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1)):
+    """(y, dx, dw) in the order that conv3d.pyx states."""
+    K, C, *kernel = w.shape
+    every = patches(x, kernel, dy.shape[2:], stride, pad, dilation)
+    terms = w.reshape(K, -1).T[:, None, :, None, None, None]
+    y = in_order(chains(terms, every.swapaxes(0, 1)[:, :, None], is_fused))
+
+    dx = np.zeros_like(x)
+    reach = {phase: gathered(phase, kernel, stride, pad, dilation) for phase in np.ndindex(*stride)}
+    # For strided images, every place of dy counts from which some phase gathers, with a weight of 0.
+    image = (
+        C <= 4 and np.prod(stride) > 1 and np.greater_equal(kernel, stride).all() and dilation == (1, 1, 1)
+    )
+    places_of_all = sorted({place for found in reach.values() for place in found}, reverse=True)
+    for phase, found in reach.items():
+        at = dx[..., *(slice(v, None, s) for v, s in zip(phase, stride, strict=True))]
+        places = places_of_all if image else list(found)
+        if places:
+            none = np.zeros((K, C), w.dtype)
+            a = np.stack([w[:, :, *found[q]] if q in found else none for q in places], 1)
+            b = np.stack([read(dy, q, (1, 1, 1), at.shape[2:]) for q in places], 2)
+            a = a.reshape(-1, 1, C, 1, 1, 1)
+            b = b.reshape(len(dy), -1, *at.shape[2:]).swapaxes(0, 1)[:, :, None]
+            at[...] = in_order(chains(a, b, is_fused))
+
+    spans = []
+    for n in range(len(x)):
+        left, right = dy[n].reshape(K, -1).T, every[n].reshape(len(terms), -1).T
+        found = chains(left[:, :, None], right[:, None], is_fused)
+        spans += [in_order(found[i : i + conv3d.SPAN]) for i in range(0, len(found), conv3d.SPAN)]
+    return y, dx, in_order(spans).reshape(w.shape)
+
+
+def gathered(phase, kernel, stride, pad, dilation):
+    """From where in dy, less m, the input positions phase + stride m gather, and through which tap."""
+    found = {}
+    for tap in np.ndindex(*kernel):
+        steps = [v + p - k * d for v, p, k, d in zip(phase, pad, tap, dilation, strict=True)]
+        if not np.any(np.mod(steps, stride)):
+            found[tuple(np.floor_divide(steps, stride).tolist())] = tap
+    return found
+
+
+# Two chains commute, and two spans: three or more show in which order they are added.
+PROBLEMS = {
+    "channels in one chain": ((1, 100, 1, 1, 6), (2, 100, 1, 1, 3), {"pad": (0, 0, 1)}),
+    "two samples": ((2, 1, 1, 1, 9), (130, 1, 1, 1, 5), {"stride": (1, 1, 2), "pad": (0, 0, 2)}),
+    "two spans": ((2, 1, 1, 1, 2100), (1, 1, 1, 1, 2), {}),
+    "pointwise": ((1, 3, 1, 1, 300), (5, 3, 1, 1, 1), {}),
+    "pointwise strided": ((1, 2, 1, 1, 11), (3, 2, 1, 1, 1), {"stride": (1, 1, 3)}),
+    "frames of the padding": ((1, 2, 4, 1, 70), (2, 2, 3, 1, 2), {"pad": (1, 0, 0)}),
+    "padding along T and W": ((1, 50, 3, 1, 33), (2, 50, 3, 1, 2), {"pad": (1, 0, 1)}),
+    "strided along T": ((1, 1, 6, 1, 70), (3, 1, 5, 1, 1), {"stride": (2, 1, 1), "pad": (2, 0, 0)}),
+    "image": ((1, 3, 5, 1, 11), (40, 3, 3, 1, 4), {"stride": (2, 1, 2), "pad": (1, 0, 1)}),
+    "image of many phases": ((1, 2, 5, 1, 13), (100, 2, 2, 1, 5), {"stride": (1, 1, 3), "pad": (0, 0, 2)}),
+    "y, three chains": ((1, 190, 1, 1, 4), (25, 190, 1, 1, 3), {"pad": (0, 0, 1)}),
+    "y, three chains, pointwise": ((1, 700, 1, 2, 70), (6, 700, 1, 1, 1), {}),
+    "y, three chains, tiles of columns": ((1, 190, 1, 1, 300), (4, 190, 1, 1, 3), {}),
+    "y, five chains, strided": (
+        (2, 130, 2, 7, 6),
+        (3, 130, 1, 3, 3),
+        {"stride": (1, 2, 2), "pad": (0, 1, 1), "dilation": (1, 1, 2)},
+    ),
+    "y, six chains, frames of the padding": ((1, 170, 3, 3, 4), (2, 170, 3, 3, 1), {"pad": (2, 1, 0)}),
+    "y and dx, three chains, tiles of rows": ((1, 200, 1, 2, 6), (200, 200, 1, 1, 3), {"pad": (0, 0, 1)}),
+    "dx, three chains, tiles of columns": ((1, 5, 1, 1, 300), (180, 5, 1, 1, 3), {"pad": (0, 0, 1)}),
+    "dx, three chains, phases": (
+        (1, 5, 4, 3, 17),
+        (200, 5, 3, 2, 3),
+        {"stride": (2, 1, 2), "pad": (1, 1, 1)},
+    ),
+    "dx, three chains, phases far apart": (
+        (1, 5, 2, 9, 40),
+        (300, 5, 1, 2, 4),
+        {"stride": (1, 3, 2), "dilation": (1, 2, 1)},
+    ),
+    "dx, three chains, phases, tiles of columns": (
+        (1, 5, 1, 1, 700),
+        (300, 5, 1, 1, 4),
+        {"stride": (1, 1, 2)},
+    ),
+    "dx, three chains, image": ((1, 3, 2, 9, 14), (40, 3, 1, 7, 7), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
+    "dx, three chains, image, tiles of columns": (
+        (1, 3, 1, 24, 61),
+        (160, 3, 1, 3, 3),
+        {"stride": (1, 2, 2), "pad": (0, 1, 1)},
+    ),
+    "dw, three chains": ((1, 7, 1, 20, 33), (9, 7, 1, 1, 3), {}),
+    "dw, three chains, tiles of filters": ((1, 3, 1, 3, 200), (280, 3, 1, 1, 3), {"pad": (0, 0, 1)}),
+    "dw, three chains, tiles of channels": ((1, 70, 1, 3, 200), (5, 70, 1, 1, 3), {"pad": (0, 0, 1)}),
+    "dw, three chains, pointwise, tiles": ((1, 200, 1, 20, 30), (5, 200, 1, 1, 1), {}),
+    "dw, three chains, frames of the padding": ((1, 30, 5, 9, 15), (4, 30, 3, 1, 3), {"pad": (1, 0, 1)}),
+    "dw, three spans, three samples": ((3, 2, 1, 1, 4600), (3, 2, 1, 1, 3), {"pad": (0, 0, 1)}),
+    "dw, four spans, strided": ((1, 3, 2, 70, 101), (4, 3, 1, 2, 1), {"stride": (1, 1, 2), "pad": (0, 1, 0)}),
+}
+
+
+def drawn(x, w, dtype, **attrs):
     rng = np.random.default_rng(2)
-    xs, ws = rng.standard_normal(x).astype(dtype), rng.standard_normal(w).astype(dtype)
-    attrs = {"stride": (stride[0], 1, stride[1]), "pad": (pad[0], 0, pad[1])}
-    y, context = core.conv3d.forward(xs[:, :, :, None], ws[:, :, :, None], **attrs)
-    dy = rng.standard_normal(y.shape).astype(dtype)
+    dy = OPS["conv3d"].infer(x, w, **attrs)
+    return [rng.standard_normal(shape).astype(dtype) for shape in (x, w, dy)]
+
+
+def assert_defined_bits(problem, dtype):
+    x_shape, w_shape, attrs = PROBLEMS[problem]
+    x, w, dy = drawn(x_shape, w_shape, dtype, **attrs)
+    y, context = core.conv3d.forward(x, w, **attrs)
     dx, dw = core.conv3d.backward(dy, context)
-    expected = defined(xs, ws, dy[:, :, :, 0], stride, pad, dtype, micro_kernel.is_fused())
-    for ours, theirs in zip((y, dx, dw), expected, strict=True):
-        assert ours.tobytes() == theirs.tobytes()
+    expected = defined(x, w, dy, micro_kernel.is_fused(), **attrs)
+    for name, ours, theirs in zip(("y", "dx", "dw"), (y, dx, dw), expected, strict=True):
+        assert ours.tobytes() == theirs.tobytes(), name
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@every_dtype
+@every_version
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_bit_is_that_of_the_definition(problem, version, dtype, threads):
+    micro_kernel.use(version)
+    with threadpool_limits(threads, user_api="openmp"):
+        assert_defined_bits(problem, dtype)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("spans", [0, 1, 2, 4])
+def test_spans_are_added_in_order_however_many_are_held_at_once(spans, threads, monkeypatch):
+    """Where there is room for none, each is added to dw when it is computed."""
+    problem = "dw, three spans, three samples"
+    room = spans * int(np.prod(PROBLEMS[problem][1]))
+    monkeypatch.setitem(core.kernels["conv3d"].backward.__globals__, "PARTIAL_SUMS", room)
+    with threadpool_limits(threads, user_api="openmp"):
+        assert_defined_bits(problem, "float64")
 
 
 @every_dtype
