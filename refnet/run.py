@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from refnet import memory
-from refnet.arithmetic import Arithmetic, core, named
+from refnet.arithmetic import Arithmetic, named
 from refnet.arrays import Array
 from refnet.errors import ValueRangeError, require_known
 from refnet.given import clean_gradient, clean_values, real_dtype
@@ -164,7 +164,7 @@ def backward(
     for node in reversed(net.nodes):
         learns = trainable.intersection(learns_from(node))
         if node.name in pending and learns:
-            dy = _total(pending.pop(node.name))
+            dy = _total(pending.pop(node.name), run.arithmetic)
             needs = tuple(name in learns for name in node.inputs)
             gradients = run.arithmetic[node.op].backward(dy, tape.context(node), needs)
             for name, gradient in zip(node.inputs, gradients, strict=True):
@@ -174,7 +174,9 @@ def backward(
             if on_node is not None:
                 on_node(node)
         tape.done(node)
-    computed = {name: _total(pending[name]) for name in (*net.inputs, *net.params) if name in pending}
+    computed = {
+        name: _total(pending[name], run.arithmetic) for name in (*net.inputs, *net.params) if name in pending
+    }
     blocked = (net.learnt() & net.upstream(output_gradients)) - computed.keys()
     return Gradients(computed, frozenset(blocked))
 
@@ -202,9 +204,9 @@ def _itemsize(values: Mapping[str, Array]) -> int:
     return 0 if dtype is None else dtype.itemsize
 
 
-def _total(contributions: list[Array]) -> Array:
+def _total(contributions: list[Array], arithmetic: Arithmetic) -> Array:
     """The sum of a value's gradients, in the order in which they arrived; none of them is changed."""
     total = contributions[0]
     for gradient in contributions[1:]:
-        total, _ = core["add"].forward(total, gradient)
+        total, _ = arithmetic["add"].forward(total, gradient)
     return total

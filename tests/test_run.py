@@ -3,9 +3,11 @@
 import os
 import threading
 import weakref
+from collections import Counter
 
 import numpy as np
 import pytest
+from refnet._core import add as add_kernels
 from support import every_dtype
 from threadpoolctl import threadpool_limits
 
@@ -100,6 +102,37 @@ def test_contributions_add_up_without_touching_their_owners():
     assert np.array_equal(dy, kept)
 
 
+def fan_out():
+    """y = relu(x) + x, and a value for x."""
+    net = refnet.Net()
+    x = net.input("data", (1, 1, 1, 1, 2))
+    net.output(net.add("add", "y", (net.add("relu", "r", (x,)), x)))
+    return net, {"data": np.array([[[[[1.0, -1.0]]]]])}
+
+
+def test_the_definitions_add_gradients_without_the_kernels(monkeypatch):
+    net, given = fan_out()
+    monkeypatch.setattr(add_kernels, "forward", None)
+    grads = refnet.backward(refnet.forward(net, given, "reference"), {"y": np.array([[[[[1.0, 10.0]]]]])})
+    assert grads["data"].ravel().tolist() == [2.0, 10.0]
+    with pytest.raises(TypeError):
+        refnet.forward(net, given, "core")
+
+
+def test_gradients_are_added_by_the_run_s_own_arithmetic():
+    def forward(a, b):
+        added.append((a.ravel().tolist(), b.ravel().tolist()))
+        return a + b, None
+
+    added = []
+    net, given = fan_out()
+    run = refnet.forward(net, given, core.replace(add=Kernel(forward, core.kernels["add"].backward)))
+    assert added.pop() == ([1.0, 0.0], [1.0, -1.0])
+    grads = refnet.backward(run, {"y": np.array([[[[[1.0, 10.0]]]]])})
+    assert added == [([1.0, 10.0], [1.0, 0.0])], "the add's own gradient, then the rectifier's"
+    assert grads["data"].ravel().tolist() == [2.0, 10.0]
+
+
 def test_several_output_gradients_at_once_add_up():
     net, given = small(freeze_at=0)
     run = refnet.forward(net, given)
@@ -171,7 +204,9 @@ def test_a_lean_run_keeps_the_convolutions_and_every_other_sum_and_frees_what_ba
     gradients = refnet.backward(
         run, refnet.fill.output_gradients(net), on_node=lambda node: left.append(living(alive))
     )
-    again = len(alive) - made
+    readers = Counter(name for node in after for name in node.inputs)
+    added = sum(readers[node.name] - 1 for node in after if node.name in readers)  # gradients of fan-outs
+    again = len(alive) - made - added
     rectified = [node for node in after if node.op == "relu"]
     assert again == 3 * 2 + 2 * (len(rectified) - 4) + 2  # sums of two affines, relus of one, two of none
     assert left[-1] <= 4 < max(left) and living(alive) <= 2  # the output, and what the stop reads
