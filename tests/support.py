@@ -1,17 +1,17 @@
 """What several test modules share: peers, layouts, values for an operator's cases, comparisons."""
 
 import os
-from fractions import Fraction
 from importlib import import_module
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+import refnet
 from refnet.arithmetic import ARITHMETICS
 from refnet.ops import OPS
+from refnet.shapes import size
 
-UNIT = {"float32": Fraction(1, 2**24), "float64": Fraction(1, 2**53)}
 LAYOUTS = {
     "C": lambda a: a.copy(),
     "Fortran": lambda a: np.asfortranarray(a),
@@ -23,6 +23,11 @@ LAYOUTS = {
     "unaligned": lambda a: np.frombuffer(b"\0" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
 }
 CASES = [pytest.param(op, case, id=f"{op.name}: {case.name}") for op in OPS.values() for case in op.cases]
+# Operators that divide: equal to rounding, not bit for bit, on integers too.
+DIVIDE = {
+    *("batch_norm", "batch_norm_training", "running_mean", "running_variance"),
+    *("softmax", "cross_entropy", "dropout", "roi_align"),
+}
 every_case = pytest.mark.parametrize(("op", "case"), CASES)
 every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -75,6 +80,24 @@ def legal(op, case, i, free, rng):
     return drawn if drawn.dtype == np.int64 else drawn.astype(free.dtype)
 
 
+def whole_numbers(net, seed=0):
+    """Inputs and parameters with which a net that does not divide is exact: nothing is ever rounded.
+
+    Two weights of a filter are 1 or -1, the others 0, so that values grow slowly with depth.
+    """
+    rng = np.random.default_rng(seed)
+    given = {name: rng.integers(-4, 5, shape).astype("float64") for name, shape in net.inputs.items()}
+    for name, shape in net.params.items():
+        given[name] = rng.choice([-1.0, 1.0], shape)
+        if len(shape) > 1:
+            rows = given[name].reshape(shape[0], -1)
+            kept = rng.random(rows.shape).argsort(axis=1)[:, :2]
+            mask = np.zeros(rows.shape)
+            np.put_along_axis(mask, kept, 1, axis=1)
+            rows *= mask
+    return given
+
+
 def shifted_sums(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1), groups=1):
     """(y, dx, dw) of a convolution in int64, by padding x and slicing it once for each tap."""
     padded = np.pad(x, [(0, 0), (0, 0)] + [(p, p) for p in pad])
@@ -105,3 +128,146 @@ def assert_same_bits(kernel, arrays, attrs):
             gradients = kernel.backward(dy, context)
             bits.append([a.tobytes() for a in (y, *gradients) if a is not None])
     assert bits[0] == bits[1] == bits[2] == bits[3]
+
+
+# Comparisons. A bound is derived from the number of terms n and the unit roundoff u, and says how.
+
+
+def assert_within(ours, theirs, bound, what="", *, mostly_zero=False):
+    """Assert |ours - theirs| <= bound, element by element, so that NaN fails.
+
+    A comparison of zeros says nothing: at least half of theirs must differ from 0. Of what a rectifier, a
+    mask or padding leaves, which the caller states as `mostly_zero`, at least one value must.
+    """
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape, f"{what}: shape {ours.shape}, not {theirs.shape}"
+    nonzero = np.count_nonzero(theirs)
+    assert nonzero >= (1 if mostly_zero else theirs.size / 2), f"{what}: {nonzero} of {theirs.size} are not 0"
+    off = np.abs(ours - theirs)
+    assert (off <= bound).all(), f"{what}: off by up to {off.max()}, of {np.abs(theirs).max()}"
+
+
+def assert_all_within(ours, theirs, bound):
+    """Assert that each of their blobs or gradients is met within `bound` of its own largest magnitude.
+
+    Rectifiers and padding leave many zeros in a net, but nowhere only zeros.
+    """
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        assert_within(ours[name], expected, bound * np.abs(expected).max(), name, mostly_zero=True)
+
+
+def assert_both_within(ours, theirs, bound, what=""):
+    """Assert that two values can each be within the bound of an exact one; without terms, both are 0."""
+    ours, theirs, bound = np.asarray(ours), np.asarray(theirs), np.broadcast_to(bound, np.shape(theirs))
+    assert ours.shape == theirs.shape, f"{what}: shape {ours.shape}, not {theirs.shape}"
+    has_terms = bound != 0
+    assert not ours[~has_terms].any() and not theirs[~has_terms].any(), f"{what}: a sum without terms"
+    if has_terms.any():
+        assert_within(ours[has_terms], theirs[has_terms], 2 * bound[has_terms], what)
+
+
+def unit(dtype):
+    """The unit roundoff u: half the distance from 1 to the next number."""
+    return float(np.finfo(dtype).eps) / 2
+
+
+def rounding_bound(op, arrays, attrs, dtype="float64"):
+    """n u sum |terms|: how far an element of y, of n terms added in any order, is from the exact one.
+
+    Jeannerod and Rump (2013), for sums; what is no sum states n and its terms likewise (`Op.magnitude`).
+    The bound itself is evaluated in float64, with an error of at most n 2**-53 of it.
+    """
+    wide = [a if a.dtype == np.int64 else a.astype("float64") for a in arrays]
+    sum_abs, terms = op.magnitude(*wide, **attrs)
+    return terms * unit(dtype) * sum_abs * (1 + terms * unit("float64"))
+
+
+def gradient_bounds(op, arrays, attrs, dy):
+    """For each input, how far an element of its gradient is from the exact one in float64: n u sum |J dy|.
+
+    The gradient is a sum over the outputs, of dy times an entry of the Jacobian J, which the definition
+    computes column by column. An entry of J is made, to first order, of no more terms than there are
+    values; so n is the number of all values, of inputs and output. None where there is no gradient.
+    """
+    _, context = op.forward(*arrays, **attrs)
+    needs = tuple(op.domain(i).gradient for i in range(len(arrays)))
+    n = dy.size + sum(a.size for a in arrays)
+    sums = [np.zeros(a.shape) if need else None for a, need in zip(arrays, needs, strict=True)]
+    for o in np.ndindex(dy.shape):
+        one = np.zeros(dy.shape)
+        one[o] = dy[o]
+        for total, gradient in zip(sums, op.backward(one, context, needs), strict=True):
+            if total is not None:
+                total += np.abs(gradient)
+    return [None if total is None else n * unit("float64") * total for total in sums]
+
+
+def assert_agree(op, case, arrays, dy, ours, theirs):
+    """Assert that y and the gradients of whole numbers are equal; where the operator divides, to rounding."""
+    assert [a is None for a in ours] == [a is None for a in theirs]
+    bounds = [None] * len(ours)
+    if op.name in DIVIDE:
+        bounds = [rounding_bound(op, arrays, case.attrs), *gradient_bounds(op, arrays, case.attrs, dy)]
+    for mine, other, bound in zip(ours, theirs, bounds, strict=True):
+        if bound is not None:
+            assert_both_within(mine, other, bound, case.name)
+        elif mine is not None:
+            assert np.array_equal(mine, other), case.name
+
+
+def run_bound(net, *, backward=False):
+    """How far apart two float64 runs of a net are, relative to a blob's largest magnitude: a model.
+
+    Bounds for the worst case say nothing after a few layers. The model: roundings are independent and of
+    mean zero, so a sum of n terms errs by sqrt(n) u of the largest magnitude (Higham and Mary, 2019);
+    layers hand on errors as they do values, neither amplified nor damped; so those of all nodes add up like
+    standard deviations. No element of T is off by more than sqrt(2 ln(2 T / delta)) of these, with a
+    probability of 1 - delta, delta = 1e-6; and two runs err. Backward errs by the sums of its gradients too:
+    each has as many terms as there are multiply-adds for one of its elements.
+    """
+    terms = elements = 0.0
+    for node in net.nodes:
+        shapes = [net.shape(name) for name in node.inputs]
+        work = OPS[node.op].cost(*shapes, itemsize=8, **node.attrs).multiply_adds
+        for shape in (node.shape, *(shapes if backward else ())):
+            terms += 1 + work / size(shape)
+            elements += size(shape)
+    return np.sqrt(2 * terms) * np.sqrt(2 * np.log(2e6 * elements)) * unit("float64")
+
+
+def carried_error(op, arrays, errors, attrs):
+    """How far an element of y can be off, beside its own rounding, if each input may be off by so much.
+
+    For operators whose sum |terms| is affine in the inputs that are off, or a maximum of such.
+    """
+    off = [bool(np.any(error)) for error in errors]
+    largest = max(np.max(error) for error in errors)
+
+    def sum_abs(scale):
+        at = [e * scale if is_off else a for a, e, is_off in zip(arrays, errors, off, strict=True)]
+        return op.magnitude(*at, **attrs).sum_abs
+
+    # In units of the largest, or they would drown in the other terms.
+    return (sum_abs(1 / largest) - sum_abs(0)) * largest if any(off) else 0.0
+
+
+def amplification(run, gradients, output_gradients):
+    """By how much a net amplifies errors, at least 1: what it makes of a small one in all that it is given.
+
+    `run_bound` supposes that layers do not; batch norm in training, which divides by the deviation of what it
+    is given, does.
+    """
+    rng, small = np.random.default_rng(0), 2.0**-26  # as far from rounding as from values
+    moved = {
+        name: value if value.dtype == np.int64 else value * (1 + small * rng.choice([-1, 1], value.shape))
+        for name, value in run.given.items()
+    }
+    other = refnet.forward(run.net, moved)
+    changed = other.blobs | dict(refnet.backward(other, output_gradients))
+    largest = max(
+        np.abs(changed[name] - value).max() / np.abs(value).max()
+        for name, value in (run.blobs | dict(gradients)).items()
+        if value.any()
+    )
+    return max(1, largest / small)

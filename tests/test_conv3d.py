@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from loops import conv3d, conv3d_gradients
-from support import LAYOUTS, UNIT, every_arithmetic, every_dtype, shifted_sums
+from support import LAYOUTS, every_arithmetic, every_dtype, shifted_sums, unit
 
 from refnet.arithmetic import core
 from refnet.errors import RefnetError
@@ -87,7 +87,8 @@ def test_floats_stay_within_the_rounding_bound(arithmetic, dtype, problem, seed)
     right = conv3d(*exact, **problem["attrs"])
     magnitude = conv3d(*[np.abs(a) for a in exact], **problem["attrs"])
     terms = int(np.prod(problem["w"][1:])) + problem["bias"]
-    gamma = terms * UNIT[dtype] / (1 - terms * UNIT[dtype])
+    u = Fraction(unit(dtype))
+    gamma = terms * u / (1 - terms * u)
     found = np.vectorize(Fraction, otypes=[object])(y)
     assert (np.abs(found - right) <= gamma * magnitude).all()
 
