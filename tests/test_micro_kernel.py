@@ -246,6 +246,8 @@ PROBLEMS = {
     "y, three chains": ((1, 190, 1, 1, 4), (25, 190, 1, 1, 3), {"pad": (0, 0, 1)}),
     "y, three chains, pointwise": ((1, 700, 1, 2, 70), (6, 700, 1, 1, 1), {}),
     "y, three chains, tiles of columns": ((1, 190, 1, 1, 300), (4, 190, 1, 1, 3), {}),
+    "y, three chains, all at once, tiles of columns": ((1, 190, 1, 1, 262), (25, 190, 1, 1, 3), {}),
+    "dx, three chains, all at once": ((1, 30, 1, 1, 9), (190, 30, 1, 1, 3), {"pad": (0, 0, 1)}),
     "y, five chains, strided": (
         (2, 130, 2, 7, 6),
         (3, 130, 1, 3, 3),
