@@ -207,7 +207,7 @@ def assert_agree(op, case, arrays, dy, ours, theirs):
     """Assert that y and the gradients of whole numbers are equal; where the operator divides, to rounding."""
     assert [a is None for a in ours] == [a is None for a in theirs]
     bounds = [None] * len(ours)
-    if op.name in DIVIDE:
+    if op.divides:
         bounds = [rounding_bound(op, arrays, case.attrs), *gradient_bounds(op, arrays, case.attrs, dy)]
     for mine, other, bound in zip(ours, theirs, bounds, strict=True):
         if bound is not None:

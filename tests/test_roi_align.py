@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loops import roi_align
-from support import assert_same_bits, every_arithmetic, every_dtype
+from support import assert_both_within, assert_same_bits, every_arithmetic, every_dtype, rounding_bound
 
 import refnet
 from refnet.arithmetic import core, reference
@@ -219,10 +219,8 @@ def test_core_has_the_same_bits_for_any_number_of_threads_on_many_tubes(dtype):
         arrays = [uniform("x", x, 0).astype(dtype), boxes]
         assert_same_bits(core.roi_align, arrays, attrs)
         y, _ = core.roi_align.forward(*arrays, **attrs)
-        magnitude = OP.magnitude(*arrays, **attrs)
-        unit = np.finfo(dtype).eps / 2
-        bound = 2 * magnitude.terms * unit / (1 - magnitude.terms * unit) * magnitude.sum_abs
-        assert (np.abs(y - reference.roi_align.forward(*arrays, **attrs)[0]) <= bound).all()
+        expected, _ = reference.roi_align.forward(*arrays, **attrs)
+        assert_both_within(y, expected, rounding_bound(OP, arrays, attrs, dtype))
 
 
 def test_both_dtypes_sample_the_same_places():
