@@ -5,12 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import (
+    assert_all_within,
+    assert_within,
+    carried_error,
+    every_arithmetic,
+    rounding_bound,
+    run_bound,
+)
 
 import refnet
+from refnet.ops import OPS
 
 FOLDER = Path(__file__).parent / "cases"
 CASES = sorted(FOLDER.glob("*.npz"))
-BOUND = 1e-12
+PROMISED = 1e-12  # in README.md, of each blob's largest magnitude
 
 
 def body(meta):
@@ -33,12 +42,6 @@ def section(case, prefix):
     return {key.removeprefix(prefix): case[key] for key in case.files if key.startswith(prefix)}
 
 
-def assert_close(ours, theirs, name):
-    assert ours.shape == theirs.shape, name
-    assert theirs.any(), f"{name}: a comparison with nothing but zeros says nothing"
-    assert np.abs(ours - theirs).max() <= BOUND * np.abs(theirs).max(), name
-
-
 def test_there_are_four_cases():
     assert len(CASES) == 4
 
@@ -54,9 +57,9 @@ def test_case(path, arithmetic):
 
     run = refnet.forward(net, {**section(case, "input/"), **params}, arithmetic=arithmetic)
     ours, theirs = refnet.interop.caffe2.blobs(run), section(case, "blob/")
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        assert_close(ours[name], theirs[name], name)
+    bound = run_bound(net)
+    assert bound <= PROMISED
+    assert_all_within(ours, theirs, bound)
 
     node = refnet.interop.caffe2.names(net)
     grads = refnet.backward(run, {node[name]: dy for name, dy in section(case, "dY/").items()})
@@ -65,5 +68,31 @@ def test_case(path, arithmetic):
     assert grads.blocked - {"data"} == set(meta["blocked"])
     assert ("data" in grads) == (meta["freeze_at"] == 0)
     assert ("data" in grads.blocked) == (meta["freeze_at"] != 0)
-    for name in theirs:
-        assert_close(grads[name], theirs[name], name)
+    bound = run_bound(net, backward=True)
+    assert bound <= PROMISED
+    assert_all_within({name: grads[name] for name in theirs}, theirs, bound)
+
+
+@every_arithmetic
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_case_op_for_op(path, arithmetic):
+    """Each op, or what wrote in place one after the other, on the case's own blobs, within its own bound.
+
+    Both implementations round: each is within the bound of the exact value.
+    """
+    case = np.load(path, allow_pickle=False)
+    net = body(json.loads(bytes(case["meta"])))
+    blobs = section(case, "blob/")
+    stored = {node: blobs[blob] for blob, node in refnet.interop.caffe2.names(net).items()}
+    values = section(case, "input/") | section(case, "param/")
+    errors = dict.fromkeys(values, 0.0)
+    for node in net.nodes:
+        op, arrays = OPS[node.op], [values[name] for name in node.inputs]
+        y, _ = arithmetic[node.op].forward(*arrays, **node.attrs)
+        before = [np.broadcast_to(errors[name], a.shape) for name, a in zip(node.inputs, arrays, strict=True)]
+        bound = rounding_bound(op, [np.abs(a) + e for a, e in zip(arrays, before, strict=True)], node.attrs)
+        bound = bound + carried_error(op, arrays, before, node.attrs)
+        values[node.name], errors[node.name] = y, bound
+        if node.name in stored:
+            assert_within(y, stored[node.name], 2 * bound, node.name, mostly_zero=True)
+            values[node.name], errors[node.name] = stored[node.name], 0.0
