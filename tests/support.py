@@ -23,11 +23,6 @@ LAYOUTS = {
     "unaligned": lambda a: np.frombuffer(b"\0" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
 }
 CASES = [pytest.param(op, case, id=f"{op.name}: {case.name}") for op in OPS.values() for case in op.cases]
-# Operators that divide: equal to rounding, not bit for bit, on integers too.
-DIVIDE = {
-    *("batch_norm", "batch_norm_training", "running_mean", "running_variance"),
-    *("softmax", "cross_entropy", "dropout", "roi_align"),
-}
 every_case = pytest.mark.parametrize(("op", "case"), CASES)
 every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
