@@ -10,11 +10,13 @@ cdef struct Range:
     Py_ssize_t low, high
 
 
+cdef void plan_gather(const Simd* simd, GatherPlan* plan, const Geometry* g, Py_ssize_t start,
+                      Py_ssize_t count) noexcept nogil
 cdef bint packs_fused(const Simd* simd, Py_ssize_t rows, const GatherPlan* plan) noexcept nogil
 cdef void pack_patches(const Simd* simd, const floating* x, GatherPlan* plan, Range rows, Py_ssize_t column,
                        Py_ssize_t columns, floating* rhs) noexcept nogil
 cdef void gather_rows(const Simd* simd, const floating* x, GatherPlan* plan, Range taps, Range rows,
-                      Py_ssize_t columns, floating* lines) noexcept nogil
+                      floating* lines) noexcept nogil
 cdef void prefetch_patches(PrefetchQueue* queue, const floating* x, const Geometry* g, Range rows,
                            Py_ssize_t start, Py_ssize_t count) noexcept nogil
 cdef Range taps_of_frames(const Geometry* g, Py_ssize_t start, Py_ssize_t count) noexcept nogil

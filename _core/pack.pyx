@@ -72,8 +72,7 @@ cdef void pack_rows(const Simd* simd, const LhsSource* source, Py_ssize_t row, P
     """lhs <- so many rows of a source, from `row` on."""
     cdef const floating* values = <const floating*> source.rows
     if source.plan:
-        gather_rows(simd, values, source.plan, source.taps, Range(source.first + row, source.first + row + rows),
-                    ceil_div(source.depth, simd.nr) * simd.nr, lhs)
+        gather_rows(simd, values, source.plan, source.taps, Range(source.first + row, source.first + row + rows), lhs)
     else:
         simd.copy(values + row * source.pitch, source.pitch, lhs, rows, source.depth)
 

@@ -12,9 +12,19 @@ cdef extern from "simd/simd.h":
         Py_ssize_t count, step, stride
     ctypedef struct GatherPlan "struct gather_plan":
         Geometry g
+        Py_ssize_t vectors, prefetch_distance
         int segments
+        Py_ssize_t* t
+        Py_ssize_t* h
+        Py_ssize_t* w
+        Py_ssize_t* base
+        Py_ssize_t* first
+        Py_ssize_t* last
+        Py_ssize_t* source
+        unsigned short* mask
+        unsigned short* high
     ctypedef struct GatherRegion "struct gather_region":
-        Py_ssize_t first_tap, stop_tap, row, stop_row, column, columns
+        Py_ssize_t first_tap, stop_tap, tap, rows, column, columns, pitch, panel
     ctypedef struct FusedPack "struct fused_pack":
         const void* x
         GatherPlan* plan
@@ -33,14 +43,13 @@ cdef extern from "simd/simd.h":
         const char* name
         bint fused_multiply_add
         bint masked_loads
+        int vector_stride
+        bint bit_masks
         Py_ssize_t mr, nr
         void micro_kernel(const MicroTile* tile) noexcept nogil
         void add_span(const void* sums, void* dw, Py_ssize_t channels, Py_ssize_t sections, Py_ssize_t run,
                       bint accumulate, Py_ssize_t prefetch_distance) noexcept nogil
-        void plan_gather(GatherPlan* plan, const Geometry* g, Py_ssize_t start, Py_ssize_t count,
-                         Py_ssize_t columns) noexcept nogil
-        void gather(const void* x, GatherPlan* plan, const GatherRegion* region, void* to, Py_ssize_t pitch,
-                    Py_ssize_t panel) noexcept nogil
+        void gather(const void* x, const GatherPlan* plan, const GatherRegion* region, void* to) noexcept nogil
         void transpose(const void* rows, Py_ssize_t pitch, void* to, Py_ssize_t width, Py_ssize_t count,
                        Py_ssize_t values) noexcept nogil
         void interleave(const void* first, const void* second, void* to, Py_ssize_t n) noexcept nogil

@@ -10,8 +10,8 @@ from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
 from refnet._core.blocking cimport KC, LHS_PITCH, MAX_BLOCKS, MAX_PANELS, MAX_TILE_PANELS, MC, NC, ceil_div
-from refnet._core.im2col3d cimport (Range, pack_patches, packs_fused, prefetch_patches, taps_of_frames,
-                                    terms_of_taps)
+from refnet._core.im2col3d cimport (Range, pack_patches, packs_fused, plan_gather, prefetch_patches,
+                                    taps_of_frames, terms_of_taps)
 from refnet._core.macro_kernel cimport Block, macro_kernel
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_lhs
@@ -200,7 +200,7 @@ cdef void plan_subkernel(const Simd* simd, const floating* x, Planned* planned, 
     planned.taps = kernel.g.kT * kernel.g.kH * kernel.g.kW
     planned.terms = channels * planned.taps
     planned.quarters = kernel.quarters if next_rows(simd, tile.rows) == tile.rows else NULL
-    simd.plan_gather(plan, &kernel.g, tile.start, columns, ceil_div(columns, simd.nr) * simd.nr)
+    plan_gather(simd, plan, &kernel.g, tile.start, columns)
     planned.fused = packs_fused(simd, tile.rows, plan)
     planned.skips_taps = False
     for panel in range(ceil_div(columns, simd.nr)):

@@ -9,7 +9,7 @@ from cython cimport floating
 from refnet._core cimport openmp, prefetch
 from refnet._core.blocking cimport KC, LHS_PITCH, MAX_MR, MAX_PANELS, NC, TILE_COLUMNS, TRANSPOSED, ceil_div
 from refnet._core.geometry cimport in_long_lines
-from refnet._core.im2col3d cimport Range, frames_of_tap, gather_rows, prefetch_patches
+from refnet._core.im2col3d cimport Range, frames_of_tap, gather_rows, plan_gather, prefetch_patches
 from refnet._core.macro_kernel cimport Block, macro_kernel
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport LhsSource, pack_rhs
@@ -147,7 +147,7 @@ cdef void weights_tile(const Simd* simd, const floating* dy, const floating* x, 
         first = tile.start + block * KC
         count = min(tile.stop - first, <Py_ssize_t> KC)
         if not patches_are_x:
-            simd.plan_gather(workspace.plan, g, first, count, ceil_div(count, simd.nr) * simd.nr)
+            plan_gather(simd, workspace.plan, g, first, count)
         if copied:
             source = LhsSource((dy if gradient.upright else x + tile.row * P) + first, P, count, NULL, Range(0, 0),
                                0, wide > NC)
@@ -158,7 +158,7 @@ cdef void weights_tile(const Simd* simd, const floating* dy, const floating* x, 
                 rows = min(simd.nr, wide - at)
                 if gradient.upright and not patches_are_x:
                     gather_rows(simd, x, workspace.plan, Range(0, taps), Range(tile.row + at, tile.row + at + rows),
-                                ceil_div(count, simd.nr) * simd.nr, lines)
+                                lines)
                     pack_rhs(simd, lines, LHS_PITCH, rows, count, rhs + panel * KC * simd.nr)
                 else:
                     pack_rhs(simd, (x + tile.row * P if gradient.upright else dy) + at * P + first, P, rows, count,

@@ -32,7 +32,7 @@ cdef void write_back(const Simd* simd, const floating* tile, const TileLayout* l
         zeros = 0
         if column + length == map.positions_of_line:
             zeros = map.zeros if height < map.lines - 1 else map.last_zeros
-        first = offset(map, start + i)
+        first = map.first + frame * map.t + height * map.h + column * map.w
         for row in range(rows if frame < map.frames and height < map.lines else 0):
             to = y + row * map.volume + first
             values = &line[0] if map.nontemporal else to

@@ -26,8 +26,8 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 #include "moves.h"
 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
-static const struct simd NAME(simd) = {TEXT(ISA), FUSED_MULTIPLY_ADD, MASKED_LOADS, MR, NR,
-                                       SIMD_KERNELS(KERNEL_ENTRY)};
+static const struct simd NAME(simd) = {TEXT(ISA), FUSED_MULTIPLY_ADD, MASKED_LOADS, MAX_VECTOR_STRIDE,
+                                       LANE_RANGE(0, 2) == 3, MR, NR, SIMD_KERNELS(KERNEL_ENTRY)};
 
 #undef KERNEL_ENTRY
 #undef NAME
@@ -45,7 +45,7 @@ static const struct simd NAME(simd) = {TEXT(ISA), FUSED_MULTIPLY_ADD, MASKED_LOA
 #undef MASKED_LOAD
 #undef MASKED_STORE
 #undef EVEN_LANES
-#undef VECTOR_STRIDE
+#undef MAX_VECTOR_STRIDE
 #undef OR
 #undef LOAD_ROWS
 #undef UNPACK_LOW

@@ -27,12 +27,13 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     const struct terms *terms = tile->terms;
     const REAL *lhs = tile->lhs, *x = 0;
     REAL *rhs = tile->rhs, *c = tile->c;
-    const char *line = tile->prefetch.at, *next = line;
-    const ptrdiff_t count = tile->prefetch.count, stride = tile->prefetch.stride, stop = terms->stop;
-    const ptrdiff_t pitch = tile->pitch;
+    const ptrdiff_t pitch = tile->pitch, stop = terms->stop;
     /* Fused packing needs the registers, so the queue is not throttled then. */
-    const ptrdiff_t pace = segments ? CACHE_LINE : tile->prefetch.step;
-    ptrdiff_t prefetched = 0, tap = 0, entry = 0;
+    const ptrdiff_t step_bytes = segments ? CACHE_LINE : tile->prefetch.step;
+    const ptrdiff_t run_bytes = tile->prefetch.count * step_bytes, stride = tile->prefetch.stride;
+    const ptrdiff_t to_next_run = stride - run_bytes;
+    const char *next = tile->prefetch.at, *run_end = next + run_bytes;
+    ptrdiff_t tap = 0, entry = 0;
     VECTOR sum[MR][2];
     UNROLL
     for (int i = 0; i < rows; i++) {
@@ -52,10 +53,10 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
             VECTOR left, right;
             const unsigned quarters = quartered ? fused->quarters[tap] : 0;
             PREFETCH(next);
-            prefetched++;
-            next = prefetched == count ? line + stride : next + pace;
-            line = prefetched == count ? next : line;
-            prefetched = prefetched == count ? 0 : prefetched;
+            next += step_bytes;
+            const int run_ended = next == run_end;
+            next = run_ended ? next + to_next_run : next;
+            run_end = run_ended ? run_end + stride : run_end;
             if (segments) {
                 left = NAME(column)(x, plan, entry, segments, step, step, 0, 0);
                 right = NAME(column)(x, plan, entry + segments, segments, step, step, 0, 0);

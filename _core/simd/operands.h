@@ -20,24 +20,25 @@ struct prefetch_run {
     ptrdiff_t count, step, stride;
 };
 
-/* Where the patches of some columns lie: see gather.h. A vector of columns is cut into segments where a line of output
-   positions ends. Of each segment: what its lane 0 reads on each axis at tap 0, or would, and the lanes that it has.
-   Of each segment at each tap: where lane 0 reads, and which lanes do. With stride 2, `mask` is of the LANES values
-   from there on, and `high` of those from LANES - 1 on. */
+/* Where the patches of some columns lie: im2col3d.pyx makes the plan. Each vector of columns has the same number of
+   segments. Of each segment: what its lane 0 reads on each axis at tap 0, or would, and its lanes [first, last). Of each
+   segment at each tap, tap by tap: where lane 0 reads, and which lanes read inside, as LANE_RANGE says. With stride 2,
+   `mask` is of the LANES values from there on, and `high` of those from LANES - 1 on. */
 struct gather_plan {
     struct geometry g;
     ptrdiff_t vectors, prefetch_distance; /* the latter in values */
-    int segments;                         /* of each vector */
+    int segments;
     ptrdiff_t t[MAX_TILE_COLUMNS], h[MAX_TILE_COLUMNS], w[MAX_TILE_COLUMNS];
     ptrdiff_t base[MAX_TILE_COLUMNS], first[MAX_TILE_COLUMNS], last[MAX_TILE_COLUMNS];
     ptrdiff_t source[KC * MAX_TILE_COLUMNS];
     unsigned short mask[KC * MAX_TILE_COLUMNS], high[KC * MAX_TILE_COLUMNS];
 };
 
-/* Part of a patch matrix: of each channel the taps [first_tap, stop_tap), rows [row, stop_row) of those, and so many
-   columns from `column` of a plan on, both whole vectors. */
+/* Rows of the patch matrix, of each channel the taps [first_tap, stop_tap) of a plan, from `tap` of the first channel on;
+   and columns from `column` of the plan on, whole vectors. They are stored `pitch` values from row to row, and `panel`
+   values from one pair of vectors to the next. */
 struct gather_region {
-    ptrdiff_t first_tap, stop_tap, row, stop_row, column, columns;
+    ptrdiff_t first_tap, stop_tap, tap, rows, column, columns, pitch, panel;
 };
 
 /* Packing fused into the micro-kernel: rows of the patch matrix of x, from `row` on, in two vectors of a plan from

@@ -12,10 +12,7 @@
     KERNEL(void, micro_kernel, (const struct micro_tile *tile)) \
     KERNEL(void, add_span, (const void *sums, void *dw, ptrdiff_t channels, ptrdiff_t sections, ptrdiff_t run, \
                             int accumulate, ptrdiff_t prefetch_distance)) \
-    KERNEL(void, plan_gather, (struct gather_plan *plan, const struct geometry *g, ptrdiff_t start, ptrdiff_t count, \
-                               ptrdiff_t columns)) \
-    KERNEL(void, gather, (const void *x, struct gather_plan *plan, const struct gather_region *region, void *to, \
-                          ptrdiff_t pitch, ptrdiff_t panel)) \
+    KERNEL(void, gather, (const void *x, const struct gather_plan *plan, const struct gather_region *region, void *to)) \
     KERNEL(void, transpose, (const void *from, ptrdiff_t pitch, void *to, ptrdiff_t width, ptrdiff_t rows, \
                              ptrdiff_t values)) \
     KERNEL(void, interleave, (const void *first, const void *second, void *to, ptrdiff_t n)) \
@@ -29,7 +26,9 @@
 struct simd {
     const char *name;
     int fused_multiply_add; /* whether a multiply-add rounds once */
-    int masked_loads;       /* whether a vector of patches is loaded at once */
+    int masked_loads;       /* whether a vector of patches is loaded at once, */
+    int vector_stride;      /* up to which stride along W, */
+    int bit_masks;          /* and whether LANE_RANGE has a bit for each lane */
     ptrdiff_t mr, nr;       /* the micro-tile: rows at most, and columns, two vectors */
     SIMD_KERNELS(KERNEL_FIELD)
 };
