@@ -36,7 +36,7 @@ cdef inline void spread(const floating* y, floating* x, Py_ssize_t stride, Py_ss
 
 
 cdef inline void divide(const floating* x, floating* y, Geometry g, Py_ssize_t lines) noexcept nogil:
-    """y = x over the number of taps inside, along a line of outputs; so many lines are inside above W."""
+    """y = x over the number of taps inside, along a line of outputs; `lines` is that number along T and H."""
     cdef Py_ssize_t ow
     cdef floating all_inside = lines * g.kW
     if g.kW == 1:

@@ -1,10 +1,10 @@
-"""The patch matrix of a 3D convolution, never whole in memory: how blocks of it are packed, and what padding adds.
+"""The patch matrix of a 3D convolution, never whole in memory: how blocks of it are packed, what padding adds.
 
 Row (c, tap), column o of the matrix is x[c, o * stride + tap * dilation - pad], 0 in the padding. A block is
-gathered by simd/gather.h, from a plan of the columns that holds for all channels (`plan_gather`): into the
-packed right operand before it is multiplied (`pack_patches`), by the micro-kernel while it multiplies
-(`packs_fused`), or row by row (`gather_rows`). Taps that read nothing but frames of the padding can be left out of a product: see
-`taps_of_frames` and `terms_of_taps` for one block of columns, `frames_of_tap` for one frame of the kernel.
+gathered by simd/gather.h, from a plan of the columns that holds for all channels (`plan_gather`): into the packed
+right operand before it is multiplied (`pack_patches`), by the micro-kernel while it multiplies (`packs_fused`), or
+row by row (`gather_rows`). Taps that read nothing but frames of the padding can be left out of a product:
+`taps_of_frames` and `terms_of_taps` say which for one block of columns, `frames_of_tap` for one frame of the kernel.
 """
 
 from cython cimport floating

@@ -16,7 +16,7 @@ from refnet._core.simd cimport MicroTile, PrefetchRun
 
 cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating* c, const Block* block,
                        PrefetchQueue* queue) noexcept nogil:
-    """c = or += lhs rhs, one block; what is queued is prefetched meanwhile."""
+    """c = or += lhs rhs, one block; each call of the micro-kernel prefetches a part of the queue."""
     cdef Py_ssize_t row = 0, panel, columns, i, j
     cdef const LhsSource* source = block.source
     cdef MicroTile tile
@@ -70,7 +70,7 @@ cdef inline PrefetchRun next_prefetch(const Block* block, PrefetchQueue* queue, 
 
 cdef void add_spans(const floating* spans, Py_ssize_t apart, Py_ssize_t count, floating* dw, Py_ssize_t size,
                     bint accumulate) noexcept nogil:
-    """A row of dw = or += the rows of so many spans, `apart` values from each other, in order."""
+    """dw (size) = or += the sum of `count` spans, which are `apart` values from each other, in order."""
     cdef Py_ssize_t span, i
     for span in range(count):
         for i in range(size):

@@ -28,7 +28,7 @@ cdef const Simd* active(const floating* any) noexcept nogil:
 
 
 cdef Py_ssize_t next_rows(const Simd* simd, Py_ssize_t rows) noexcept nogil:
-    """How many rows the next micro-tile takes when so many are left: MR, but the last two share what they have.
+    """How many of the `rows` that are left the next micro-tile takes: MR, but the last two share theirs.
 
     A micro-tile of one or two rows has too few sums to keep the multipliers busy.
     """
@@ -64,7 +64,7 @@ def use(str version):
 def spin(Py_ssize_t rounds, bint double_precision):
     """Do nothing but multiply-adds in registers, on every thread: how many, and their sum.
 
-    No product of so many terms can take less time.
+    No product of as many terms can take less time.
     """
     cdef const Simd* simd = SIMD[chosen][0 if double_precision else 1]
     cdef int _thread, threads = openmp.max_threads()

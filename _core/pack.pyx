@@ -69,7 +69,7 @@ cdef void pack_taps(const floating* w, floating* lhs, const Geometry* g, const L
 
 cdef void pack_rows(const Simd* simd, const LhsSource* source, Py_ssize_t row, Py_ssize_t rows,
                     floating* lhs) noexcept nogil:
-    """lhs <- so many rows of a source, from `row` on."""
+    """lhs <- `rows` rows of a source, from `row` on."""
     cdef const floating* values = <const floating*> source.rows
     if source.plan:
         gather_rows(simd, values, source.plan, source.taps, Range(source.first + row, source.first + row + rows), lhs)

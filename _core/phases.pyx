@@ -44,7 +44,7 @@ cdef bint has_taps(Py_ssize_t phase, Py_ssize_t kernel, Py_ssize_t stride, Py_ss
 
 cdef OutputMap phase_map(const Geometry* g, Py_ssize_t t, Py_ssize_t h, Py_ssize_t v,
                          Py_ssize_t beside) noexcept nogil:
-    """Where the gradients of phase (t, h, v) lie, and of so many beside it."""
+    """Where the gradients of phase (t, h, v) lie; `beside` counts it and the phases to its right."""
     cdef OutputMap map
     map.first = (t * g.H + h) * g.W + v
     map.t, map.h, map.w = g.sT * g.H * g.W, g.sH * g.W, g.sW
@@ -60,7 +60,7 @@ cdef OutputMap phase_map(const Geometry* g, Py_ssize_t t, Py_ssize_t h, Py_ssize
 
 cdef Subkernel phase_kernel(const Geometry* g, Py_ssize_t t, Py_ssize_t h, Py_ssize_t v, const OutputMap* map,
                             Py_ssize_t filters, Py_ssize_t K) noexcept nogil:
-    """The subkernel of phase (t, h, v), of so many filters in a group, each K weights; its positions are a map's."""
+    """The subkernel of phase (t, h, v), for groups of `filters` filters of K weights; a map has its positions."""
     cdef PhaseTaps along_t = phase_taps(t, g.kT, g.sT, g.pT, g.dT)
     cdef PhaseTaps along_h = phase_taps(h, g.kH, g.sH, g.pH, g.dH)
     cdef PhaseTaps along_w = phase_taps(v, g.kW, g.sW, g.pW, g.dW)
@@ -117,7 +117,7 @@ cdef Places merged_places(const Geometry* g) noexcept nogil:
 
 cdef Subkernel merged_kernel(const Geometry* g, const Places* places, Py_ssize_t rows, Py_ssize_t filters,
                              const unsigned short* phases_at) noexcept nogil:
-    """The merged subkernel, of so many rows and filters in a group; its weights are those of `merge_weights`."""
+    """The merged subkernel, for groups of `rows` rows and `filters` filters; `merge_weights` makes its weights."""
     cdef Subkernel kernel
     cdef Py_ssize_t taps = places.T * places.H * places.W
     kernel.empty = False

@@ -10,8 +10,8 @@ cdef enum:
     MAX_THROTTLE = 3    # 2**3 prefetches of a line: KC terms are enough for a row of MAX_RUN_LINES
 
 
-# Runs of cache lines, each in so many rows; `head` and `row` are the first that has not been taken. Each line
-# is prefetched 2**throttle times, which takes as many terms.
+# Runs of cache lines, each repeated in `rows`; `head` and `row` are the first that has not been taken. Each
+# line is prefetched 2**throttle times, which takes as many terms.
 cdef struct PrefetchQueue:
     int count, head, throttle
     Py_ssize_t row
@@ -24,8 +24,7 @@ cdef inline void clear(PrefetchQueue* queue) noexcept nogil:
     queue.row = 0
 
 
-# Queue `size` bytes of each of so many rows, `stride` bytes apart; what the queue has no room for is left
-# out.
+# Queue `size` bytes of each of `rows` rows, `stride` bytes apart; what the queue has no room for is left out.
 cdef inline void push(PrefetchQueue* queue, const void* at, Py_ssize_t size, Py_ssize_t stride,
                       Py_ssize_t rows) noexcept nogil:
     cdef Py_ssize_t lines = ceil_div(size, CACHE_LINE) + 1, count
@@ -45,7 +44,7 @@ cdef inline Py_ssize_t rows_a_call(const PrefetchQueue* queue, int run, int thro
     return max(1, terms // (queue.runs[run].count << throttle))
 
 
-# Throttle the queue so that it lasts for about two thirds of so many calls of the micro-kernel: memory then
+# Throttle the queue so that it lasts for about two thirds of the next `calls` of the micro-kernel: memory then
 # has time to answer, and the packed operands need not wait behind it.
 cdef inline void throttle(PrefetchQueue* queue, Py_ssize_t calls, Py_ssize_t terms) noexcept nogil:
     cdef Py_ssize_t needed

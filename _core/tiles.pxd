@@ -16,10 +16,10 @@ cdef struct Subkernel:
     const unsigned short* quarters
 
 
-# y (groups * results, maps) = weights times the patches of x (groups * channels, T, H, W), of one group:
-# either so many subkernels whose results lie beside each other on one map; or one, whose rows are those of
-# one map after another, and on each those that lie beside each other. pack_once: all weights of a tile are
-# packed before its first strip, and then no more than a strip of sums is held.
+# y (groups * results, maps) = weights times the patches of x (groups * channels, T, H, W), of one group. Either
+# there are several subkernels, whose results lie beside each other on one map; or there is one subkernel, whose
+# rows are those of one map after another, and on each map those that lie beside each other. pack_once: all
+# weights of a tile are packed before its first strip, and then no more than a strip of sums is held.
 cdef struct Convolution:
     const Subkernel* subkernels
     const OutputMap* maps
@@ -28,15 +28,15 @@ cdef struct Convolution:
     bint pack_once
 
 
-# The operands of the tile that a thread comes to next: prefetched meanwhile, unless x is NULL.
+# The operands of the tile that a thread computes next, to be prefetched; none if x is NULL.
 cdef struct NextTile:
     const void* x
     const void* dy
     Py_ssize_t row, start
 
 
-# How the results of all samples and groups are cut into tiles of so many rows and columns; one tile, one
-# task.
+# The tiles of a result: their rows and columns, how many there are down and across in each group of each sample,
+# and in all. One tile, one task.
 cdef struct Tiling:
     Py_ssize_t rows, columns, down, across, groups, tasks
 

@@ -1,7 +1,7 @@
 """Forward and backward-data: y or dx cut into tiles, and the loops over blocks of K and strips of columns in each.
 
 A task is a tile: it packs what a block of the macro-kernel multiplies, and queues what the next block, strip
-or tile will read, so that it is prefetched meanwhile. dx of a strided convolution is computed by phases
+or tile will read, so that it is prefetched. dx of a strided convolution is computed by phases
 (phases.pyx): each is a subkernel, a convolution of its own, whose results lie between those of the others.
 """
 
@@ -30,11 +30,11 @@ cdef enum:
 cdef (Py_ssize_t, Py_ssize_t) tile_shape(Py_ssize_t rows, Py_ssize_t height, Py_ssize_t columns,
                                          Py_ssize_t max_columns, Py_ssize_t nr, Py_ssize_t repeats,
                                          int lhs_cost, int rhs_cost) noexcept nogil:
-    """(rows, columns) of the equal tiles of each of so many `repeats` of a result; columns in whole panels.
+    """(rows, columns) of equal tiles of a result, of which there are `repeats`; columns in whole panels.
 
     A row is `height` rows of the packed left operand. If there are too few tiles, or an eighth of the time
-    some thread would have none, rows or columns are split, whichever packs less again; a value of the left
-    operand, and of the right one, costs so much. Tiles follow from the problem and the number of threads: no
+    some thread would have none, rows or columns are split, whichever packs less again; `lhs_cost` and `rhs_cost`
+    are what packing a value of either operand costs. Tiles follow from the problem and the number of threads: no
     bit depends on them.
     """
     cdef Py_ssize_t threads = openmp.max_threads(), all_work = repeats * rows * ceil_div(columns, nr)
@@ -88,7 +88,7 @@ cdef struct Step:
 
 
 cdef Py_ssize_t results_of(const Convolution* conv, Py_ssize_t rows) noexcept nogil:
-    """How many channels of y so many rows of weights are."""
+    """How many channels of y `rows` rows of weights make."""
     return rows * conv.count_subkernels // (conv.count_maps * conv.maps.beside)
 
 

@@ -5,16 +5,16 @@ from refnet._core.simd cimport Simd
 from refnet._core.tiles cimport Tiling
 
 
-# How dw is computed, as (filters, K) of a group: upright, dy times the transposed patches, or transposed, so
-# that the right operand is the one whose values are used more often. Sections of its rows are those of one
-# frame of the kernel; skips_padding: frames of the padding are left out. The tasks of each span are
-# `tiling.tasks`, rows of K by columns of filters; there are spans `of_sample`, of so many `positions`.
+# How dw is computed, as (filters, K) of a group: upright, dy times the transposed patches, or transposed, so that
+# the right operand is the one whose values are used more often. A section is the rows of one frame of the kernel;
+# skips_padding: frames of the padding are left out. A sample has `spans` spans of `positions` positions; the tasks
+# of each span are tiling.tasks, rows of K by columns of filters.
 cdef struct WeightsGradient:
     Geometry g
     Py_ssize_t K, filters, channels, sections
     bint upright, skips_padding
     Tiling tiling
-    Py_ssize_t of_sample, positions
+    Py_ssize_t spans, positions
 
 
 # The spans that are computed at once: from `first` on, up to the task `stop`; each to a dw of its own,

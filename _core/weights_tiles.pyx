@@ -28,16 +28,17 @@ cdef struct Tile:
 
 cdef WeightsGradient weights_gradient(const Simd* simd, const Geometry* g, Py_ssize_t filters, Py_ssize_t channels,
                                       Py_ssize_t groups, Py_ssize_t positions, Py_ssize_t at_once) noexcept nogil:
-    """Choose how dw is computed, of so many filters and channels in a group, and its tiles.
+    """Choose how dw is computed, and its tiles.
 
-    A span has so many positions, and so many whole spans are computed at once.
+    A group has `filters` filters and `channels` channels of x; `at_once` spans of `positions` positions are computed
+    at once.
     """
     cdef WeightsGradient gradient
     cdef Tiling* tiling = &gradient.tiling
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, height = 1, repeats = groups * max(1, at_once)
     gradient.g, gradient.K, gradient.channels, gradient.sections = in_long_lines(g[0]), channels * taps, channels, 1
     gradient.filters, gradient.positions = filters, positions
-    gradient.of_sample = ceil_div(g.oT * g.oH * g.oW, positions)
+    gradient.spans = ceil_div(g.oT * g.oH * g.oW, positions)
     gradient.upright = filters > gradient.K
     if gradient.upright:
         tiling.columns, tiling.rows = tile_shape(filters, 1, gradient.K, TILE_COLUMNS, simd.nr, repeats, 1, 4)
@@ -82,13 +83,13 @@ cdef void weights_task(const Simd* simd, const floating* dy, const floating* x, 
     tile.filters = min(tiling.columns, gradient.filters - filter)
     tile.row = task % tiling.down * tiling.rows
     tile.rows = min(tiling.rows, gradient.K - tile.row)
-    tile.start = span % gradient.of_sample * gradient.positions
+    tile.start = span % gradient.spans * gradient.positions
     tile.stop = min(tile.start + gradient.positions, gradient.g.oT * gradient.g.oH * gradient.g.oW)
     tile.accumulate = span > 0 and not spans.apart
     tile.next = NextTile(NULL, NULL, 0, 0)
     if later < spans.stop:
         tile.next = NextTile(x_of(x, gradient, later), dy_of(dy, gradient, later), later % tiling.down * tiling.rows,
-                             later // tiling.tasks % gradient.of_sample * gradient.positions)
+                             later // tiling.tasks % gradient.spans * gradient.positions)
     weights_tile(simd, dy_of(dy, gradient, task), x_of(x, gradient, task),
                  dw + (span - spans.first) * spans.apart + (group * gradient.filters + filter) * gradient.K, gradient,
                  &tile, &workspace)
@@ -99,7 +100,7 @@ cdef inline const floating* x_of(const floating* x, const WeightsGradient* gradi
     """The channels of x that a task reads: its sample's, its group's."""
     cdef const Tiling* tiling = &gradient.tiling
     cdef const Geometry* g = &gradient.g
-    cdef Py_ssize_t n = task // tiling.tasks // gradient.of_sample
+    cdef Py_ssize_t n = task // tiling.tasks // gradient.spans
     cdef Py_ssize_t group = task // (tiling.down * tiling.across) % tiling.groups
     return x + (n * tiling.groups + group) * gradient.channels * g.T * g.H * g.W
 
@@ -109,7 +110,7 @@ cdef inline const floating* dy_of(const floating* dy, const WeightsGradient* gra
     """The first filter of dy that a task reads."""
     cdef const Tiling* tiling = &gradient.tiling
     cdef const Geometry* g = &gradient.g
-    cdef Py_ssize_t n = task // tiling.tasks // gradient.of_sample
+    cdef Py_ssize_t n = task // tiling.tasks // gradient.spans
     cdef Py_ssize_t group = task // (tiling.down * tiling.across) % tiling.groups
     cdef Py_ssize_t filter = task // tiling.down % tiling.across * tiling.columns
     return dy + ((n * tiling.groups + group) * gradient.filters + filter) * g.oT * g.oH * g.oW

@@ -6,11 +6,11 @@ cdef enum:
     MAX_BESIDE = 16  # results that lie beside each other at each position
 
 
-# Where the results of a convolution lie in a channel of y: how far apart along T, H, W, beginning at `first`.
-# There are so many frames and lines of them, `width` values in a line from its first result on, and `volume`
-# in a channel; `lines_of_frame` and `positions_of_line` are computed. At each position so many results lie
-# `beside` each other; after each line so many values are 0, or `last_zeros` after the last of a frame. Dense
-# if results lie in order side by side; nontemporal if they are stored past the caches.
+# Where the results of a convolution lie in a channel of y: at `first`, and from there t, h, w values apart along T,
+# H, W. A channel has `volume` values; in it, the map has `frames` frames of `lines` lines, of `width` values from
+# the line's first result on; `lines_of_frame` and `positions_of_line` are how many are computed. `beside` results
+# lie beside each other at each position; `zeros` values behind each line are 0, `last_zeros` behind the last of a
+# frame. Dense: results lie in order side by side. Nontemporal: they are stored past the caches.
 cdef struct OutputMap:
     Py_ssize_t first, t, h, w
     Py_ssize_t frames, lines, width, volume, lines_of_frame, positions_of_line
@@ -18,9 +18,8 @@ cdef struct OutputMap:
     bint dense, nontemporal
 
 
-# How the sums of a tile are held until they are written back: so many columns of each subkernel, those of the
-# tile or of one strip; `pitch` from row to row; `apart` from a result to the one beside it, whose rows are
-# `pitches` apart.
+# How the sums of a tile are held until they are written back: `columns` of each subkernel, those of the tile or of
+# one strip; `pitch` from row to row; `apart` from a result to the one beside it, whose rows are `pitches` apart.
 cdef struct TileLayout:
     Py_ssize_t columns, pitch, apart
     Py_ssize_t pitches[MAX_BESIDE]

@@ -1,4 +1,5 @@
-/* The gather of patches into a packed operand, a vector of columns at a time, as im2col3d.pyx has planned. See kernels.h.
+/* The gather of patches into a packed operand, a vector of columns at a time, as im2col3d.pyx has planned it.
+   See kernels.h.
 
    Optional: LANE_RANGE, HAS_LANE, MASK, MASKED_LOAD, MASKED_STORE, EVEN_LANES, OR. */
 
@@ -39,8 +40,8 @@ INLINE void NAME(masked_store)(REAL *p, unsigned lanes, VECTOR v)
 #define MAX_VECTOR_STRIDE 1
 #endif
 
-/* One vector of columns: the segments from entry `at` of a plan on. What lies `distance` further is prefetched; segments
-   after the first that have no lane may be skipped. */
+/* One vector of columns: the segments from entry `at` of a plan on. What lies `distance` further is prefetched;
+   segments after the first that have no lane may be skipped. */
 INLINE TARGET VECTOR NAME(column)(const REAL *x, const struct gather_plan *plan, ptrdiff_t at, int segments,
                                   const int step, ptrdiff_t stride, ptrdiff_t distance, const int skip)
 {

@@ -15,7 +15,7 @@ INLINE TARGET void NAME(term)(VECTOR sum[MR][2], const REAL *lhs, VECTOR left, V
     }
 }
 
-/* The micro-kernel for so many rows; `segments` of a vector are gathered where packing is fused into it, else 0. */
+/* The micro-kernel for `rows` rows; `segments` of each vector are gathered if packing is fused into it, else 0. */
 INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, const int segments, const int step,
                              const int quartered)
 {

@@ -20,10 +20,10 @@ struct prefetch_run {
     ptrdiff_t count, step, stride;
 };
 
-/* Where the patches of some columns lie: im2col3d.pyx makes the plan. Each vector of columns has the same number of
-   segments. Of each segment: what its lane 0 reads on each axis at tap 0, or would, and its lanes [first, last). Of each
-   segment at each tap, tap by tap: where lane 0 reads, and which lanes read inside, as LANE_RANGE says. With stride 2,
-   `mask` is of the LANES values from there on, and `high` of those from LANES - 1 on. */
+/* Where the patches of some columns lie: im2col3d.pyx plans it. Each vector of columns has the same number of segments.
+   Of each segment: what its lane 0 reads on each axis at tap 0, or would, and its lanes [first, last). Of each segment
+   at each tap, tap by tap: where lane 0 reads, and which lanes read inside, as LANE_RANGE says. With stride 2, `mask`
+   is of the LANES values from there on, and `high` of those from LANES - 1 on. */
 struct gather_plan {
     struct geometry g;
     ptrdiff_t vectors, prefetch_distance; /* the latter in values */
@@ -34,9 +34,9 @@ struct gather_plan {
     unsigned short mask[KC * MAX_TILE_COLUMNS], high[KC * MAX_TILE_COLUMNS];
 };
 
-/* Rows of the patch matrix, of each channel the taps [first_tap, stop_tap) of a plan, from `tap` of the first channel on;
-   and columns from `column` of the plan on, whole vectors. They are stored `pitch` values from row to row, and `panel`
-   values from one pair of vectors to the next. */
+/* Rows of the patch matrix, of each channel the taps [first_tap, stop_tap) of a plan, beginning with `tap` of the first
+   channel; and columns from `column` of the plan on, whole vectors. They are stored `pitch` values from row to row, and
+   `panel` values from one pair of vectors to the next. */
 struct gather_region {
     ptrdiff_t first_tap, stop_tap, tap, rows, column, columns, pitch, panel;
 };
@@ -55,7 +55,7 @@ struct fused_pack {
 /* One call of the micro-kernel: c (rows, NR) = or += those terms of lhs (rows, KC) times rhs (KC, NR).
 
    Rows of lhs are LHS_PITCH values apart, those of rhs NR, those of c `pitch`. The last two are BLIS's auxinfo: what to
-   prefetch, one line a term, and how rhs is packed meanwhile, or NULL where it is already. */
+   prefetch, one line a term, and how the call packs rhs, or NULL where it is packed already. */
 struct micro_tile {
     ptrdiff_t rows, pitch;
     const struct terms *terms;

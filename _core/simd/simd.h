@@ -12,7 +12,8 @@
     KERNEL(void, micro_kernel, (const struct micro_tile *tile)) \
     KERNEL(void, add_span, (const void *sums, void *dw, ptrdiff_t channels, ptrdiff_t sections, ptrdiff_t run, \
                             int accumulate, ptrdiff_t prefetch_distance)) \
-    KERNEL(void, gather, (const void *x, const struct gather_plan *plan, const struct gather_region *region, void *to)) \
+    KERNEL(void, gather, (const void *x, const struct gather_plan *plan, const struct gather_region *region, \
+                          void *to)) \
     KERNEL(void, transpose, (const void *from, ptrdiff_t pitch, void *to, ptrdiff_t width, ptrdiff_t rows, \
                              ptrdiff_t values)) \
     KERNEL(void, interleave, (const void *first, const void *second, void *to, ptrdiff_t n)) \

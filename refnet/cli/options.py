@@ -83,7 +83,7 @@ CHOICES = {
 CLIP = {
     "clip": Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")],
     "frames": optional_number("Frames of the clip; those of the input if not given."),
-    "stride": optional_number("Take every so many-th; 1 if not given."),
+    "stride": optional_number("Take one frame in this many; 1 if not given."),
     "start": optional_number("Index of the first; 0 if not given."),
     "size": Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")],
 }
