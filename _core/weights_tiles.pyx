@@ -61,59 +61,57 @@ cdef bint may_skip_padding(const Simd* simd, const floating* dy, Py_ssize_t rows
     cdef const Geometry* g = &gradient.g
     cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, section, row
     cdef Range reached
+    if gradient.sections == 1:
+        return False
     for section in range(gradient.sections):
         reached = frames_of_tap(g, section)
         for row in range(rows):
             if not (simd.all_finite(dy + row * P, 1, reached.low * area)
                     and simd.all_finite(dy + row * P + reached.high * area, 1, P - reached.high * area)):
                 return False
-    return gradient.sections > 1
+    return True
+
+
+# The tile of a task: its span, sample * groups + group, first filter of the group, row of K, and position.
+cdef struct Place:
+    Py_ssize_t span, group, filter, row, start
+
+
+cdef inline Place place_of(const WeightsGradient* gradient, Py_ssize_t task) noexcept nogil:
+    """Tasks go through rows first, then filters, groups and spans."""
+    cdef const Tiling* tiling = &gradient.tiling
+    cdef Place place
+    place.span = task // tiling.tasks
+    place.group = (place.span // gradient.spans * tiling.groups
+                   + task // (tiling.down * tiling.across) % tiling.groups)
+    place.filter = task // tiling.down % tiling.across * tiling.columns
+    place.row = task % tiling.down * tiling.rows
+    place.start = place.span % gradient.spans * gradient.positions
+    return place
 
 
 cdef void weights_task(const Simd* simd, const floating* dy, const floating* x, floating* dw, unsigned char* memory,
                        const WeightsGradient* gradient, const Spans* spans, Py_ssize_t task) noexcept nogil:
     """Compute one tile of dw, or of the first of the spans' own, over one span."""
-    cdef const Tiling* tiling = &gradient.tiling
-    cdef Py_ssize_t span = task // tiling.tasks, later = task + openmp.max_threads()  # the thread's next, as a rule
-    cdef Py_ssize_t group = task // (tiling.down * tiling.across) % tiling.groups
-    cdef Py_ssize_t filter = task // tiling.down % tiling.across * tiling.columns
+    cdef const Geometry* g = &gradient.g
+    cdef Py_ssize_t volume = gradient.channels * g.T * g.H * g.W, P = g.oT * g.oH * g.oW, filters = gradient.filters
+    cdef Py_ssize_t later = task + openmp.max_threads()  # the thread's next task, as a rule
+    cdef Place here = place_of(gradient, task), there = place_of(gradient, later)
     cdef Workspace workspace
     cdef Tile tile
     carve(&workspace, memory, sizeof(floating))
-    tile.filters = min(tiling.columns, gradient.filters - filter)
-    tile.row = task % tiling.down * tiling.rows
-    tile.rows = min(tiling.rows, gradient.K - tile.row)
-    tile.start = span % gradient.spans * gradient.positions
-    tile.stop = min(tile.start + gradient.positions, gradient.g.oT * gradient.g.oH * gradient.g.oW)
-    tile.accumulate = span > 0 and not spans.apart
+    tile.filters = min(gradient.tiling.columns, filters - here.filter)
+    tile.row, tile.rows = here.row, min(gradient.tiling.rows, gradient.K - here.row)
+    tile.start, tile.stop = here.start, min(here.start + gradient.positions, P)
+    tile.accumulate = here.span > 0 and not spans.apart
     tile.next = NextTile(NULL, NULL, 0, 0)
     if later < spans.stop:
-        tile.next = NextTile(x_of(x, gradient, later), dy_of(dy, gradient, later), later % tiling.down * tiling.rows,
-                             later // tiling.tasks % gradient.spans * gradient.positions)
-    weights_tile(simd, dy_of(dy, gradient, task), x_of(x, gradient, task),
-                 dw + (span - spans.first) * spans.apart + (group * gradient.filters + filter) * gradient.K, gradient,
-                 &tile, &workspace)
-
-
-cdef inline const floating* x_of(const floating* x, const WeightsGradient* gradient,
-                                 Py_ssize_t task) noexcept nogil:
-    """The channels of x that a task reads: its sample's, its group's."""
-    cdef const Tiling* tiling = &gradient.tiling
-    cdef const Geometry* g = &gradient.g
-    cdef Py_ssize_t n = task // tiling.tasks // gradient.spans
-    cdef Py_ssize_t group = task // (tiling.down * tiling.across) % tiling.groups
-    return x + (n * tiling.groups + group) * gradient.channels * g.T * g.H * g.W
-
-
-cdef inline const floating* dy_of(const floating* dy, const WeightsGradient* gradient,
-                                  Py_ssize_t task) noexcept nogil:
-    """The first filter of dy that a task reads."""
-    cdef const Tiling* tiling = &gradient.tiling
-    cdef const Geometry* g = &gradient.g
-    cdef Py_ssize_t n = task // tiling.tasks // gradient.spans
-    cdef Py_ssize_t group = task // (tiling.down * tiling.across) % tiling.groups
-    cdef Py_ssize_t filter = task // tiling.down % tiling.across * tiling.columns
-    return dy + ((n * tiling.groups + group) * gradient.filters + filter) * g.oT * g.oH * g.oW
+        tile.next = NextTile(x + there.group * volume, dy + (there.group * filters + there.filter) * P, there.row,
+                             there.start)
+    dw += ((here.span - spans.first) * spans.apart
+           + (here.group % gradient.tiling.groups * filters + here.filter) * gradient.K)
+    weights_tile(simd, dy + (here.group * filters + here.filter) * P, x + here.group * volume, dw, gradient, &tile,
+                 &workspace)
 
 
 cdef void weights_tile(const Simd* simd, const floating* dy, const floating* x, floating* dw,
