@@ -24,7 +24,7 @@ cdef inline void collect(const floating* x, Py_ssize_t stride, floating* y, Py_s
             y[i] += x[i * stride]
 
 
-cdef inline void spread(const floating* y, floating* x, Py_ssize_t stride, Py_ssize_t n) noexcept nogil:
+cdef inline void scatter(const floating* y, floating* x, Py_ssize_t stride, Py_ssize_t n) noexcept nogil:
     """Every stride-th x += y."""
     cdef Py_ssize_t i
     if stride == 1:
@@ -79,7 +79,7 @@ cdef void hand_back(const floating* dy, floating* share, floating* dx, Geometry 
                     continue
                 for kw in range(g.kW):
                     s = overlap(kw, g.sW, g.pW, g.W, g.oW)
-                    spread(share + s.first, dx + line + s.at, g.sW, s.last - s.first)
+                    scatter(share + s.first, dx + line + s.at, g.sW, s.last - s.first)
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):

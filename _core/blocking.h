@@ -11,21 +11,27 @@ enum {
     MIN_NR = 2,                           /* columns of the narrowest panel, */
     MAX_NR = 32,                          /* of the widest, */
     MAX_MR = 12,                          /* and rows of the tallest micro-tile */
-    LHS_PITCH = KC + 8,                   /* from row to row of the packed left operand; not a power of two, or rows
-                                             would compete for the same sets of the cache */
+    SPAN_CHAINS = 8,                      /* chains of a span of dw */
+    PAD = 8,                              /* behind each row of a packed operand or a tile: its pitch is no power of
+                                             two, or rows would compete for the same sets of the cache */
+    LHS_PITCH = KC + PAD,                 /* from row to row of the packed left operand */
     TILE_COLUMNS = 512,                   /* of a tile of MC rows; a lower tile may be twice as wide */
     MAX_TILE_COLUMNS = 2 * TILE_COLUMNS,
-    TILE_PITCH = TILE_COLUMNS + 8,
+    TILE_PITCH = TILE_COLUMNS + PAD,
     MAX_BLOCKS = 64,                      /* of the left operand, packed at once for all strips */
     MAX_PANELS = NC / MIN_NR,             /* of a strip, */
     MAX_TILE_PANELS = MAX_TILE_COLUMNS / MIN_NR, /* and of a tile */
     TRANSPOSED = 16,                      /* filters of dw that are transposed at once: a cache line, or two */
+    W_PHASES = 4,                         /* phases of a strided dx along W that are computed together, */
+    MERGED_PHASES = 16,                   /* and in all that one merged subkernel computes */
     CACHE_LINE = 64                       /* bytes */
 };
 
 _Static_assert(NC % MAX_NR == 0 && TILE_COLUMNS % NC == 0, "strips are whole panels, tiles whole strips");
 _Static_assert(KC <= LHS_PITCH && NC <= TILE_COLUMNS, "a block fits between rows of its pitch");
 _Static_assert(MAX_BLOCKS <= MC, "blocks that are packed at once share the rows of the left operand");
+_Static_assert(NC * W_PHASES + PAD <= TILE_PITCH, "a tile holds a strip of each phase");
+_Static_assert(MERGED_PHASES <= 16, "a bit of an unsigned short for each merged phase");
 _Static_assert(TRANSPOSED * MC <= MAX_NR * LHS_PITCH, "filters that are transposed fit into the lines before packing");
 
 #endif

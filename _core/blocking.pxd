@@ -6,6 +6,8 @@ cdef extern from "blocking.h":
         NC
         MAX_MR
         MAX_NR
+        SPAN_CHAINS
+        PAD
         LHS_PITCH
         TILE_COLUMNS
         MAX_TILE_COLUMNS
@@ -14,6 +16,8 @@ cdef extern from "blocking.h":
         MAX_PANELS
         MAX_TILE_PANELS
         TRANSPOSED
+        W_PHASES
+        MERGED_PHASES
         CACHE_LINE
 
 

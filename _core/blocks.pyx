@@ -87,7 +87,7 @@ cdef void* leave(Py_ssize_t index) noexcept:
 
 
 cdef class Block:
-    """So many bytes of memory, aligned, with anything in it."""
+    """`size` bytes of memory, aligned, with anything in it."""
 
     cdef void* memory
     cdef Py_ssize_t held, size

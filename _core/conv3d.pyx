@@ -30,20 +30,21 @@ from cython cimport floating
 from cython.parallel cimport prange
 
 from refnet._core cimport micro_kernel, openmp
-from refnet._core.blocking cimport KC, MAX_BLOCKS, MAX_MR, MAX_TILE_COLUMNS, MC, TILE_COLUMNS, ceil_div
+from refnet._core.blocking cimport (KC, MAX_BLOCKS, MAX_MR, MAX_TILE_COLUMNS, MC, MERGED_PHASES, SPAN_CHAINS,
+                                    TILE_COLUMNS, W_PHASES, ceil_div)
 from refnet._core.checks cimport require
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.macro_kernel cimport add_spans
-from refnet._core.phases cimport (W_PHASES, Places, are_merged, has_taps, merge_weights, merged_kernel,
+from refnet._core.phases cimport (Places, are_merged, has_taps, merge_weights, merged_kernel,
                                   merged_places, phase_kernel, phase_map)
 from refnet._core.simd cimport Simd
 from refnet._core.tiles cimport Convolution, Subkernel, Tiling, convolve_task, tile_shape
 from refnet._core.weights_tiles cimport Spans, WeightsGradient, may_skip_padding, weights_gradient, weights_task
 from refnet._core.workspace cimport Workspace, carve
-from refnet._core.write_back cimport MAX_BESIDE, OutputMap, clear
+from refnet._core.write_back cimport OutputMap, clear_lines
 
-# Chains in a span of positions.
-SPAN = 8
+# Chains in a span of positions, for whoever checks the definition.
+SPAN = SPAN_CHAINS
 
 # Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
 cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
@@ -117,7 +118,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
         if not conv.subkernels[i].empty:
             not_empty += 1
             terms += conv.channels * conv.subkernels[i].g.kT * conv.subkernels[i].g.kH * conv.subkernels[i].g.kW
-    # Of few rows one block of weights stays in the first cache for all strips of a tile; all blocks do not.
+    # One block of few rows stays in the first cache for all strips of a tile, all blocks of them would not.
     conv.pack_once = (not_empty == 1 and conv.rows * ceil_div(terms, KC) <= MC and terms <= MAX_BLOCKS * KC
                       and (terms == conv.channels or conv.rows > 2 * MAX_MR))
     for i in range(openmp.max_threads()):
@@ -173,7 +174,7 @@ cdef int merged_phases(const floating[:, :, ::1] dy, const floating[:, ::1] w, f
     """Compute all phases of dx by one merged subkernel."""
     cdef Places places = merged_places(g)
     cdef Py_ssize_t count = places.T * places.H * places.W, t, h
-    cdef OutputMap maps[MAX_BESIDE]
+    cdef OutputMap maps[MERGED_PHASES]
     cdef Subkernel kernel
     cdef Convolution conv
     cdef floating* merged = NULL
@@ -218,7 +219,7 @@ cdef int separate_phases(const floating[:, :, ::1] dy, const floating[:, ::1] w,
             reached = has_taps(t, g.kT, g.sT, g.pT, g.dT) and has_taps(h, g.kH, g.sH, g.pH, g.dH)
             if not (reached and whole_lines):
                 map = phase_map(g, t, h, 0, 1)
-                clear(&dx[0, 0, 0, 0, 0], &map, dx.shape[0] * dx.shape[1])
+                clear_lines(&dx[0, 0, 0, 0, 0], &map, dx.shape[0] * dx.shape[1])
             if not reached:
                 continue
             while whole_lines and next_h < min(g.sH, g.H) and not has_taps(next_h, g.kH, g.sH, g.pH, g.dH):
@@ -259,11 +260,11 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     if partial.shape[0] > 0:
         require(partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1])
         spans.apart, to = size, &partial[0, 0, 0]
-    total = x.shape[0] * ceil_div(dy.shape[2], SPAN * KC)
+    total = x.shape[0] * ceil_div(dy.shape[2], SPAN_CHAINS * KC)
     at_once = min(max(1, partial.shape[0]), total)
     # The last span of a sample may be short: it does not count where threads should have equal work.
-    gradient = weights_gradient(simd, &g, dw.shape[0] // groups, x.shape[1] // groups, groups, SPAN * KC,
-                                min(at_once, x.shape[0] * (dy.shape[2] // (SPAN * KC))))
+    gradient = weights_gradient(simd, &g, dw.shape[0] // groups, x.shape[1] // groups, groups, SPAN_CHAINS * KC,
+                                min(at_once, x.shape[0] * (dy.shape[2] // (SPAN_CHAINS * KC))))
     gradient.skips_padding = may_skip_padding(simd, &dy[0, 0, 0], dy.shape[0] * dy.shape[1], &gradient)
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (gradient.tiling.rows * gradient.tiling.columns
                                                             * gradient.positions))

@@ -3,7 +3,7 @@
 Row (c, tap), column o of the matrix is x[c, o * stride + tap * dilation - pad], 0 in the padding. A block is
 gathered by simd/gather.h, from a plan of the columns that holds for all channels (`plan_gather`): into the packed
 right operand before it is multiplied (`pack_patches`), by the micro-kernel while it multiplies (`packs_fused`), or
-row by row (`gather_rows`). Taps that read nothing but frames of the padding can be left out of a product:
+row by row (`pack_patch_rows`). Taps that read nothing but frames of the padding can be left out of a product:
 `taps_of_frames` and `terms_of_taps` say which for one block of columns, `frames_of_tap` for one frame of the kernel.
 """
 
@@ -143,7 +143,7 @@ cdef void pack_patches(const Simd* simd, const floating* x, GatherPlan* plan, Ra
     gather(simd, x, plan, Range(0, plan.g.kT * plan.g.kH * plan.g.kW), rows, &region, rhs)
 
 
-cdef void gather_rows(const Simd* simd, const floating* x, GatherPlan* plan, Range taps, Range rows,
+cdef void pack_patch_rows(const Simd* simd, const floating* x, GatherPlan* plan, Range taps, Range rows,
                       floating* lines) noexcept nogil:
     """lines, LHS_PITCH apart, <- rows of the patches of x at some taps of each channel, all columns of the plan."""
     cdef GatherRegion region

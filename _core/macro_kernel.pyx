@@ -14,7 +14,7 @@ from refnet._core.prefetch cimport is_empty, pop
 from refnet._core.simd cimport MicroTile, PrefetchRun
 
 
-cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating* c, const Block* block,
+cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating* c, const MacroBlock* block,
                        PrefetchQueue* queue) noexcept nogil:
     """c = or += lhs rhs, one block; each call of the micro-kernel prefetches a part of the queue."""
     cdef Py_ssize_t row = 0, panel, columns, i, j
@@ -51,7 +51,7 @@ cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating*
         row += tile.rows
 
 
-cdef inline PrefetchRun next_prefetch(const Block* block, PrefetchQueue* queue, Py_ssize_t next_row,
+cdef inline PrefetchRun next_prefetch(const MacroBlock* block, PrefetchQueue* queue, Py_ssize_t next_row,
                                       Py_ssize_t panel, const floating* lhs, Py_ssize_t rows) noexcept nogil:
     """What one call of the micro-kernel prefetches: rows that are copied next, the queue, or the next packed rows."""
     cdef Py_ssize_t itemsize = sizeof(floating), lines, row

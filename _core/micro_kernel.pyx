@@ -23,7 +23,7 @@ cdef int chosen = supported - 1
 
 
 cdef const Simd* active(const floating* any) noexcept nogil:
-    """The kernels for a floating-point type; asked for once at the start of an operation."""
+    """The kernels for a floating-point type; an operation takes them once, when it starts."""
     return SIMD[chosen][0] if floating is double else SIMD[chosen][1]
 
 

@@ -8,7 +8,7 @@ from cython cimport floating
 from libc.string cimport memcpy
 
 from refnet._core.blocking cimport CACHE_LINE, KC, LHS_PITCH, ceil_div
-from refnet._core.im2col3d cimport gather_rows
+from refnet._core.im2col3d cimport pack_patch_rows
 
 
 cdef void pack_lhs(const Simd* simd, const floating* w, floating* lhs, const Geometry* g, const LhsLayout* layout,
@@ -72,7 +72,8 @@ cdef void pack_rows(const Simd* simd, const LhsSource* source, Py_ssize_t row, P
     """lhs <- `rows` rows of a source, from `row` on."""
     cdef const floating* values = <const floating*> source.rows
     if source.plan:
-        gather_rows(simd, values, source.plan, source.taps, Range(source.first + row, source.first + row + rows), lhs)
+        row += source.first
+        pack_patch_rows(simd, values, source.plan, source.taps, Range(row, row + rows), lhs)
     else:
         simd.copy(values + row * source.pitch, source.pitch, lhs, rows, source.depth)
 

@@ -2,12 +2,10 @@ from cython cimport floating
 
 from refnet._core.geometry cimport Geometry
 from refnet._core.tiles cimport Subkernel
-from refnet._core.write_back cimport MAX_BESIDE, OutputMap
+from refnet._core.write_back cimport OutputMap
 
 cdef enum:
-    W_PHASES = 4                # phases along W that are computed together at most, one subkernel each
-    MERGED_PHASES = MAX_BESIDE  # phases that one merged subkernel computes at most
-    MERGED_CHANNELS = 4         # channels of x, in a group, for which phases are merged
+    MERGED_CHANNELS = 4  # channels of x, in a group, for which phases are merged
 
 
 # The merged subkernel's places of dy along T, H and W: how many, and the first, from which they count

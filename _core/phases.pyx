@@ -15,7 +15,7 @@ tap.
 
 from cython cimport floating
 
-from refnet._core.blocking cimport ceil_div
+from refnet._core.blocking cimport MERGED_PHASES, ceil_div
 from refnet._core.geometry cimport in_long_lines
 
 

@@ -9,10 +9,10 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport KC, LHS_PITCH, MAX_BLOCKS, MAX_PANELS, MAX_TILE_PANELS, MC, NC, ceil_div
+from refnet._core.blocking cimport KC, LHS_PITCH, MAX_BLOCKS, MAX_PANELS, MAX_TILE_PANELS, MC, NC, PAD, ceil_div
 from refnet._core.im2col3d cimport (Range, pack_patches, packs_fused, plan_gather, prefetch_patches,
                                     taps_of_frames, terms_of_taps)
-from refnet._core.macro_kernel cimport Block, macro_kernel
+from refnet._core.macro_kernel cimport MacroBlock, macro_kernel
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_lhs
 from refnet._core.prefetch cimport PrefetchQueue
@@ -134,7 +134,7 @@ cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, 
     cdef Step step
     cdef Terms terms[MAX_PANELS]
     cdef FusedPack fused
-    cdef Block product
+    cdef MacroBlock product
     cdef PrefetchQueue queue
     last_kernel = lay_out(simd, c, conv, tile, &layout)
     for kernel in range(conv.count_subkernels):
@@ -152,7 +152,7 @@ cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, 
                 for block in range(ceil_div(step.end - step.begin, KC)):
                     step.first = step.begin + block * KC
                     step.last = min(step.first + KC, step.end)
-                    product = Block(tile.rows, step.count, layout.pitch, &terms[0], step.first > 0, NULL, NULL)
+                    product = MacroBlock(tile.rows, step.count, layout.pitch, &terms[0], step.first > 0, NULL, NULL)
                     if planned.fused:
                         fused = FusedPack(x, planned.plan, step.first, strip * NC // simd.nr * 2, planned.quarters)
                         product.fused = &fused
@@ -179,7 +179,7 @@ cdef int lay_out(const Simd* simd, floating* c, const Convolution* conv, const T
     """Lay out the sums of a tile, clear those of empty subkernels; return the last subkernel that is not empty."""
     cdef int kernel, last = 0
     layout.columns = NC if conv.pack_once else ceil_div(tile.stop - tile.start, simd.nr) * simd.nr
-    layout.pitch = conv.maps.volume if conv.maps.dense else layout.columns * conv.count_subkernels + 8
+    layout.pitch = conv.maps.volume if conv.maps.dense else layout.columns * conv.count_subkernels + PAD
     layout.apart = layout.columns if conv.count_subkernels > 1 else results_of(conv, tile.rows) * layout.pitch
     for kernel in range(conv.maps.beside):
         layout.pitches[kernel] = layout.pitch

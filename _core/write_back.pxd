@@ -1,9 +1,7 @@
 from cython cimport floating
 
+from refnet._core.blocking cimport MERGED_PHASES
 from refnet._core.simd cimport Simd
-
-cdef enum:
-    MAX_BESIDE = 16  # results that lie beside each other at each position
 
 
 # Where the results of a convolution lie in a channel of y: at `first`, and from there t, h, w values apart along T,
@@ -22,10 +20,10 @@ cdef struct OutputMap:
 # one strip; `pitch` from row to row; `apart` from a result to the one beside it, whose rows are `pitches` apart.
 cdef struct TileLayout:
     Py_ssize_t columns, pitch, apart
-    Py_ssize_t pitches[MAX_BESIDE]
+    Py_ssize_t pitches[MERGED_PHASES]
 
 
 cdef Py_ssize_t offset(const OutputMap* map, Py_ssize_t position) noexcept nogil
 cdef void write_back(const Simd* simd, const floating* tile, const TileLayout* layout, floating* y,
                      const OutputMap* map, Py_ssize_t rows, Py_ssize_t start, Py_ssize_t count) noexcept nogil
-cdef int clear(floating* y, const OutputMap* map, Py_ssize_t channels) except -1
+cdef int clear_lines(floating* y, const OutputMap* map, Py_ssize_t channels) except -1

@@ -5,7 +5,7 @@ from cython.parallel cimport prange
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.blocking cimport NC, ceil_div
+from refnet._core.blocking cimport MERGED_PHASES, NC, ceil_div
 from refnet._core.micro_kernel cimport store_fence
 
 
@@ -20,7 +20,7 @@ cdef void write_back(const Simd* simd, const floating* tile, const TileLayout* l
                      const OutputMap* map, Py_ssize_t rows, Py_ssize_t start, Py_ssize_t count) noexcept nogil:
     """y, on its map, <- tile (beside, rows, count), the positions from `start` on."""
     cdef Py_ssize_t row, i = 0, length, frame, height, column, width, zeros, first
-    cdef floating line[NC * MAX_BESIDE]
+    cdef floating line[NC * MERGED_PHASES]
     cdef floating* values
     cdef floating* to
     while i < count:
@@ -63,7 +63,7 @@ cdef inline void interleave(const Simd* simd, const floating* tile, const TileLa
             values[j * map.w + k] = source[j]
 
 
-cdef int clear(floating* y, const OutputMap* map, Py_ssize_t channels) except -1:
+cdef int clear_lines(floating* y, const OutputMap* map, Py_ssize_t channels) except -1:
     """y (channels, map) <- 0, in whole lines."""
     cdef Py_ssize_t channel, frame, line
     with nogil:

@@ -3,8 +3,8 @@
        ISA, TARGET, MR, FUSED_MULTIPLY_ADD    the instruction set: its name, how functions are compiled for it
        REAL, LANES, BROADCAST, FMA            the type, lanes of a vector, a value in all lanes, a multiply-add
 
-   defined, and what the templates below want where the instruction set has it. All of the second row and what is
-   optional ends here. */
+   defined, and what the templates below call optional where the instruction set has it. What depends on the type is
+   undefined at the end, so that it can be included again. */
 
 #define NAME(what) JOIN(what, ISA, REAL)
 #define VECTOR NAME(vector)
