@@ -16,7 +16,7 @@ cdef bint packs_fused(const Simd* simd, Py_ssize_t rows, const GatherPlan* plan)
 cdef void pack_patches(const Simd* simd, const floating* x, GatherPlan* plan, Range rows, Py_ssize_t column,
                        Py_ssize_t columns, floating* rhs) noexcept nogil
 cdef void pack_patch_rows(const Simd* simd, const floating* x, GatherPlan* plan, Range taps, Range rows,
-                      floating* lines) noexcept nogil
+                          floating* lines) noexcept nogil
 cdef void prefetch_patches(PrefetchQueue* queue, const floating* x, const Geometry* g, Range rows,
                            Py_ssize_t start, Py_ssize_t count) noexcept nogil
 cdef Range taps_of_frames(const Geometry* g, Py_ssize_t start, Py_ssize_t count) noexcept nogil

@@ -144,7 +144,7 @@ cdef void pack_patches(const Simd* simd, const floating* x, GatherPlan* plan, Ra
 
 
 cdef void pack_patch_rows(const Simd* simd, const floating* x, GatherPlan* plan, Range taps, Range rows,
-                      floating* lines) noexcept nogil:
+                          floating* lines) noexcept nogil:
     """lines, LHS_PITCH apart, <- rows of the patches of x at some taps of each channel, all columns of the plan."""
     cdef GatherRegion region
     region.column, region.columns = 0, plan.vectors * simd.nr // 2

@@ -111,7 +111,7 @@ cdef void average(const floating* x, const Py_ssize_t* cells, const floating* we
 
 
 cdef void scatter(const floating* dy, const Py_ssize_t* cells, const floating* weights,
-                 const Py_ssize_t* counts, floating* dx, floating* row, Box box) noexcept nogil:
+                  const Py_ssize_t* counts, floating* dx, floating* row, Box box) noexcept nogil:
     """One frame: dx (H, W) += dy (oH, oW), through the columns of x that are read, row by row."""
     cdef Py_ssize_t p, q, k, w, line
     cdef floating* target
@@ -182,6 +182,6 @@ def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] bat
                 if batch[r] == n:
                     for t in range(dy.shape[2]):
                         scatter(&dy[r, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
-                               &counts[r, t, 0], &dx[n, c, t, 0, 0], &rows[openmp.thread_num(), 0],
-                               box_of(&cells[r, t, 0, 0], &counts[r, t, 0], dx.shape[4],
-                                      dy.shape[3], dy.shape[4], cells.shape[3]))
+                                &counts[r, t, 0], &dx[n, c, t, 0, 0], &rows[openmp.thread_num(), 0],
+                                box_of(&cells[r, t, 0, 0], &counts[r, t, 0], dx.shape[4],
+                                dy.shape[3], dy.shape[4], cells.shape[3]))
