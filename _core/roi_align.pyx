@@ -184,4 +184,4 @@ def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] bat
                         scatter(&dy[r, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
                                 &counts[r, t, 0], &dx[n, c, t, 0, 0], &rows[openmp.thread_num(), 0],
                                 box_of(&cells[r, t, 0, 0], &counts[r, t, 0], dx.shape[4],
-                                dy.shape[3], dy.shape[4], cells.shape[3]))
+                                       dy.shape[3], dy.shape[4], cells.shape[3]))

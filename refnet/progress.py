@@ -1,4 +1,4 @@
-"""How long work tells how far it is: what draws the bar is the terminal's business."""
+"""How a long task reports its progress; the terminal draws the bar (`refnet.render.terminal`)."""
 
 from collections.abc import Callable
 from itertools import count

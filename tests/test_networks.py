@@ -547,3 +547,17 @@ def test_trace_adds_up():
     assert first.multiply_adds == 64 * 8 * 112 * 112 * 3 * 49
     flows = {row.name: row.gradient for row in rows}
     assert not flows["res2_1_stop"] and flows["res3_0_branch2a"]
+
+
+def test_options_of_blocks_may_be_given_by_position():
+    """As the signature shows them; what it does not show is refused under the builder's name."""
+    shown = list(signature(body).parameters)
+    assert shown[:8] == [
+        *("input", "block_counts", "feat_dims", "transformation", "freeze_at"),
+        *("time_kernel", "time_stride", "groups"),
+    ]
+    by_position = body((1, 3, 4, 32, 32), (1, 1, 1), (8, 8, 16, 32), "bottleneck", 2, 1, True, 2)
+    by_name = body((1, 3, 4, 32, 32), (1, 1, 1), (8, 8, 16, 32), time_kernel=1, time_stride=True, groups=2)
+    assert by_position.nodes == by_name.nodes and by_position.params == by_name.params
+    with pytest.raises(TypeError, match=r"body\(\) got an unexpected keyword argument 'depth'"):
+        body(depth=50)

@@ -111,15 +111,15 @@ def operators(problems: Sequence[Problem], setting: Setting) -> list[Measurement
 
     with threadpool_limits(setting.threads):
         for problem, dtype in _steps(setting, "check", problems):
-            found = sides(problem, dtype, whole=problem.product)
-            require = require_equal if problem.product else require_close(sqrt(roundoff(dtype)))
+            found = sides(problem, dtype, whole=problem.compute_bound)
+            require = require_equal if problem.compute_bound else require_close(sqrt(roundoff(dtype)))
             for direction in problem.directions:
                 found.check(f"{problem.name}, {direction}, {dtype}", direction, require)
         rows = []
         for problem, dtype in _steps(setting, "measure", problems):
             found, cost = sides(problem, dtype), problem.cost(dtype)
             facts: dict[str, float] = {"bytes": cost.bytes}
-            if problem.product:
+            if problem.compute_bound:
                 facts = {"multiply_adds": cost.multiply_adds} | facts
                 held_against = partial(_share_of_gemm, cost.multiply_adds, dtype)
             else:

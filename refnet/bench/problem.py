@@ -30,8 +30,8 @@ class Problem:
         return self.case.name
 
     @property
-    def product(self) -> bool:
-        """Whether it is measured as a product of matrices, which multiply-adds bound.
+    def compute_bound(self) -> bool:
+        """Whether multiply-adds bound its time, and not memory: a convolution.
 
         Each gradient of such a one is measured on its own, against a GEMM, and compared exactly on whole
         numbers. What memory bounds is measured for all gradients at once, against a copy.
@@ -48,7 +48,7 @@ class Problem:
     def backward(self) -> dict[str, tuple[str, ...]]:
         """The gradients that each direction but forward computes; none where no input has one."""
         names = tuple(name for i, name in enumerate(self.gradients) if OPS[self.op].domain(i).gradient)
-        if self.product:
+        if self.compute_bound:
             return {name: (name,) for name in names}
         return {"backward": names} if names else {}
 

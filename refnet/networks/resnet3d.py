@@ -6,9 +6,10 @@ the original code, one value a name.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from inspect import signature
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net
@@ -145,9 +146,24 @@ def takes(record: type, but: Collection[str] = ()) -> Callable[[Builder], Builde
         own = signature(builder)
         *named, _ = own.parameters.values()
         hidden = {*but, *(parameter.name for parameter in named)}
-        fields = [p for p in signature(record).parameters.values() if p.name not in hidden]
-        builder.__signature__ = own.replace(parameters=[*named, *fields])  # type: ignore[attr-defined]
-        return builder
+        # As the builder's last parameter: those that may be given by position are followed by such.
+        fields = [
+            parameter.replace(kind=named[-1].kind)
+            for parameter in signature(record).parameters.values()
+            if parameter.name not in hidden
+        ]
+        shown = own.replace(parameters=[*named, *fields])
+
+        @wraps(builder)
+        def build(*args: Any, **options: Any) -> Net:
+            try:
+                bound = shown.bind(*args, **options)
+            except TypeError as error:
+                raise TypeError(f"{builder.__name__}() {error}") from None
+            return builder(**bound.arguments)
+
+        build.__signature__ = shown  # type: ignore[attr-defined]
+        return cast(Builder, build)
 
     return show
 

@@ -55,7 +55,7 @@ def facts(found: Explanation) -> Iterator[Section]:
         yield "product", list(_product(found, found.product))
     yield "cost", list(_cost(found))
     if found.field:
-        yield "receptive field", [(axis, field_text(f)) for axis, f in zip("THW", found.field, strict=True)]
+        yield "receptive field", [(axis, axis_field(f)) for axis, f in zip("THW", found.field, strict=True)]
     yield "backward", list(_backward(found))
 
 
@@ -65,7 +65,7 @@ def size_formula(axis: SlidingAxis) -> str:
     return f"floor(({padded} - {axis.dilation}*({axis.kernel} - 1) - 1) / {axis.stride}) + 1 = {axis.output}"
 
 
-def field_text(field: Field | None) -> str:
+def axis_field(field: Field | None) -> str:
     """Write a receptive field along one axis: ``43, step 4, from -21``."""
     return "all" if field is None else f"{field.size}, step {field.step}, from {field.offset}"
 

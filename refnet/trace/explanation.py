@@ -182,7 +182,7 @@ def explain_all(net: Net) -> list[Explanation]:
     """Explain every node of a net, in order."""
     flow = net.gradient_flow()
     fields = receptive_fields(net, next(iter(net.inputs))) if net.inputs else {}
-    stops = _stops_ahead(net)
+    stops = _stops_downstream(net)
     return [_explain(net, node, node.name in flow, flow, fields.get(node.name), stops) for node in net.nodes]
 
 
@@ -239,7 +239,7 @@ def _product(node: Node, shapes: list[Shape]) -> Product:
     return Product(samples, groups, channels // groups, depth * rows[0], t * columns[0], rows, columns)
 
 
-def _stops_ahead(net: Net) -> dict[str, set[str]]:
+def _stops_downstream(net: Net) -> dict[str, set[str]]:
     """For each value, the gradient stops between it and the outputs, itself included."""
     ahead: dict[str, set[str]] = {}
     for node in reversed(net.nodes):
