@@ -92,6 +92,9 @@ def test_blobs_are_compared_by_name_each_on_its_own_scale():
         assert_all_within(theirs | {"small": theirs["small"] + 1e-3}, theirs, 2**-39)
     with pytest.raises(AssertionError):
         assert_all_within(theirs | {"more": normal(3)}, theirs, 1)
+    sparse = {str(i): np.eye(8) for i in range(len(theirs) + 1)}
+    with pytest.raises(AssertionError, match="are not mostly zeros"):
+        assert_all_within(theirs | sparse, theirs | sparse, 0)
 
 
 @pytest.mark.parametrize(("op", "case"), [p for p in CASES if p.values[0].divides])
