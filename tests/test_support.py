@@ -95,6 +95,7 @@ def test_blobs_are_compared_by_name_each_on_its_own_scale():
     sparse = {str(i): np.eye(8) for i in range(len(theirs) + 1)}
     with pytest.raises(AssertionError, match="are not mostly zeros"):
         assert_all_within(theirs | sparse, theirs | sparse, 0)
+    assert_all_within(theirs | sparse, theirs | sparse, 0, mostly_zero=True)
 
 
 @pytest.mark.parametrize(("op", "case"), [p for p in CASES if p.values[0].divides])
