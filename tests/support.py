@@ -149,8 +149,8 @@ def assert_all_within(ours, theirs, bound, *, mostly_zero=False):
     compared must not be mostly zeros, unless the caller states that it is.
     """
     assert ours.keys() == theirs.keys()
-    full = [name for name, expected in theirs.items() if np.count_nonzero(expected) >= expected.size / 2]
-    assert mostly_zero or len(full) >= len(theirs) / 2, f"only {len(full)} of {len(theirs)} are not mostly zeros"
+    full = sum(np.count_nonzero(expected) >= expected.size / 2 for expected in theirs.values())
+    assert mostly_zero or full >= len(theirs) / 2, f"only {full} of {len(theirs)} are not mostly zeros"
     for name, expected in theirs.items():
         assert_within(ours[name], expected, bound * np.abs(expected).max(), name, mostly_zero=True)
 
