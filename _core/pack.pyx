@@ -53,12 +53,22 @@ cdef void pack_channels(const floating* w, floating* lhs, Py_ssize_t taps, const
 cdef void pack_taps(const floating* w, floating* lhs, const Geometry* g, const LhsLayout* layout, Py_ssize_t rows,
                     Range terms) noexcept nogil:
     """Pack weights of any layout, value by value; a channel at a time, whose taps lie near each other."""
-    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, count = terms.high - terms.low, row, i, tap, first = 0, last
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, count = terms.high - terms.low, row, i, first = 0, last
+    cdef Py_ssize_t channel = terms.low // taps, kt = terms.low % taps // (g.kW * g.kH)
+    cdef Py_ssize_t kh = terms.low // g.kW % g.kH, kw = terms.low % g.kW
     cdef Py_ssize_t offsets[KC]
-    for i in range(count):
-        tap = (terms.low + i) % taps
-        offsets[i] = (layout.first + (terms.low + i) // taps * layout.channel + tap // (g.kH * g.kW) * layout.t
-                      + tap // g.kW % g.kH * layout.h + tap % g.kW * layout.w)
+    for i in range(count):  # counted, for divisions would take as long as the copies
+        offsets[i] = layout.first + channel * layout.channel + kt * layout.t + kh * layout.h + kw * layout.w
+        kw += 1
+        if kw == g.kW:
+            kw = 0
+            kh += 1
+            if kh == g.kH:
+                kh = 0
+                kt += 1
+                if kt == g.kT:
+                    kt = 0
+                    channel += 1
     while first < count:
         last = min(first + taps - (terms.low + first) % taps, count)
         for row in range(rows):
