@@ -140,7 +140,7 @@ cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, 
     for kernel in range(conv.count_subkernels):
         if conv.subkernels[kernel].empty:
             continue
-        plan_subkernel(simd, x, &planned, &conv.subkernels[kernel], conv.channels, tile, workspace.plan)
+        plan_subkernel(simd, &planned, &conv.subkernels[kernel], conv.channels, tile, workspace.plan)
         depth = ceil_div(planned.terms, KC) * KC if conv.pack_once else KC
         for turn in range(ceil_div(planned.terms, depth)):
             step.begin, step.end = turn * depth, min((turn + 1) * depth, planned.terms)
@@ -192,8 +192,8 @@ cdef int lay_out(const Simd* simd, floating* c, const Convolution* conv, const T
     return last
 
 
-cdef void plan_subkernel(const Simd* simd, const floating* x, Planned* planned, const Subkernel* kernel,
-                         Py_ssize_t channels, const Tile* tile, GatherPlan* plan) noexcept nogil:
+cdef void plan_subkernel(const Simd* simd, Planned* planned, const Subkernel* kernel, Py_ssize_t channels,
+                         const Tile* tile, GatherPlan* plan) noexcept nogil:
     """Plan the patches of a tile's columns, and find the taps that each panel's frames reach."""
     cdef Py_ssize_t columns = tile.stop - tile.start, panel, start
     planned.kernel, planned.plan = kernel, plan

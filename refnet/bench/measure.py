@@ -94,7 +94,7 @@ def machine_facts(setting: Setting) -> dict[str, Any]:
 def operators(problems: Sequence[Problem], setting: Setting) -> list[Measurement]:
     """Operators in every direction beside the peers; first all results are compared.
 
-    Products are compared on small whole numbers: sums of those are exact in every order and precision, so
+    Convolutions are compared on small whole numbers: sums of those are exact in every order and precision, so
     any difference is an error. Others are compared to half of their digits: a wrong formula shows there,
     a rounding does not.
 
