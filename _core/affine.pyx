@@ -4,10 +4,11 @@ Blobs are (N, C, P) with P = T * H * W.
 """
 
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 
-from refnet._core cimport openmp
+from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
+from refnet._core.environment cimport Environment
 from refnet._core.sums cimport product, total
 
 
@@ -28,52 +29,60 @@ def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[:
             floating[:, :, ::1] y):
     """y = s x + b."""
     cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
+    cdef Environment before
     require(s.shape[0] == C and b.shape[0] == C and y.shape[0] == x.shape[0]
             and y.shape[1] == C and y.shape[2] == P)
-    with nogil:
-        for plane in prange(x.shape[0] * C, schedule="static",
-                            use_threads_if=openmp.pays(x.shape[0] * C * P)):
+    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
+        before = environment.enter_default()
+        for plane in prange(x.shape[0] * C, schedule="static"):
             n = plane // C
             c = plane % C
             scale_and_shift(&x[n, c, 0], s[c], b[c], &y[n, c, 0], P)
+        environment.restore(before)
 
 
 def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating[:, :, ::1] dx):
     """dx = s dy."""
     cdef Py_ssize_t C = dy.shape[1], P = dy.shape[2], plane, n, c
+    cdef Environment before
     require(s.shape[0] == C and dx.shape[0] == dy.shape[0] and dx.shape[1] == C and dx.shape[2] == P)
-    with nogil:
-        for plane in prange(dy.shape[0] * C, schedule="static",
-                            use_threads_if=openmp.pays(dy.shape[0] * C * P)):
+    with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * C * P)):
+        before = environment.enter_default()
+        for plane in prange(dy.shape[0] * C, schedule="static"):
             n = plane // C
             c = plane % C
             scale(&dy[n, c, 0], s[c], &dx[n, c, 0], P)
+        environment.restore(before)
 
 
 def scale_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, floating[::1] ds):
     """ds[c] = sum of dy x over samples and positions."""
     cdef Py_ssize_t c, n, P = dy.shape[2]
     cdef floating sum_
+    cdef Environment before
     require(ds.shape[0] == dy.shape[1] and x.shape[0] == dy.shape[0] and x.shape[1] == dy.shape[1]
             and x.shape[2] == P)
-    with nogil:
-        for c in prange(ds.shape[0], schedule="static",
-                        use_threads_if=openmp.pays(dy.shape[0] * ds.shape[0] * P)):
+    with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * ds.shape[0] * P)):
+        before = environment.enter_default()
+        for c in prange(ds.shape[0], schedule="static"):
             sum_ = 0
             for n in range(dy.shape[0]):
                 sum_ = sum_ + product(&dy[n, c, 0], &x[n, c, 0], <floating> 0, P)
             ds[c] = sum_
+        environment.restore(before)
 
 
 def bias_gradient(const floating[:, :, ::1] dy, floating[::1] db):
     """db[c] = sum of dy over samples and positions."""
     cdef Py_ssize_t c, n, P = dy.shape[2]
     cdef floating sum_
+    cdef Environment before
     require(db.shape[0] == dy.shape[1])
-    with nogil:
-        for c in prange(db.shape[0], schedule="static",
-                        use_threads_if=openmp.pays(dy.shape[0] * db.shape[0] * P)):
+    with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * db.shape[0] * P)):
+        before = environment.enter_default()
+        for c in prange(db.shape[0], schedule="static"):
             sum_ = 0
             for n in range(dy.shape[0]):
                 sum_ = sum_ + total(&dy[n, c, 0], P)
             db[c] = sum_
+        environment.restore(before)

@@ -4,10 +4,11 @@ A line of outputs takes one tap of the window after another, so that the inner l
 """
 
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 from libc.string cimport memset
 
-from refnet._core cimport openmp
+from refnet._core cimport environment, openmp
+from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.pooling cimport Overlap, inside, line_of, overlap
 from refnet._core.checks cimport require
@@ -86,12 +87,14 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     """y (planes, P) = the mean of each window of x (planes, T * H * W)."""
     cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
+    cdef Environment before
     require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     g = in_long_lines(g)
-    with nogil:
-        for plane in prange(x.shape[0], schedule="static",
-                            use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
+    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
+        before = environment.enter_default()
+        for plane in prange(x.shape[0], schedule="static"):
             pool(&x[plane, 0], &y[plane, 0], g)
+        environment.restore(before)
 
 
 def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, ::1] shares,
@@ -99,11 +102,13 @@ def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, :
     """dx (planes, T * H * W) = dy (planes, P) shared out over the windows; shares is (threads, P)."""
     cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
+    cdef Environment before
     require(fits(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0]
             and shares.shape[0] >= openmp.max_threads() and shares.shape[1] >= dy.shape[1])
     g = in_long_lines(g)
-    with nogil:
-        for plane in prange(dx.shape[0], schedule="static",
-                            use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
+    with nogil, parallel(use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
+        before = environment.enter_default()
+        for plane in prange(dx.shape[0], schedule="static"):
             memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
             hand_back(&dy[plane, 0], &shares[openmp.thread_num(), 0], &dx[plane, 0], g)
+        environment.restore(before)

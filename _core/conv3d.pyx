@@ -27,12 +27,13 @@ no chain but one of zeros, and such a chain is added to 0.
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 
-from refnet._core cimport micro_kernel, openmp
+from refnet._core cimport environment, micro_kernel, openmp
 from refnet._core.blocking cimport (KC, MAX_BLOCKS, MAX_MR, MAX_TILE_COLUMNS, MC, MERGED_PHASES, SPAN_CHAINS,
                                     TILE_COLUMNS, W_PHASES, ceil_div)
 from refnet._core.checks cimport require
+from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.macro_kernel cimport add_spans
 from refnet._core.phases cimport (Places, are_merged, has_taps, merge_weights, merged_kernel,
@@ -114,6 +115,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     cdef Py_ssize_t batch, begin, end, task, i
     cdef Tiling tiling
     cdef Workspace carved
+    cdef Environment before
     for i in range(conv.count_subkernels):
         if not conv.subkernels[i].empty:
             not_empty += 1
@@ -136,10 +138,11 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     begin = 0
     while begin < tiling.tasks:
         end = min(begin + batch, tiling.tasks)
-        with nogil:
-            for task in prange(begin, end, schedule="dynamic",
-                               use_threads_if=openmp.pays(samples * groups * conv.rows * P * (terms + 8) // 8)):
+        with nogil, parallel(use_threads_if=openmp.pays(samples * groups * conv.rows * P * (terms + 8) // 8)):
+            before = environment.enter_default()
+            for task in prange(begin, end, schedule="dynamic"):
                 convolve_task(simd, x, w, y, &workspace[openmp.thread_num(), 0], conv, &tiling, task)
+            environment.restore(before)
         PyErr_CheckSignals()
         begin = end
     return 0
@@ -255,6 +258,7 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     cdef WeightsGradient gradient
     cdef Spans spans
     cdef floating* to = &dw[0, 0]
+    cdef Environment before
     require_sizes(&g, x, dw, dy, workspace, groups)
     spans.apart = 0
     if partial.shape[0] > 0:
@@ -274,14 +278,17 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
         spans.stop = begin + count * gradient.tiling.tasks
         while begin < spans.stop:
             end = min(begin + batch, spans.stop)
-            with nogil:
-                for task in prange(begin, end, schedule="dynamic",
-                                   use_threads_if=openmp.pays(at_once * gradient.positions * size // 8)):
+            with nogil, parallel(use_threads_if=openmp.pays(at_once * gradient.positions * size // 8)):
+                before = environment.enter_default()
+                for task in prange(begin, end, schedule="dynamic"):
                     weights_task(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], to, &workspace[openmp.thread_num(), 0],
                                  &gradient, &spans, task)
+                environment.restore(before)
             PyErr_CheckSignals()
             begin = end
         if spans.apart:
-            with nogil:
-                for k in prange(dw.shape[0], use_threads_if=openmp.pays(count * size)):
+            with nogil, parallel(use_threads_if=openmp.pays(count * size)):
+                before = environment.enter_default()
+                for k in prange(dw.shape[0]):
                     add_spans(&partial[0, k, 0], spans.apart, count, &dw[k, 0], dw.shape[1], spans.first > 0)
+                environment.restore(before)

@@ -1,9 +1,10 @@
 """Dropout with a given mask over flat blobs, piece by piece."""
 
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 
-from refnet._core cimport openmp
+from refnet._core cimport environment, openmp
+from refnet._core.environment cimport Environment
 from refnet._core.pieces cimport PIECE, length, pieces
 from refnet._core.checks cimport require
 
@@ -18,8 +19,11 @@ cdef void keep_some(const floating* x, const floating* mask, floating keep, floa
 def apply(const floating[::1] x, const floating[::1] mask, floating[::1] y, floating keep):
     """y = x mask keep."""
     cdef Py_ssize_t size = x.shape[0], piece
+    cdef Environment before
     require(mask.shape[0] == size and y.shape[0] == size)
-    with nogil:
-        for piece in prange(pieces(size), schedule="static", use_threads_if=openmp.pays(size)):
+    with nogil, parallel(use_threads_if=openmp.pays(size)):
+        before = environment.enter_default()
+        for piece in prange(pieces(size), schedule="static"):
             keep_some(&x[piece * PIECE], &mask[piece * PIECE], keep, &y[piece * PIECE],
                       length(piece, size))
+        environment.restore(before)

@@ -6,9 +6,10 @@ the sum.
 """
 
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 
-from refnet._core cimport openmp
+from refnet._core cimport environment, openmp
+from refnet._core.environment cimport Environment
 
 
 cdef extern from "simd/dispatch.h" nogil:
@@ -69,7 +70,10 @@ def spin(Py_ssize_t rounds, bint double_precision):
     cdef const Simd* simd = SIMD[chosen][0 if double_precision else 1]
     cdef int _thread, threads = openmp.max_threads()
     cdef double total = 0
-    with nogil:
+    cdef Environment before
+    with nogil, parallel():
+        before = environment.enter_default()
         for _thread in prange(threads, schedule="static", chunksize=1):
             total += simd.spin(rounds)
+        environment.restore(before)
     return threads * rounds * SPIN_CHAINS * (simd.nr // 2), total

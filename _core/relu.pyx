@@ -1,9 +1,10 @@
 """The rectifier over flat blobs, piece by piece."""
 
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 
-from refnet._core cimport openmp
+from refnet._core cimport environment, openmp
+from refnet._core.environment cimport Environment
 from refnet._core.pieces cimport PIECE, length, pieces
 from refnet._core.checks cimport require
 
@@ -20,16 +21,22 @@ cdef void rectify(const floating* x, const floating* y, floating* z, Py_ssize_t 
 def forward(const floating[::1] x, floating[::1] y):
     """y = 0 where x <= 0, else x."""
     cdef Py_ssize_t size = x.shape[0], piece
+    cdef Environment before
     require(y.shape[0] == size)
-    with nogil:
-        for piece in prange(pieces(size), schedule="static", use_threads_if=openmp.pays(size)):
+    with nogil, parallel(use_threads_if=openmp.pays(size)):
+        before = environment.enter_default()
+        for piece in prange(pieces(size), schedule="static"):
             rectify(&x[piece * PIECE], &x[piece * PIECE], &y[piece * PIECE], length(piece, size))
+        environment.restore(before)
 
 
 def input_gradient(const floating[::1] dy, const floating[::1] y, floating[::1] dx):
     """dx = 0 where y <= 0, else dy."""
     cdef Py_ssize_t size = dy.shape[0], piece
+    cdef Environment before
     require(y.shape[0] == size and dx.shape[0] == size)
-    with nogil:
-        for piece in prange(pieces(size), schedule="static", use_threads_if=openmp.pays(size)):
+    with nogil, parallel(use_threads_if=openmp.pays(size)):
+        before = environment.enter_default()
+        for piece in prange(pieces(size), schedule="static"):
             rectify(&dy[piece * PIECE], &y[piece * PIECE], &dx[piece * PIECE], length(piece, size))
+        environment.restore(before)

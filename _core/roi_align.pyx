@@ -5,11 +5,12 @@ cells that its bins read, each cell once, ascending, with its weight.
 """
 
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 from libc.string cimport memset
 
-from refnet._core cimport openmp
+from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
+from refnet._core.environment cimport Environment
 
 
 cdef inline Py_ssize_t add(Py_ssize_t* cells, double* weights, Py_ssize_t count,
@@ -49,6 +50,7 @@ def taps(const double[:, :, ::1] start, const double[:, :, ::1] width,
          Py_ssize_t H, Py_ssize_t W, Py_ssize_t oH):
     """The taps (R, T, oH + oW, most) of every line, counts (R, T, oH + oW), for boxes (R, T, 2)."""
     cdef Py_ssize_t r, t, line, axis, most = 0
+    cdef Environment before
     require(start.shape[2] == 2 and width.shape[2] == 2 and samples.shape[2] == 2)
     for axis in range(2):
         require(start.shape[axis] == cells.shape[axis] and width.shape[axis] == cells.shape[axis]
@@ -60,9 +62,9 @@ def taps(const double[:, :, ::1] start, const double[:, :, ::1] width,
         for t in range(samples.shape[1]):
             most = max(most, samples[r, t, 0], samples[r, t, 1])
     require(0 <= oH <= cells.shape[2] and min(2 * most, max(H, W)) <= cells.shape[3])
-    with nogil:
-        for r in prange(start.shape[0], schedule="static", use_threads_if=openmp.pays(
-                cells.shape[0] * cells.shape[1] * cells.shape[2] * cells.shape[3])):
+    with nogil, parallel(use_threads_if=openmp.pays(cells.shape[0] * cells.shape[1] * cells.shape[2] * cells.shape[3])):
+        before = environment.enter_default()
+        for r in prange(start.shape[0], schedule="static"):
             for t in range(start.shape[1]):
                 for line in range(cells.shape[2]):
                     axis = line >= oH
@@ -70,6 +72,7 @@ def taps(const double[:, :, ::1] start, const double[:, :, ::1] width,
                         start[r, t, axis], width[r, t, axis], samples[r, t, axis],
                         line - oH if axis else line, W if axis else H,
                         &cells[r, t, line, 0], &weights[r, t, line, 0])
+        environment.restore(before)
 
 
 # The sizes of a box, and the columns of x that its columns of bins read.
@@ -149,10 +152,11 @@ def forward(const floating[:, :, :, :, ::1] x, const Py_ssize_t[::1] batch,
             const Py_ssize_t[:, :, ::1] counts, floating[:, :, :, :, ::1] y, floating[:, ::1] rows):
     """y (R, C, T, oH, oW) = the means of the bins; batch (R,), taps (R, T, oH + oW, most); a row a thread."""
     cdef Py_ssize_t plane, n, c, r, t
+    cdef Environment before
     require(fits(batch, cells, weights, counts, y, x, rows))
-    with nogil:
-        for plane in prange(x.shape[1] * x.shape[0], schedule="static", use_threads_if=openmp.pays(
-                y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] * y.shape[4])):
+    with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] * y.shape[4])):
+        before = environment.enter_default()
+        for plane in prange(x.shape[1] * x.shape[0], schedule="static"):
             c = plane // x.shape[0]
             n = plane % x.shape[0]
             for r in range(y.shape[0]):
@@ -162,6 +166,7 @@ def forward(const floating[:, :, :, :, ::1] x, const Py_ssize_t[::1] batch,
                                 &counts[r, t, 0], &y[r, c, t, 0, 0], &rows[openmp.thread_num(), 0],
                                 box_of(&cells[r, t, 0, 0], &counts[r, t, 0], x.shape[4],
                                        y.shape[3], y.shape[4], cells.shape[3]))
+        environment.restore(before)
 
 
 def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] batch,
@@ -170,10 +175,12 @@ def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] bat
                    floating[:, ::1] rows):
     """dx (N, C, T, H, W) = dy (R, C, T, oH, oW) added up at the taps, in the order of the tubes."""
     cdef Py_ssize_t plane, n, c, r, t
+    cdef Environment before
     require(fits(batch, cells, weights, counts, dy, dx, rows))
-    with nogil:
-        for plane in prange(dx.shape[1] * dx.shape[0], schedule="static", use_threads_if=openmp.pays(
-                dy.shape[0] * dy.shape[1] * dy.shape[2] * dy.shape[3] * dy.shape[4])):
+    with nogil, parallel(
+            use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2] * dy.shape[3] * dy.shape[4])):
+        before = environment.enter_default()
+        for plane in prange(dx.shape[1] * dx.shape[0], schedule="static"):
             c = plane // dx.shape[0]
             n = plane % dx.shape[0]
             memset(&dx[n, c, 0, 0, 0], 0,
@@ -185,3 +192,4 @@ def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] bat
                                 &counts[r, t, 0], &dx[n, c, t, 0, 0], &rows[openmp.thread_num(), 0],
                                 box_of(&cells[r, t, 0, 0], &counts[r, t, 0], dx.shape[4],
                                        dy.shape[3], dy.shape[4], cells.shape[3]))
+        environment.restore(before)

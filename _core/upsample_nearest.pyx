@@ -1,11 +1,12 @@
 """Nearest-neighbour upsampling, one image (sample, channel, frame) at a time."""
 
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 from libc.string cimport memcpy
 
-from refnet._core cimport openmp
+from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
+from refnet._core.environment cimport Environment
 
 
 cdef void repeat(const floating* x, floating* y, Py_ssize_t W, Py_ssize_t scale) noexcept nogil:
@@ -24,27 +25,30 @@ cdef void repeat(const floating* x, floating* y, Py_ssize_t W, Py_ssize_t scale)
 def forward(const floating[:, :, ::1] x, floating[:, :, ::1] y, Py_ssize_t scale):
     """y (images, scale * H, scale * W) = x (images, H, W), every value a square."""
     cdef Py_ssize_t image, h, i
+    cdef Environment before
     require(scale > 0 and y.shape[0] == x.shape[0] and y.shape[1] == scale * x.shape[1]
             and y.shape[2] == scale * x.shape[2])
-    with nogil:
-        for image in prange(x.shape[0], schedule="static",
-                            use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2])):
+    with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2])):
+        before = environment.enter_default()
+        for image in prange(x.shape[0], schedule="static"):
             for h in range(x.shape[1]):
                 repeat(&x[image, h, 0], &y[image, h * scale, 0], x.shape[2], scale)
                 for i in range(1, scale):
                     memcpy(&y[image, h * scale + i, 0], &y[image, h * scale, 0],
                            y.shape[2] * sizeof(floating))
+        environment.restore(before)
 
 
 def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssize_t scale):
     """dx (images, H, W) = the sum of each square of dy, line by line."""
     cdef Py_ssize_t image, h, w, i, j
     cdef floating total
+    cdef Environment before
     require(scale > 0 and dy.shape[0] == dx.shape[0] and dy.shape[1] == scale * dx.shape[1]
             and dy.shape[2] == scale * dx.shape[2])
-    with nogil:
-        for image in prange(dx.shape[0], schedule="static",
-                            use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2])):
+    with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2])):
+        before = environment.enter_default()
+        for image in prange(dx.shape[0], schedule="static"):
             for h in range(dx.shape[1]):
                 for w in range(dx.shape[2]):
                     total = 0
@@ -52,3 +56,4 @@ def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssiz
                         for j in range(scale):
                             total = total + dy[image, h * scale + i, w * scale + j]
                     dx[image, h, w] = total
+        environment.restore(before)

@@ -1,11 +1,12 @@
 """Write-back: the sums of a tile scattered to where the results lie, line by line."""
 
 from cython cimport floating
-from cython.parallel cimport prange
+from cython.parallel cimport parallel, prange
 from libc.string cimport memset
 
-from refnet._core cimport openmp
+from refnet._core cimport environment, openmp
 from refnet._core.blocking cimport MERGED_PHASES, NC, ceil_div
+from refnet._core.environment cimport Environment
 from refnet._core.micro_kernel cimport store_fence
 
 
@@ -66,11 +67,13 @@ cdef inline void interleave(const Simd* simd, const floating* tile, const TileLa
 cdef int clear_lines(floating* y, const OutputMap* map, Py_ssize_t channels) except -1:
     """y (channels, map) <- 0, in whole lines."""
     cdef Py_ssize_t channel, frame, line
-    with nogil:
-        for channel in prange(channels, schedule="static",
-                              use_threads_if=openmp.pays(channels * map.frames * map.lines * map.width)):
+    cdef Environment before
+    with nogil, parallel(use_threads_if=openmp.pays(channels * map.frames * map.lines * map.width)):
+        before = environment.enter_default()
+        for channel in prange(channels, schedule="static"):
             for frame in range(map.frames):
                 for line in range(map.lines):
                     memset(y + channel * map.volume + map.first + frame * map.t + line * map.h, 0,
                            map.width * sizeof(floating))
+        environment.restore(before)
     return 0

@@ -3,4 +3,7 @@
 from refnet.arithmetic.table import Arithmetic, Kernel
 from refnet.ops import OPS
 
-reference = Arithmetic("reference", {op.name: Kernel(op.forward, op.backward) for op in OPS.values()})
+reference = Arithmetic(
+    "reference",
+    {op.name: Kernel(op.forward, op.backward).in_default_environment() for op in OPS.values()},
+)

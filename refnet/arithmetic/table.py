@@ -15,6 +15,7 @@ import numpy as np
 
 from refnet import memory
 from refnet.arrays import Array, at_the_door
+from refnet.environment import in_default
 from refnet.errors import DTypeError, ShapeError, UnknownNameError, require_known
 from refnet.op import InputGradients, Needs, Op
 from refnet.ops import OPS
@@ -38,6 +39,10 @@ class Kernel:
 
     forward: Callable[..., tuple[Array, Any]]
     backward: Callable[..., InputGradients]
+
+    def in_default_environment(self) -> "Kernel":
+        """Return this kernel, run in C's default floating-point environment, whatever its caller's is."""
+        return Kernel(in_default(self.forward), in_default(self.backward))
 
 
 class Context(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 
 from refnet import memory
 from refnet.arrays import DTYPES, Array
+from refnet.environment import in_default
 from refnet.errors import UnknownNameError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.ops import OPS
@@ -24,6 +25,7 @@ from refnet.shapes import Shape, size
 PIXEL_RANGE = 128.0
 
 
+@in_default
 def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     """Draw every parameter of a net, by the last letter of its name.
 
@@ -58,6 +60,7 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     return _draw(net.params, value, dtype)
 
 
+@in_default
 def inputs(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     """Draw every input of a net: 128 * U(-1, 1), about the range of pixels less their means.
 
@@ -70,6 +73,7 @@ def inputs(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     )
 
 
+@in_default
 def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     """Draw a gradient for every output of a net: U(-1, 1).
 
@@ -84,6 +88,7 @@ def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[st
     return _draw(net.outputs, lambda name, shape: uniform(f"gradient of {name}", shape, seed), dtype)
 
 
+@in_default
 def uniform(name: str, shape: Shape, seed: int) -> Array:
     """Draw U(-1, 1): (2 k + 1 - 2**24) / 2**24 with k the top 24 bits of the words of a Philox stream.
 
@@ -112,6 +117,7 @@ def uniform(name: str, shape: Shape, seed: int) -> Array:
     return (odd / 2**24).reshape(shape)
 
 
+@in_default
 def normal(name: str, shape: Shape, seed: int) -> Array:
     """Draw about N(0, 1): half the sum of twelve draws of U(-1, 1), whose variance is 1 (Irwin-Hall).
 

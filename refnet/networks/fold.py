@@ -16,6 +16,7 @@ from math import log2
 import numpy as np
 
 from refnet.arrays import Array, at_the_door
+from refnet.environment import in_default
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node
 from refnet.ops.batch_norm import EPSILON, require_variance, root
@@ -44,6 +45,7 @@ class Folded:
     kept: dict[str, str]
 
 
+@in_default
 def fold(net: Net, params: Mapping[str, Array]) -> Folded:
     """Fold the batch norms of a network into affines of the same names.
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from refnet.arrays import Array, at_the_door
+from refnet.environment import in_default
 from refnet.errors import ShapeError, require_known
 from refnet.inputs.fill import normal
 from refnet.net import Net
@@ -24,6 +25,7 @@ MODES = ("mean-repeat", "repeat", "center-only", "center-only-rest-rand")
 REST_DEVIATION = 0.001
 
 
+@in_default
 def inflate(
     w: Array, time_kernel: int, mode: str = "mean-repeat", *, name: str = "w", seed: int = 0
 ) -> Array:
@@ -81,6 +83,7 @@ def inflate(
     return inflated
 
 
+@in_default
 def inflate_params(
     params: Mapping[str, Array], net: Net, mode: str = "mean-repeat", *, seed: int = 0
 ) -> dict[str, Array]:

@@ -26,32 +26,30 @@ from refnet.arithmetic.core import (
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic
 
-core = Arithmetic(
-    "core",
-    {
-        "conv3d": conv3d.KERNEL,
-        "affine": affine.KERNEL,
-        "relu": relu.KERNEL,
-        "max_pool3d": max_pool3d.KERNEL,
-        "add": add.KERNEL,
-        "linear": linear.KERNEL,
-        "average_pool3d": average_pool3d.KERNEL,
-        "global_average_pool": global_average_pool.KERNEL,
-        "upsample_nearest": upsample_nearest.KERNEL,
-        "softmax": softmax.KERNEL,
-        "cross_entropy": cross_entropy.KERNEL,
-        "batch_norm": batch_norm.KERNEL,
-        "batch_norm_training": batch_norm_training.KERNEL,
-        "running_mean": running_mean.KERNEL,
-        "running_variance": running_variance.KERNEL,
-        "dropout": dropout.KERNEL,
-        "roi_align": roi_align.KERNEL,
-        "time_to_channels": swap_axes.TIME_TO_CHANNELS,
-        "time_to_batch": swap_axes.TIME_TO_BATCH,
-        "channels_to_time": swap_axes.CHANNELS_TO_TIME,
-        "batch_to_time": swap_axes.BATCH_TO_TIME,
-        # The NumPy definitions, stated outright: nothing is computed, one frame at most is copied.
-        "stop_gradient": reference.kernels["stop_gradient"],
-        "slice_keyframe": reference.kernels["slice_keyframe"],
-    },
-)
+KERNELS = {
+    "conv3d": conv3d.KERNEL,
+    "affine": affine.KERNEL,
+    "relu": relu.KERNEL,
+    "max_pool3d": max_pool3d.KERNEL,
+    "add": add.KERNEL,
+    "linear": linear.KERNEL,
+    "average_pool3d": average_pool3d.KERNEL,
+    "global_average_pool": global_average_pool.KERNEL,
+    "upsample_nearest": upsample_nearest.KERNEL,
+    "softmax": softmax.KERNEL,
+    "cross_entropy": cross_entropy.KERNEL,
+    "batch_norm": batch_norm.KERNEL,
+    "batch_norm_training": batch_norm_training.KERNEL,
+    "running_mean": running_mean.KERNEL,
+    "running_variance": running_variance.KERNEL,
+    "dropout": dropout.KERNEL,
+    "roi_align": roi_align.KERNEL,
+    "time_to_channels": swap_axes.TIME_TO_CHANNELS,
+    "time_to_batch": swap_axes.TIME_TO_BATCH,
+    "channels_to_time": swap_axes.CHANNELS_TO_TIME,
+    "batch_to_time": swap_axes.BATCH_TO_TIME,
+    # The NumPy definitions, stated outright: nothing is computed, one frame at most is copied.
+    "stop_gradient": reference.kernels["stop_gradient"],
+    "slice_keyframe": reference.kernels["slice_keyframe"],
+}
+core = Arithmetic("core", {op: kernel.in_default_environment() for op, kernel in KERNELS.items()})
