@@ -1,4 +1,4 @@
-"""Where threads flush subnormal numbers or round another way, bits are the same, and the mode is left alone."""
+"""Where threads flush subnormal numbers or round another way, bits stay the same, and so does the mode."""
 
 import ctypes
 import ctypes.util
