@@ -9,19 +9,19 @@ The order in which each element is summed is part of the definition. A *chain* i
 multiply-adds from 0 (or, in the `baseline` micro-kernel, of rounded products and sums):
 
 - y[n, k, o]: the terms w[k, c, tap] x[n, c, ...] in the order (c, tap), cut into chains of KC; the chains are
-  added to 0 in order. What a tap reads in the padding is a zero like any other.
+  added to 0 in order.
 - dx[n, c, i]: likewise, the terms w[k, c, tap] dy[n, k, ...] in the order (k, tap), of the taps for which (i
   + pad - tap * dilation) is a multiple of the stride on each axis. Where phases are merged
   (`phases.are_merged`: at most 4 channels of x in a group, a stride of 2 to 16 positions, no dilation, no
   axis whose stride exceeds its kernel), the chains are cut among all places of dy from which some i gathers,
-  though each takes only its own terms; if some element of that dx is not finite, all are summed as if phases
-  were not merged.
+  though each takes only its own terms.
 - dw[k, c, tap]: for each sample, its output positions o in order are cut into chains of KC, and the chains
   into spans of SPAN; the chains of a span are added in order, and then all spans.
 
-So the bits depend neither on tiles nor on the number of threads nor on the width of vectors, and no BLAS
-takes part. Frames of the padding are left out where all other factors are finite: a term of 0 or -0 changes
-no chain but one of zeros, and such a chain is added to 0.
+A tap in the padding is counted where chains are cut, but it is no term, whatever it would be multiplied by. (Its
+product with a finite value would change nothing: a term of 0 or -0 changes no chain but one of zeros, and such a
+chain is added to 0. Where a value is not finite, nonfinite.pyx sees to it.) So the bits depend neither on tiles nor
+on the number of threads nor on the width of vectors, and no BLAS takes part.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -36,11 +36,12 @@ from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.macro_kernel cimport add_spans
+from refnet._core.nonfinite cimport all_finite, met_padding, reads_padding, sum_again, sum_weights_again
 from refnet._core.phases cimport (Places, are_merged, has_taps, merge_weights, merged_kernel,
                                   merged_places, phase_kernel, phase_map)
 from refnet._core.simd cimport Simd
 from refnet._core.tiles cimport Convolution, Subkernel, Tiling, convolve_task, tile_shape
-from refnet._core.weights_tiles cimport Spans, WeightsGradient, may_skip_padding, weights_gradient, weights_task
+from refnet._core.weights_tiles cimport Spans, WeightsGradient, weights_gradient, weights_task
 from refnet._core.workspace cimport Workspace, carve
 from refnet._core.write_back cimport OutputMap, clear_lines
 
@@ -94,7 +95,7 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w, floatin
     kernel.layout.h, kernel.layout.w = g.kW, 1
     kernel.layout.dense = True
     kernel.empty = False
-    kernel.quarters = NULL
+    kernel.phases_at = kernel.quarters = NULL
     map.first = 0
     map.t, map.h, map.w = g.oH * g.oW, g.oW, 1
     map.frames, map.lines, map.width, map.volume = g.oT, g.oH, g.oW, y.shape[2]
@@ -145,6 +146,9 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
             environment.restore(before)
         PyErr_CheckSignals()
         begin = end
+    with nogil:
+        if met_padding(simd, w, y, conv, samples, groups):
+            sum_again(x, w, y, conv, samples, groups)
     return 0
 
 
@@ -161,15 +165,8 @@ def backward_data(const floating[:, :, ::1] dy, const floating[:, ::1] w, floati
     require_sizes(&g, dx, w, dy, workspace, groups)
     if are_merged(&g, dx.shape[1] // groups):
         merged_phases(dy, w, dx, workspace, &g, groups)
-        # Else an infinity or NaN may have met a weight of 0 that is none of the convolution's.
-        if micro_kernel.active(&dy[0, 0, 0]).all_finite(&dx[0, 0, 0, 0, 0], 1, size_of(dx)):
-            return
-    separate_phases(dy, w, dx, workspace, &g, groups)
-
-
-cdef inline Py_ssize_t size_of(const floating[:, :, :, :, ::1] x) noexcept nogil:
-    """How many values x has."""
-    return x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] * x.shape[4]
+    else:
+        separate_phases(dy, w, dx, workspace, &g, groups)
 
 
 cdef int merged_phases(const floating[:, :, ::1] dy, const floating[:, ::1] w, floating[:, :, :, :, ::1] dx,
@@ -211,7 +208,8 @@ cdef int separate_phases(const floating[:, :, ::1] dy, const floating[:, ::1] w,
     cdef OutputMap map
     cdef Convolution conv
     cdef bint whole_lines = g.sW <= min(<Py_ssize_t> W_PHASES, g.W), reached, empty
-    cdef bint large = size_of(dx) * <Py_ssize_t> sizeof(floating) >= NONTEMPORAL
+    cdef bint large = (dx.shape[0] * dx.shape[1] * dx.shape[2] * dx.shape[3] * dx.shape[4]
+                       * <Py_ssize_t> sizeof(floating) >= NONTEMPORAL)
     conv.channels, conv.rows = w.shape[0] // groups, dx.shape[1] // groups
     conv.subkernels, conv.maps, conv.count_maps = &kernels[0], &map, 1
     for t in range(min(g.sT, g.T)):
@@ -254,7 +252,8 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     """
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), window)
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
-    cdef Py_ssize_t size = dw.shape[0] * dw.shape[1], total, at_once, batch, begin, end, task, count, k
+    cdef Py_ssize_t size = dw.shape[0] * dw.shape[1], values = dy.shape[0] * dy.shape[1] * dy.shape[2]
+    cdef Py_ssize_t total, at_once, batch, begin, end, task, count, k
     cdef WeightsGradient gradient
     cdef Spans spans
     cdef floating* to = &dw[0, 0]
@@ -269,7 +268,6 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     # The last span of a sample may be short: it does not count where threads should have equal work.
     gradient = weights_gradient(simd, &g, dw.shape[0] // groups, x.shape[1] // groups, groups, SPAN_CHAINS * KC,
                                 min(at_once, x.shape[0] * (dy.shape[2] // (SPAN_CHAINS * KC))))
-    gradient.skips_padding = may_skip_padding(simd, &dy[0, 0, 0], dy.shape[0] * dy.shape[1], &gradient)
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (gradient.tiling.rows * gradient.tiling.columns
                                                             * gradient.positions))
     for spans.first in range(0, total, at_once):
@@ -292,3 +290,8 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
                 for k in prange(dw.shape[0]):
                     add_spans(&partial[0, k, 0], spans.apart, count, &dw[k, 0], dw.shape[1], spans.first > 0)
                 environment.restore(before)
+    with nogil:
+        if reads_padding(&g) and not (all_finite(simd, &dw[0, 0], size) if size < values
+                                      else all_finite(simd, &dy[0, 0, 0], values)):
+            sum_weights_again(&dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &g, x.shape[0], dw.shape[0] // groups,
+                              x.shape[1] // groups, groups)

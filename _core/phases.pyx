@@ -66,7 +66,7 @@ cdef Subkernel phase_kernel(const Geometry* g, Py_ssize_t t, Py_ssize_t h, Py_ss
     cdef PhaseTaps along_w = phase_taps(v, g.kW, g.sW, g.pW, g.dW)
     cdef Subkernel kernel
     kernel.empty = along_t.count == 0 or along_h.count == 0 or along_w.count == 0
-    kernel.quarters = NULL
+    kernel.phases_at = kernel.quarters = NULL
     kernel.layout.first = (along_t.first * g.kH + along_h.first) * g.kW + along_w.first
     kernel.layout.group = filters * K
     kernel.layout.row = g.kT * g.kH * g.kW  # a row is a channel of x, its terms are of every filter
@@ -121,6 +121,7 @@ cdef Subkernel merged_kernel(const Geometry* g, const Places* places, Py_ssize_t
     cdef Subkernel kernel
     cdef Py_ssize_t taps = places.T * places.H * places.W
     kernel.empty = False
+    kernel.phases_at = phases_at
     kernel.quarters = phases_at if g.sT * g.sH * g.sW == 4 else NULL
     kernel.layout.first = 0
     kernel.layout.group, kernel.layout.row, kernel.layout.channel = rows * filters * taps, filters * taps, taps

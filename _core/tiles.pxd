@@ -7,12 +7,13 @@ from refnet._core.write_back cimport OutputMap
 
 
 # A convolution of stride 1 or of the forward pass, and the weights that it takes; empty if it has no tap.
-# Unless NULL, `quarters` tells at which taps the quarters of its rows have weights: see fused_pack in
-# simd/operands.h.
+# If its rows are those of merged phases, `phases_at` has bit i for each tap that phase i has; else it is NULL. So is
+# `quarters`, unless there are four: see fused_pack in simd/operands.h.
 cdef struct Subkernel:
     Geometry g
     LhsLayout layout
     bint empty
+    const unsigned short* phases_at
     const unsigned short* quarters
 
 

@@ -9,7 +9,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport KC, LHS_PITCH, MAX_BLOCKS, MAX_PANELS, MAX_TILE_PANELS, MC, NC, PAD, ceil_div
+from refnet._core.blocking cimport KC, LHS_PITCH, MAX_PANELS, MAX_TILE_PANELS, MC, NC, PAD, ceil_div
 from refnet._core.im2col3d cimport (Range, pack_patches, packs_fused, plan_gather, prefetch_patches,
                                     taps_of_frames, terms_of_taps)
 from refnet._core.macro_kernel cimport MacroBlock, macro_kernel
@@ -69,16 +69,14 @@ cdef struct Tile:
 
 
 # A subkernel on a tile: the plan of its patches, how many terms a sum has, whether packing is fused into the
-# micro-kernel, and what padding leaves out: the taps that each panel's frames reach, and for each packed
-# block whether all taps are taken nevertheless.
+# micro-kernel, and what frames of the padding leave: the taps that each panel's frames reach.
 cdef struct Planned:
     const Subkernel* kernel
     GatherPlan* plan
     const unsigned short* quarters
     Py_ssize_t taps, terms
-    bint fused, skips_taps
+    bint fused
     Range reached[MAX_TILE_PANELS]
-    bint all_taps[MAX_BLOCKS]
 
 
 # Where the loops are: blocks of the terms [begin, end) are packed, [first, last) is multiplied, at `count`
@@ -159,7 +157,7 @@ cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, 
                     else:
                         pack_patches(simd, x, planned.plan, Range(step.first, step.last), strip * NC,
                                      ceil_div(step.count, simd.nr) * simd.nr, rhs)
-                    terms_of_panels(simd, terms, &planned, block, strip, &step)
+                    terms_of_panels(simd, terms, &planned, strip, &step)
                     prefetch.clear(&queue)
                     prefetch_operands(&queue, x, w, &planned, tile, &step)
                     if finished and step.last == step.end and conv.count_maps == 1:
@@ -202,12 +200,9 @@ cdef void plan_subkernel(const Simd* simd, Planned* planned, const Subkernel* ke
     planned.quarters = kernel.quarters if next_rows(simd, tile.rows) == tile.rows else NULL
     plan_gather(simd, plan, &kernel.g, tile.start, columns)
     planned.fused = packs_fused(simd, tile.rows, plan)
-    planned.skips_taps = False
     for panel in range(ceil_div(columns, simd.nr)):
         start = tile.start + panel * simd.nr
         planned.reached[panel] = taps_of_frames(&kernel.g, start, min(simd.nr, tile.stop - start))
-        if planned.reached[panel].high - planned.reached[panel].low < planned.taps:
-            planned.skips_taps = True
 
 
 cdef inline const floating* weights_of(const floating* w, const LhsLayout* layout, const Tile* tile) noexcept nogil:
@@ -217,34 +212,26 @@ cdef inline const floating* weights_of(const floating* w, const LhsLayout* layou
 
 cdef void pack_blocks(const Simd* simd, const floating* w, floating* lhs, Planned* planned, const Tile* tile,
                       Range terms, PackedLhs* packed) noexcept nogil:
-    """Pack the blocks of some terms of a tile's weights, unless the thread has them, and look which are finite.
-
-    A zero of the padding times infinity or NaN is NaN, times anything else it adds nothing.
-    """
+    """Pack the blocks of some terms of a tile's weights, unless the thread has them."""
     cdef const LhsLayout* layout = &planned.kernel.layout
     cdef const floating* weights = weights_of(w, layout, tile)
-    cdef floating* block_lhs
     cdef Py_ssize_t block, first, last
-    cdef bint fresh = packed.weights != <const void*> (weights + layout.first) or packed.first != terms.low
+    if packed.weights == <const void*> (weights + layout.first) and packed.first == terms.low:
+        return
     packed[0] = PackedLhs(weights + layout.first, terms.low)
     for block in range(ceil_div(terms.high - terms.low, KC)):
         first, last = terms.low + block * KC, min(terms.low + (block + 1) * KC, terms.high)
-        block_lhs = lhs + block * tile.rows * LHS_PITCH
-        if fresh:
-            pack_lhs(simd, weights, block_lhs, &planned.kernel.g, layout, tile.rows, Range(first, last))
-        planned.all_taps[block] = (not planned.skips_taps
-                                   or not simd.all_finite(block_lhs, tile.rows, last - first))
+        pack_lhs(simd, weights, lhs + block * tile.rows * LHS_PITCH, &planned.kernel.g, layout, tile.rows,
+                 Range(first, last))
 
 
-cdef void terms_of_panels(const Simd* simd, Terms* terms, const Planned* planned, Py_ssize_t block,
-                          Py_ssize_t strip, const Step* step) noexcept nogil:
-    """The terms that each panel of a strip takes of a block."""
+cdef void terms_of_panels(const Simd* simd, Terms* terms, const Planned* planned, Py_ssize_t strip,
+                          const Step* step) noexcept nogil:
+    """The terms that each panel of a strip takes of a block: those of the taps that its frames reach."""
     cdef Py_ssize_t panel
-    cdef Range taps = Range(0, planned.taps)
     for panel in range(ceil_div(step.count, simd.nr)):
-        if not planned.all_taps[block]:
-            taps = planned.reached[strip * NC // simd.nr + panel]
-        terms[panel] = terms_of_taps(&planned.kernel.g, taps, step.first, step.last - step.first)
+        terms[panel] = terms_of_taps(&planned.kernel.g, planned.reached[strip * NC // simd.nr + panel], step.first,
+                                     step.last - step.first)
 
 
 cdef void prefetch_operands(PrefetchQueue* queue, const floating* x, const floating* w, const Planned* planned,

@@ -6,13 +6,13 @@ from refnet._core.tiles cimport Tiling
 
 
 # How dw is computed, as (filters, K) of a group: upright, dy times the transposed patches, or transposed, so that
-# the right operand is the one whose values are used more often. A section is the rows of one frame of the kernel;
-# skips_padding: frames of the padding are left out. A sample has `spans` spans of `positions` positions; the tasks
-# of each span are tiling.tasks, rows of K by columns of filters.
+# the right operand is the one whose values are used more often. A section is the rows of one frame of the kernel, if
+# frames of the padding are left out. A sample has `spans` spans of `positions` positions; the tasks of each span are
+# tiling.tasks, rows of K by columns of filters.
 cdef struct WeightsGradient:
     Geometry g
     Py_ssize_t K, filters, channels, sections
-    bint upright, skips_padding
+    bint upright
     Tiling tiling
     Py_ssize_t spans, positions
 
@@ -25,8 +25,6 @@ cdef struct Spans:
 
 cdef WeightsGradient weights_gradient(const Simd* simd, const Geometry* g, Py_ssize_t filters, Py_ssize_t channels,
                                       Py_ssize_t groups, Py_ssize_t positions, Py_ssize_t at_once) noexcept nogil
-cdef bint may_skip_padding(const Simd* simd, const floating* dy, Py_ssize_t rows,
-                           const WeightsGradient* gradient) noexcept nogil
 cdef void weights_task(const Simd* simd, const floating* dy, const floating* x, floating* dw,
                        unsigned char* memory, const WeightsGradient* gradient, const Spans* spans,
                        Py_ssize_t task) noexcept nogil

@@ -39,7 +39,7 @@ cdef WeightsGradient weights_gradient(const Simd* simd, const Geometry* g, Py_ss
     gradient.g, gradient.K, gradient.channels, gradient.sections = in_long_lines(g[0]), channels * taps, channels, 1
     gradient.filters, gradient.positions = filters, positions
     gradient.spans = ceil_div(g.oT * g.oH * g.oW, positions)
-    gradient.upright = filters > gradient.K
+    gradient.upright = filters > gradient.K or 4 * filters <= simd.nr
     if gradient.upright:
         tiling.columns, tiling.rows = tile_shape(filters, 1, gradient.K, TILE_COLUMNS, simd.nr, repeats, 1, 4)
     else:
@@ -51,25 +51,7 @@ cdef WeightsGradient weights_gradient(const Simd* simd, const Geometry* g, Py_ss
     tiling.down, tiling.across = ceil_div(gradient.K, tiling.rows), ceil_div(filters, tiling.columns)
     tiling.groups = groups
     tiling.tasks = groups * tiling.down * tiling.across
-    gradient.skips_padding = False
     return gradient
-
-
-cdef bint may_skip_padding(const Simd* simd, const floating* dy, Py_ssize_t rows,
-                           const WeightsGradient* gradient) noexcept nogil:
-    """Whether frames of the padding may be left out: all dy (rows, P) that would be multiplied by them are finite."""
-    cdef const Geometry* g = &gradient.g
-    cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, section, row
-    cdef Range reached
-    if gradient.sections == 1:
-        return False
-    for section in range(gradient.sections):
-        reached = frames_of_tap(g, section)
-        for row in range(rows):
-            if not (simd.all_finite(dy + row * P, 1, reached.low * area)
-                    and simd.all_finite(dy + row * P + reached.high * area, 1, P - reached.high * area)):
-                return False
-    return True
 
 
 # The tile of a task: its span, sample * groups + group, first filter of the group, row of K, and position.
@@ -226,7 +208,7 @@ cdef void terms_of_section(const Simd* simd, Terms* terms, const WeightsGradient
     cdef const Geometry* g = &gradient.g
     cdef Py_ssize_t area = g.oH * g.oW, count = positions.high - positions.low, zero = 0, low = 0, high = count, panel
     cdef Range frames
-    if gradient.skips_padding:
+    if gradient.sections > 1:
         frames = frames_of_tap(g, section)
         low = min(max(frames.low * area - positions.low, zero), count)
         high = min(max(frames.high * area - positions.low, low), count)

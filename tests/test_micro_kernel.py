@@ -333,37 +333,82 @@ def test_spans_are_added_in_order_however_many_are_held_at_once(spans, threads, 
 
 @every_dtype
 @every_version
-def test_a_zero_of_the_padding_is_a_factor_like_any_other(version, dtype):
-    """Frames of the padding are left out, but not where they meet infinity, which times 0 is NaN."""
+def test_a_tap_in_the_padding_is_no_term(version, dtype):
+    """Frames of the padding are left out, and so is every other tap there, infinity or not."""
     micro_kernel.use(version)
-    x, w = np.ones((1, 3, 4, 7, 9), dtype), np.ones((2, 3, 3, 1, 1), dtype)
-    w[1, 2, 0] = np.inf
-    y, context = core.conv3d.forward(x, w, pad=(1, 0, 0))
-    assert np.isnan(y[0, 1, 0]).all() and (y[0, 1, 1:] == np.inf).all()
-    assert (y[0, 0, [0, 3]] == 6).all() and (y[0, 0, 1:3] == 9).all()
+    x, w = np.ones((1, 3, 4, 7, 9), dtype), np.ones((2, 3, 3, 1, 3), dtype)
+    w[1, 2, 0, 0, 2] = np.inf
+    y, context = core.conv3d.forward(x, w, pad=(1, 0, 1))
+    met = np.zeros((4, 7, 9), bool)
+    met[1:, :, :-1] = True
+    assert np.array_equal(np.isinf(y[0, 1]), met) and not np.isnan(y).any()
+    along_t, along_w = np.array([2, 3, 3, 2]), np.array([2, *[3] * 7, 2])
+    taps = 3 * along_t[:, None, None] * along_w * np.ones((7, 1), int)
+    assert np.array_equal(y[0, 0], taps) and np.array_equal(y[0, 1][~met], taps[~met])
     dy = np.ones_like(y)
     dx, _ = core.conv3d.backward(dy, context)
-    assert np.isnan(dx[0, 2, 3]).all() and (dx[0, 2, :3] == np.inf).all() and np.isfinite(dx[0, :2]).all()
-    dy[0, 0, 3, 0, 0] = np.nan
-    dy[0, 1, 0, 6, 8] = np.inf
+    met = np.zeros((4, 7, 9), bool)
+    met[:3, :, 1:] = True
+    assert np.array_equal(np.isinf(dx[0, 2]), met) and np.isfinite(dx[0, 2][~met]).all()
+    assert np.isfinite(dx[0, :2]).all()
+    dy[0, 0, 3, 0, 0], dy[0, 1, 0, 6, 8] = np.nan, np.inf
     _, dw = core.conv3d.backward(dy, context)
-    assert np.isnan(dw[0]).all() and np.isnan(dw[1, :, 0]).all() and (dw[1, :, 1:] == np.inf).all()
+    is_nan, is_inf = np.zeros((2, 3, 3, 1, 3), bool), np.zeros((2, 3, 3, 1, 3), bool)
+    is_nan[0, :, :2, :, 1:] = is_inf[1, :, 1:, :, :2] = True
+    assert np.array_equal(np.isnan(dw), is_nan) and np.array_equal(np.isinf(dw), is_inf)
+
+
+# Of every kind that conv3d.pyx chooses between: several chains, spans, groups, phases apart and merged.
+NONFINITE = {
+    "3x3x3": ((2, 3, 4, 6, 5), (5, 3, 3, 3, 3), {"pad": (1, 1, 1)}),
+    "three chains": ((1, 30, 3, 4, 5), (4, 30, 3, 3, 3), {"pad": (1, 1, 1)}),
+    "strided, dilated, grouped": (
+        (2, 6, 5, 9, 8),
+        (4, 3, 2, 3, 2),
+        {"stride": (2, 1, 3), "pad": (1, 2, 0), "dilation": (2, 2, 3), "groups": 2},
+    ),
+    "strided": ((1, 6, 4, 9, 9), (40, 6, 3, 3, 3), {"stride": (2, 2, 2), "pad": (1, 1, 1)}),
+    "image": ((1, 3, 2, 9, 11), (6, 3, 1, 7, 7), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
+    "image of other phases": ((2, 2, 5, 5, 9), (60, 2, 3, 2, 4), {"stride": (2, 1, 3), "pad": (1, 1, 2)}),
+    "two spans": ((2, 2, 1, 50, 50), (3, 2, 1, 3, 3), {"pad": (0, 1, 1)}),
+    "pointwise padded": ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1), {"pad": (1, 0, 2)}),
+}
 
 
 @every_dtype
 @every_version
-def test_infinities_reach_only_what_they_are_a_term_of(version, dtype):
-    """The phases of a strided image are computed at once, with weights of 0 between; not if one meets inf."""
+@pytest.mark.parametrize("problem", NONFINITE)
+def test_what_meets_no_infinity_has_the_bits_that_it_has_without(problem, version, dtype):
+    """An infinity or NaN in w or dy reaches what it is a term of; where a run with a single 1 is not 0."""
     micro_kernel.use(version)
-    x, w = np.ones((1, 3, 1, 9, 21), dtype), np.ones((2, 3, 1, 3, 3), dtype)
-    y, context = core.conv3d.forward(x, w, stride=(1, 2, 2), pad=(0, 1, 1))
-    dy = np.ones_like(y)
-    dy[0, 1, 0, 2, 4] = np.inf
-    dx, _ = core.conv3d.backward(dy, context)
-    expected = np.zeros((9, 21), bool)
-    expected[3:6, 7:10] = True
-    assert np.array_equal(np.isinf(dx[0, :, 0]), np.broadcast_to(expected, (3, 9, 21)))
-    assert np.isfinite(dx[0, :, 0][:, ~expected]).all()
+    x_shape, w_shape, attrs = NONFINITE[problem]
+    x, w, dy = drawn(x_shape, w_shape, dtype, **attrs)
+    rng = np.random.default_rng(6)
+
+    def results(x, w, dy):
+        y, context = core.conv3d.forward(x, w, **attrs)
+        return y, *core.conv3d.backward(dy, context)
+
+    good = results(x, w, dy)
+    for bad in (np.inf, -np.inf, np.nan):
+        at_w, at_dy = (tuple(rng.integers(a.shape)) for a in (w, dy))
+        bad_w, bad_dy, one_w, one_dy = w.copy(), dy.copy(), np.zeros_like(w), np.zeros_like(dy)
+        bad_w[at_w] = bad_dy[at_dy] = bad
+        one_w[at_w] = one_dy[at_dy] = 1
+        y, dx_of_w, _ = results(x, bad_w, dy)
+        _, dx_of_dy, dw = results(x, w, bad_dy)
+        reached_y, reached_by_w, _ = results(np.ones_like(x), one_w, np.ones_like(dy))
+        _, reached_by_dy, reached_dw = results(np.ones_like(x), np.ones_like(w), one_dy)
+        assert reached_y.any() and reached_by_w.any()
+        assert_only_there(y, good[0], reached_y != 0, bad)
+        assert_only_there(dx_of_w, good[1], reached_by_w != 0, bad)
+        assert_only_there(dx_of_dy, good[1], reached_by_dy != 0, bad)
+        assert_only_there(dw, good[2], reached_dw != 0, bad)
+
+
+def assert_only_there(ours, good, reached, bad):
+    assert ours[~reached].tobytes() == good[~reached].tobytes()
+    assert (np.isnan if np.isnan(bad) else np.isinf)(ours[reached]).all()
 
 
 @every_dtype
