@@ -1,8 +1,10 @@
-"""What decides about bits and speed on this machine: versions, BLAS, OpenMP, processor."""
+"""What decides about speed on this machine, and what a bundle was made with: versions, OpenMP, processor."""
 
 import os
 import platform
+from dataclasses import astuple
 from importlib.metadata import version
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,6 @@ def facts() -> dict[str, Any]:
         "refnet": version("refnet"),
         "python": platform.python_version(),
         "numpy": version("numpy"),
-        "scipy": version("scipy"),
-        "blas": runtime.blas(),
         "micro_kernel": runtime.micro_kernel_version(),
         "openmp": runtime.openmp_enabled(),
         "threads": runtime.threads(),
@@ -34,8 +34,10 @@ def kernels() -> dict[str, str]:
     found = {}
     for op, kernel in ARITHMETICS["core"].kernels.items():
         definition = ARITHMETICS["reference"].kernels[op]
-        forward = "NumPy definition" if kernel.forward is definition.forward else "Cython"
-        backward = "NumPy definition" if kernel.backward is definition.backward else "Cython"
+        forward, backward = (
+            "NumPy definition" if unwrap(ours) is unwrap(theirs) else "Cython"
+            for ours, theirs in zip(astuple(kernel), astuple(definition), strict=True)
+        )
         found[op] = forward if forward == backward else f"{forward}, backward {backward}"
     return found
 

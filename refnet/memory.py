@@ -1,6 +1,5 @@
 """How much memory is left, and a clear refusal of what would not fit."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,16 +11,10 @@ if sys.platform != "win32":
     import resource
 
 CGROUP = Path("/sys/fs/cgroup")
-# OpenBLAS takes a buffer of this size for each thread that calls it, and waits forever when it
-# cannot have one.
-BLAS_BUFFER = 32 << 20
 
 
 def available() -> int:
-    """Bytes that can still be allocated, within the limits of the container and of the process.
-
-    What BLAS will take for itself is left out.
-    """
+    """Bytes that can still be allocated, within the limits of the container and of the process."""
     left = int(psutil.virtual_memory().available)
     try:
         limit = int((CGROUP / "memory.max").read_text())
@@ -34,7 +27,7 @@ def available() -> int:
         address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
         if address_space != resource.RLIM_INFINITY:
             left = min(left, address_space - psutil.Process().memory_info().vms)
-    return max(0, left - BLAS_BUFFER * (os.cpu_count() or 1))
+    return max(0, left)
 
 
 def text(count: int) -> str:

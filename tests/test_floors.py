@@ -35,7 +35,7 @@ FLOORS = [
     ["golden", "interop.*"],
     ["interop"],
     ["bench"],
-    ["bench.problem", "bench.limits", "bench.measurement", "bench.agreement"],
+    ["bench.problem", "bench.limits", "bench.measurement", "bench.agreement", "bench.threads"],
     ["bench.peer", "bench.problems"],
     ["bench.own", "bench.peers.torch_twins"],
     ["bench.peers.*"],
@@ -72,6 +72,7 @@ NEIGHBOURS = {
     ("ops.running_variance", "ops.batch_norm_training"),
     ("ops.running_variance", "ops.running_mean"),
     ("arithmetic.core.batch_norm_training", "arithmetic.core.batch_norm"),
+    ("arithmetic.core.linear", "arithmetic.core.conv3d"),
     ("trace.nodes", "trace.receptive"),
     ("trace.explanation", "trace.receptive"),
     ("trace.freeze", "trace.nodes"),
@@ -153,8 +154,7 @@ def test_kernels_import_nothing_of_refnet_but_each_other(path):
     for line in text.splitlines():
         if line.startswith("from refnet"):
             assert line.startswith("from refnet._core")
-    if path.stem != "blas":
-        assert "scipy" not in text, "blas.pyx is the only door to BLAS"
+    assert "scipy" not in text, "no BLAS computes a result"
     if path.stem != "openmp":
         assert "omp.h" not in text and "cimport openmp" not in text.replace("_core cimport openmp", "")
 

@@ -9,7 +9,6 @@ from refnet._core import (
     batch_norm,
     conv3d,
     dropout,
-    linear,
     max_pool3d,
     relu,
     roi_align,
@@ -41,9 +40,6 @@ def calls():
     yield average_pool3d.input_gradient, [(6, 40), (6, 40), (8, 40)], POOL
     yield upsample_nearest.forward, [(6, 2, 3), (6, 4, 6)], (2,)
     yield upsample_nearest.input_gradient, [(6, 4, 6), (6, 2, 3)], (2,)
-    yield linear.forward, [(2, 5), (3, 5), (2, 3)], ()
-    yield linear.input_gradient, [(2, 3), (3, 5), (2, 5)], ()
-    yield linear.weight_gradient, [(2, 3), (2, 5), (3, 5)], ()
     yield softmax.forward, [(2, 5), (2, 5)], ()
     yield softmax.input_gradient, [(2, 5), (2, 5), (2, 5)], ()
     yield softmax.cross_entropy, [(6, 5), ("int64", (6,)), (8, 5), (7,)], ()

@@ -21,7 +21,6 @@ from support import (
     rounding_bound,
     unit,
 )
-from threadpoolctl import threadpool_limits
 
 from refnet.arithmetic import ARITHMETICS, Kernel, core, reference
 from refnet.errors import DTypeError, RefnetError, ShapeError, UnknownNameError
@@ -195,18 +194,26 @@ def test_core_linear_has_the_same_bits_for_any_number_of_threads(dtype):
     assert_same_bits(core.linear, arrays, {})
 
 
-def test_blas_gets_its_threads_back():
-    from threadpoolctl import threadpool_info
-
-    def blas_threads():
-        return [i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"]
-
-    with threadpool_limits(2, user_api="blas"):
-        before = blas_threads()
-        core.conv3d.forward(np.ones((1, 2, 2, 3, 3)), np.ones((2, 2, 1, 1, 1)))
-        with pytest.raises(ShapeError):
-            core.conv3d.forward(np.ones((1, 2, 2, 3, 3)), np.ones((2, 3, 1, 1, 1)))
-        assert blas_threads() == before
+@every_dtype
+def test_core_linear_is_a_convolution_and_a_row_does_not_depend_on_the_batch(dtype):
+    """With the samples as samples or as positions; in a batch of one, of seven and of 300."""
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((300, 600)).astype(dtype), rng.standard_normal((1000, 600)).astype(dtype)
+    dy, b = rng.standard_normal((300, 1000)).astype(dtype), rng.standard_normal(1000).astype(dtype)
+    y, context = core.linear.forward(x, w, b)
+    dx, dw, db = core.linear.backward(dy, context)
+    for first, count in ((0, 1), (5, 1), (0, 7), (250, 50)):
+        rows = slice(first, first + count)
+        part, part_context = core.linear.forward(x[rows], w, b)
+        assert part.tobytes() == y[rows].tobytes()
+        assert core.linear.backward(dy[rows], part_context)[0].tobytes() == dx[rows].tobytes()
+    kernel = w[:, :, None, None, None]
+    image, context = core.conv3d.forward(x[:, :, None, None, None], kernel, b)
+    assert image.tobytes() == y.tobytes()
+    found = core.conv3d.backward(dy.reshape(image.shape), context)
+    assert found[0].tobytes() == dx.tobytes() and found[2].tobytes() == db.tobytes()
+    _, context = core.conv3d.forward(x.T[None, :, None, None], kernel, b)
+    assert core.conv3d.backward(dy.T[None, :, None, None], context)[1].tobytes() == dw.tobytes()
 
 
 # Literal values.

@@ -14,8 +14,6 @@ from functools import partial
 from math import sqrt
 from typing import Any, TypeVar
 
-from threadpoolctl import threadpool_limits
-
 from refnet import machine
 from refnet.arithmetic import core
 from refnet.arithmetic.core.conv3d import workspace_bytes
@@ -25,6 +23,7 @@ from refnet.bench.measurement import Measurement, Spread
 from refnet.bench.peer import Call, Calls, Peer
 from refnet.bench.problem import Problem
 from refnet.bench.problems import BASE, DOUBLED
+from refnet.bench.threads import blas, limited
 from refnet.errors import RefnetError
 from refnet.inputs import fill
 from refnet.net import Net
@@ -77,9 +76,9 @@ class Sides:
 
 def machine_facts(setting: Setting) -> dict[str, Any]:
     """The machine, and its limits on that many threads: multiply-adds and bytes a second."""
-    with threadpool_limits(setting.threads):
+    with limited(setting.threads):
         facts = machine.facts() | {"threads": setting.threads, "bandwidth": limits.bandwidth(setting.threads)}
-        facts["blas_chosen"] = os.environ.get("OPENBLAS_CORETYPE", "")
+        facts["blas"], facts["blas_chosen"] = blas(), os.environ.get("OPENBLAS_CORETYPE", "")
         for dtype in setting.dtypes:
             gemm = limits.gemm(dtype)
             rates = Spread(tuple(limits.GEMM_SIZE**3 / seconds(gemm) for _ in range(limits.ATTEMPTS)))
@@ -109,7 +108,7 @@ def operators(problems: Sequence[Problem], setting: Setting) -> list[Measurement
         theirs = {peer.name: peer.operator(setting.threads, problem, inputs, dy) for peer in setting.peers}
         return Sides(own.operator(core, problem, inputs, dy), theirs)
 
-    with threadpool_limits(setting.threads):
+    with limited(setting.threads):
         for problem, dtype in _steps(setting, "check", problems):
             found = sides(problem, dtype, whole=problem.compute_bound)
             require = require_equal if problem.compute_bound else require_close(sqrt(roundoff(dtype)))
@@ -138,7 +137,7 @@ def scaling(setting: Setting) -> list[Measurement]:
     def calls(problem: Problem, dtype: str) -> dict[str, Call]:
         return own.operator(core, problem, *problem.arrays(dtype))
 
-    with threadpool_limits(setting.threads):
+    with limited(setting.threads):
         for (axis, factors), dtype in _steps(setting, "scaling", DOUBLED.items()):
             x, w = BASE.case.shapes
             larger = tuple(n * f for n, f in zip(x, factors, strict=True))
@@ -184,7 +183,7 @@ def nets(
         }
         return Sides({TRAINING: own.train(net, given, dys)}, theirs)
 
-    with threadpool_limits(setting.threads):
+    with limited(setting.threads):
         for name, dtype in _steps(setting, "check", architectures):
             require = require_close(rounding_bound(built[name], dtype), gradients=sqrt)
             sides(built[name], dtype).check(f"{name}, {dtype}", TRAINING, require)
@@ -251,7 +250,7 @@ def _thread_ratios(call: Call, setting: Setting) -> tuple[float, ...]:
     """One thread's seconds over those of all, in turn."""
 
     def timed(threads: int) -> float:
-        with threadpool_limits(threads):
+        with limited(threads):
             return seconds(call)
 
     timed(setting.threads)

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import psutil
-from threadpoolctl import threadpool_limits
 
 from refnet.bench import own
 from refnet.bench.peers import PEERS
+from refnet.bench.threads import limited
 from refnet.inputs import fill
 from refnet.networks import build
 
@@ -40,7 +40,7 @@ def main(request: str) -> None:
     given = fill.params(net, dtype=found["dtype"]) | fill.inputs(net, dtype=found["dtype"])
     dys = fill.output_gradients(net, dtype=found["dtype"])
     train = None if found["peer"] is None else PEERS[found["peer"]].train
-    with threadpool_limits(found["threads"]):
+    with limited(found["threads"]):
         call = own.train(net, given, dys) if train is None else train(found["threads"], net, given, dys)
         before = psutil.Process().memory_info().rss
         call()

@@ -113,7 +113,7 @@ class Bundle:
     entries : dict of section to dict of name to {"shape", "dtype", "sha256", "file"}
     blocked : frozenset of str
     machine : dict
-        What made it: versions, BLAS, processor.
+        What made it: versions, processor.
 
     Raises
     ------

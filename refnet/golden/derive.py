@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from threadpoolctl import threadpool_limits
 
 from refnet import machine
 from refnet.arrays import Array
@@ -113,36 +112,35 @@ def derive(
     allow_nonfinite: bool,
     progress: Progress,
 ) -> tuple[Tensors, frozenset[str]]:
-    """Compute everything that a bundle holds. BLAS on one thread, whatever the arithmetic."""
+    """Compute everything that a bundle holds."""
     if (pixels is None) != (recipe.clip is None):
         raise ShapeError("pixels are given without a clip in the recipe, or the other way round")
     params = fill.params(net, recipe.seed, recipe.dtype)
     inputs = fill.inputs(net, recipe.seed, recipe.dtype)
     if pixels is not None:
         inputs["data"] = pixels
-    with threadpool_limits(1, user_api="blas"):
-        run = forward(
-            net,
-            {**inputs, **params},
-            recipe.arithmetic,
-            allow_nonfinite=allow_nonfinite,
-            on_node=steps(progress, "forward", len(net.nodes)),
-        )
-        tensors: Tensors = {
-            "inputs": {name: run.given[name] for name in net.inputs},
-            "params": params,
-            "blobs": run.blobs,
-        }
-        tensors |= {"output_gradients": {}, "gradients": {}}
-        if not recipe.backward:
-            return tensors, frozenset()
-        tensors["output_gradients"] = fill.output_gradients(net, recipe.seed, recipe.dtype)
-        flowing = net.gradient_flow().intersection(run.blobs)
-        grads = backward(
-            run,
-            tensors["output_gradients"],
-            on_node=steps(progress, "backward", len(flowing)),
-        )
+    run = forward(
+        net,
+        {**inputs, **params},
+        recipe.arithmetic,
+        allow_nonfinite=allow_nonfinite,
+        on_node=steps(progress, "forward", len(net.nodes)),
+    )
+    tensors: Tensors = {
+        "inputs": {name: run.given[name] for name in net.inputs},
+        "params": params,
+        "blobs": run.blobs,
+    }
+    tensors |= {"output_gradients": {}, "gradients": {}}
+    if not recipe.backward:
+        return tensors, frozenset()
+    tensors["output_gradients"] = fill.output_gradients(net, recipe.seed, recipe.dtype)
+    flowing = net.gradient_flow().intersection(run.blobs)
+    grads = backward(
+        run,
+        tensors["output_gradients"],
+        on_node=steps(progress, "backward", len(flowing)),
+    )
     tensors["gradients"] = dict(grads)
     return tensors, grads.blocked
 

@@ -42,9 +42,8 @@ def architectures(found: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def machine(facts: Mapping[str, Any], console: Console) -> None:
-    """Show what decides about bits and speed here, a fact a row."""
+    """Show what decides about speed here, a fact a row."""
     texts = {
-        "blas": "\n".join(facts["blas"]),
         "memory_available": memory.text(facts["memory_available"]),
         "kernels": "\n".join(f"{op}: {how}" for op, how in facts["kernels"].items()),
     }

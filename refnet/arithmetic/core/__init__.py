@@ -48,8 +48,8 @@ KERNELS = {
     "time_to_batch": swap_axes.TIME_TO_BATCH,
     "channels_to_time": swap_axes.CHANNELS_TO_TIME,
     "batch_to_time": swap_axes.BATCH_TO_TIME,
-    # The NumPy definitions, stated outright: nothing is computed, one frame at most is copied.
-    "stop_gradient": reference.kernels["stop_gradient"],
-    "slice_keyframe": reference.kernels["slice_keyframe"],
 }
-core = Arithmetic("core", {op: kernel.in_default_environment() for op, kernel in KERNELS.items()})
+# The NumPy definitions, stated outright: nothing is computed, one frame at most is copied.
+DEFINITIONS = {op: reference.kernels[op] for op in ("stop_gradient", "slice_keyframe")}
+
+core = Arithmetic("core", {op: KERNELS[op].in_default_environment() for op in KERNELS} | DEFINITIONS)

@@ -25,7 +25,7 @@ def workspace_bytes(dtype: str) -> int:
 def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
     """Convolve; the bias is added to the finished sums."""
     y = empty(infer(x.shape, w.shape, **attrs), x.dtype)
-    kernels.forward(x, rows(w), flat(y), _workspace(x), *_window(w, y, **attrs))
+    kernels.forward(x, rows(w), flat(y), scratch(x.dtype), *_window(w, y, **attrs))
     if b is not None:
         y += b[:, None, None, None]
     return y, (x, w, b is not None, attrs)
@@ -34,22 +34,26 @@ def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[A
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx is a convolution of dy with the flipped w, dw pairs dy with x; db sums dy."""
     x, w, has_bias, attrs = context
-    scratch, window = _workspace(x), _window(w, dy, **attrs)
+    window = _window(w, dy, **attrs)
     dx = empty(x.shape, x.dtype) if needs[0] else None
     dw = empty(w.shape, w.dtype) if needs[1] else None
     if dx is not None:
-        kernels.backward_data(flat(dy), rows(w), dx, scratch, *window)
+        kernels.backward_data(flat(dy), rows(w), dx, scratch(x.dtype), *window)
     if dw is not None:
-        partial = empty((PARTIAL_SUMS // w.size, *rows(w).shape), w.dtype)
-        kernels.backward_weights(flat(dy), x, rows(dw), scratch, partial, *window)
+        kernels.backward_weights(flat(dy), x, rows(dw), scratch(x.dtype), partial_sums(rows(dw)), *window)
     if not has_bias:
         return dx, dw
     return dx, dw, channels.sums(dy) if needs[2] else None
 
 
-def _workspace(x: Array) -> Array:
+def scratch(dtype: np.dtype[Any]) -> Array:
     """Scratch memory of every thread."""
-    return workspace(workspace_bytes(x.dtype.name), np.dtype(np.uint8))
+    return workspace(workspace_bytes(dtype.name), np.dtype(np.uint8))
+
+
+def partial_sums(dw: Array) -> Array:
+    """Room for some weight gradients of the shape of dw (C_out, K), as far as there is any."""
+    return empty((PARTIAL_SUMS // dw.size, *dw.shape), dw.dtype)
 
 
 def _window(

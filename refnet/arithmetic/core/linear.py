@@ -1,20 +1,25 @@
-"""The kernel of `refnet.ops.linear`: BLAS, on one thread."""
+"""The kernel of `refnet.ops.linear`: products of matrices by the kernels of a convolution of one tap.
+
+Each element is a sum in the order of conv3d.pyx: y as a gradient of weights, over D; dx as an output, over
+K; dw as a gradient of the input, over N. So a row of y or dx does not depend on the rest of the batch.
+"""
 
 from typing import Any
 
-from refnet._core import linear as kernels
+from refnet._core import conv3d as kernels
+from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, rows
-from refnet.arithmetic.core.runtime import single_threaded_blas
+from refnet.arithmetic.core.conv3d import partial_sums, scratch
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
 from refnet.op import InputGradients, Needs
+from refnet.shapes import ONES, ZEROS
 
 
 def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     """Compute x w' + b."""
     y = empty((len(x), len(w)), x.dtype)
-    with single_threaded_blas():
-        kernels.forward(rows(x), w, y)
+    kernels.backward_weights(rows(x)[None], _image(w), y, scratch(x.dtype), partial_sums(y), *_window(w))
     if b is not None:
         y += b
     return y, (x, w, b is not None)
@@ -25,14 +30,23 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     x, w, has_bias = context
     dx = empty(x.shape, x.dtype) if needs[0] else None
     dw = empty(w.shape, w.dtype) if needs[1] else None
-    with single_threaded_blas():
-        if dx is not None:
-            kernels.input_gradient(dy, w, rows(dx))
-        if dw is not None:
-            kernels.weight_gradient(dy, rows(x), dw)
+    if dx is not None:
+        kernels.forward(_image(w), dy, rows(dx)[None], scratch(x.dtype), *_window(w))
+    if dw is not None:
+        kernels.backward_data(rows(x)[None], dy, _image(dw), scratch(x.dtype), *_window(w))
     if not has_bias:
         return dx, dw
-    return dx, dw, dy.sum(axis=0) if needs[2] else None
+    return dx, dw, channels.sums(dy[:, :, None, None, None]) if needs[2] else None
+
+
+def _image(w: Array) -> Array:
+    """View w (K, D) as an image (1, K, 1, 1, D)."""
+    return w[None, :, None, None]
+
+
+def _window(w: Array) -> tuple[Any, int]:
+    """What every kernel takes behind its arrays: one tap, one group, and the positions (1, 1, D)."""
+    return (ONES, ONES, ZEROS, ONES, (1, 1, w.shape[1])), 1
 
 
 KERNEL = Kernel(forward, backward)
