@@ -5,8 +5,8 @@ a GEMM; docs/design.md draws the loops. This file has the doors, the choice of a
 tiles of the result, in parallel. tiles.pyx has loops 4 and 3, macro_kernel.pyx loops 2 and 1,
 simd/micro_kernel.h the chains.
 
-The order in which each element is summed is part of the definition. A *chain* is a sequence of fused
-multiply-adds from 0 (or, in the `baseline` micro-kernel, of rounded products and sums):
+The order in which each element is summed is part of the definition. A *chain* is a sequence of
+multiply-adds from 0, each of which rounds once:
 
 - y[n, k, o]: the terms w[k, c, tap] x[n, c, ...] in the order (c, tap), cut into chains of KC; the chains are
   added to 0 in order.

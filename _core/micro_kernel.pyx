@@ -1,8 +1,8 @@
 """Which instruction set's kernels run: the best that the processor has, unless a test asks for another.
 
-Each element of a product is one chain of multiply-adds from 0, in the order of its terms. Under avx2 and
-avx512 a multiply-add is fused, it rounds once, and both give the same bits; baseline rounds the product, then
-the sum.
+Each element of a product is one chain of multiply-adds from 0, in the order of its terms. A multiply-add
+rounds once under each of them, so all give the same bits: baseline works it out where the others have an
+instruction (simd/multiply_add.h), and is slow.
 """
 
 from cython cimport floating
@@ -49,11 +49,6 @@ def versions():
 def name():
     """The instruction set in use."""
     return SIMD[chosen][0].name.decode()
-
-
-def is_fused():
-    """Whether a multiply-add of the one in use rounds once."""
-    return bool(SIMD[chosen][0].fused_multiply_add)
 
 
 def use(str version):

@@ -41,7 +41,6 @@ cdef extern from "simd/simd.h":
         const FusedPack* fused
     ctypedef struct Simd "struct simd":
         const char* name
-        bint fused_multiply_add
         bint masked_loads
         int vector_stride
         bint bit_masks

@@ -1,8 +1,13 @@
 """Every version of the micro-kernel that this processor runs, and the order of sums of conv3d.pyx."""
 
+import os
+import platform
+import subprocess
+import sys
 from fractions import Fraction
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,16 +84,16 @@ def test_large_gradients_are_written_past_the_caches(version, dtype, x, w, attrs
     assert np.array_equal(dx, shifted_sums(xs, ws, dy, **attrs)[1])
 
 
-def test_fused_versions_give_the_same_bits():
+def test_all_versions_give_the_same_bits():
     rng = np.random.default_rng(1)
     x, w = rng.standard_normal((1, 40, 3, 9, 10)), rng.standard_normal((21, 40, 3, 3, 3))
-    bits = {}
+    bits = set()
     for version in micro_kernel.versions():
         micro_kernel.use(version)
         y, context = core.conv3d.forward(x, w, stride=(1, 2, 1), pad=(1, 1, 1))
         gradients = core.conv3d.backward(np.cos(y), context)
-        bits.setdefault(micro_kernel.is_fused(), set()).add(b"".join(a.tobytes() for a in (y, *gradients)))
-    assert all(len(found) == 1 for found in bits.values())
+        bits.add(b"".join(a.tobytes() for a in (y, *gradients)))
+    assert len(bits) == 1
 
 
 def two_sum(a, b):
@@ -126,10 +131,106 @@ def fused(a, b, c):
 
 
 def rounded(exact, dtype):
-    """The nearest number of the dtype, ties to even."""
-    near = np.dtype(dtype).type(float(exact))
-    candidates = [near, np.nextafter(near, dtype(np.inf)), np.nextafter(near, dtype(-np.inf))]
-    return min(candidates, key=lambda c: (abs(Fraction(float(c)) - exact), int(c.view(f"u{c.itemsize}")) & 1))
+    """The nearest number of the dtype, ties to even; infinity where that is beyond the largest finite one."""
+    info = np.finfo(dtype)
+    numerator, denominator = abs(exact).as_integer_ratio()
+    exponent = numerator.bit_length() - denominator.bit_length()
+    exponent -= abs(exact) < Fraction(2) ** exponent
+    unit = Fraction(2) ** int(max(exponent - info.nmant, info.minexp - info.nmant))
+    nearest = round(abs(exact) / unit) * unit
+    return dtype(np.inf if nearest > Fraction(float(info.max)) else float(nearest)) * dtype(
+        1 - 2 * (exact < 0)
+    )
+
+
+def multiply_add(a, b, c):
+    """RN(a b + c) of three numbers, by rational arithmetic; by IEEE's rules where one is infinite or NaN."""
+    if not np.isfinite([a, b]).all():
+        with np.errstate(invalid="ignore"):
+            return a * b + c
+    if not np.isfinite(c):
+        return c
+    return rounded(Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)), type(a))
+
+
+def hard_terms(dtype, n):
+    """Factors a, b and summands c of n multiply-adds each: whatever may be hard to round."""
+    rng = np.random.default_rng(5)
+    info = np.finfo(dtype)
+    bits = info.nmant + 1
+
+    def random(low, high):
+        powers = rng.integers(low, high, n)
+        return np.ldexp(rng.uniform(1, 2, n) * rng.choice([-1, 1], n), powers).astype(dtype)
+
+    def near(values, ulps):
+        integers = values.view(f"i{values.itemsize}")
+        return (integers + rng.integers(-ulps, ulps + 1, n, integers.dtype)).view(dtype)
+
+    def few_bits(last, exponent):
+        """1 + i 2^-last for an odd i, times 2^exponent."""
+        return np.ldexp(1 + np.ldexp(2.0 * rng.integers(0, 8, n) + 1, -last), exponent).astype(dtype)
+
+    low, high = int(info.minexp), int(info.maxexp)
+    half = low // 2
+    edges = [0, 1, info.max, info.max / 2, info.tiny, info.tiny * (1 - info.eps), info.smallest_subnormal]
+    edges = np.array([*edges, np.inf, np.nan], dtype)
+    edges = np.concatenate([edges, -edges])
+    with np.errstate(over="ignore", under="ignore"):
+        a, b = random(-3, 3), random(-3, 3)
+        yield "any", a, b, random(-3 - bits, 3 + bits)
+        yield "cancellation", a, b, near(-(a * b), 3)
+        # The last bit of a b is half a unit of the result; c is nothing beside it, and decides.
+        a, b = few_bits(bits // 2, 0), few_bits(bits - bits // 2, 0)
+        yield "ties", a, b, np.zeros(n, dtype)
+        yield "next to ties", a, b, random(-4 * bits, -bits - 8)
+        yield (
+            "ties of subnormals",
+            few_bits(6, half),
+            few_bits(6, low - half - bits + 12),
+            random(low - bits, low),
+        )
+        a, b = random(half - 8, half), random(half - bits, half)
+        yield "products below", a, b, random(low - bits, low + 4)
+        yield "cancellation below", a, b, near(-(a * b), 1)
+        yield "subnormal factor and summand", random(-3, 3), random(low - bits, low), random(low - bits, low)
+        yield "subnormal times huge", random(low - bits, low), random(high - 4, high), random(half, -half)
+        yield "overflow", random(-half - 1, -half + 2), random(-half - 1, -half + 2), random(high - 3, high)
+        a, b = random(high - 1, high), random(-1, 2)
+        yield "product beyond", a, b, -np.sign(a * b) * random(high - 2, high)
+        yield "edges", *(rng.choice(edges, n) for _ in range(3))
+
+
+@every_dtype
+@every_version
+def test_a_multiply_add_rounds_once(version, dtype):
+    """Chains of two terms: 1 c, and a b. Ties, cancellation, underflow, overflow, infinity, NaN."""
+    dtype = np.dtype(dtype).type
+    micro_kernel.use(version)
+    for kind, a, b, c in hard_terms(dtype, 256):
+        w = np.stack([np.ones_like(a), a], 1)[..., None, None, None]
+        x = np.stack([c, b])[None, :, None, None]
+        y, _ = core.conv3d.forward(x, w)
+        found = y[0, :, 0, 0].diagonal()
+        expected = np.array([multiply_add(*abc) for abc in zip(a, b, c, strict=True)], dtype)
+        wrong = np.flatnonzero(~((found == expected) | (np.isnan(found) & np.isnan(expected))))
+        assert not len(wrong), (kind, [float(v[wrong[0]]).hex() for v in (a, b, c, found, expected)])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc can be told to leave instructions alone")
+def test_a_multiply_add_rounds_once_where_the_c_library_has_no_instruction_for_it():
+    """What may over- or underflow is left to C's `fma`, which chooses an instruction at run time."""
+    one_test = "test_a_multiply_add_rounds_once('baseline', dtype)"
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import test_micro_kernel as tests\nfor dtype in ('float32', 'float64'): tests.{one_test}",
+        ],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-FMA4"},
+        check=True,
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -142,15 +243,12 @@ def test_fused_rounds_once(dtype):
     a[400:] = 2.0**bits + 2 * rng.integers(0, 9, 200)
     b[400:] = 1 + rng.integers(-1, 2, 200) * 2.0 ** (1 - bits)
     c[400:] = rng.integers(-3, 4, 200) * 2.0 ** rng.integers(-2, 3, 200)
-    expected = [
-        rounded(Fraction(u) * Fraction(v) + Fraction(w), dtype)
-        for u, v, w in zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
-    ]
+    expected = [multiply_add(*abc) for abc in zip(a, b, c, strict=True)]
     assert fused(a, b, c).tolist() == expected
     assert (a * b + c).tolist() != expected, "two roundings differ from one"
 
 
-def chains(a, b, is_fused):
+def chains(a, b):
     """The sums of a b over the first axis, in order from 0, of DEPTH terms each; one after the other."""
     depth = min(DEPTH, len(a))
     shape = np.broadcast_shapes(a.shape[1:], b.shape[1:])
@@ -159,7 +257,7 @@ def chains(a, b, is_fused):
     a, b = (v.reshape(-1, depth, *v.shape[1:]) for v in (a, b))
     total = np.zeros((len(a), *shape), a.dtype)
     for i in range(depth):
-        total = fused(a[:, i], b[:, i], total) if is_fused else a[:, i] * b[:, i] + total
+        total = fused(a[:, i], b[:, i], total)
     return total
 
 
@@ -189,12 +287,12 @@ def patches(x, kernel, output, stride, pad, dilation):
     return np.stack(taps, 2).reshape(len(x), -1, *output)
 
 
-def defined(x, w, dy, is_fused, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1)):
+def defined(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1)):
     """(y, dx, dw) in the order that conv3d.pyx states."""
     K, C, *kernel = w.shape
     every = patches(x, kernel, dy.shape[2:], stride, pad, dilation)
     terms = w.reshape(K, -1).T[:, None, :, None, None, None]
-    y = in_order(chains(terms, every.swapaxes(0, 1)[:, :, None], is_fused))
+    y = in_order(chains(terms, every.swapaxes(0, 1)[:, :, None]))
 
     dx = np.zeros_like(x)
     reach = {phase: gathered(phase, kernel, stride, pad, dilation) for phase in np.ndindex(*stride)}
@@ -212,12 +310,12 @@ def defined(x, w, dy, is_fused, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1,
             b = np.stack([read(dy, q, (1, 1, 1), at.shape[2:]) for q in places], 2)
             a = a.reshape(-1, 1, C, 1, 1, 1)
             b = b.reshape(len(dy), -1, *at.shape[2:]).swapaxes(0, 1)[:, :, None]
-            at[...] = in_order(chains(a, b, is_fused))
+            at[...] = in_order(chains(a, b))
 
     spans = []
     for n in range(len(x)):
         left, right = dy[n].reshape(K, -1).T, every[n].reshape(len(terms), -1).T
-        found = chains(left[:, :, None], right[:, None], is_fused)
+        found = chains(left[:, :, None], right[:, None])
         spans += [in_order(found[i : i + conv3d.SPAN]) for i in range(0, len(found), conv3d.SPAN)]
     return y, dx, in_order(spans).reshape(w.shape)
 
@@ -295,9 +393,9 @@ def drawn(x, w, dtype, **attrs):
 
 
 @cache
-def defined_bits(problem, dtype, is_fused):
+def defined_bits(problem, dtype):
     x, w, attrs = PROBLEMS[problem]
-    return [array.tobytes() for array in defined(*drawn(x, w, dtype, **attrs), is_fused, **attrs)]
+    return [array.tobytes() for array in defined(*drawn(x, w, dtype, **attrs), **attrs)]
 
 
 def assert_defined_bits(problem, dtype):
@@ -305,7 +403,7 @@ def assert_defined_bits(problem, dtype):
     x, w, dy = drawn(x_shape, w_shape, dtype, **attrs)
     y, context = core.conv3d.forward(x, w, **attrs)
     dx, dw = core.conv3d.backward(dy, context)
-    expected = defined_bits(problem, dtype, micro_kernel.is_fused())
+    expected = defined_bits(problem, dtype)
     for name, ours, theirs in zip(("y", "dx", "dw"), (y, dx, dw), expected, strict=True):
         assert ours.tobytes() == theirs, name
 

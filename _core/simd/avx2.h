@@ -3,7 +3,6 @@
 #define ISA avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define MR 6
-#define FUSED_MULTIPLY_ADD 1
 
 /* Ones between zeros: read from the right place, the mask of some lanes. */
 static const int ONES[24] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -55,4 +54,3 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #undef ISA
 #undef TARGET
 #undef MR
-#undef FUSED_MULTIPLY_ADD

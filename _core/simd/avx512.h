@@ -3,7 +3,6 @@
 #define ISA avx512
 #define TARGET __attribute__((target("avx512f")))
 #define MR 12
-#define FUSED_MULTIPLY_ADD 1
 
 #define LANE_RANGES(first, last) ((1u << (last)) - (1u << (first)))
 #define INSERT(to, p, i) _mm512_insertf32x4(to, _mm_loadu_ps((const float *) (p)), i)
@@ -60,4 +59,3 @@
 #undef ISA
 #undef TARGET
 #undef MR
-#undef FUSED_MULTIPLY_ADD

@@ -1,10 +1,11 @@
-/* What every processor has: vectors of 16 bytes where the compiler knows vectors, else single values. A product and
-   its sum are rounded apart. */
+/* What every processor has: vectors of 16 bytes where the compiler knows vectors, else single values. There
+   may be no instruction for a multiply-add. */
+
+#include "multiply_add.h"
 
 #define ISA baseline
 #define TARGET
 #define MR 4
-#define FUSED_MULTIPLY_ADD 0
 
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
 #define LOAD_ROWS(p, apart) (*(const UNALIGNED *) (p))
@@ -12,7 +13,7 @@
 #define UNPACK_HIGH(a, b) __builtin_shufflevector(a, b, 1, 3)
 #endif
 #define REAL double
-#define FMA(a, b, c) ((a) * (b) + (c))
+#define FMA(a, b, c) multiply_add_doubles(a, b, c)
 #ifdef __GNUC__
 #define LANES 2
 #define BROADCAST(a) {a, a}
@@ -30,7 +31,7 @@
 #define UNPACK_HIGH_PAIRS(a, b) __builtin_shufflevector(a, b, 2, 3, 6, 7)
 #endif
 #define REAL float
-#define FMA(a, b, c) ((a) * (b) + (c))
+#define FMA(a, b, c) multiply_add_floats(a, b, c)
 #ifdef __GNUC__
 #define LANES 4
 #define BROADCAST(a) {a, a, a, a}
@@ -43,4 +44,3 @@
 #undef ISA
 #undef TARGET
 #undef MR
-#undef FUSED_MULTIPLY_ADD

@@ -5,7 +5,11 @@
 #ifndef REFNET_DISPATCH_H
 #define REFNET_DISPATCH_H
 
+#include <float.h>
+
 #include "simd.h"
+
+_Static_assert(FLT_EVAL_METHOD == 0, "every operation is rounded to the type of its operands");
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define REFNET_X86 1

@@ -1,7 +1,7 @@
 /* The kernels of one instruction set and floating-point type: included with
 
-       ISA, TARGET, MR, FUSED_MULTIPLY_ADD    the instruction set: its name, how functions are compiled for it
-       REAL, LANES, BROADCAST, FMA            the type, lanes of a vector, a value in all lanes, a multiply-add
+       ISA, TARGET, MR                the instruction set: its name, how functions are compiled for it, rows of its tile
+       REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
    defined, and what the templates below call optional where the instruction set has it. What depends on the type is
    undefined at the end, so that it can be included again. */
@@ -26,8 +26,8 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 #include "moves.h"
 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
-static const struct simd NAME(simd) = {TEXT(ISA), FUSED_MULTIPLY_ADD, MASKED_LOADS, MAX_VECTOR_STRIDE,
-                                       LANE_RANGE(0, 2) == 3, MR, NR, SIMD_KERNELS(KERNEL_ENTRY)};
+static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, LANE_RANGE(0, 2) == 3, MR, NR,
+                                       SIMD_KERNELS(KERNEL_ENTRY)};
 
 #undef KERNEL_ENTRY
 #undef NAME

@@ -26,11 +26,10 @@
 
 struct simd {
     const char *name;
-    int fused_multiply_add; /* whether a multiply-add rounds once */
-    int masked_loads;       /* whether a vector of patches is loaded at once, */
-    int vector_stride;      /* up to which stride along W, */
-    int bit_masks;          /* and whether LANE_RANGE has a bit for each lane */
-    ptrdiff_t mr, nr;       /* the micro-tile: rows at most, and columns, two vectors */
+    int masked_loads;  /* whether a vector of patches is loaded at once, */
+    int vector_stride; /* up to which stride along W, */
+    int bit_masks;     /* and whether LANE_RANGE has a bit for each lane */
+    ptrdiff_t mr, nr;  /* the micro-tile: rows at most, and columns, two vectors */
     SIMD_KERNELS(KERNEL_FIELD)
 };
 
