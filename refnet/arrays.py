@@ -1,11 +1,13 @@
 """Facts of arrays that are no operator's: dtypes, the door where arrays become clean, distances."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet.errors import DTypeError, one_line
+from refnet.errors import DTypeError
 
 Array = NDArray[Any]
 
@@ -22,7 +24,9 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     name : str
         What the array is called in messages.
     array : array_like
-        float32 or float64, or integers where those are wanted.
+        float32 or float64, or integers where those are wanted: an array of NumPy's, or of any library
+        that lets NumPy see its arrays. One that carries a gradient's history (PyTorch's
+        ``requires_grad``) is its values.
     integer : bool
         Whether integers are wanted; they come back as int64.
 
@@ -33,25 +37,84 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     Raises
     ------
     DTypeError
-        If it is not float32 or float64; where integers are wanted, if it holds no integers.
+        If it is no array in main memory, or not float32 or float64; where integers are wanted, if it
+        holds no integers.
     """
-    try:
-        array = np.asarray(array)
-    except ValueError as error:
-        raise DTypeError(f"{name} is no array: {one_line(error)}") from None
+    expected = "integers" if integer else " or ".join(DTYPES)
+    given, array = array, _seen_by_numpy(name, array, expected)
     wanted = array.dtype.newbyteorder("=")
     if integer and wanted != INTEGER:
         if wanted.kind not in "iu" or not np.can_cast(wanted, np.int64):
-            raise DTypeError(f"{name} is {array.dtype}: expected integers")
+            raise DTypeError(f"{name} is {_found(given, array)}: expected {expected}")
         wanted = INTEGER
     elif not integer and wanted not in REAL:
-        raise DTypeError(f"{name} is {array.dtype}: expected {' or '.join(DTYPES)}")
+        advice = _advice(given, array.dtype)
+        raise DTypeError(f"{name} is {_found(given, array)}: expected {expected}{advice}")
     flags = array.flags
     if array.dtype != wanted or not (flags.c_contiguous and flags.aligned):
         array = np.require(array, wanted, ["C_CONTIGUOUS", "ALIGNED"])
     clean = array.view()
     clean.flags.writeable = False
     return clean
+
+
+def require_mapping(what: str, given: object) -> None:
+    """Refuse what does not map names to arrays.
+
+    Raises
+    ------
+    DTypeError
+    """
+    if not isinstance(given, Mapping):
+        raise DTypeError(f"{what} is {_kind(given)}: expected a mapping of names to arrays")
+
+
+def _seen_by_numpy(name: str, array: Any, expected: str) -> Array:
+    """Somebody's array as one of NumPy's, in the same memory where it can be.
+
+    Libraries are known by their protocols alone: `__array__`, `__dlpack__`, PyTorch's `detach`.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise DTypeError(f"{name} is a masked array: expected {expected} without a mask (.filled(value))")
+    dtype = None
+    try:
+        dtype, device = getattr(array, "dtype", None), getattr(array, "device", None)
+        if getattr(device, "type", "cpu") != "cpu":
+            raise DTypeError(f"{name} is on the device {device}: expected an array in main memory (.cpu())")
+        values = array.detach() if callable(getattr(array, "detach", None)) else array
+        only_dlpack = hasattr(values, "__dlpack__") and not hasattr(values, "__array__")
+        found: Array = np.from_dlpack(values) if only_dlpack else np.asarray(values)
+    except (DTypeError, MemoryError):
+        raise
+    except Exception as error:  # whatever the other library raises
+        held = "" if dtype is None else f" of {dtype}"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DTypeError(
+            f"{name} is {_kind(array)}{held}, and NumPy cannot see its values ({reason}): "
+            f"expected {expected}{_advice(array, dtype)}"
+        ) from None
+    return found
+
+
+def _kind(value: object) -> str:
+    """What an object is, with its article."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def _found(given: object, array: Array) -> str:
+    """What was given, by its dtype; by its kind where it has none, or NumPy sees but an object in it."""
+    if isinstance(given, np.ndarray) or (hasattr(given, "dtype") and array.dtype != object):
+        return str(array.dtype)
+    return f"{_kind(given)} of {array.dtype}" if array.ndim and array.dtype != object else _kind(given)
+
+
+def _advice(given: object, dtype: object) -> str:
+    """What to do with a sparse array, or with one of a narrower format, NumPy's or another library's."""
+    if hasattr(given, "toarray"):
+        return "; make it dense (.toarray())"
+    narrow = re.fullmatch(r"(torch\.)?b?float(4|6|8|16)(_\w+)?", str(dtype))
+    return "; convert it to float32, which holds each of its values" if narrow else ""
 
 
 def ulp_distance(a: Array, b: Array) -> Array:

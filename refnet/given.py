@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array, at_the_door
+from refnet.arrays import Array, at_the_door, require_mapping
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.ops import OPS
@@ -18,8 +18,9 @@ def clean_values(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) ->
     Raises
     ------
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
-        If something is missing, unknown, or of the wrong shape, dtype or value.
+        If it is no mapping, or something is missing, unknown, or of the wrong shape, dtype or value.
     """
+    require_mapping("given", given)
     shapes = {**net.inputs, **net.params}
     for name in given:
         require_known("input or parameter", name, shapes)

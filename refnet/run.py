@@ -6,7 +6,7 @@ from typing import get_args
 
 from refnet import memory
 from refnet.arithmetic import Arithmetic, named
-from refnet.arrays import Array
+from refnet.arrays import Array, require_mapping
 from refnet.errors import ValueRangeError, require_known
 from refnet.given import clean_gradient, clean_values, real_dtype
 from refnet.net import Net, Node, learns_from
@@ -185,6 +185,7 @@ def _checked_gradients(
     run: Run, output_gradients: Mapping[str, Array], allow_nonfinite: bool
 ) -> dict[str, list[Array]]:
     """The gradients that a backward pass starts from: for each node a list of one."""
+    require_mapping("output_gradients", output_gradients)
     shapes = {node.name: node.shape for node in run.net.nodes}
     dtype, pending = real_dtype(run.given), {}
     for name, dy in output_gradients.items():

@@ -15,7 +15,7 @@ from math import log2
 
 import numpy as np
 
-from refnet.arrays import Array, at_the_door
+from refnet.arrays import Array, at_the_door, require_mapping
 from refnet.environment import in_default
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node
@@ -65,6 +65,7 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
         If a parameter is missing, has another shape or dtype, or a variance is negative.
     """
+    require_mapping("params", params)
     for name in params:
         require_known("parameter", name, net.params)
     values = {name: _checked(name, shape, params) for name, shape in net.params.items()}

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from refnet.arrays import Array, at_the_door
+from refnet.arrays import Array, at_the_door, require_mapping
 from refnet.environment import in_default
 from refnet.errors import ShapeError, require_known
 from refnet.inputs.fill import normal
@@ -62,8 +62,8 @@ def inflate(
 
     Raises
     ------
-    ShapeError, UnknownNameError
-        If w has another rank or several time steps, or an option is none of the above.
+    ShapeError, DTypeError, UnknownNameError
+        If w is no such array, has another rank or several time steps, or an option is none of the above.
     """
     w = at_the_door(name, w)
     require_known("mode of inflation", mode, MODES)
@@ -107,17 +107,18 @@ def inflate_params(
 
     Raises
     ------
-    ShapeError, UnknownNameError
-        If a parameter is missing, or does not become what `net` needs.
+    ShapeError, DTypeError, UnknownNameError
+        If a parameter is missing, is no array, or does not become what `net` needs.
     """
+    require_mapping("params", params)
     require_known("mode of inflation", mode, MODES)
     inflated = {}
     for name, shape in net.params.items():
         require_known("parameter", name, params)
-        value = params[name]
+        value = at_the_door(name, params[name])
         if len(shape) == 5 and shape[2] != 1:
             value = inflate(value, shape[2], mode, name=name, seed=seed)
-        if tuple(value.shape) != shape:
+        if value.shape != shape:
             raise ShapeError(f"{name} has shape {text(value.shape)}: expected {text(shape)}")
         inflated[name] = value
     return inflated

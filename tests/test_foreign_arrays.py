@@ -1,0 +1,204 @@
+"""Arrays of other libraries are taken where that is exact, and refused in one line where it is not."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from support import peer
+
+import refnet
+from refnet.arithmetic import core
+from refnet.errors import DTypeError
+from refnet.networks.fold import fold
+from refnet.networks.inflate import inflate, inflate_params
+
+SHAPE = (1, 2, 2, 3, 4)
+
+
+def net(time_kernel=3):
+    return refnet.networks.resnet3d.body(
+        (1, 3, 2, 16, 16), (1, 1), (4, 4, 8), width_per_group=2, freeze_at=0, time_kernel=time_kernel
+    )
+
+
+def refused(array, *words):
+    """Assert that every door of refnet refuses an array in one line with these words."""
+    small = net()
+    given = refnet.fill.params(small) | refnet.fill.inputs(small)
+    run, dy = refnet.forward(small, given), refnet.fill.output_gradients(small)
+    _, context = core.relu.forward(np.ones(SHAPE))
+    doors = {
+        "relu input 0": lambda: core.relu.forward(array),
+        "relu dy": lambda: core.relu.backward(array, context),
+        "data": lambda: refnet.forward(small, given | {"data": array}),
+        "conv1_w": lambda: fold(small, {name: given[name] for name in small.params} | {"conv1_w": array}),
+        "gradient of ": lambda: refnet.backward(run, dict.fromkeys(dy, array)),
+        "w ": lambda: inflate(array, 3),
+        "conv1_w ": lambda: inflate_params(given | {"conv1_w": array}, small),
+    }
+    for name, door in doors.items():
+        with pytest.raises(DTypeError) as raised:
+            door()
+        message = str(raised.value)
+        assert message.startswith(name) and "\n" not in message, message
+        for word in (*words, "expected "):
+            assert word in message, message
+
+
+class Foreign:
+    """Another library's array, of which NumPy sees nothing unless it is told how."""
+
+    def __init__(self, values, **attributes):
+        self.values = values
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+class Stubborn(Foreign):
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("this array is elsewhere\nand stays there")
+
+
+class Device:
+    type = "cuda"
+
+    def __str__(self):
+        return "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (7, ["is an int: expected float32 or float64"]),
+        (None, ["is None: expected float32"]),
+        ("weights.npy", ["is a str: expected float32"]),
+        ({"weights": np.ones(2)}, ["is a dict: expected float32"]),
+        ([1, 2], ["is a list of int64: expected float32"]),
+        ([[1.0], [1.0, 2.0]], ["is a list, and NumPy cannot see its values (setting an array element"]),
+        ([np.ones(2), None], ["is a list"]),
+        (np.array([None]), ["is object: expected float32"]),
+        (np.zeros(2, [("a", "f4"), ("b", "f8")]), ["is [('a', '<f4'), ('b', '<f8')]: expected float32"]),
+        (np.zeros(2, "U3"), ["is <U3: expected float32"]),
+        (np.zeros(2, "M8[s]"), ["is datetime64[s]: expected float32"]),
+        (np.zeros(2, "c8"), ["is complex64: expected float32"]),
+        (np.zeros(2, "f2"), ["is float16: expected float32", "convert it to float32, which holds each"]),
+        (np.ma.masked_equal(np.ones(SHAPE), 1), ["is a masked array: expected", "without a mask (.filled("]),
+        (scipy.sparse.csr_array(np.eye(3)), ["is a csr_array: expected float32", "dense (.toarray())"]),
+        (Foreign(np.ones(2)), ["is a Foreign: expected float32"]),
+        (Stubborn(1), ["is a Stubborn, and NumPy cannot see its values (this array is elsewhere)"]),
+        (Stubborn(1, dtype="torch.bfloat16"), ["is a Stubborn of torch.bfloat16", "convert it to float32"]),
+        (
+            Stubborn(1, device=Device()),
+            ["is on the device cuda:0: expected an array in main memory (.cpu())"],
+        ),
+    ],
+)
+def test_what_is_no_array_of_real_numbers_is_refused(array, words):
+    refused(array, *words)
+
+
+def test_narrower_formats_of_other_packages_are_refused_with_a_hint():
+    ml_dtypes = peer("ml_dtypes")
+    for name in ("bfloat16", "float8_e5m2", "float8_e4m3fn"):
+        array = np.ones(SHAPE, getattr(ml_dtypes, name))
+        refused(array, f"is {name}: expected float32 or float64", "convert it to float32")
+
+
+@pytest.mark.parametrize("given", [7, None, "checkpoint.pkl", [1.0], np.ones(3)])
+def test_what_maps_no_names_is_refused(given):
+    small = net()
+    values = refnet.fill.params(small) | refnet.fill.inputs(small)
+    kind = "is None" if given is None else f"is an? {type(given).__name__}"
+    for name, call in {
+        "given": lambda: refnet.forward(small, given),
+        "output_gradients": lambda: refnet.backward(refnet.forward(small, values), given),
+        "params": lambda: fold(small, given),
+        "params ": lambda: inflate_params(given, small),
+    }.items():
+        with pytest.raises(
+            DTypeError, match=f"^{name.strip()} {kind}: expected a mapping of names to arrays$"
+        ):
+            call()
+
+
+def test_numbers_and_lists_of_numbers_are_arrays():
+    assert core.relu.forward([[[[[1.0, -2.0]]]]])[0].tolist() == [[[[[1.0, 0.0]]]]]
+    x = np.array([[0.5, -0.5], [1.0, 2.0]])
+    assert core.cross_entropy.forward(x, [0, 1])[0] == core.cross_entropy.forward(x, np.array([0, 1]))[0]
+    _, context = core.cross_entropy.forward(x, np.array([0, 1], np.int8))
+    one = core.cross_entropy.backward(np.ones(()), context)[0]
+    assert np.array_equal(core.cross_entropy.backward(1.0, context)[0], one)
+    with pytest.raises(DTypeError, match="input 1 is a list of float64: expected integers"):
+        core.cross_entropy.forward(x, [0.0, 1.0])
+
+
+class Lent:
+    """An array that only `__dlpack__` leads to."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __dlpack__(self, **options):
+        return self._values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._values.__dlpack_device__()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arrays_that_are_lent_are_taken(dtype):
+    values = np.random.default_rng(0).standard_normal((4, 3, 2, 2, 1)).astype(dtype)
+    for odd in (values, values.T, values[::2]):
+        assert np.array_equal(core.relu.forward(Lent(odd))[0], np.maximum(odd, 0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tensors_of_torch_are_their_values(dtype):
+    torch = peer("torch")
+    small = net(time_kernel=1)
+    given = refnet.fill.params(small, dtype=dtype) | refnet.fill.inputs(small, dtype=dtype)
+    dy = refnet.fill.output_gradients(small, dtype=dtype)
+    run = refnet.forward(small, given)
+    grads = refnet.backward(run, dy)
+    tensors = {name: torch.from_numpy(value.copy()).requires_grad_() for name, value in given.items()}
+    tensors["data"] = tensors["data"].detach().to(memory_format=torch.channels_last_3d)
+    tensors["conv1_w"] = torch.nn.Parameter(torch.from_numpy(given["conv1_w"].T.copy())).permute(
+        4, 3, 2, 1, 0
+    )
+    assert tensors["conv1_w"].requires_grad and not tensors["conv1_w"].is_contiguous()
+    other = refnet.forward(small, tensors)
+    found = refnet.backward(other, {name: torch.from_numpy(value) for name, value in dy.items()})
+    for ours, theirs in ((other.blobs, run.blobs), (found, grads)):
+        assert {name: a.tobytes() for name, a in ours.items()} == {n: a.tobytes() for n, a in theirs.items()}
+    inflated, expected = (inflate_params(params, net()) for params in (tensors, given))
+    assert {name: a.tobytes() for name, a in inflated.items()} == {
+        n: a.tobytes() for n, a in expected.items()
+    }
+    repeated = torch.ones(1, dtype=getattr(torch, dtype)).expand(SHAPE)
+    assert np.array_equal(core.relu.forward(repeated)[0], np.ones(SHAPE))
+
+
+def test_tensors_of_torch_that_numpy_cannot_hold_are_refused():
+    torch = peer("torch")
+    real = "expected float32 or float64"
+    refused(
+        torch.ones(SHAPE, dtype=torch.bfloat16), "Tensor of torch.bfloat16", real, "convert it to float32"
+    )
+    refused(torch.ones(SHAPE, dtype=torch.float16, requires_grad=True), "is float16", "convert it to float32")
+    refused(torch.ones(SHAPE, dtype=torch.int64), f"is int64: {real}")
+    refused(torch.ones(SHAPE).to_sparse(), "Tensor of torch.float32", "to_dense()", real)
+    refused(torch.ones(SHAPE, device="meta"), "on the device meta: expected an array in main memory")
+    refused([torch.ones(2), torch.ones(3)], "is a list")
+    refused([torch.ones(2, requires_grad=True)], "is a list")
+
+
+def test_arrays_of_jax_are_taken():
+    jax = peer("jax")
+    small = net()
+    given = refnet.fill.params(small, dtype="float32") | refnet.fill.inputs(small, dtype="float32")
+    other = refnet.forward(small, {name: jax.numpy.asarray(value) for name, value in given.items()})
+    for name, blob in refnet.forward(small, given).blobs.items():
+        assert np.array_equal(other.blobs[name], blob)
+    gone = jax.numpy.ones(SHAPE)
+    gone.delete()
+    refused(gone, "and NumPy cannot see its values (Array has been deleted")
+    refused(jax.numpy.ones(SHAPE, jax.numpy.bfloat16), "is bfloat16: expected", "convert it to float32")
