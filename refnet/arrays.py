@@ -117,6 +117,17 @@ def _advice(given: object, dtype: object) -> str:
     return "; convert it to float32, which holds each of its values" if narrow else ""
 
 
+def with_one_nan(array: Array) -> Array:
+    """Return the array; where it holds NaN, a copy in which every NaN is `np.nan`, positive and quiet.
+
+    IEEE 754 leaves the sign and the payload of a NaN to the machine (6.2.3 and 6.3), and x86-64 and AArch64
+    make other ones; where a NaN is, is what an operator defines.
+    """
+    if array.dtype.kind != "f" or not np.isnan(np.min(array, initial=0)):
+        return array
+    return np.where(np.isnan(array), array.dtype.type(np.nan), array)
+
+
 def ulp_distance(a: Array, b: Array) -> Array:
     """How many floating-point numbers lie between a and b, plus one where they differ.
 

@@ -216,6 +216,47 @@ def test_ulp_distance_literally(dtype):
     assert far == 2 * {"float32": 0x7F800000, "float64": 0x7FF0000000000000}[dtype]
 
 
+# NaN: where it is, is promised; its sign and payload are the machine's.
+
+
+def of_clip(pixels):
+    """The recipe of a bundle made from pixels."""
+    source = golden.ClipSource("x.npy", "0" * 64, pixels.shape[2], 1, 0, None)
+    return replace(RECIPE, input=pixels.shape, clip=source, dtype=pixels.dtype.name)
+
+
+@every_dtype
+def test_every_nan_is_the_same(tmp_path, dtype):
+    bits = np.dtype(dtype.replace("float", "uint"))
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 1, 32, 32)).astype(dtype)
+    pixels[0, 1, 0, 4:6, 7] = np.nan
+    odd = pixels.copy()
+    odd.view(bits)[np.isnan(odd)] |= np.array((1 << (8 * bits.itemsize - 1)) + 5, bits)
+    assert np.isnan(odd).sum() == 2 and odd.tobytes() != pixels.tobytes()
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path, array in zip(paths, (pixels, odd), strict=True):
+        golden.make(path, of_clip(pixels), pixels=array, allow_nonfinite=True)
+        assert load_file(path / "inputs.safetensors")["data"].tobytes() == pixels.tobytes()
+        assert np.isnan(load_file(path / "blobs.safetensors")["conv1"]).any()
+    assert not bad(golden.diff(*paths)) and not bad(golden.verify(paths[0]))
+    save_file({"data": odd}, paths[0] / "inputs.safetensors")
+    assert not bad(golden.verify(paths[0])) and not bad(golden.diff(*paths))
+
+
+def test_nan_on_one_side_alone_differs(tmp_path):
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 1, 32, 32))
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path, value in zip(paths, (np.nan, 1.0), strict=True):
+        pixels[0, 0, 0, 0, 0] = value
+        golden.make(path, of_clip(pixels), pixels=pixels, allow_nonfinite=True)
+    finding = bad(golden.diff(*paths))["inputs", "data"]
+    assert (finding.different, finding.max_ulp) == (1, None) and "NaN on one side alone" in finding.note
+    pixels[0, 0, 0, 0, :2] = np.nan, np.nextafter(pixels[0, 0, 0, 0, 1], np.inf)
+    golden.make(paths[1], of_clip(pixels), pixels=pixels, allow_nonfinite=True, force=True)
+    finding = bad(golden.diff(*paths))["inputs", "data"]
+    assert (finding.different, finding.max_ulp) == (1, 1), "beside a NaN on both sides"
+
+
 # Nothing bad passes.
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from refnet import memory
 from refnet.arithmetic import ARITHMETICS
-from refnet.arrays import DTYPES, Array
+from refnet.arrays import DTYPES, Array, with_one_nan
 from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
 from refnet.inputs.clip import Selection
 from refnet.net import Net
@@ -166,7 +166,8 @@ class Bundle:
 
 
 def sha(array: Array) -> str:
-    """SHA-256 of the elements in C order, little-endian."""
+    """SHA-256 of the elements in C order, little-endian, every NaN as `np.nan`."""
+    array = with_one_nan(array)
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
 

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from refnet import machine
-from refnet.arrays import Array
+from refnet.arrays import Array, with_one_nan
 from refnet.errors import ShapeError
 from refnet.golden.bundle import (
     FORMAT,
@@ -112,7 +112,7 @@ def derive(
     allow_nonfinite: bool,
     progress: Progress,
 ) -> tuple[Tensors, frozenset[str]]:
-    """Compute everything that a bundle holds."""
+    """Compute everything that a bundle holds, every NaN as `np.nan`."""
     if (pixels is None) != (recipe.clip is None):
         raise ShapeError("pixels are given without a clip in the recipe, or the other way round")
     params = fill.params(net, recipe.seed, recipe.dtype)
@@ -132,17 +132,20 @@ def derive(
         "blobs": run.blobs,
     }
     tensors |= {"output_gradients": {}, "gradients": {}}
-    if not recipe.backward:
-        return tensors, frozenset()
-    tensors["output_gradients"] = fill.output_gradients(net, recipe.seed, recipe.dtype)
-    flowing = net.gradient_flow().intersection(run.blobs)
-    grads = backward(
-        run,
-        tensors["output_gradients"],
-        on_node=steps(progress, "backward", len(flowing)),
-    )
-    tensors["gradients"] = dict(grads)
-    return tensors, grads.blocked
+    blocked: frozenset[str] = frozenset()
+    if recipe.backward:
+        tensors["output_gradients"] = fill.output_gradients(net, recipe.seed, recipe.dtype)
+        flowing = net.gradient_flow().intersection(run.blobs)
+        grads = backward(
+            run,
+            tensors["output_gradients"],
+            on_node=steps(progress, "backward", len(flowing)),
+        )
+        tensors["gradients"], blocked = dict(grads), grads.blocked
+    return {
+        section: {name: with_one_nan(array) for name, array in arrays.items()}
+        for section, arrays in tensors.items()
+    }, blocked
 
 
 def clip_recipe(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array, ulp_distance
+from refnet.arrays import Array, ulp_distance, with_one_nan
 from refnet.errors import FileError
 from refnet.golden.bundle import SECTIONS, Bundle, sha
 from refnet.golden.derive import derive
@@ -27,9 +27,10 @@ class Finding:
     note : str
         What is wrong, for people; empty where nothing is.
     different : int or None
-        Elements with other bits; None where the tensors are not both at hand.
+        Elements with other bits, NaN and NaN being equal; None where the tensors are not both at hand.
     max_ulp : int or None
-        The largest distance in units in the last place; None also where one side is NaN, and for integers.
+        The largest distance in units in the last place; None also where only one side is
+        NaN, and for integers.
     """
 
     section: str
@@ -181,12 +182,12 @@ def _diff_tensor(a: Bundle, b: Bundle, section: str, name: str) -> Finding:
 
 def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
     bits = np.dtype(f"u{a.itemsize}")
-    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    a, b = (np.ascontiguousarray(with_one_nan(array)) for array in (a, b))
     different = int(np.count_nonzero(a.view(bits) != b.view(bits)))
     if different == 0:
         return Finding(section, name, True, "", 0, 0)
     if a.dtype.kind != "f":
         return Finding(section, name, False, note, different, None)
-    if np.isnan(a).any() or np.isnan(b).any():
-        return Finding(section, name, False, f"{note}, with NaN", different, None)
+    if (np.isnan(a) != np.isnan(b)).any():
+        return Finding(section, name, False, f"{note}, with NaN on one side alone", different, None)
     return Finding(section, name, False, note, different, int(ulp_distance(a, b).max()))
