@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import bundles
 import numpy as np
 import pytest
 from support import every_arithmetic, every_case, reals
@@ -132,3 +133,11 @@ def test_fills_do_not_depend_on_the_mode(mode):
     with in_mode(mode):
         ours = refnet.fill.params(net, seed=3)
     assert {name: value.tobytes() for name, value in ours.items()} == expected
+
+
+@every_mode
+@pytest.mark.parametrize("name", bundles.NETS)
+def test_no_mode_changes_a_pinned_hash(name, mode):
+    with in_mode(mode):
+        found = {dtype: bundles.hashes(name, dtype) for dtype in bundles.DTYPES}
+    assert found == bundles.right()[name]
