@@ -125,6 +125,8 @@ def test_make_verify_diff(refnet, tmp_path):
     code, out, _ = refnet("golden", "diff", "a", "b", "--json")
     found = json.loads(out)
     assert code == 1 and not found["ok"] and len(found["tensors"]) == 176
+    assert found["first"] == found["tensors"][0] and found["first"]["section"] == "inputs"
+    assert json.loads(refnet("golden", "diff", "a", "a", "--json")[1])["first"] is None
     assert refnet("golden", "diff", "a", "a")[0] == 0
 
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
@@ -133,6 +135,36 @@ def test_make_verify_diff(refnet, tmp_path):
     (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
     code, out, _ = refnet("golden", "verify", "b")
     assert code == 1 and "pool1" in out and "made with openmp another, here" in out
+
+
+def test_where_a_difference_begins(refnet, tmp_path):
+    for folder, options in (("a", []), ("h", ["--hashes-only"])):
+        assert refnet("golden", "make", "resnet18_conv4", folder, *SMALL, *options)[0] == 0
+    assert refnet("golden", "make", "resnet18_conv4", "r", *SMALL, "--arithmetic", "reference")[0] == 0
+    code, out, _ = refnet("golden", "diff", "a", "r")
+    assert code == 1 and "The first to differ is conv1 of blobs (conv3d): " in out
+    assert " of 16,384 elements, by " in out and " of them computed from something that differs." in out
+
+    manifest = json.loads((tmp_path / "h" / "manifest.json").read_text())
+    for section, name in (
+        ("blobs", "pool1"),
+        ("blobs", "res3_0_branch1"),
+        ("blobs", "res2_0_branch2a"),
+        ("gradients", "res4_0_branch1_w"),
+    ):
+        manifest["tensors"][section][name]["sha256"] = "0" * 64
+    (tmp_path / "h" / "manifest.json").write_text(json.dumps(manifest))
+    code, out, _ = refnet("golden", "verify", "h")
+    assert code == 1 and "172 of 176 tensors equal bit for bit, 4 not" in out
+    assert (
+        "The first to differ is pool1 of blobs (max_pool3d): derived bits are not those of its SHA-256" in out
+    )
+    assert "In how many of its 4,096 elements, and by how much: refnet golden diff" in out
+    assert "3 more differ after it, 2 of them computed from something that differs." in out
+    assert "Computed from what is equal, and different: res3_0_branch1." in out
+    code, out, _ = refnet("golden", "verify", "h", "--json")
+    first = json.loads(out)["first"]
+    assert code == 1 and (first["node"], first["op"], first["different"]) == ("pool1", "max_pool3d", None)
 
 
 @pytest.mark.parametrize(

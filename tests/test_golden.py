@@ -123,7 +123,9 @@ def test_hashes_only_finds_every_change_too(tmp_path):
     full = golden.make(tmp_path / "full", RECIPE).path
     found = bad(golden.diff(path, full))
     assert set(found) == {("blobs", "pool1")}
-    assert "hashes" in found["blobs", "pool1"].note
+    finding = found["blobs", "pool1"]
+    assert finding.note == "other SHA-256; values are not stored" and finding.elements == 64 * 8 * 8
+    assert (finding.different, finding.max_ulp) == (None, None)
 
 
 def test_a_clip_is_stored_and_named(tmp_path, video):
@@ -202,6 +204,94 @@ def test_diff_of_other_shapes_says_so(made, tmp_path):
     other = golden.make(tmp_path / "b", replace(RECIPE, input=(1, 3, 2, 32, 32))).path
     found = bad(golden.diff(made, other))
     assert "not comparable: float64 1x3x1x32x32 and float64 1x3x2x32x32" in found["inputs", "data"].note
+
+
+# Where a difference begins.
+
+
+def differing(findings):
+    """What differs, in order, and whether it may do so for something before it."""
+    return [(f.section, f.name, f.node, f.op, f.follows) for f in findings if not f.equal]
+
+
+def test_tensors_are_compared_in_the_order_of_the_walk(made):
+    findings = golden.verify(made)
+    net = RECIPE.net()
+    computed = [f for f in findings if f.op]
+    forward, backward = computed[: len(net.nodes)], computed[len(net.nodes) :]
+    assert [(f.name, f.node, f.op) for f in forward] == [
+        (node.name, node.name, node.op) for node in net.nodes
+    ]
+    assert {f.section for f in backward} == {"gradients"} and len(backward) == 42
+    places = [next(i for i, node in enumerate(net.nodes) if node.name == f.node) for f in backward]
+    assert places == sorted(places, reverse=True)
+    assert all(f.name in net.nodes[place].inputs for f, place in zip(backward, places, strict=True))
+    assert all(f.elements and f.different == f.max_ulp == 0 and not f.follows for f in findings)
+    assert golden.first_difference(findings) is None
+    names = [(f.section, f.name) for f in golden.diff(made, made)]
+    assert names == [(f.section, f.name) for f in findings]
+
+
+def test_the_first_node_that_differs_is_named(bundle, monkeypatch):
+    """A kernel that is wrong in two elements of one node: what is computed from it follows."""
+    kernel = refnet.arithmetic.core.kernels["affine"]
+    calls = []
+
+    def wrong(x, s, b):
+        y, context = kernel.forward(x, s, b)
+        calls.append(x)
+        if len(calls) == 3:
+            y.ravel()[[3, 7]] = np.nextafter(np.nextafter(y.ravel()[[3, 7]], np.inf), np.inf)
+        return y, context
+
+    other = refnet.arithmetic.core.replace(affine=refnet.Kernel(wrong, kernel.backward))
+    monkeypatch.setitem(refnet.arithmetic.ARITHMETICS, "core", other)
+    findings = golden.verify(bundle)
+    affines = [node.name for node in RECIPE.net().nodes if node.op == "affine"]
+    first = golden.first_difference(findings)
+    assert (first.section, first.name, first.node, first.op) == ("blobs", affines[2], affines[2], "affine")
+    assert (first.different, first.elements, first.max_ulp, first.follows) == (2, 4 * 8 * 8, 2, False)
+    after = differing(findings)[1:]
+    assert len(after) > 3 and all(follows for *_, follows in after)
+
+
+def test_differences_that_do_not_follow_from_the_first_are_told_apart(bundle):
+    def change(manifest):
+        for section, name in (
+            ("gradients", "res4_0_branch2a_w"),
+            ("gradients", "res4_1_branch2c_w"),
+            ("blobs", "res2_0_branch2b"),
+            ("blobs", "res2_0_branch2b_bn"),
+            ("blobs", "res3_0_branch1"),
+        ):
+            manifest["tensors"][section][name]["sha256"] = "0" * 64
+
+    edit(bundle, change)
+    assert differing(golden.verify(bundle)) == [
+        ("blobs", "res2_0_branch2b", "res2_0_branch2b", "conv3d", False),
+        ("blobs", "res2_0_branch2b_bn", "res2_0_branch2b_bn", "affine", True),
+        ("blobs", "res3_0_branch1", "res3_0_branch1", "conv3d", False),
+        ("gradients", "res4_1_branch2c_w", "res4_1_branch2c", "conv3d", True),
+        ("gradients", "res4_0_branch2a_w", "res4_0_branch2a", "conv3d", True),
+    ]
+
+
+def test_a_gradient_can_be_the_first_to_differ(bundle):
+    edit(bundle, lambda m: m["tensors"]["gradients"]["res4_1_branch2c_w"].update(sha256="0" * 64))
+    first = golden.first_difference(golden.verify(bundle))
+    assert (first.section, first.node, first.op) == ("gradients", "res4_1_branch2c", "conv3d")
+    assert not first.follows
+
+
+def test_a_diff_of_two_networks_says_where_each_tensor_comes_from(made, tmp_path):
+    """A batch norm in place of an affine of the same name, with parameters of its own."""
+    options = RECIPE.options | {"batch_norm": True}
+    other = golden.make(tmp_path / "b", replace(RECIPE, options=options), hashes_only=True).path
+    findings = {(f.section, f.name): f for f in golden.diff(made, other)}
+    assert findings["blobs", "res_conv1_bn"].op == "affine"
+    assert not findings["params", "res_conv1_bn_rm"].equal
+    assert "missing from" in findings["params", "res_conv1_bn_rm"].note
+    assert findings["blobs", "conv1"].equal and findings["blobs", "conv1_relu"].follows
 
 
 @every_dtype

@@ -3,15 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from refnet.golden import Finding
+from refnet.golden import Finding, first_difference
 from refnet.render import tables, terminal
 
 
 def report(found: Sequence[Finding], what: str, as_json: bool) -> bool:
-    """Print which tensors differ, and return whether none does."""
+    """Print which tensors differ, the first of them apart, and return whether none does."""
     equal = all(finding.equal for finding in found)
     if as_json:
-        terminal.print_json({"ok": equal, "tensors": [asdict(finding) for finding in found]})
+        first = first_difference(found)
+        terminal.print_json(
+            {
+                "ok": equal,
+                "first": None if first is None else asdict(first),
+                "tensors": [asdict(finding) for finding in found],
+            }
+        )
     else:
         tables.findings(found, what, terminal.screen())
     return equal

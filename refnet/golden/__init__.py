@@ -3,7 +3,7 @@
 from refnet.arrays import ulp_distance
 from refnet.golden.bundle import SECTIONS, Bundle, ClipSource, Recipe
 from refnet.golden.derive import clip_recipe, make
-from refnet.golden.findings import Finding, diff, verify
+from refnet.golden.findings import Finding, diff, first_difference, verify
 
 __all__ = [
     "SECTIONS",
@@ -13,6 +13,7 @@ __all__ = [
     "Recipe",
     "clip_recipe",
     "diff",
+    "first_difference",
     "make",
     "ulp_distance",
     "verify",

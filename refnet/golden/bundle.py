@@ -74,14 +74,18 @@ class Recipe:
     arithmetic: str = "core"
     backward: bool = True
 
-    def net(self) -> Net:
-        """Build the network, and refuse what is unknown or would not fit into memory."""
+    def structure(self) -> Net:
+        """Build the network, however much memory a run would take, and refuse what is unknown."""
         require_known("arithmetic", self.arithmetic, ARITHMETICS)
         require_known("dtype", self.dtype, DTYPES)
         require_known("architecture", self.architecture, ARCHITECTURES)
         for option in self.options:
             require_known(f"option of {self.architecture}", option, ARCHITECTURES[self.architecture].options)
-        net = build(self.architecture, input=self.input, **self.options)
+        return build(self.architecture, input=self.input, **self.options)
+
+    def net(self) -> Net:
+        """Build the network, and refuse what is unknown or would not fit into memory."""
+        net = self.structure()
         memory.require(self.needed_bytes(net), f"{self.architecture} on {text(self.input)}")
         return net
 

@@ -1,9 +1,10 @@
 """Bundles compared: with what their recipe gives when it is derived again, or with each other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from refnet.arrays import Array, ulp_distance, with_one_nan
 from refnet.errors import FileError
 from refnet.golden.bundle import SECTIONS, Bundle, sha
 from refnet.golden.derive import derive
+from refnet.net import Net
 from refnet.progress import Progress, silent, steps
 from refnet.shapes import text
+
+NOT_STORED = "values are not stored"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,14 @@ class Finding:
     max_ulp : int or None
         The largest distance in units in the last place; None also where only one side is
         NaN, and for integers.
+    elements : int or None
+        Of the tensor; None where the two sides have other shapes, or one is missing.
+    node, op : str
+        The node that computed it, of a gradient the one whose backward did, and its operator; empty for
+        what is given.
+    follows : bool
+        Whether something that it is computed from differs too: then it may be right for what it was
+        computed from. Of a gradient, whether anything before it in the walk does.
     """
 
     section: str
@@ -39,6 +51,26 @@ class Finding:
     note: str = ""
     different: int | None = None
     max_ulp: int | None = None
+    elements: int | None = None
+    node: str = ""
+    op: str = ""
+    follows: bool = False
+
+
+def first_difference(found: Sequence[Finding]) -> Finding | None:
+    """Return the first tensor that differs, in the order of the walk: forward, then backward.
+
+    Parameters
+    ----------
+    found : sequence of Finding
+        From `verify` or `diff`.
+
+    Returns
+    -------
+    Finding or None
+        What it was computed from is equal; what differs after it may differ for that alone.
+    """
+    return next((finding for finding in found if not finding.equal), None)
 
 
 def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
@@ -53,7 +85,8 @@ def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
     Returns
     -------
     list of Finding
-        One for each tensor that the bundle or the recipe has.
+        One for each tensor that the bundle or the recipe has, in the order of the walk: what is given,
+        blobs as forward computes them, gradients as backward does.
 
     Raises
     ------
@@ -76,6 +109,7 @@ def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
             )
     tensors, blocked = derive(bundle.recipe, net, pixels, True, progress)
     findings = _each(
+        _origins(net),
         bundle.entries,
         tensors,
         lambda section, name: _verify_tensor(bundle, section, name, tensors[section].get(name)),
@@ -96,15 +130,18 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
     Returns
     -------
     list of Finding
-        One for each tensor that either has.
+        One for each tensor that either has, in the order of the walk.
 
     Raises
     ------
     FileError
         If a bundle cannot be read.
+    RefnetError
+        If there is no such network as its recipe says.
     """
     first, second = Bundle(a), Bundle(b)
     findings = _each(
+        _origins(second.recipe.structure()) | _origins(first.recipe.structure()),
         first.entries,
         second.entries,
         lambda section, name: _diff_tensor(first, second, section, name),
@@ -115,18 +152,51 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
     return findings + _blocked_findings(first.blocked, first.path, second.blocked, second.path)
 
 
+class _Origin(NamedTuple):
+    """Where a tensor comes from."""
+
+    node: str = ""
+    op: str = ""
+    sources: tuple[str, ...] = ()
+
+
+def _origins(net: Net) -> dict[tuple[str, str], _Origin]:
+    """Where each tensor of a net comes from, by section and name, in the order of the walk."""
+    given = [("inputs", name) for name in net.inputs] + [("params", name) for name in net.params]
+    origins = dict.fromkeys(given, _Origin())
+    for node in net.nodes:
+        origins["blobs", node.name] = _Origin(node.name, node.op, node.inputs)
+    origins |= dict.fromkeys((("output_gradients", name) for name in net.outputs), _Origin())
+    # The gradient of what several nodes read is complete once backward has been through the first of them.
+    read = [name for node in net.nodes for name in node.inputs]
+    for name in reversed(dict.fromkeys(read)):
+        reader = net.first_reader(name)
+        if reader is not None and (name in net.inputs or name in net.params):
+            origins["gradients", name] = _Origin(reader[0].name, reader[0].op)
+    return origins
+
+
 def _each(
+    origins: Mapping[tuple[str, str], _Origin],
     a: Mapping[str, Mapping[str, Any]],
     b: Mapping[str, Mapping[str, Any]],
     judge: Callable[[str, str], Finding],
     progress: Progress,
 ) -> list[Finding]:
-    """Judge every tensor that either side has, section by section."""
+    """Judge every tensor that either side has, in the order of the walk, and say where it comes from."""
+    place = {key: index for index, key in enumerate(origins)}
     names = [(section, name) for section in SECTIONS for name in {**a[section], **b[section]}]
+    names.sort(key=lambda key: (SECTIONS.index(key[0]), place.get(key, len(place))))
     step = steps(progress, "compare", len(names))
-    findings = []
+    findings, differing = [], set[str]()
     for section, name in names:
-        findings.append(judge(section, name))
+        origin = origins.get((section, name), _Origin())
+        finding = judge(section, name)
+        follows = bool(differing) if section == "gradients" else not differing.isdisjoint(origin.sources)
+        if not finding.equal:
+            differing.add(name)
+        follows = follows and not finding.equal
+        findings.append(replace(finding, node=origin.node, op=origin.op, follows=follows))
         step(name)
     return findings
 
@@ -154,8 +224,8 @@ def _verify_tensor(bundle: Bundle, section: str, name: str, derived: Array | Non
         )
     stored, claimed, right = bundle.tensor(section, name), entry["sha256"], sha(derived)
     if stored is None:
-        note = "" if claimed == right else "derived bits are not those of its SHA-256"
-        return Finding(section, name, not note, note)
+        note = "" if claimed == right else f"derived bits are not those of its SHA-256; {NOT_STORED}"
+        return Finding(section, name, not note, note, elements=derived.size)
     if sha(stored) != claimed:
         compared = _compare(section, name, stored, derived, "")
         return replace(compared, equal=False, note="stored bits are not those of its SHA-256")
@@ -173,10 +243,11 @@ def _diff_tensor(a: Bundle, b: Bundle, section: str, name: str) -> Finding:
     for bundle, entry, stored in ((a, ours, x), (b, theirs, y)):
         if stored is not None and sha(stored) != entry["sha256"]:
             note = f"stored bits of {bundle.path} are not those of its SHA-256"
-            return Finding(section, name, False, note)
+            return Finding(section, name, False, note, elements=prod(ours["shape"]))
     if x is None or y is None:
         equal = ours["sha256"] == theirs["sha256"]
-        return Finding(section, name, equal, "" if equal else "other SHA-256; a bundle holds only hashes")
+        note = "" if equal else f"other SHA-256; {NOT_STORED}"
+        return Finding(section, name, equal, note, elements=prod(ours["shape"]))
     return _compare(section, name, x, y, "bits differ")
 
 
@@ -185,9 +256,9 @@ def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
     a, b = (np.ascontiguousarray(with_one_nan(array)) for array in (a, b))
     different = int(np.count_nonzero(a.view(bits) != b.view(bits)))
     if different == 0:
-        return Finding(section, name, True, "", 0, 0)
+        return Finding(section, name, True, "", 0, 0, a.size)
     if a.dtype.kind != "f":
-        return Finding(section, name, False, note, different, None)
+        return Finding(section, name, False, note, different, None, a.size)
     if (np.isnan(a) != np.isnan(b)).any():
-        return Finding(section, name, False, f"{note}, with NaN on one side alone", different, None)
-    return Finding(section, name, False, note, different, int(ulp_distance(a, b).max()))
+        return Finding(section, name, False, f"{note}, with NaN on one side alone", different, None, a.size)
+    return Finding(section, name, False, note, different, int(ulp_distance(a, b).max()), a.size)

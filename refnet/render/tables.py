@@ -1,13 +1,13 @@
 """The commands' tables, each with the lines below it, on a console."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
 from rich.console import Console
 
 from refnet import memory
-from refnet.golden import Bundle, Finding
+from refnet.golden import Bundle, Finding, first_difference
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
 from refnet.shapes import text
@@ -20,6 +20,8 @@ TRACE_WIDTH = 110
 FIELD_WIDTH = 130
 # Names of the differing tensors that a person is shown; --json has them all.
 MOST_SHOWN = 40
+# Names that a sentence lists.
+MOST_NAMED = 5
 
 
 def architectures(found: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -111,16 +113,47 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
     bad = [finding for finding in found if not finding.equal]
     if bad:
         counts = ("elements", "largest ulp")
-        shown = table("tensors", "name", *counts, "finding", numbers=counts)
+        shown = table("tensors", "name", "operator", *counts, "finding", numbers=counts)
         for finding in bad[:MOST_SHOWN]:
             numbers = ("" if n is None else f"{n:,}" for n in (finding.different, finding.max_ulp))
-            shown.add_row(finding.section, finding.name, *numbers, finding.note)
+            shown.add_row(finding.section, finding.name, finding.op, *numbers, finding.note)
         console.print(shown)
         if len(bad) > MOST_SHOWN:
             console.print(f"... and {len(bad) - MOST_SHOWN} more (--json prints all)")
         console.print()
     equal = f"{what}: {len(found) - len(bad)} of {len(found)} tensors equal bit for bit"
     console.print(f"{equal}, {len(bad)} not." if bad else f"{equal}.", soft_wrap=True)
+    for line in _where_it_begins(bad):
+        console.print(line, soft_wrap=True)
+
+
+def _where_it_begins(bad: Sequence[Finding]) -> Iterator[str]:
+    """Say which tensor is the first to differ, how, and whether it explains the others."""
+    if (first := first_difference(bad)) is None:
+        return
+    place = f" ({first.op})" if first.section == "blobs" else ""
+    if first.section == "gradients":
+        place = f" ({first.op} backward at {first.node})"
+    yield f"The first to differ is {first.name} of {first.section}{place}: {_amount(first)}."
+    if first.different is None and first.elements is not None:
+        yield (
+            f"In how many of its {first.elements:,} elements, and by how much: refnet golden diff of bundles "
+            "that hold values."
+        )
+    if others := bad[1:]:
+        follow = sum(finding.follows for finding in others)
+        yield f"{len(others)} more differ after it, {follow} of them computed from something that differs."
+        if alone := [finding.name for finding in others if finding.op and not finding.follows]:
+            more = f" and {len(alone) - MOST_NAMED} more" if len(alone) > MOST_NAMED else ""
+            yield f"Computed from what is equal, and different: {', '.join(alone[:MOST_NAMED])}{more}."
+
+
+def _amount(finding: Finding) -> str:
+    """In how many elements a tensor differs, and by how much, as far as it is known."""
+    if finding.different is None:
+        return finding.note
+    ulp = "" if finding.max_ulp is None else f", by {finding.max_ulp:,} ulp at most"
+    return f"{finding.different:,} of {finding.elements:,} elements{ulp}"
 
 
 def other_machine(made: Mapping[str, Any], here: Mapping[str, Any], console: Console) -> None:
