@@ -92,6 +92,34 @@ def test_the_modes_do_what_they_say():
     assert third["up"] > third["down"] == third["zero"]
 
 
+@every_mode
+@pytest.mark.parametrize("name", ["core", "reference"])
+def test_a_bundle_is_made_verified_and_compared_in_any_mode(tmp_path, name, mode):
+    blob = np.ldexp(np.random.default_rng(0).standard_normal((1, 3, 1, 32, 32)), -130)
+    np.save(tmp_path / "clip.npy", blob)
+    recipe = refnet.golden.Recipe(
+        "resnet18_conv4",
+        blob.shape,
+        {"width_per_group": 4, "time_kernel": 1},
+        dtype="float32",
+        arithmetic=name,
+    )
+
+    def make(out):
+        selection = refnet.clip.Selection(frames=1)
+        found, pixels = refnet.golden.clip_recipe(tmp_path / "clip.npy", selection, recipe)
+        assert np.count_nonzero(pixels.view(np.uint32)) == pixels.size, "subnormal numbers are kept"
+        refnet.golden.make(out, found, pixels=pixels)
+
+    make(tmp_path / "a")
+    with in_mode(mode):
+        make(tmp_path / "b")
+        verified = refnet.golden.verify(tmp_path / "a")
+        compared = refnet.golden.diff(tmp_path / "a", tmp_path / "b")
+    assert all(finding.equal for finding in verified + compared)
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+
+
 PROCESS = """
 import sys
 from contextlib import nullcontext

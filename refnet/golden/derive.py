@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from refnet import machine
 from refnet.arrays import Array, with_one_nan
+from refnet.environment import in_default
 from refnet.errors import ShapeError
 from refnet.golden.bundle import (
     FORMAT,
@@ -33,6 +34,7 @@ from refnet.run import backward, forward
 Tensors = dict[str, dict[str, Array]]
 
 
+@in_default
 def make(
     out: str | Path,
     recipe: Recipe,
@@ -105,6 +107,7 @@ def make(
     return Bundle(out)
 
 
+@in_default
 def derive(
     recipe: Recipe,
     net: Net,
@@ -148,6 +151,7 @@ def derive(
     }, blocked
 
 
+@in_default
 def clip_recipe(
     path: str | Path, selection: clip.Selection, recipe: Recipe, *, allow_nonfinite: bool = False
 ) -> tuple[Recipe, Array]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet.arrays import Array, ulp_distance, with_one_nan
+from refnet.environment import in_default
 from refnet.errors import FileError
 from refnet.golden.bundle import SECTIONS, Bundle, sha
 from refnet.golden.derive import derive
@@ -73,6 +74,7 @@ def first_difference(found: Sequence[Finding]) -> Finding | None:
     return next((finding for finding in found if not finding.equal), None)
 
 
+@in_default
 def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
     """Derive a bundle again from its manifest and compare bits with what it says and holds.
 
@@ -118,6 +120,7 @@ def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
     return findings + _blocked_findings(bundle.blocked, "the manifest", blocked, "the derivation")
 
 
+@in_default
 def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[Finding]:
     """Compare two bundles tensor by tensor.
 
