@@ -21,8 +21,8 @@ OPENMP = {
 }.get(sys.platform, [(["-fopenmp"], ["-fopenmp"])])
 
 # No fast-math, no contraction of a * b + c and no -march: the same source gives the same bits on
-# every machine of an architecture. That nobody looks at errno or traps after an operation changes no
-# value, and lets loops with a choice in them be vectorised.
+# every machine. That nobody looks at errno or traps after an operation changes no value, and lets loops with
+# a choice in them be vectorised.
 STRICT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 OPTIMISE = ["/O2", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-g0", *STRICT]
 

@@ -1,4 +1,4 @@
-"""What decides about speed on this machine, and what a bundle was made with: versions, OpenMP, processor."""
+"""What runs on this machine and decides about speed, and about the bits of `reference`."""
 
 import os
 import platform

@@ -130,17 +130,22 @@ def test_make_verify_diff(refnet, tmp_path):
     assert refnet("golden", "diff", "a", "a")[0] == 0
 
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
-    manifest["machine"]["openmp"] = "another"
+    manifest["machine"]["cpu"] = "another"
     manifest["tensors"]["blobs"]["pool1"]["sha256"] = "0" * 64
     (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
     code, out, _ = refnet("golden", "verify", "b")
-    assert code == 1 and "pool1" in out and "made with openmp another, here" in out
+    assert code == 1 and "pool1" in out and "made with cpu another, here" in out
+    assert "The bits of core belong to every machine: only another version of refnet may have others" in out
 
 
 def test_where_a_difference_begins(refnet, tmp_path):
     for folder, options in (("a", []), ("h", ["--hashes-only"])):
         assert refnet("golden", "make", "resnet18_conv4", folder, *SMALL, *options)[0] == 0
     assert refnet("golden", "make", "resnet18_conv4", "r", *SMALL, "--arithmetic", "reference")[0] == 0
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    manifest["tensors"]["blobs"]["pool1"]["sha256"] = "0" * 64
+    (tmp_path / "r" / "manifest.json").write_text(json.dumps(manifest))
+    assert "The bits of reference belong to the machine that made them" in refnet("golden", "verify", "r")[1]
     code, out, _ = refnet("golden", "diff", "a", "r")
     assert code == 1 and "The first to differ is conv1 of blobs (conv3d): " in out
     assert " of 16,384 elements, by " in out and " of them computed from something that differs." in out
@@ -164,6 +169,7 @@ def test_where_a_difference_begins(refnet, tmp_path):
     assert "Computed from what is equal, and different: res3_0_branch1." in out
     code, out, _ = refnet("golden", "verify", "h", "--json")
     first = json.loads(out)["first"]
+    assert "belong to" not in out
     assert code == 1 and (first["node"], first["op"], first["different"]) == ("pool1", "max_pool3d", None)
 
 

@@ -15,6 +15,7 @@ from support import every_dtype
 import refnet
 from refnet import clip, golden, memory
 from refnet.errors import RefnetError
+from refnet.golden.bundle import BITS
 
 RECIPE = golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32), {"width_per_group": 4, "time_kernel": 1})
 
@@ -86,7 +87,11 @@ def test_a_bundle_holds_everything_of_a_run(made):
         "batch_norm": False,
         "training": False,
     }
-    assert manifest["format_version"] == 1 and manifest["refnet"] == refnet.__version__
+    assert (
+        manifest["format_version"] == 2
+        and manifest["bits"] == "every machine"
+        and manifest["refnet"] == refnet.__version__
+    )
     assert manifest["machine"]["numpy"] == np.__version__
 
 
@@ -103,6 +108,11 @@ def test_every_arithmetic_and_dtype(tmp_path, arithmetic, dtype):
     path = golden.make(tmp_path / "b", recipe).path
     assert not bad(golden.verify(path))
     assert load_file(path / "blobs.safetensors")["pool1"].dtype == dtype
+    assert golden.Bundle(path).bits == {"core": "every machine", "reference": "one machine"}[arithmetic]
+
+
+def test_of_every_arithmetic_it_is_said_to_whom_its_bits_belong():
+    assert BITS.keys() == refnet.arithmetic.ARITHMETICS.keys()
 
 
 def test_without_backward(tmp_path):
@@ -354,7 +364,11 @@ def test_nan_on_one_side_alone_differs(tmp_path):
     ("change", "message"),
     [
         (lambda m: m.update(format="else"), "not of format"),
-        (lambda m: m.update(format_version=2), "format version 2: expected 1; make the bundle again"),
+        (lambda m: m.update(format_version=1), "format version 1: expected 2; make the bundle again"),
+        (lambda m: m.update(bits="one machine"), "'one machine': expected every machine, for core"),
+        (lambda m: m.update(bits=[]), r"of \[\]: expected every machine"),
+        (lambda m: m.pop("bits"), "is damaged"),
+        (lambda m: m["recipe"].update(arithmetic=["core"]), "unknown arithmetic"),
         (lambda m: m.pop("recipe"), "is damaged"),
         (lambda m: m.update(recipe=[]), "is damaged"),
         (lambda m: m["recipe"].update(more=1), "is damaged"),

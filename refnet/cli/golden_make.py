@@ -29,7 +29,8 @@ def make(
         bool, typer.Option("--backward/--no-backward", help="Whether to compute gradients.")
     ] = True,
     hashes_only: Annotated[
-        bool, typer.Option("--hashes-only", help="Store SHA-256 only (and a clip's pixels).")
+        bool,
+        typer.Option("--hashes-only", help="Store SHA-256 only (and a clip's pixels): enough to verify."),
     ] = False,
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Accept NaN and infinity in a clip.")

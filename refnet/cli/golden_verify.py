@@ -16,5 +16,5 @@ def verify(bundle: BundlePath, as_json: Json = False) -> None:
         findings = golden.verify(bundle, progress=progress)
     if not report(findings, f"{bundle}: derived again", as_json):
         if not as_json:
-            tables.other_machine(Bundle(bundle).machine, machine.facts(), terminal.screen())
+            tables.other_machine(Bundle(bundle), machine.facts(), terminal.screen())
         raise typer.Exit(FAILED)

@@ -6,7 +6,7 @@ from refnet.render import tables, terminal
 
 
 def info(as_json: Json = False) -> None:
-    """Show what decides about speed here: versions, OpenMP, processor, kernels."""
+    """Show what runs here and how fast it can be: versions, OpenMP, processor, kernels."""
     facts = machine.facts() | {"memory_available": memory.available(), "kernels": machine.kernels()}
     if as_json:
         terminal.print_json(facts)

@@ -29,7 +29,11 @@ from refnet.remat import blob_bytes
 from refnet.shapes import Shape, size, text, volume, whole
 
 FORMAT = "refnet golden bundle"
-VERSION = 1
+VERSION = 2
+# To which machines the bits of an arithmetic belong: those of core are defined, those of reference are made
+# by NumPy's exp, einsum and sums.
+EVERY_MACHINE, ONE_MACHINE = "every machine", "one machine"
+BITS = {"core": EVERY_MACHINE, "reference": ONE_MACHINE}
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 64 << 20
 SECTIONS = ("inputs", "params", "blobs", "output_gradients", "gradients")
@@ -116,6 +120,8 @@ class Bundle:
     recipe : Recipe
     entries : dict of section to dict of name to {"shape", "dtype", "sha256", "file"}
     blocked : frozenset of str
+    bits : {"every machine", "one machine"}
+        To which machines the bits of blobs and gradients belong; those of what is given belong to every one.
     machine : dict
         What made it: versions, processor.
 
@@ -132,6 +138,7 @@ class Bundle:
             self.recipe = _recipe(self.manifest["recipe"])
             self.entries = {s: _entries(s, self.manifest["tensors"][s]) for s in SECTIONS}
             self.blocked = frozenset(_strings(self.manifest["blocked"]))
+            self.bits = _bits(self.manifest["bits"], self.recipe.arithmetic)
             self.machine = _typed("machine", self.manifest["machine"], dict)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, RefnetError):
@@ -300,6 +307,15 @@ def _strings(found: Any) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise TypeError("blocked is not a list of names")
     return found
+
+
+def _bits(found: object, arithmetic: str) -> str:
+    require_known("arithmetic", arithmetic, BITS)
+    if found != BITS[arithmetic]:
+        raise FileError(
+            f"bits are said to be those of {found!r}: expected {BITS[arithmetic]}, for {arithmetic}"
+        )
+    return BITS[arithmetic]
 
 
 def _typed(what: str, found: Any, kind: type) -> Any:

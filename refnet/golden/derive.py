@@ -13,6 +13,7 @@ from refnet.arrays import Array, with_one_nan
 from refnet.environment import in_default
 from refnet.errors import ShapeError
 from refnet.golden.bundle import (
+    BITS,
     FORMAT,
     MANIFEST,
     SECTIONS,
@@ -91,6 +92,7 @@ def make(
         "format_version": VERSION,
         "refnet": facts["refnet"],
         "recipe": asdict(recipe) | {"options": ARCHITECTURES[recipe.architecture].options | recipe.options},
+        "bits": BITS[recipe.arithmetic],
         "machine": facts,
         "blocked": sorted(blocked),
         "tensors": _describe(tensors, stored, progress),

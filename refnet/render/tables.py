@@ -8,6 +8,7 @@ from rich.console import Console
 
 from refnet import memory
 from refnet.golden import Bundle, Finding, first_difference
+from refnet.golden.bundle import EVERY_MACHINE
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
 from refnet.shapes import text
@@ -44,7 +45,7 @@ def architectures(found: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def machine(facts: Mapping[str, Any], console: Console) -> None:
-    """Show what decides about speed here, a fact a row."""
+    """Show what runs here and how fast it can be, a fact a row."""
     texts = {
         "memory_available": memory.text(facts["memory_available"]),
         "kernels": "\n".join(f"{op}: {how}" for op, how in facts["kernels"].items()),
@@ -156,8 +157,14 @@ def _amount(finding: Finding) -> str:
     return f"{finding.different:,} of {finding.elements:,} elements{ulp}"
 
 
-def other_machine(made: Mapping[str, Any], here: Mapping[str, Any], console: Console) -> None:
-    """Say in what the machine that made a bundle differs from this one."""
+def other_machine(made: Bundle, here: Mapping[str, Any], console: Console) -> None:
+    """Say whether another machine may have other bits, and in what that which made a bundle differs."""
+    line = f"The bits of {made.recipe.arithmetic} belong to "
+    if made.bits == EVERY_MACHINE:
+        line += "every machine: only another version of refnet may have others (CHANGELOG.md)."
+    else:
+        line += "the machine that made them: NumPy's exp, einsum and sums differ."
+    console.print(line, soft_wrap=True)
     for name, value in here.items():
-        if made.get(name) != value:
-            console.print(f"made with {name} {made.get(name)}, here {value}")
+        if made.machine.get(name) != value:
+            console.print(f"made with {name} {made.machine.get(name)}, here {value}", soft_wrap=True)

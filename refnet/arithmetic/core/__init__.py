@@ -1,4 +1,4 @@
-"""The Cython kernels, in the dtype of their inputs. Same bits for any number of threads.
+"""The Cython kernels, in the dtype of their inputs. Same bits on every machine, for any threads.
 
 One file an operator holds its kernel; `runtime` is what they run on, `buffers` what they are handed.
 """
