@@ -74,6 +74,8 @@ def _seen_by_numpy(name: str, array: Any, expected: str) -> Array:
 
     Libraries are known by their protocols alone: `__array__`, `__dlpack__`, PyTorch's `detach`.
     """
+    if type(array) is np.ndarray:
+        return array
     if isinstance(array, np.ma.MaskedArray):
         raise DTypeError(f"{name} is a masked array: expected {expected} without a mask (.filled(value))")
     dtype = None
