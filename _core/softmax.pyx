@@ -1,8 +1,10 @@
-"""Softmax of the rows of a matrix, and its gradient; cross-entropy is one step more."""
+"""Softmax of the rows of a matrix, cross-entropy of rows and labels, and their gradients.
+
+What is done to a row is in softmax.h, its exponential and logarithm in elementary.h.
+"""
 
 from cython cimport floating
 from cython.parallel cimport parallel, prange
-from libc.math cimport log, logf
 from libc.stdint cimport int64_t
 
 from refnet._core cimport environment, openmp
@@ -11,20 +13,40 @@ from refnet._core.environment cimport Environment
 from refnet._core.sums cimport product, total
 
 cdef extern from "softmax.h" nogil:
-    double softmax_float64 "refnet_softmax_float64"(const double*, double*, double*, Py_ssize_t)
-    float softmax_float32 "refnet_softmax_float32"(const float*, float*, float*, Py_ssize_t)
+    double refnet_exp(double x, double rest)
+    double refnet_exp_for_float(double x)
+    double refnet_log(double x)
+    void refnet_softmax_float32(const float* x, float* y, Py_ssize_t K)
+    void refnet_softmax_float64(const double* x, double* y, Py_ssize_t K)
+    float refnet_loss_float32(const float* x, Py_ssize_t K, Py_ssize_t label)
+    double refnet_loss_float64(const double* x, Py_ssize_t K, Py_ssize_t label)
+    void refnet_loss_gradient_float32(const float* x, float* dx, Py_ssize_t K, Py_ssize_t label, double dy)
+    void refnet_loss_gradient_float64(const double* x, double* dx, Py_ssize_t K, Py_ssize_t label, double dy)
 
 
-cdef inline floating softmax(const floating* x, floating* y, Py_ssize_t K,
-                             int64_t label) noexcept nogil:
-    """One row: y = exp(x - largest) / sum; returns -log y[label]."""
-    cdef floating largest, sum_
-    if floating is float:
-        sum_ = softmax_float32(x, y, &largest, K)
-        return logf(sum_) - (x[label] - largest)
-    else:
-        sum_ = softmax_float64(x, y, &largest, K)
-        return log(sum_) - (x[label] - largest)
+def exponential(const floating[::1] x, floating[::1] y):
+    """y = exp(x) as softmax takes it, of x <= 0."""
+    cdef Py_ssize_t i
+    cdef Environment before
+    require(y.shape[0] == x.shape[0])
+    before = environment.enter_default()
+    for i in range(x.shape[0]):
+        if floating is float:
+            y[i] = <float> refnet_exp_for_float(x[i])
+        else:
+            y[i] = refnet_exp(x[i], 0)
+    environment.restore(before)
+
+
+def logarithm(const double[::1] x, double[::1] y):
+    """y = log(x) as cross-entropy takes it, of both dtypes."""
+    cdef Py_ssize_t i
+    cdef Environment before
+    require(y.shape[0] == x.shape[0])
+    before = environment.enter_default()
+    for i in range(x.shape[0]):
+        y[i] = refnet_log(x[i])
+    environment.restore(before)
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y):
@@ -35,7 +57,10 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y):
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * K * 8)):
         before = environment.enter_default()
         for n in prange(x.shape[0], schedule="static"):
-            softmax(&x[n, 0], &y[n, 0], K, 0)
+            if floating is float:
+                refnet_softmax_float32(&x[n, 0], &y[n, 0], K)
+            else:
+                refnet_softmax_float64(&x[n, 0], &y[n, 0], K)
         environment.restore(before)
 
 
@@ -55,23 +80,46 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating
         environment.restore(before)
 
 
-def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[:, ::1] rows,
-                  floating[::1] losses):
-    """losses (N,) = -log of the label's softmax of each row of x (N, K), and behind them their mean.
-
-    rows is (threads, at least K).
-    """
+def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[::1] losses):
+    """losses (N,) = -log of the label's softmax of each row of x (N, K), and behind them their mean."""
     cdef Py_ssize_t n, K = x.shape[1]
     cdef Environment before
-    require(K > 0 and labels.shape[0] == x.shape[0] and losses.shape[0] == x.shape[0] + 1
-            and rows.shape[0] >= openmp.max_threads() and rows.shape[1] >= K)
-    for n in range(labels.shape[0]):
-        require(0 <= labels[n] < K)
+    require_labels(labels, x.shape[0], K)
+    require(losses.shape[0] == x.shape[0] + 1)
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * K * 8)):
         before = environment.enter_default()
         for n in prange(x.shape[0], schedule="static"):
-            losses[n] = softmax(&x[n, 0], &rows[openmp.thread_num(), 0], K, labels[n])
+            if floating is float:
+                losses[n] = refnet_loss_float32(&x[n, 0], K, labels[n])
+            else:
+                losses[n] = refnet_loss_float64(&x[n, 0], K, labels[n])
         environment.restore(before)
     before = environment.enter_default()
     losses[x.shape[0]] = total(&losses[0], x.shape[0]) / <floating> x.shape[0]
     environment.restore(before)
+
+
+def cross_entropy_input_gradient(const floating[:, ::1] x, const int64_t[::1] labels, floating[:, ::1] dx,
+                                 double dy):
+    """dx (N, K) = (softmax of each row of x (N, K), less 1 at its label) dy."""
+    cdef Py_ssize_t n, K = x.shape[1]
+    cdef Environment before
+    require_labels(labels, x.shape[0], K)
+    require(dx.shape[0] == x.shape[0] and dx.shape[1] == K)
+    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * K * 8)):
+        before = environment.enter_default()
+        for n in prange(x.shape[0], schedule="static"):
+            if floating is float:
+                refnet_loss_gradient_float32(&x[n, 0], &dx[n, 0], K, labels[n], dy)
+            else:
+                refnet_loss_gradient_float64(&x[n, 0], &dx[n, 0], K, labels[n], dy)
+        environment.restore(before)
+
+
+cdef int require_labels(const int64_t[::1] labels, Py_ssize_t N, Py_ssize_t K) except -1:
+    """Require a class of K for each of N samples."""
+    cdef Py_ssize_t n
+    require(K > 0 and labels.shape[0] == N)
+    for n in range(N):
+        require(0 <= labels[n] < K)
+    return 0
