@@ -55,11 +55,11 @@ def tiny(monkeypatch):
         "GEMM_SIZE": 32,
         "SPINS": 64,
         "COPIED": 1 << 12,
-        "PAUSE_AFTER_GEMM": 0,
         "ATTEMPTS": 2,
     }.items():
         monkeypatch.setattr(limits, name, value)
     monkeypatch.setattr(timing, "WARM", 1e-9)
+    monkeypatch.setattr(timing, "PATIENCE", 0)
     limits._square.cache_clear()
     yield
     limits._square.cache_clear()

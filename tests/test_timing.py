@@ -3,16 +3,25 @@
 import pytest
 
 from refnet import timing
-from refnet.timing import seconds
+from refnet.timing import seconds, settle
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that only calls move on: `clock.call(n)` takes n seconds."""
+    """A clock that only calls and pauses move on: `clock.call(n)` takes n seconds.
+
+    Until `clock.busy_until` other threads of the process compute all the time.
+    """
 
     class Clock:
         def __init__(self):
-            self.now, self.taken = 0.0, []
+            self.now, self.taken, self.busy_until = 0.0, [], 0.0
+
+        def computed(self):
+            return min(self.now, self.busy_until)
+
+        def sleep(self, pause):
+            self.now += pause
 
         def call(self, duration):
             self.now += duration
@@ -20,7 +29,9 @@ def clock(monkeypatch):
 
     made = Clock()
     monkeypatch.setattr(timing, "perf_counter", lambda: made.now)
-    monkeypatch.setattr(timing, "sleep", lambda pause: None)
+    monkeypatch.setattr(timing, "process_time", made.computed)
+    monkeypatch.setattr(timing, "sleep", made.sleep)
+    monkeypatch.setattr(timing, "STEP", 1 / 64)
     return made
 
 
@@ -52,3 +63,17 @@ def test_what_makes_the_arguments_is_not_timed(clock):
         return (1 / 1024,)
 
     assert seconds(clock.call, arguments) == 1 / 1024 and len(clock.taken) == 2
+
+
+@pytest.mark.parametrize(("spinning", "waited"), [(0, 2 / 64), (1 / 64, 3 / 64), (5.5 / 64, 8 / 64), (9, 1)])
+def test_a_turn_waits_until_no_other_thread_spins(clock, spinning, waited):
+    """For two steps without, but for a second at most."""
+    clock.busy_until = spinning
+    settle()
+    assert clock.now == waited
+
+
+def test_the_pause_is_not_timed(clock):
+    clock.busy_until = 1 / 4
+    assert seconds(clock.call, lambda: (1 / 128,)) == 1 / 128
+    assert clock.now == 1 / 4 + 2 / 64 + 7 / 128

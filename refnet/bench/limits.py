@@ -18,8 +18,6 @@ SPINS = 1 << 22
 # Larger than any cache; bytes.
 COPIED = 256 << 20
 ATTEMPTS, SPIN_ATTEMPTS = 5, 25
-# Seconds after a GEMM: the threads of OpenBLAS were seen to spin for a tenth of one.
-PAUSE_AFTER_GEMM = 0.2
 
 
 def multiply_add_peak(dtype: str) -> float:

@@ -1,7 +1,7 @@
 """Measuring beside peers: results checked first, then both in turn, and ratios pair by pair.
 
-A ratio of two calls that ran one after the other holds when the machine's speed drifts; bare times are
-not reported.
+Each turn begins when the threads of the one before are asleep. A ratio of two calls that ran one after
+the other holds when the machine's speed drifts; bare times are not reported.
 """
 
 import json
@@ -30,7 +30,7 @@ from refnet.net import Net
 from refnet.networks import build
 from refnet.progress import Progress
 from refnet.shapes import Shape, size, text
-from refnet.timing import PAUSE, seconds
+from refnet.timing import seconds
 from refnet.trace import backward_multiply_adds, trace
 
 # A peer that takes longer than this, in seconds and in refnet's times, is measured once.
@@ -215,7 +215,7 @@ def rounding_bound(net: Net, dtype: str) -> float:
 
 def _share_of_gemm(multiply_adds: int, dtype: str, call: Call, rounds: int) -> dict[str, Spread]:
     """The rate of multiply-adds as a share of a GEMM's."""
-    ratios = _pairs(limits.gemm(dtype), call, rounds, pause=limits.PAUSE_AFTER_GEMM)
+    ratios = _pairs(limits.gemm(dtype), call, rounds)
     gemms = multiply_adds / limits.GEMM_SIZE**3
     return {"share of GEMM": Spread(tuple(gemms / ratio for ratio in ratios))}
 
@@ -231,12 +231,11 @@ def _pairs(
     rounds: int,
     *,
     once_if_slow: bool = False,
-    pause: float = PAUSE,
 ) -> tuple[float, ...]:
     """Run both in turn: the second's time over the first's, pair by pair."""
 
     def pair() -> tuple[float, float]:
-        return seconds(first), seconds(second, pause=pause)
+        return seconds(first), seconds(second)
 
     pairs = [pair()]
     own_time, their_time = pairs[0]
