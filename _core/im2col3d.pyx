@@ -10,7 +10,6 @@ row by row (`pack_patch_rows`). Taps that read nothing but frames of the padding
 from cython cimport floating
 
 from refnet._core.blocking cimport KC, LHS_PITCH, MAX_TILE_COLUMNS, ceil_div
-from refnet._core.micro_kernel cimport next_rows
 from refnet._core.prefetch cimport push
 from refnet._core.simd cimport GatherRegion
 
@@ -123,15 +122,23 @@ cdef void plan_tap(GatherPlan* plan, Py_ssize_t entry, Py_ssize_t tap, const Lan
             plan.high[entry + i] = lanes.high[i] & <unsigned short> inside
 
 
-cdef bint packs_fused(const Simd* simd, Py_ssize_t rows, const GatherPlan* plan) noexcept nogil:
-    """Whether packing is fused into the first micro-tile of `rows` rows.
+cdef bint packs_fused(const Simd* simd, const GatherPlan* plan) noexcept nogil:
+    """Whether packing is fused into the first micro-tile.
 
     Not where gathering takes longer than multiplying, nor for kernels of one tap, which read each value once: whole
     lines come faster from memory.
     """
     cdef Py_ssize_t taps = plan.g.kT * plan.g.kH * plan.g.kW
-    return (simd.masked_loads and next_rows(simd, rows) == simd.mr and 1 < taps <= KC
+    return (simd.masked_loads and 1 < taps <= KC
             and (plan.g.sW == 1 and plan.segments <= 4 or plan.g.sW == 2 and plan.segments <= 2))
+
+
+cdef Py_ssize_t fused_rows(const Simd* simd, Py_ssize_t rows) noexcept nogil:
+    """How many rows the micro-tile has into which packing is fused: of 4, 8 and MR, all `rows` or the first of them."""
+    cdef Py_ssize_t size = 4
+    while size < simd.mr and (size < rows <= simd.mr or 2 * size < rows):
+        size *= 2
+    return min(size, simd.mr)
 
 
 cdef void pack_patches(const Simd* simd, const floating* x, GatherPlan* plan, Range rows, Py_ssize_t column,

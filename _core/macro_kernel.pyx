@@ -8,6 +8,7 @@ element is a chain of at most KC multiply-adds from 0. Chains are added to c in 
 from cython cimport floating
 
 from refnet._core.blocking cimport CACHE_LINE, KC, LHS_PITCH, MAX_MR, MAX_NR, ceil_div
+from refnet._core.im2col3d cimport fused_rows
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_rows
 from refnet._core.prefetch cimport is_empty, pop
@@ -24,7 +25,10 @@ cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating*
     cdef floating* to
     tile.fused = block.fused
     while row < block.rows:
-        tile.rows = next_rows(simd, block.rows - row)
+        if tile.fused:
+            tile.rows = min(fused_rows(simd, block.rows), block.rows)
+        else:
+            tile.rows = next_rows(simd, block.rows - row)
         tile.lhs = lhs if source and not source.keep else lhs + row * LHS_PITCH
         if source:
             pack_rows(simd, source, row, tile.rows, <floating*> tile.lhs)

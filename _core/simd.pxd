@@ -30,6 +30,7 @@ cdef extern from "simd/simd.h":
         GatherPlan* plan
         Py_ssize_t row, vector
         const unsigned short* quarters
+        bint stores
     ctypedef struct MicroTile "struct micro_tile":
         Py_ssize_t rows, pitch
         const Terms* terms

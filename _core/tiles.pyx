@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
 from refnet._core.blocking cimport KC, LHS_PITCH, MAX_PANELS, MAX_TILE_PANELS, MC, NC, PAD, ceil_div
-from refnet._core.im2col3d cimport (Range, pack_patches, packs_fused, plan_gather, prefetch_patches,
+from refnet._core.im2col3d cimport (Range, fused_rows, pack_patches, packs_fused, plan_gather, prefetch_patches,
                                     taps_of_frames, terms_of_taps)
 from refnet._core.macro_kernel cimport MacroBlock, macro_kernel
 from refnet._core.micro_kernel cimport next_rows
@@ -152,7 +152,8 @@ cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, 
                     step.last = min(step.first + KC, step.end)
                     product = MacroBlock(tile.rows, step.count, layout.pitch, &terms[0], step.first > 0, NULL, NULL)
                     if planned.fused:
-                        fused = FusedPack(x, planned.plan, step.first, strip * NC // simd.nr * 2, planned.quarters)
+                        fused = FusedPack(x, planned.plan, step.first, strip * NC // simd.nr * 2, planned.quarters,
+                                          fused_rows(simd, tile.rows) < tile.rows)
                         product.fused = &fused
                     else:
                         pack_patches(simd, x, planned.plan, Range(step.first, step.last), strip * NC,
@@ -197,9 +198,9 @@ cdef void plan_subkernel(const Simd* simd, Planned* planned, const Subkernel* ke
     planned.kernel, planned.plan = kernel, plan
     planned.taps = kernel.g.kT * kernel.g.kH * kernel.g.kW
     planned.terms = channels * planned.taps
-    planned.quarters = kernel.quarters if next_rows(simd, tile.rows) == tile.rows else NULL
+    planned.quarters = kernel.quarters if tile.rows == simd.mr else NULL
     plan_gather(simd, plan, &kernel.g, tile.start, columns)
-    planned.fused = packs_fused(simd, tile.rows, plan)
+    planned.fused = packs_fused(simd, plan)
     for panel in range(ceil_div(columns, simd.nr)):
         start = tile.start + panel * simd.nr
         planned.reached[panel] = taps_of_frames(&kernel.g, start, min(simd.nr, tile.stop - start))
@@ -215,14 +216,18 @@ cdef void pack_blocks(const Simd* simd, const floating* w, floating* lhs, Planne
     """Pack the blocks of some terms of a tile's weights, unless the thread has them."""
     cdef const LhsLayout* layout = &planned.kernel.layout
     cdef const floating* weights = weights_of(w, layout, tile)
+    cdef floating* block_lhs
     cdef Py_ssize_t block, first, last
     if packed.weights == <const void*> (weights + layout.first) and packed.first == terms.low:
         return
     packed[0] = PackedLhs(weights + layout.first, terms.low)
     for block in range(ceil_div(terms.high - terms.low, KC)):
         first, last = terms.low + block * KC, min(terms.low + (block + 1) * KC, terms.high)
-        pack_lhs(simd, weights, lhs + block * tile.rows * LHS_PITCH, &planned.kernel.g, layout, tile.rows,
-                 Range(first, last))
+        block_lhs = lhs + block * tile.rows * LHS_PITCH
+        pack_lhs(simd, weights, block_lhs, &planned.kernel.g, layout, tile.rows, Range(first, last))
+        if planned.fused and tile.rows < simd.mr:  # the micro-tile's other rows
+            memset(block_lhs + tile.rows * LHS_PITCH, 0,
+                   (fused_rows(simd, tile.rows) - tile.rows) * LHS_PITCH * sizeof(floating))
 
 
 cdef void terms_of_panels(const Simd* simd, Terms* terms, const Planned* planned, Py_ssize_t strip,

@@ -287,8 +287,16 @@ def patches(x, kernel, output, stride, pad, dilation):
     return np.stack(taps, 2).reshape(len(x), -1, *output)
 
 
-def defined(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1)):
-    """(y, dx, dw) in the order that conv3d.pyx states."""
+def defined(x, w, dy, groups=1, **attrs):
+    """(y, dx, dw) in the order that conv3d.pyx states, group by group."""
+    groups_of = [np.split(x, groups, 1), np.split(w, groups), np.split(dy, groups, 1)]
+    found = [defined_of_group(*operands, **attrs) for operands in zip(*groups_of, strict=True)]
+    y, dx, dw = zip(*found, strict=True)
+    return np.concatenate(y, 1), np.concatenate(dx, 1), np.concatenate(dw)
+
+
+def defined_of_group(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1)):
+    """Likewise, of one group."""
     K, C, *kernel = w.shape
     every = patches(x, kernel, dy.shape[2:], stride, pad, dilation)
     terms = w.reshape(K, -1).T[:, None, :, None, None, None]
@@ -375,6 +383,28 @@ PROBLEMS = {
         (1, 3, 1, 24, 61),
         (160, 3, 1, 3, 3),
         {"stride": (1, 2, 2), "pad": (0, 1, 1)},
+    ),
+    **{
+        f"y of {rows} rows": ((1, 3, 2, 5, width), (rows, 3, 2, 3, 3), {"pad": (0, 1, 1)})
+        for rows, width in (
+            (1, 14),
+            (3, 7),
+            (5, 5),
+            (8, 14),
+            (9, 14),
+            (13, 28),
+            (16, 7),
+            (17, 9),
+            (23, 14),
+            (25, 7),
+        )
+    },
+    "in groups of 2": ((1, 6, 2, 5, 14), (9, 2, 3, 3, 3), {"pad": (1, 1, 1), "groups": 3}),
+    "in groups of 8": ((2, 24, 3, 7, 14), (24, 8, 3, 3, 3), {"pad": (1, 1, 1), "groups": 3}),
+    "in groups, strided": (
+        (1, 8, 3, 9, 14),
+        (12, 4, 1, 3, 3),
+        {"stride": (1, 2, 2), "pad": (0, 1, 1), "groups": 2},
     ),
     "dw, three chains": ((1, 7, 1, 20, 33), (9, 7, 1, 1, 3), {}),
     "dw, three chains, tiles of filters": ((1, 3, 1, 3, 200), (280, 3, 1, 1, 3), {"pad": (0, 0, 1)}),

@@ -26,6 +26,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     const ptrdiff_t entries = segments ? plan->vectors * segments : 0;
     const struct terms *terms = tile->terms;
     const REAL *lhs = tile->lhs, *x = 0;
+    const int stores = segments && !quartered && fused->stores;
     REAL *rhs = tile->rhs, *c = tile->c;
     const ptrdiff_t pitch = tile->pitch, stop = terms->stop;
     /* Fused packing needs the registers, so the queue is not throttled then. */
@@ -34,6 +35,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     const ptrdiff_t to_next_run = stride - run_bytes;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     ptrdiff_t tap = 0, entry = 0;
+    REAL none[NR] = {0}; /* for sums of rows that are none */
     VECTOR sum[MR][2];
     UNROLL
     for (int i = 0; i < rows; i++) {
@@ -60,7 +62,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
             if (segments) {
                 left = NAME(column)(x, plan, entry, segments, step, step, 0, 0);
                 right = NAME(column)(x, plan, entry + segments, segments, step, step, 0, 0);
-                if (!quartered) { /* a subkernel of quarters has no other rows that would read them */
+                if (stores) {
                     *at = left;
                     *at_right = right;
                 }
@@ -92,8 +94,8 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
-        UNALIGNED *to = (UNALIGNED *) (c + i * pitch);
-        UNALIGNED *to_right = (UNALIGNED *) (c + i * pitch + LANES);
+        REAL *row = segments && i >= tile->rows ? none : c + i * pitch;
+        UNALIGNED *to = (UNALIGNED *) row, *to_right = (UNALIGNED *) (row + LANES);
         /* A first chain is added to 0: a sum of nothing but underflow is 0 then, not -0. */
         const VECTOR before = tile->accumulate ? (VECTOR) *to : (VECTOR) {0};
         const VECTOR before_right = tile->accumulate ? (VECTOR) *to_right : (VECTOR) {0};
@@ -102,27 +104,38 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     }
 }
 
-/* For 1 to MR rows. Packing is fused only into MR rows, and only for plans that im2col3d.packs_fused. */
+/* For 1 to MR rows. Packing is fused only for plans that im2col3d.packs_fused, and into 4, 8 or MR rows: the compiler
+   makes a function of each. */
 TARGET static void NAME(micro_kernel)(const struct micro_tile *tile)
 {
     const struct fused_pack *fused = tile->fused;
-#define FUSED(segments, step, quartered) NAME(sum)(tile, MR, segments, step, quartered)
-    if (MR % 4 == 0 && fused && fused->quarters && fused->plan->segments <= 2) {
-        if (fused->plan->segments == 1)
-            FUSED(1, 1, 1);
-        else
-            FUSED(2, 1, 1);
-        return;
+#define FUSED(rows, segments, step, quartered) NAME(sum)(tile, rows, segments, step, quartered); return
+#define FUSED_ROWS(rows) \
+    switch (8 * (int) fused->plan->g.sW + (fused->plan->segments < 8 ? fused->plan->segments : 0)) { \
+        case 9: FUSED(rows, 1, 1, 0); \
+        case 10: FUSED(rows, 2, 1, 0); \
+        case 11: FUSED(rows, 3, 1, 0); \
+        case 12: FUSED(rows, 4, 1, 0); \
+        case 17: FUSED(rows, 1, 2, 0); \
+        case 18: FUSED(rows, 2, 2, 0); \
     }
-    if (fused)
-        switch (8 * (int) fused->plan->g.sW + (fused->plan->segments < 8 ? fused->plan->segments : 0)) {
-            case 9: FUSED(1, 1, 0); return;
-            case 10: FUSED(2, 1, 0); return;
-            case 11: FUSED(3, 1, 0); return;
-            case 12: FUSED(4, 1, 0); return;
-            case 17: FUSED(1, 2, 0); return;
-            case 18: FUSED(2, 2, 0); return;
+    if (MR % 4 == 0 && fused && fused->quarters && fused->plan->segments <= 2) {
+        if (fused->plan->segments == 1) {
+            FUSED(MR, 1, 1, 1);
+        } else {
+            FUSED(MR, 2, 1, 1);
         }
+    }
+    if (fused && tile->rows <= 4) {
+        FUSED_ROWS(4)
+#if MR > 8
+    } else if (fused && tile->rows <= 8) {
+        FUSED_ROWS(8)
+#endif
+    } else if (fused) {
+        FUSED_ROWS(MR)
+    }
+#undef FUSED_ROWS
 #undef FUSED
 #define ROWS(n) case n: NAME(sum)(tile, n < MR ? n : MR, 0, 0, 0); break;
     switch (tile->rows) {

@@ -42,19 +42,21 @@ struct gather_region {
 };
 
 /* Packing fused into the micro-kernel: rows of the patch matrix of x, from `row` on, in two vectors of a plan from
-   `vector` on, are gathered while the first rows of the left operand are multiplied by them. If there are `quarters`,
-   the rows of the left operand are of four subkernels: quarter i has only zeros at the taps whose bit i is not set,
-   and they are left out. */
+   `vector` on, are gathered while the first rows of the left operand are multiplied by them, and stored if there are
+   other rows to read them. If there are `quarters`, the rows of the left operand are of four subkernels: quarter i has
+   only zeros at the taps whose bit i is not set, and they are left out. */
 struct fused_pack {
     const void *x;
     struct gather_plan *plan;
     ptrdiff_t row, vector;
     const unsigned short *quarters;
+    int stores;
 };
 
 /* One call of the micro-kernel: c (rows, NR) = or += those terms of lhs (rows, KC) times rhs (KC, NR).
 
-   Rows of lhs are LHS_PITCH values apart, those of rhs NR, those of c `pitch`. The last two are BLIS's auxinfo: what to
+   Rows of lhs are LHS_PITCH values apart, those of rhs NR, those of c `pitch`. If packing is fused, lhs has 4, 8 or MR
+   rows, those after the first `rows` anything finite. The last two are BLIS's auxinfo: what to
    prefetch, one line a term, and how the call packs rhs, or NULL where it is packed already. */
 struct micro_tile {
     ptrdiff_t rows, pitch;
