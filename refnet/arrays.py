@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet.errors import DTypeError
+from refnet.errors import DTypeError, ShapeError
+from refnet.shapes import text
 
 Array = NDArray[Any]
 
@@ -136,18 +137,29 @@ def ulp_distance(a: Array, b: Array) -> Array:
     Parameters
     ----------
     a, b : ndarray
-        float32 or float64, of one dtype and shape, without NaN. -0.0 and +0.0 are 0 apart.
+        float32 or float64, of one dtype and shape. -0.0 and +0.0 are 0 apart, and so are a NaN and the same
+        NaN; the distance from any other number to a NaN says nothing.
 
     Returns
     -------
     ndarray of uint64
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        If they are no such arrays.
     """
+    a, b = at_the_door("a", a), at_the_door("b", b)
+    if a.dtype != b.dtype:
+        raise DTypeError(f"b is {b.dtype}: expected {a.dtype}, as a")
+    if a.shape != b.shape:
+        raise ShapeError(f"b has shape {text(b.shape)}: expected {text(a.shape)}, that of a")
     unsigned, top = (np.uint32, 1 << 31) if a.dtype == np.float32 else (np.uint64, 1 << 63)
     sign = np.uint64(top)
 
     def on_a_line(x: Array) -> Array:
         # Bits in the order of the numbers: counted up from the sign above zero, down from it below.
-        bits = np.ascontiguousarray(x).view(unsigned).astype(np.uint64)
+        bits = x.view(unsigned).astype(np.uint64)
         return np.where(bits & sign, sign - (bits ^ sign), sign + bits)
 
     p, q = on_a_line(a), on_a_line(b)

@@ -314,8 +314,23 @@ def test_ulp_distance_literally(dtype):
     a = np.array([1, 1, down, 0.0, -0.0, tiny, -1, np.inf], dtype)
     b = np.array([1, up, up, -0.0, tiny, -tiny, -up, np.finfo(dtype).max], dtype)
     assert golden.ulp_distance(a, b).tolist() == [0, 1, 2, 0, 1, 2, 1, 1]
+    assert golden.ulp_distance(a.astype(a.dtype.newbyteorder())[::-1], b[::-1])[::-1].tolist()[:3] == [
+        0,
+        1,
+        2,
+    ]
     far = golden.ulp_distance(np.array([-np.inf], dtype), np.array([np.inf], dtype)).item()
     assert far == 2 * {"float32": 0x7F800000, "float64": 0x7FF0000000000000}[dtype]
+
+
+def test_distances_between_what_is_not_alike_are_refused():
+    a = np.zeros(3)
+    with pytest.raises(RefnetError, match="^b is float32: expected float64, as a$"):
+        golden.ulp_distance(a, a.astype("float32"))
+    with pytest.raises(RefnetError, match="^b has shape 2: expected 3, that of a$"):
+        golden.ulp_distance(a, a[:2])
+    with pytest.raises(RefnetError, match="^a is an int: expected float32 or float64$"):
+        golden.ulp_distance(3, a)
 
 
 # NaN: where it is, is promised; its sign and payload are the machine's.
