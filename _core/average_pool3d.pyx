@@ -12,6 +12,7 @@ from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.pooling cimport Overlap, inside, line_of, overlap
 from refnet._core.checks cimport require
+from refnet._core.sums cimport Pair, add_total, zero
 
 
 cdef inline void collect(const floating* x, Py_ssize_t stride, floating* y, Py_ssize_t n) noexcept nogil:
@@ -94,6 +95,21 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
         before = environment.enter_default()
         for plane in prange(x.shape[0], schedule="static"):
             pool(&x[plane, 0], &y[plane, 0], g)
+        environment.restore(before)
+
+
+def whole(const floating[:, ::1] x, floating[::1] y):
+    """y (planes,) = the mean of each plane of x (planes, P), over everything; `sums.h` has the order of its sum."""
+    cdef Py_ssize_t plane, P = x.shape[1]
+    cdef Pair sum_
+    cdef Environment before
+    require(P > 0 and y.shape[0] == x.shape[0])
+    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * P)):
+        before = environment.enter_default()
+        for plane in prange(x.shape[0], schedule="static"):
+            sum_ = zero()
+            add_total(&x[plane, 0], P, &sum_)
+            y[plane] = <floating> (sum_.high / <double> P)
         environment.restore(before)
 
 

@@ -1,33 +1,128 @@
-"""Batch norm: the sums over a channel, and what is done with them, one (sample, channel) plane at a time.
+"""Batch norm: the statistics of a channel, and what is done with them, one (sample, channel) plane at a time.
 
-Blobs are (N, C, P) with P = T * H * W; everything else has one entry for each channel.
+Blobs are (N, C, P) with P = T * H * W; everything else has one entry for each channel, in float64. A mean is the sum of
+two numbers, high + low, so that x - mean has the digits of x where both are far from 0; all is computed in float64 and
+rounded once. `sums.h` has the order of the sums and their error.
 """
 
 from cython cimport floating
 from cython.parallel cimport parallel, prange
+from libc.math cimport sqrt
 
 from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
-from refnet._core.sums cimport product, square
+from refnet._core.sums cimport Pair, add_centred_product, add_centred_square, add_total, divided, zero
+
+cdef extern from "batch_norm.h" nogil:
+    void normalise_float32 "refnet_normalise_float32"(const float*, Pair, double, double, float*, Py_ssize_t)
+    void normalise_float64 "refnet_normalise_float64"(const double*, Pair, double, double, double*, Py_ssize_t)
+    void project_float32 "refnet_project_float32"(const float*, const float*, Pair, double, double, double, float*,
+                                                  Py_ssize_t)
+    void project_float64 "refnet_project_float64"(const double*, const double*, Pair, double, double, double, double*,
+                                                  Py_ssize_t)
 
 
-cdef void centre_and_scale(const floating* x, floating mean, floating scale, floating b, floating* y,
-                           Py_ssize_t P) noexcept nogil:
-    cdef Py_ssize_t p
-    for p in range(P):
-        y[p] = (x[p] - mean) * scale + b
+cdef inline Pair pair(double high, double low) noexcept nogil:
+    cdef Pair sum_
+    sum_.high, sum_.low = high, low
+    return sum_
 
 
-cdef void project(const floating* dy, const floating* x, floating mean, floating scale,
-                  floating of_mean, floating of_variance, floating* dx, Py_ssize_t P) noexcept nogil:
-    cdef Py_ssize_t p
-    for p in range(P):
-        dx[p] = scale * (dy[p] - of_mean - (x[p] - mean) * of_variance)
+cdef inline double root(double variance, double epsilon, double unit) noexcept nogil:
+    """sqrt(variance + epsilon), in units of `unit`; at least sqrt(epsilon), should its square be lost."""
+    return max(sqrt(variance + epsilon * unit * unit), sqrt(epsilon) * unit)
 
 
-def normalise(const floating[:, :, ::1] x, const floating[::1] mean, const floating[::1] scale,
-              const floating[::1] b, floating[:, :, ::1] y):
+cdef inline Pair mean_of(const floating* x, Py_ssize_t N, Py_ssize_t apart, Py_ssize_t P) noexcept nogil:
+    """The mean of N planes of P values, `apart` values from one to the next."""
+    cdef Pair sum_ = zero()
+    cdef Py_ssize_t n
+    for n in range(N):
+        add_total(x + n * apart, P, &sum_)
+    return divided(sum_, <double> (N * P))
+
+
+cdef inline double variance_of(const floating* x, Pair mean, Py_ssize_t N, Py_ssize_t apart,
+                               Py_ssize_t P) noexcept nogil:
+    """The mean of their (x - mean) squared."""
+    cdef Pair sum_ = zero()
+    cdef Py_ssize_t n
+    for n in range(N):
+        add_centred_square(x + n * apart, mean, P, &sum_)
+    return sum_.high / <double> (N * P)
+
+
+cdef inline void centre_and_scale(const floating* x, Pair mean, double scale, double b, floating* y,
+                                  Py_ssize_t P) noexcept nogil:
+    """y = (x - mean) scale + b."""
+    if floating is float:
+        normalise_float32(x, mean, scale, b, y, P)
+    else:
+        normalise_float64(x, mean, scale, b, y, P)
+
+
+def statistics(const floating[:, :, ::1] x, double[::1] high, double[::1] low, double[::1] variance):
+    """The mean of each channel, high + low, and its variance, that of the population."""
+    cdef Py_ssize_t c, N = x.shape[0], C = x.shape[1], P = x.shape[2]
+    cdef Pair mean
+    cdef Environment before
+    require(N > 0 and P > 0 and high.shape[0] == C and low.shape[0] == C and variance.shape[0] == C)
+    with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
+        before = environment.enter_default()
+        for c in prange(C, schedule="static"):
+            mean = mean_of(&x[0, c, 0], N, C * P, P)
+            high[c], low[c] = mean.high, mean.low
+            variance[c] = variance_of(&x[0, c, 0], mean, N, C * P, P)
+        environment.restore(before)
+
+
+def train(const floating[:, :, ::1] x, const double[::1] s, const double[::1] b, const double[::1] unit,
+          double[::1] high, double[::1] low, double[::1] variance, double[::1] deviation,
+          floating[:, :, ::1] y, double epsilon):
+    """The statistics, deviation = sqrt(variance + epsilon), and y = (x - mean) s / deviation + b.
+
+    x, and so all statistics, are in units of `unit`, in which epsilon is epsilon unit**2. A channel is read from memory
+    once, if a cache holds it.
+    """
+    cdef Py_ssize_t c, n, N = x.shape[0], C = x.shape[1], P = x.shape[2]
+    cdef Pair mean
+    cdef Environment before
+    require(N > 0 and P > 0 and s.shape[0] == C and b.shape[0] == C and unit.shape[0] == C
+            and high.shape[0] == C and low.shape[0] == C and variance.shape[0] == C and deviation.shape[0] == C
+            and y.shape[0] == N and y.shape[1] == C and y.shape[2] == P)
+    with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
+        before = environment.enter_default()
+        for c in prange(C, schedule="static"):
+            mean = mean_of(&x[0, c, 0], N, C * P, P)
+            high[c], low[c] = mean.high, mean.low
+            variance[c] = variance_of(&x[0, c, 0], mean, N, C * P, P)
+            deviation[c] = root(variance[c], epsilon, unit[c])
+            for n in range(N):
+                centre_and_scale(&x[n, c, 0], mean, s[c] / deviation[c], b[c], &y[n, c, 0], P)
+        environment.restore(before)
+
+
+def products(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const double[::1] high,
+             const double[::1] low, double[::1] sums):
+    """sums[c] = sum of dy (x - mean) over samples and positions."""
+    cdef Py_ssize_t c, n, C = x.shape[1], P = x.shape[2]
+    cdef Pair sum_
+    cdef Environment before
+    require(high.shape[0] == C and low.shape[0] == C and sums.shape[0] == C
+            and dy.shape[0] == x.shape[0] and dy.shape[1] == C and dy.shape[2] == P)
+    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
+        before = environment.enter_default()
+        for c in prange(C, schedule="static"):
+            sum_ = zero()
+            for n in range(x.shape[0]):
+                add_centred_product(&dy[n, c, 0], &x[n, c, 0], pair(high[c], low[c]), P, &sum_)
+            sums[c] = sum_.high
+        environment.restore(before)
+
+
+def normalise(const floating[:, :, ::1] x, const double[::1] mean, const double[::1] scale,
+              const double[::1] b, floating[:, :, ::1] y):
     """y = (x - mean) scale + b."""
     cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
     cdef Environment before
@@ -38,60 +133,44 @@ def normalise(const floating[:, :, ::1] x, const floating[::1] mean, const float
         for plane in prange(x.shape[0] * C, schedule="static"):
             n = plane // C
             c = plane % C
-            centre_and_scale(&x[n, c, 0], mean[c], scale[c], b[c], &y[n, c, 0], P)
+            centre_and_scale(&x[n, c, 0], pair(mean[c], 0), scale[c], b[c], &y[n, c, 0], P)
         environment.restore(before)
 
 
-def squares(const floating[:, :, ::1] x, const floating[::1] mean, floating[::1] sums):
-    """sums[c] = sum of (x - mean) squared over samples and positions."""
-    cdef Py_ssize_t c, n, C = x.shape[1], P = x.shape[2]
-    cdef floating sum_
+def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const double[::1] s,
+                    const double[::1] unit, const double[::1] high, const double[::1] low,
+                    const double[::1] deviation, double[::1] ds, double[::1] db, floating[:, :, ::1] dx):
+    """ds = sum of dy z, db = sum of dy, and dx = s / deviation (dy - db / n - z ds / n), in training.
+
+    With z = (x - mean) / deviation; x and its statistics are in units of `unit`.
+    """
+    cdef Py_ssize_t c, n, N = x.shape[0], C = x.shape[1], P = x.shape[2]
+    cdef Pair products, totals, mean
+    cdef double count = <double> (N * P), scale, of_variance
     cdef Environment before
-    require(mean.shape[0] == C and sums.shape[0] == C)
-    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
+    require(N > 0 and P > 0 and s.shape[0] == C and unit.shape[0] == C
+            and high.shape[0] == C and low.shape[0] == C and deviation.shape[0] == C
+            and ds.shape[0] == C and db.shape[0] == C
+            and dy.shape[0] == N and dy.shape[1] == C and dy.shape[2] == P
+            and dx.shape[0] == N and dx.shape[1] == C and dx.shape[2] == P)
+    with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
         for c in prange(C, schedule="static"):
-            sum_ = 0
-            for n in range(x.shape[0]):
-                sum_ = sum_ + square(&x[n, c, 0], mean[c], P)
-            sums[c] = sum_
-        environment.restore(before)
-
-
-def products(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const floating[::1] mean,
-             floating[::1] sums):
-    """sums[c] = sum of dy (x - mean) over samples and positions."""
-    cdef Py_ssize_t c, n, C = x.shape[1], P = x.shape[2]
-    cdef floating sum_
-    cdef Environment before
-    require(mean.shape[0] == C and sums.shape[0] == C
-            and dy.shape[0] == x.shape[0] and dy.shape[1] == C and dy.shape[2] == P)
-    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
-        before = environment.enter_default()
-        for c in prange(C, schedule="static"):
-            sum_ = 0
-            for n in range(x.shape[0]):
-                sum_ = sum_ + product(&dy[n, c, 0], &x[n, c, 0], mean[c], P)
-            sums[c] = sum_
-        environment.restore(before)
-
-
-def input_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x,
-                   const floating[::1] mean, const floating[::1] scale,
-                   const floating[::1] of_mean, const floating[::1] of_variance,
-                   floating[:, :, ::1] dx):
-    """dx = scale (dy - of_mean - (x - mean) of_variance), in training."""
-    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
-    cdef Environment before
-    require(mean.shape[0] == C and scale.shape[0] == C and of_mean.shape[0] == C
-            and of_variance.shape[0] == C
-            and dy.shape[0] == x.shape[0] and dy.shape[1] == C and dy.shape[2] == P
-            and dx.shape[0] == x.shape[0] and dx.shape[1] == C and dx.shape[2] == P)
-    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
-        before = environment.enter_default()
-        for plane in prange(x.shape[0] * C, schedule="static"):
-            n = plane // C
-            c = plane % C
-            project(&dy[n, c, 0], &x[n, c, 0], mean[c], scale[c], of_mean[c], of_variance[c],
-                    &dx[n, c, 0], P)
+            mean = pair(high[c], low[c])
+            products = zero()
+            totals = zero()
+            for n in range(N):
+                add_centred_product(&dy[n, c, 0], &x[n, c, 0], mean, P, &products)
+                add_total(&dy[n, c, 0], P, &totals)
+            ds[c] = products.high / deviation[c]
+            db[c] = totals.high
+            scale = s[c] / deviation[c] * unit[c]
+            of_variance = ds[c] / (count * deviation[c])
+            for n in range(N):
+                if floating is float:
+                    project_float32(&dy[n, c, 0], &x[n, c, 0], mean, scale, db[c] / count, of_variance,
+                                    &dx[n, c, 0], P)
+                else:
+                    project_float64(&dy[n, c, 0], &x[n, c, 0], mean, scale, db[c] / count, of_variance,
+                                    &dx[n, c, 0], P)
         environment.restore(before)

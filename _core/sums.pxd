@@ -1,63 +1,70 @@
 from cython cimport floating
 
 
-# Sums over a plane of P values, each in sixteen interleaved partial sums: fewer roundings in a row, and
-# sixteen additions that need not wait for each other.
-cdef enum:
-    LANES = 16
+# Sums whose error does not grow with the number of terms; sums.h states their order and their error.
+cdef extern from "sums.h" nogil:
+    ctypedef struct Pair "struct refnet_pair":
+        double high, low
+    Pair added "refnet_added"(Pair, double)
+    Pair divided "refnet_divided"(Pair, double)
+    void total_float32 "refnet_total_float32"(const float*, Py_ssize_t, Pair*)
+    void total_float64 "refnet_total_float64"(const double*, Py_ssize_t, Pair*)
+    void product_float32 "refnet_product_float32"(const float*, const float*, Py_ssize_t, Pair*)
+    void product_float64 "refnet_product_float64"(const double*, const double*, Py_ssize_t, Pair*)
+    void centred_product_float32 "refnet_centred_product_float32"(const float*, const float*, Pair, Py_ssize_t, Pair*)
+    void centred_product_float64 "refnet_centred_product_float64"(const double*, const double*, Pair, Py_ssize_t, Pair*)
+    void centred_square_float32 "refnet_centred_square_float32"(const float*, Pair, Py_ssize_t, Pair*)
+    void centred_square_float64 "refnet_centred_square_float64"(const double*, Pair, Py_ssize_t, Pair*)
 
 
-cdef inline floating folded(floating* s) noexcept nogil:
-    """Sum of the partial sums, pair by pair."""
-    cdef Py_ssize_t i
-    for i in range(8):
-        s[i] += s[i + 8]
-    for i in range(4):
-        s[i] += s[i + 4]
-    return (s[0] + s[2]) + (s[1] + s[3])
+cdef inline Pair zero() noexcept nogil:
+    cdef Pair sum_
+    sum_.high = sum_.low = 0
+    return sum_
+
+
+cdef inline void add_total(const floating* a, Py_ssize_t P, Pair* sum_) noexcept nogil:
+    """Add all of a."""
+    if floating is float:
+        total_float32(a, P, sum_)
+    else:
+        total_float64(a, P, sum_)
+
+
+cdef inline void add_product(const floating* a, const floating* b, Py_ssize_t P, Pair* sum_) noexcept nogil:
+    """Add all a b."""
+    if floating is float:
+        product_float32(a, b, P, sum_)
+    else:
+        product_float64(a, b, P, sum_)
+
+
+cdef inline void add_centred_product(const floating* a, const floating* b, Pair mean, Py_ssize_t P,
+                                     Pair* sum_) noexcept nogil:
+    """Add all a (b - mean)."""
+    if floating is float:
+        centred_product_float32(a, b, mean, P, sum_)
+    else:
+        centred_product_float64(a, b, mean, P, sum_)
+
+
+cdef inline void add_centred_square(const floating* a, Pair mean, Py_ssize_t P, Pair* sum_) noexcept nogil:
+    """Add all (a - mean) squared."""
+    if floating is float:
+        centred_square_float32(a, mean, P, sum_)
+    else:
+        centred_square_float64(a, mean, P, sum_)
 
 
 cdef inline floating total(const floating* a, Py_ssize_t P) noexcept nogil:
-    """Sum of a."""
-    cdef Py_ssize_t block, p, i
-    cdef floating s[LANES]
-    for i in range(LANES):
-        s[i] = 0
-    for block in range(P // LANES):
-        p = block * LANES
-        for i in range(LANES):
-            s[i] += a[p + i]
-    for p in range(P - P % LANES, P):
-        s[0] += a[p]
-    return folded(s)
+    """Sum of a, rounded."""
+    cdef Pair sum_ = zero()
+    add_total(a, P, &sum_)
+    return <floating> sum_.high
 
 
-cdef inline floating product(const floating* a, const floating* b, floating centre,
-                             Py_ssize_t P) noexcept nogil:
-    """Sum of a (b - centre)."""
-    cdef Py_ssize_t block, p, i
-    cdef floating s[LANES]
-    for i in range(LANES):
-        s[i] = 0
-    for block in range(P // LANES):
-        p = block * LANES
-        for i in range(LANES):
-            s[i] += a[p + i] * (b[p + i] - centre)
-    for p in range(P - P % LANES, P):
-        s[0] += a[p] * (b[p] - centre)
-    return folded(s)
-
-
-cdef inline floating square(const floating* a, floating centre, Py_ssize_t P) noexcept nogil:
-    """Sum of (a - centre) squared."""
-    cdef Py_ssize_t block, p, i
-    cdef floating s[LANES]
-    for i in range(LANES):
-        s[i] = 0
-    for block in range(P // LANES):
-        p = block * LANES
-        for i in range(LANES):
-            s[i] += (a[p + i] - centre) * (a[p + i] - centre)
-    for p in range(P - P % LANES, P):
-        s[0] += (a[p] - centre) * (a[p] - centre)
-    return folded(s)
+cdef inline floating product(const floating* a, const floating* b, Py_ssize_t P) noexcept nogil:
+    """Sum of a b, rounded."""
+    cdef Pair sum_ = zero()
+    add_product(a, b, P, &sum_)
+    return <floating> sum_.high

@@ -38,6 +38,7 @@ def calls():
     yield max_pool3d.input_gradient, [*[(6, 40)] * 4, ("intc", (8, 40))], POOL
     yield average_pool3d.forward, [(6, 40), (6, 40)], POOL
     yield average_pool3d.input_gradient, [(6, 40), (6, 40), (8, 40)], POOL
+    yield average_pool3d.whole, [(6, 40), (6,)], ()
     yield upsample_nearest.forward, [(6, 2, 3), (6, 4, 6)], (2,)
     yield upsample_nearest.input_gradient, [(6, 4, 6), (6, 2, 3)], (2,)
     yield softmax.forward, [(2, 5), (2, 5)], ()
@@ -47,10 +48,11 @@ def calls():
     yield softmax.exponential, [(7,), (7,)], ()
     yield softmax.logarithm, [(7,), (7,)], ()
     yield swap_axes.forward, [(2, 3, 4, 5), (2, 4, 3, 5)], ()
-    yield batch_norm.normalise, [(2, 3, 7), (3,), (3,), (3,), (2, 3, 7)], ()
-    yield batch_norm.squares, [(2, 3, 7), (3,), (3,)], ()
-    yield batch_norm.products, [(2, 3, 7), (2, 3, 7), (3,), (3,)], ()
-    yield batch_norm.input_gradient, [(2, 3, 7), (2, 3, 7), *[(3,)] * 4, (2, 3, 7)], ()
+    yield batch_norm.statistics, [(2, 3, 7), (3,), (3,), (3,)], ()
+    yield batch_norm.products, [(2, 3, 7), (2, 3, 7), (3,), (3,), (3,)], ()
+    yield batch_norm.normalise, [(2, 3, 7), *[(3,)] * 3, (2, 3, 7)], ()
+    yield batch_norm.train, [(2, 3, 7), *[(3,)] * 7, (2, 3, 7)], (1e-5,)
+    yield batch_norm.train_gradients, [(2, 3, 7), (2, 3, 7), *[(3,)] * 7, (2, 3, 7)], ()
     yield dropout.apply, [(7,), (7,), (7,)], (2.0,)
     whole = ("int64", (3, 2, 2))
     taps = [("int64", (3, 2, 9, 4)), (3, 2, 9, 4), ("int64", (3, 2, 9))]
@@ -71,9 +73,10 @@ HARMLESS = {
     *((affine.bias_gradient, 0, axis) for axis in (0, 2)),
     (conv3d.backward_weights, 4, 0),
     (average_pool3d.input_gradient, 2, 0),
+    (average_pool3d.whole, 0, 1),
     (max_pool3d.input_gradient, 4, 0),
     (softmax.cross_entropy, 0, 1),
-    *((batch_norm.squares, 0, axis) for axis in (0, 2)),
+    *((batch_norm.statistics, 0, axis) for axis in (0, 2)),
     *((roi_align.forward, i, axis) for i, axis in ((0, 0), (0, 3), (0, 4), (6, 0))),
     *((roi_align.input_gradient, i, axis) for i, axis in ((5, 0), (5, 3), (5, 4), (6, 0))),
 }

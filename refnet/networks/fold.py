@@ -15,7 +15,7 @@ from math import log2
 
 import numpy as np
 
-from refnet.arrays import Array, at_the_door, require_mapping
+from refnet.arrays import Array, at_the_door, require_mapping, rounded
 from refnet.environment import in_default
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node
@@ -86,7 +86,7 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
                 raise ValueRangeError(f"{variance}: {error}") from None
             deviation = root(values[variance], epsilon)
             lost_bits[node.name] = log2(1 + float(np.max(np.abs(values[mean]) / deviation)))
-            values[s] = values[s] / deviation
+            values[s] = rounded(values[s] / deviation, values[s].dtype)
             values[b] = values[b] - values[mean] * values[s]
             node = Node(node.name, "affine", node.inputs[:3], {}, node.shape)
         elif node.op.startswith("batch_norm"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, channel_sums, rounded
 from refnet.errors import ShapeError
 from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, size, text, volume
@@ -36,12 +36,12 @@ def forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
-    """Dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W."""
+    """Dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W, both added up in float64."""
     x, s = context
     return (
         _per_channel(s) * dy if needs[0] else None,
-        (dy * x).sum(axis=(0, 2, 3, 4)) if needs[1] else None,
-        dy.sum(axis=(0, 2, 3, 4)) if needs[2] else None,
+        rounded(channel_sums(np.multiply(dy, x, dtype=np.float64)), dy.dtype) if needs[1] else None,
+        rounded(channel_sums(dy), dy.dtype) if needs[2] else None,
     )
 
 

@@ -1,21 +1,20 @@
 """Batch norm by given statistics, y = (x - mean[c]) s[c] / sqrt(variance[c] + epsilon) + b[c].
 
 Ioffe and Szegedy, arXiv:1502.03167, Algorithm 2; ONNX's `BatchNormalization` (opset 15, training_mode
-0); Caffe2's `SpatialBN` with is_test. Step by step: scale = s / sqrt(variance + epsilon), a number
-a channel; d = x - mean; d scale; + b.
+0); Caffe2's `SpatialBN` with is_test. Step by step, in float64 for both dtypes: scale = s / sqrt(variance +
+epsilon), a number a channel; d = x - mean; d scale; + b; rounded to the dtype.
 """
 
 from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, channel_sums, rounded
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
 from refnet.op import ANYTHING, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, constant, terms
 from refnet.shapes import Shape, size, text, volume
 
 EPSILON = 1e-5
-VOLUME = (0, 2, 3, 4)
 
 
 def infer(x: Shape, s: Shape, b: Shape, mean: Shape, variance: Shape, *, epsilon: float = EPSILON) -> Shape:
@@ -47,8 +46,8 @@ def per_channel(v: Array) -> Array:
 
 
 def root(variance: Array, epsilon: float) -> Array:
-    """Compute sqrt(variance + epsilon), in the dtype of the variance."""
-    deviation: Array = np.sqrt(variance + variance.dtype.type(epsilon))
+    """Compute sqrt(variance + epsilon), in float64."""
+    deviation: Array = np.sqrt(variance.astype(np.float64) + epsilon)
     return deviation
 
 
@@ -57,29 +56,37 @@ def forward(
 ) -> tuple[Array, Any]:
     """Compute (x - mean) scale + b."""
     deviation = root(variance, epsilon)
-    y = (x - per_channel(mean)) * per_channel(s / deviation) + per_channel(b)
-    return y, (x, s, mean, deviation)
+    y = _centred(x, mean) * per_channel(s / deviation) + per_channel(b)
+    return rounded(y, x.dtype), (x, s, mean, deviation)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
-    """Dx = scale dy; ds = sum of dy (x - mean) / deviation; db = sum of dy; statistics are given."""
+    """Dx = scale dy; ds = sum of dy (x - mean) / deviation; db = sum of dy; statistics are given.
+
+    In float64, rounded to the dtype.
+    """
     x, s, mean, deviation = context
     return (
-        dy * per_channel(s / deviation) if needs[0] else None,
-        (dy * (x - per_channel(mean))).sum(axis=VOLUME) / deviation if needs[1] else None,
-        dy.sum(axis=VOLUME) if needs[2] else None,
+        rounded(dy * per_channel(s / deviation), dy.dtype) if needs[0] else None,
+        rounded(channel_sums(dy * _centred(x, mean)) / deviation, dy.dtype) if needs[1] else None,
+        rounded(channel_sums(dy), dy.dtype) if needs[2] else None,
         None,
         None,
     )
 
 
+def _centred(x: Array, mean: Array) -> Array:
+    """Compute x - mean in float64."""
+    return np.subtract(x, per_channel(mean), dtype=np.float64)
+
+
 def magnitude(
     x: Array, s: Array, b: Array, mean: Array, variance: Array, *, epsilon: float = EPSILON
 ) -> Magnitude:
-    """(|x| + |mean|) |scale| + |b|; seven roundings: three of the scale, four of an element."""
+    """|x - mean| |scale| + |b|; seven roundings: three of the scale, four of an element."""
     scale = np.abs(s) / root(variance, epsilon)
-    size_of = np.abs(x) + per_channel(np.abs(mean))
-    return Magnitude(size_of * per_channel(scale) + per_channel(np.abs(b)), terms(7))
+    sum_abs = np.abs(_centred(x, mean)) * per_channel(scale) + per_channel(np.abs(b))
+    return Magnitude(sum_abs, terms(7))
 
 
 def cost(

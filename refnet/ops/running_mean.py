@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, channel_sums, rounded
 from refnet.errors import require_fraction
 from refnet.op import STOPPED, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
-from refnet.ops.batch_norm import MEAN, VOLUME, require_per_channel
+from refnet.ops.batch_norm import MEAN, require_per_channel
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.shapes import Shape, size, volume
 
@@ -34,15 +34,13 @@ def infer(x: Shape, mean: Shape, *, momentum: float = MOMENTUM) -> Shape:
 
 
 def average(old: Array, new: Array, momentum: float) -> Array:
-    """Compute momentum old + (1 - momentum) new, in their dtype."""
-    of = old.dtype.type
-    averaged: Array = of(momentum) * old + of(1 - momentum) * new
-    return averaged
+    """Compute momentum old + (1 - momentum) new in float64; round it to the dtype of the old."""
+    return rounded(momentum * old.astype(np.float64) + (1 - momentum) * new, old.dtype)
 
 
 def forward(x: Array, mean: Array, *, momentum: float = MOMENTUM) -> tuple[Array, Any]:
     """Average the old mean and the batch's."""
-    return average(mean, statistics(x)[0], momentum), None
+    return average(mean, statistics(x).mean(), momentum), None
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
@@ -51,9 +49,12 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
 
 
 def magnitude(x: Array, mean: Array, *, momentum: float = MOMENTUM) -> Magnitude:
-    """Momentum |mean| + (1 - momentum) mean of |x|; n terms and four roundings."""
-    mean_abs = np.abs(x).sum(axis=VOLUME) / values_per_channel(x.shape)
-    return Magnitude(average(np.abs(mean), mean_abs, momentum), terms(values_per_channel(x.shape) + 4))
+    """Momentum |mean| + (1 - momentum) mean of |x|; 48 roundings.
+
+    44 of the batch's mean (`refnet.arrays.channel_sums`, for 2**31 values a channel), four here.
+    """
+    mean_abs = channel_sums(np.abs(x)) / values_per_channel(x.shape)
+    return Magnitude(average(np.abs(mean), mean_abs, momentum), terms(48))
 
 
 def cost(x: Shape, mean: Shape, *, itemsize: int, momentum: float = MOMENTUM) -> Cost:

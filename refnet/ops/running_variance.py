@@ -12,8 +12,8 @@ import numpy as np
 from refnet.arrays import Array
 from refnet.errors import ShapeError, require_fraction
 from refnet.op import STOPPED, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
-from refnet.ops.batch_norm import VARIANCE, VOLUME, require_per_channel, require_variance
-from refnet.ops.batch_norm_training import statistics, values_per_channel
+from refnet.ops.batch_norm import VARIANCE, require_per_channel, require_variance
+from refnet.ops.batch_norm_training import Statistics, statistics, values_per_channel
 from refnet.ops.running_mean import MOMENTUM, average
 from refnet.shapes import Shape, size, volume
 
@@ -37,16 +37,16 @@ def infer(x: Shape, variance: Shape, *, momentum: float = MOMENTUM) -> Shape:
     return tuple(variance)
 
 
-def unbiased(variance: Array, n: int) -> Array:
+def unbiased(of_batch: Statistics, n: int) -> Array:
     """Turn the variance of a population of n into the unbiased one: times n / (n - 1)."""
-    of = variance.dtype.type
-    widened: Array = variance * of(n) / of(n - 1)
+    with np.errstate(over="ignore"):
+        widened: Array = of_batch.variance * (n / (n - 1)) / of_batch.unit / of_batch.unit
     return widened
 
 
 def forward(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> tuple[Array, Any]:
     """Average the old variance and the batch's."""
-    return average(variance, unbiased(statistics(x)[1], values_per_channel(x.shape)), momentum), None
+    return average(variance, unbiased(statistics(x), values_per_channel(x.shape)), momentum), None
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
@@ -55,15 +55,8 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
 
 
 def magnitude(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> Magnitude:
-    """Momentum variance + (1 - momentum) v (1 + 4 rms(x) / deviation); n terms and eight roundings.
-
-    See `refnet.ops.batch_norm_training.magnitude` for what the mean's error does to v.
-    """
-    n = values_per_channel(x.shape)
-    batch = unbiased(statistics(x)[1], n)
-    rms = np.sqrt(np.square(x).mean(axis=VOLUME))
-    widened = batch + 4 * rms * np.sqrt(batch)
-    return Magnitude(average(variance, widened, momentum), terms(n + 8))
+    """|y|; 80 roundings: 72 of the batch's variance (`_core/sums.h`), three of v, four here."""
+    return Magnitude(forward(x, variance, momentum=momentum)[0], terms(80))
 
 
 def check(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> None:

@@ -6,7 +6,7 @@ from refnet._core import affine as kernels
 from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, flat
 from refnet.arithmetic.table import Kernel
-from refnet.arrays import Array
+from refnet.arrays import Array, rounded
 from refnet.op import InputGradients, Needs
 
 
@@ -21,11 +21,9 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W."""
     x, s = context
     dx = empty(x.shape, x.dtype) if needs[0] else None
-    ds = empty(s.shape, s.dtype) if needs[1] else None
     if dx is not None:
         kernels.input_gradient(flat(dy), s, flat(dx))
-    if ds is not None:
-        kernels.scale_gradient(flat(dy), flat(x), ds)
+    ds = rounded(channels.products(dy, x), s.dtype) if needs[1] else None
     return dx, ds, channels.sums(dy) if needs[2] else None
 
 

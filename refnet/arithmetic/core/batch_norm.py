@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from refnet._core import affine as affine_kernels
+import numpy as np
+
 from refnet._core import batch_norm as kernels
 from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, flat
 from refnet.arithmetic.table import Kernel
-from refnet.arrays import Array
+from refnet.arrays import Array, rounded, wide
 from refnet.op import InputGradients, Needs
 from refnet.ops.batch_norm import EPSILON, root
 
@@ -17,18 +18,26 @@ def forward(
 ) -> tuple[Array, Any]:
     """Compute (x - mean) scale + b."""
     y, deviation = empty(x.shape, x.dtype), root(variance, epsilon)
-    kernels.normalise(flat(x), mean, s / deviation, b, flat(y))
+    kernels.normalise(flat(x), wide(mean), s / deviation, wide(b), flat(y))
     return y, (x, s, mean, deviation)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = scale dy; ds = sum of dy (x - mean) / deviation; db = sum of dy; statistics are given."""
     x, s, mean, deviation = context
+    zero = np.zeros(mean.shape)
     dx = empty(x.shape, x.dtype) if needs[0] else None
     if dx is not None:
-        affine_kernels.input_gradient(flat(dy), s / deviation, flat(dx))
-    ds = channels.products(dy, x, mean) / deviation if needs[1] else None
-    return dx, ds, channels.sums(dy) if needs[2] else None, None, None
+        kernels.normalise(flat(dy), zero, s / deviation, zero, flat(dx))
+    return (
+        dx,
+        rounded(channels.centred_products(dy, x, wide(mean), zero) / deviation, s.dtype)
+        if needs[1]
+        else None,
+        channels.sums(dy) if needs[2] else None,
+        None,
+        None,
+    )
 
 
 KERNEL = Kernel(forward, backward)

@@ -2,31 +2,47 @@
 
 from typing import Any
 
+import numpy as np
+
 from refnet._core import batch_norm as kernels
-from refnet.arithmetic.core import batch_norm, channels
+from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, flat
 from refnet.arithmetic.table import Kernel
-from refnet.arrays import Array
+from refnet.arrays import Array, rounded, wide
 from refnet.op import InputGradients, Needs
 from refnet.ops.batch_norm import EPSILON
-from refnet.ops.batch_norm_training import values_per_channel
+from refnet.ops.batch_norm_training import Statistics, scaled, units
 
 
 def forward(x: Array, s: Array, b: Array, *, epsilon: float = EPSILON) -> tuple[Array, Any]:
-    """Normalise by the statistics of the batch."""
-    return batch_norm.forward(x, s, b, *channels.statistics(x), epsilon=epsilon)
+    """Normalise by the statistics of the batch; again, scaled, where sums or squares overflow."""
+    y, context = _normalised(x, s, b, epsilon, np.ones(s.shape))
+    overflown = ~np.isfinite(context[2].variance)
+    if overflown.any():
+        return _normalised(x, s, b, epsilon, np.where(overflown, units(x), 1.0))
+    return y, context
+
+
+def _normalised(x: Array, s: Array, b: Array, epsilon: float, unit: Array) -> tuple[Array, Any]:
+    y, (high, low, variance, deviation) = empty(x.shape, x.dtype), np.empty((4, len(s)))
+    statistics = (high, low, variance, deviation)
+    kernels.train(flat(scaled(x, unit)), wide(s), wide(b), unit, *statistics, flat(y), epsilon)
+    return y, (x, s, Statistics(unit, high, low, variance), deviation)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = scale (dy - db / n - z ds / n), ds = sum of dy z, db = sum of dy; z = (x - mean) / deviation."""
-    x, s, mean, deviation = context
-    n = x.dtype.type(values_per_channel(x.shape))
-    ds, db = channels.products(dy, x, mean) / deviation, channels.sums(dy)
-    dx = empty(x.shape, x.dtype) if needs[0] else None
-    if dx is not None:
-        of_variance = ds / (n * deviation)
-        kernels.input_gradient(flat(dy), flat(x), mean, s / deviation, db / n, of_variance, flat(dx))
-    return dx, ds if needs[1] else None, db if needs[2] else None
+    x, s, (unit, high, low, _), deviation = context
+    x = scaled(x, unit)
+    if needs[0]:
+        dx, (ds, db) = empty(x.shape, x.dtype), np.empty((2, len(s)))
+        kernels.train_gradients(flat(dy), flat(x), wide(s), unit, high, low, deviation, ds, db, flat(dx))
+        return dx, rounded(ds, s.dtype) if needs[1] else None, rounded(db, s.dtype) if needs[2] else None
+    return (
+        None,
+        rounded(channels.centred_products(dy, x, high, low) / deviation, s.dtype) if needs[1] else None,
+        channels.sums(dy) if needs[2] else None,
+    )
 
 
 KERNEL = Kernel(forward, backward)

@@ -1,30 +1,47 @@
-"""Sums over the values of each channel, those of N, T, H and W: biases, scales and statistics."""
+"""Sums over the values of each channel, those of N, T, H and W: biases, scales and statistics; in float64."""
 
 import numpy as np
 
 from refnet._core import affine, batch_norm
 from refnet.arithmetic.core.buffers import flat
-from refnet.arrays import Array
-from refnet.ops.batch_norm_training import values_per_channel
+from refnet.arrays import Array, rounded
+from refnet.ops.batch_norm_training import Statistics, scaled, units
+
+
+def totals(x: Array) -> Array:
+    """Sum of x, channel by channel: (C,), in float64."""
+    found = np.empty(x.shape[1])
+    affine.bias_gradient(flat(x), found)
+    return found
 
 
 def sums(x: Array) -> Array:
-    """Sum of x, channel by channel: (C,)."""
-    total = np.empty(x.shape[1], x.dtype)
-    affine.bias_gradient(flat(x), total)
-    return total
+    """Sum of x, channel by channel: (C,), rounded to the dtype of x."""
+    return rounded(totals(x), x.dtype)
 
 
-def products(dy: Array, x: Array, mean: Array) -> Array:
-    """Sum of dy (x - mean), channel by channel: (C,)."""
-    total = np.empty(x.shape[1], x.dtype)
-    batch_norm.products(flat(dy), flat(x), mean, total)
-    return total
+def products(dy: Array, x: Array) -> Array:
+    """Sum of dy x, channel by channel: (C,), in float64."""
+    found = np.empty(x.shape[1])
+    affine.scale_gradient(flat(dy), flat(x), found)
+    return found
 
 
-def statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and variance of each channel, (C,) each; the variance is that of the population."""
-    n = x.dtype.type(values_per_channel(x.shape))
-    mean, squares = sums(x) / n, np.empty(x.shape[1], x.dtype)
-    batch_norm.squares(flat(x), mean, squares)
-    return mean, squares / n
+def centred_products(dy: Array, x: Array, high: Array, low: Array) -> Array:
+    """Sum of dy (x - mean), channel by channel: (C,), in float64; the mean is high + low."""
+    found = np.empty(x.shape[1])
+    batch_norm.products(flat(dy), flat(x), high, low, found)
+    return found
+
+
+def statistics(x: Array) -> Statistics:
+    """Mean and variance of each channel, in two passes; again, scaled, where sums or squares overflow."""
+    found = _statistics(x, np.ones(x.shape[1]))
+    overflown = ~np.isfinite(found.variance)
+    return _statistics(x, np.where(overflown, units(x), 1.0)) if overflown.any() else found
+
+
+def _statistics(x: Array, unit: Array) -> Statistics:
+    high, low, variance = (np.empty(x.shape[1]) for _ in range(3))
+    batch_norm.statistics(flat(scaled(x, unit)), high, low, variance)
+    return Statistics(unit, high, low, variance)

@@ -2,18 +2,17 @@
 
 from typing import Any
 
-from refnet.arithmetic.core import channels
+from refnet._core import average_pool3d as kernels
+from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
 from refnet.ops.global_average_pool import backward, infer
-from refnet.shapes import size
 
 
 def forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
-    """Divide the sum by the count; what is averaged together is a channel of its own to the sum."""
-    shape = infer(x.shape, over_time=over_time)
-    y = channels.sums(x.reshape(1, size(shape), -1)).reshape(shape)
-    y /= x.dtype.type(x.size // y.size)
+    """Divide the sum by the count."""
+    y = empty(infer(x.shape, over_time=over_time), x.dtype)
+    kernels.whole(x.reshape(y.size, -1), y.reshape(-1))
     return y, x.shape
 
 

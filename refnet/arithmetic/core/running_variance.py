@@ -12,7 +12,7 @@ from refnet.ops.running_variance import backward, unbiased
 
 def forward(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> tuple[Array, Any]:
     """Average the old variance and the batch's."""
-    batch = unbiased(channels.statistics(x)[1], values_per_channel(x.shape))
+    batch = unbiased(channels.statistics(x), values_per_channel(x.shape))
     return average(variance, batch, momentum), None
 
 

@@ -1,0 +1,173 @@
+"""Every operator that sums: within its stated bound of the exact sum, however many terms there are."""
+
+from fractions import Fraction
+from math import fsum, inf, isqrt, nan
+
+import numpy as np
+import pytest
+from support import every_arithmetic, every_dtype, rounding_bound, unit
+
+from refnet.arithmetic import core
+from refnet.ops import OPS
+
+TINY = unit("float64")
+# A plane of less than a chain, of blocks with and without a rest, and one whose chains used to grow.
+SIZES = [7, 1024, 3 * 1024 + 5, 224 * 224 * 16 + 3]
+
+
+def plane(values):
+    """Values (N, C, P) as a blob."""
+    return values.reshape(*values.shape[:2], 1, 1, -1)
+
+
+def numbers(shape, dtype, seed=0):
+    """Of sixteen binades, of both signs, shifted: their sum is much less than that of their magnitudes."""
+    rng = np.random.default_rng(seed)
+    return ((rng.standard_normal(shape) * 2.0 ** rng.integers(-8, 8, shape)) - 3).astype(dtype)
+
+
+def exact(values):
+    """The sum of floating-point numbers, rounded once to float64: within 2^-53 of it."""
+    return fsum(values.ravel().tolist())
+
+
+def sum_bound(arithmetic, values, products=False):
+    """How far a sum in float64 may be from the exact one: `_core/sums.h`, `refnet.arrays.channel_sums`."""
+    n, size = values.size, fsum(np.abs(values).ravel().tolist())
+    if arithmetic is not core:
+        return (19 + max(0, np.log2(n / 64)) + products) * TINY * size
+    if products or values.dtype == np.float32:
+        return (67 + products + 2 * TINY * n / 1024) * TINY * size
+    return (2.0**-93 + 2.0**-115 * n) * size
+
+
+@every_arithmetic
+@every_dtype
+@pytest.mark.parametrize("size", SIZES)
+def test_sums_of_channels_are_within_their_bounds(arithmetic, dtype, size):
+    """Biases' and scales' gradients, means: one rounding to the dtype, beside the bound in float64."""
+    x, dy = (plane(numbers((2, 3, size), dtype, seed)) for seed in (0, 1))
+    s, u = np.ones(3, dtype), unit(dtype)
+    _, context = arithmetic.affine.forward(x, s, s)
+    _, ds, db = arithmetic.affine.backward(dy, context)
+    pooled, _ = arithmetic.global_average_pool.forward(x, over_time=True)
+    kept, _ = arithmetic.running_mean.forward(x, s, momentum=0.25)
+    for c in range(3):
+        right = exact(dy[:, c])
+        assert abs(db[c] - right) <= 2 * u * abs(right) + sum_bound(arithmetic, dy[:, c])
+        if dtype == "float32":  # products are exact in float64
+            products = dy[:, c].astype("float64") * x[:, c]
+            right = exact(products)
+        else:
+            pairs = zip(dy[:, c].ravel().tolist(), x[:, c].ravel().tolist(), strict=True)
+            right = float(sum(Fraction(a) * Fraction(b) for a, b in pairs)) if size < 5000 else None
+            products = dy[:, c] * x[:, c]
+        if right is not None:
+            assert abs(ds[c] - right) <= 2 * u * abs(right) + sum_bound(arithmetic, products, products=True)
+        right = exact(x[:, c]) / x[:, c].size
+        off = sum_bound(arithmetic, x[:, c]) / x[:, c].size
+        assert abs(kept[c] - (0.25 + 0.75 * right)) <= 4 * u * (0.25 + 0.75 * abs(right)) + off
+        for n in range(2):
+            right = exact(x[n, c]) / size
+            off = sum_bound(arithmetic, x[n, c]) / size
+            assert abs(pooled[n, c].item() - right) <= 3 * u * abs(right) + off
+
+
+def normalised(values, epsilon=1e-5):
+    """(x - mean) / sqrt(variance + epsilon), exact but for a root of 40 digits and a rounding."""
+    values = [Fraction(v) for v in values.ravel().tolist()]
+    mean = sum(values) / len(values)
+    square = sum((v - mean) ** 2 for v in values) / len(values) + Fraction(epsilon)
+    shift = max(0, 320 - square.numerator.bit_length() + square.denominator.bit_length()) // 2
+    root = Fraction(isqrt((square.numerator << 2 * shift) // square.denominator), 1 << shift)
+    return np.array([float((v - mean) / root) for v in values])
+
+
+@every_arithmetic
+@pytest.mark.parametrize(
+    ("dtype", "grid"), [("float32", 0.0), ("float32", 1024.0), ("float64", 1e-5), ("float64", 2.0**-19)]
+)
+def test_batch_norm_of_a_large_mean_is_within_its_bound(arithmetic, dtype, grid):
+    """Around 1e10, on a grid that can be represented there, with a deviation of a hundred steps."""
+    steps = np.rint(np.random.default_rng(0).standard_normal(2000) * 100)
+    x = plane((1e10 + grid * steps).astype(dtype).reshape(2, 1, -1))
+    one, zero = np.ones(1, dtype), np.zeros(1, dtype)
+    y, context = arithmetic.batch_norm_training.forward(x, one, zero)
+    right = normalised(x)
+    bound = rounding_bound(OPS["batch_norm_training"], (x, one, zero), {}, dtype).ravel()
+    assert (np.abs(y.ravel() - right) <= bound + unit("float64")).all()
+    _, ds, _ = arithmetic.batch_norm_training.backward(y, context)
+    assert abs(ds[0] - np.square(right).sum()) <= 2 * 48 * unit(dtype) * (np.square(right).sum() + x.size)
+
+
+@every_arithmetic
+@every_dtype
+def test_a_constant_plane_has_its_mean_and_no_variance(arithmetic, dtype):
+    """Sixteen chains in float32 gave a mean of 100.049, and 0.998 in place of 0."""
+    x = np.full((1, 1, 16, 224, 224), 100.1, dtype)
+    one, zero = np.ones(1, dtype), np.zeros(1, dtype)
+    y, context = arithmetic.batch_norm_training.forward(x, one, zero)
+    assert not y.any()
+    dx, ds, db = arithmetic.batch_norm_training.backward(x, context)
+    assert not dx.any() and not ds.any() and db == np.dtype(dtype).type(exact(x))
+    assert arithmetic.global_average_pool.forward(x, over_time=True)[0] == x.flat[0]
+    assert arithmetic.running_mean.forward(x, x[0, :, 0, 0, 0], momentum=0.5)[0] == x.flat[0]
+    assert arithmetic.running_variance.forward(x, one, momentum=0.5)[0] == 0.5
+
+
+@every_arithmetic
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("float32", 1e30), ("float32", 3e38), ("float64", 1e300), ("float64", 1.7e308)]
+)
+def test_squares_that_overflow_do_not_matter(arithmetic, dtype, value):
+    """Two values of opposite signs become 1 and -1, beside channels of other sizes; so backward."""
+    x = np.array([[value, -value], [value, value], [3, 1]], dtype).reshape(1, 3, 1, 1, 2)
+    one, zero = np.ones(3, dtype), np.zeros(3, dtype)
+    y, context = arithmetic.batch_norm_training.forward(x, one, zero)
+    assert y[0, :2].ravel().tolist() == [1, -1, 0, 0]
+    alone, _ = arithmetic.batch_norm_training.forward(x[:, 2:], one[:1], zero[:1])
+    assert y[:, 2:].tobytes() == alone.tobytes(), "a channel's bits do not depend on the others"
+    dx, ds, db = arithmetic.batch_norm_training.backward(
+        np.array([1, 0] * 3, dtype).reshape(x.shape), context
+    )
+    assert not dx[0, 0].any() and ds[:2].tolist() == [1, 0] and db.tolist() == [1, 1, 1]
+    # A constant channel: scale (dy - 1/2), with the scale 1 / sqrt(epsilon).
+    half = 0.5 / np.sqrt(1e-5)
+    assert np.abs(dx[0, 1].ravel() - [half, -half]).max() <= 4 * unit(dtype) * half
+    kept, _ = arithmetic.running_variance.forward(x, one)
+    assert kept[0] == inf and kept[1] == one.dtype.type(0.9)
+
+
+@every_arithmetic
+@every_dtype
+def test_running_variance_is_within_its_bound(arithmetic, dtype):
+    x, one = plane(numbers((3, 1, 1234), dtype) + np.dtype(dtype).type(1e4)), np.ones(1, dtype)
+    values = [Fraction(v) for v in x.ravel().tolist()]
+    mean = sum(values) / len(values)
+    right = float(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / 2 + Fraction(1, 2))
+    y, _ = arithmetic.running_variance.forward(x, one, momentum=0.5)
+    assert abs(y[0] - right) <= rounding_bound(OPS["running_variance"], (x, one), {"momentum": 0.5}, dtype)
+
+
+@every_arithmetic
+@every_dtype
+@pytest.mark.parametrize("special", [inf, -inf, nan])
+@pytest.mark.parametrize("at", [0, 20, 1030])
+def test_infinity_and_nan_are_summed_as_they_are(arithmetic, dtype, special, at):
+    x = numbers((1, 2, 1040), dtype)
+    x[0, 0, at] = special
+    x = plane(x)
+    one = np.ones(2, dtype)
+    _, context = arithmetic.affine.forward(np.ones_like(x), one, one)
+    with np.errstate(invalid="ignore"):
+        _, ds, db = arithmetic.affine.backward(x, context)
+        mean, _ = arithmetic.global_average_pool.forward(x, over_time=True)
+    for found in (ds, db, mean.ravel()):
+        assert np.array_equal(found[0], special, equal_nan=True) and np.isfinite(found[1])
+
+
+@every_arithmetic
+def test_infinities_of_both_signs_are_nan(arithmetic):
+    x = np.array([inf, 1, -inf]).reshape(1, 1, 1, 1, 3)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(arithmetic.global_average_pool.forward(x)[0]).all()
