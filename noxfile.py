@@ -24,7 +24,7 @@ def test(session: nox.Session) -> None:
     """The tests, from an editable install; REFNET_REQUIRE_PEERS=1 installs the peers too."""
     session.install("-e", ".[test]")
     if os.environ.get("REFNET_REQUIRE_PEERS"):
-        session.install("torch", "jax", "onnxruntime", "onnx")
+        session.install("torch", "jax", "onnxruntime", "onnx", "opencv-python-headless")
     session.run("python", "-m", "pytest", *session.posargs)
 
 

@@ -269,6 +269,7 @@ def test_a_bundle_without_backward_blocks_nothing(refnet):
 
 def test_make_from_a_clip(refnet, video):
     frames = ["--clip", video, "--frames", 2, "--stride", 4, "--start", 3, "--size", "32x32"]
+    frames += ["--resize", "area"]
     code, out, _ = refnet("golden", "make", "resnet18_conv4", "a", *frames, *SMALL[2:])
     assert code == 0 and "on 1x3x2x32x32" in out
     assert refnet("golden", "verify", "a")[0] == 0
@@ -308,6 +309,15 @@ def test_a_bundle_is_replaced_only_with_force(refnet):
         (["golden", "make", "resnet18_conv4", "o", "--seed", "-1"], ["seed is -1", "2**64"]),
         (["golden", "make", "resnet18_conv4", "o", "--frames", "4"], ["--frames is 4", "--clip"]),
         (["golden", "make", "resnet18_conv4", "o", "--size", "4x4"], ["--size is 4x4", "--clip"]),
+        (["golden", "make", "resnet18_conv4", "o", "--resize", "area"], ["--resize is area", "--clip"]),
+        (
+            ["golden", "make", "resnet18_conv4", "o", "--clip", "no.mp4", "--resize", "area"],
+            ["--resize is area", "nothing is resized", "--size"],
+        ),
+        (
+            ["golden", "make", "resnet18_conv4", "o", "--clip", "no.mp4", "--size", "8x8", "--resize", "no"],
+            ["way of resizing 'no'", "linear, area"],
+        ),
         (["golden", "make", "resnet18_conv4", "o", "--clip", "no.mp4"], ["clip no.mp4", "does not exist"]),
         (
             ["golden", "make", "resnet18_conv4", "o", "--clip", "no.mp4", "--input", "1x3x1x32x32"],

@@ -5,20 +5,22 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from pictures import png
 from support import assert_within, every_dtype, unit
 
 from refnet import clip, memory
 from refnet.errors import RefnetError
+from refnet.inputs.resize import RESIZES, linear
 
 MEANS = np.array([102.9801, 115.9465, 122.7717])
 
 
 def expected(frames_rgb, dtype="float64"):
-    """(T, H, W, 3) RGB -> (1, 3, T, H, W) BGR less the means, one element at a time."""
+    """(T, H, W, 3) RGB -> (1, 3, T, H, W) BGR less the means in float32, one colour at a time."""
     t, h, w, _ = frames_rgb.shape
     blob = np.empty((1, 3, t, h, w), dtype)
     for i, (b, mean) in enumerate(zip((2, 1, 0), MEANS, strict=True)):
-        blob[0, i] = (frames_rgb[..., b].astype(float) - mean).astype(dtype)
+        blob[0, i] = (frames_rgb[..., b].astype(float) - mean).astype(np.float32)
     return blob
 
 
@@ -56,24 +58,20 @@ def test_a_video_decodes_to_the_frames_asked_for(video):
     three = clip.load(video, frames=3, start=2, stride=2, size=(24, 32))
     assert three.shape == (1, 3, 3, 24, 32)
     assert np.array_equal(three[:, :, 2:], one)
-    assert clip.load(video, frames=1).shape == (1, 3, 1, 720, 1280)
-    pixels = three + MEANS[:, None, None, None]
-    # A difference of numbers below 256, rounded, and a sum, rounded; whole numbers are not mostly zeros.
-    assert_within(pixels, np.rint(pixels), 2 * 256 * unit("float64"))
+    whole = clip.load(video, frames=1, start=6)
+    assert whole.shape == (1, 3, 1, 720, 1280)
+    pixels = whole + MEANS[:, None, None, None]
+    # A difference of numbers below 256, rounded to float32, and a sum; whole numbers are not mostly zeros.
+    assert_within(pixels, np.rint(pixels), 256 * (unit("float32") + 2 * unit("float64")))
     assert np.rint(pixels).min() >= 0 and np.rint(pixels).max() <= 255
+    assert np.array_equal(
+        one[0, :, 0], linear(whole[0, :, 0].transpose(1, 2, 0).astype("f4"), (24, 32)).transpose(2, 0, 1)
+    )
 
 
 def test_a_folder_of_images_is_read_in_the_order_of_names(tmp_path, frames):
-    import av
-
     for i, frame in enumerate(frames[:4]):
-        with av.open(
-            str(tmp_path / f"frame{i:03}.png"), "w", format="image2", options={"update": "1"}
-        ) as out:
-            stream = out.add_stream("png")
-            stream.width, stream.height, stream.pix_fmt = 8, 6, "rgb24"
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            out.mux(stream.encode())
+        (tmp_path / f"frame{i:03}.png").write_bytes(png(frame))
     (tmp_path / "notes.txt").write_text("not an image")
     assert np.array_equal(clip.load(tmp_path, frames=2, stride=2, start=1), expected(frames[[1, 3]]))
     with pytest.raises(RefnetError, match="too short: 4 of the frames .* expected 5"):
@@ -83,18 +81,30 @@ def test_a_folder_of_images_is_read_in_the_order_of_names(tmp_path, frames):
     assert clip.digest(tmp_path) != first
 
 
-def test_resizing_an_array_is_resizing_the_image(tmp_path):
-    """A constant image stays constant; of a ramp, halved bilinearly, what is between two steps."""
-    np.save(tmp_path / "a.npy", np.full((1, 6, 8, 3), 77, np.uint8))
-    found = clip.load(tmp_path / "a.npy", frames=1, size=(3, 4))
-    assert np.array_equal(found, expected(np.full((1, 3, 4, 3), 77, np.uint8)))
-    ramp = np.arange(0, 256, 16, np.uint8)[None, :, None, None]
-    np.save(tmp_path / "b.npy", np.broadcast_to(ramp, (1, 16, 16, 3)))
-    found = clip.load(tmp_path / "b.npy", frames=1, size=(8, 16)) + MEANS[:, None, None, None]
-    assert found.shape == (1, 3, 1, 8, 16)
-    lines = found[0, 0, 0, :, 0]
-    between = np.arange(8) * 32.0 + 8  # the mean of lines 2 i and 2 i + 1, which are 16 apart
-    assert np.array_equal(np.rint(lines[1:-1]), between[1:-1])
+def test_frames_are_resized_as_they_are_told(tmp_path, frames):
+    """Each colour of each frame by itself, in float32, behind the means; and widened."""
+    np.save(tmp_path / "a.npy", frames)
+    for resize, how in RESIZES.items():
+        for dtype in ("float32", "float64"):
+            found = clip.load(tmp_path / "a.npy", frames=2, stride=3, size=(4, 5), resize=resize, dtype=dtype)
+            assert found.dtype == dtype and found.shape == (1, 3, 2, 4, 5)
+            whole = expected(frames[[0, 3]], "float32")
+            for c, t in np.ndindex(3, 2):
+                plane = how(whole[0, c, t, :, :, None], (4, 5))[..., 0]
+                assert np.array_equal(found[0, c, t], plane.astype(dtype)), (resize, c, t)
+    with pytest.raises(RefnetError, match="unknown way of resizing 'cubic': expected one of linear, area"):
+        clip.load(tmp_path / "a.npy", frames=1, size=(4, 5), resize="cubic")
+    with pytest.raises(RefnetError, match="frames of 6x8 cannot grow to 12x4 by area"):
+        clip.load(tmp_path / "a.npy", frames=1, size=(12, 4), resize="area")
+
+
+def test_a_column_between_the_taps_is_not_seen(tmp_path):
+    """What `cv2.resize` gives, and Pillow, which widens its taps, does not."""
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:, 4] = 255
+    (tmp_path / "a.png").write_bytes(png(image))
+    found = clip.load(tmp_path / "a.png", frames=1, size=(2, 2))
+    assert np.array_equal(found, expected(np.zeros((1, 2, 2, 3), np.uint8)))
 
 
 class Bomb:
@@ -131,6 +141,7 @@ def test_a_truncated_video_is_refused(tmp_path, video):
         (np.array([Bomb()], object), "not a readable array file"),
         (np.zeros((4, 6, 8, 3)), "is float64 4x6x8x3: expected uint8 frames"),
         (np.zeros((4, 6, 8, 4), np.uint8), "expected uint8 frames"),
+        (np.zeros((4, 0, 8, 3), np.uint8), "has frames of 0x8: expected a pixel at least"),
         (np.zeros((1, 4, 4, 6, 8)), "expected N x 3 x T x H x W"),
         (np.zeros((1, 3, 4, 6, 8), int), "is a int64 blob"),
         (np.zeros((4, 6, 8, 3), np.uint8), "too short: 4 .* expected 8 .*at least 8 in all"),

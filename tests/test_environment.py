@@ -169,3 +169,19 @@ def test_no_mode_changes_a_pinned_hash(name, mode):
     with in_mode(mode):
         found = {dtype: bundles.hashes(name, dtype) for dtype in bundles.DTYPES}
     assert found == bundles.right()[name]
+
+
+@every_mode
+def test_clips_do_not_depend_on_the_mode(tmp_path, mode):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (1, 9, 7, 3), np.uint8))
+
+    def blobs():
+        return [
+            refnet.clip.load(tmp_path / "a.npy", frames=1, size=(4, 5), resize=resize).tobytes()
+            for resize in ("linear", "area")
+        ]
+
+    expected = blobs()
+    with in_mode(mode):
+        ours = blobs()
+    assert ours == expected

@@ -64,6 +64,8 @@ FLOORS = [
 NEIGHBOURS = {
     ("shapes", "errors"),
     ("memory", "errors"),
+    ("inputs.clip", "inputs.decode"),
+    ("inputs.clip", "inputs.resize"),
     ("ops.cross_entropy", "ops.softmax"),
     ("ops.batch_norm_training", "ops.batch_norm"),
     ("ops.running_mean", "ops.batch_norm"),

@@ -20,6 +20,7 @@ from refnet.errors import RefnetError
 from refnet.golden.bundle import BITS
 
 RECIPE = golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32), {"width_per_group": 4, "time_kernel": 1})
+SOURCE = {"name": "x.npy", "sha256": "0" * 64, "frames": 2, "stride": 1, "start": 0, "size": None}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def test_hashes_only_finds_every_change_too(tmp_path):
 
 
 def test_a_clip_is_stored_and_named(tmp_path, video):
-    selection = clip.Selection(frames=2, stride=3, start=1, size=(32, 32))
+    selection = clip.Selection(frames=2, stride=3, start=1, size=(32, 32), resize="area")
     recipe, pixels = golden.clip_recipe(video, selection, RECIPE)
     assert recipe.input == pixels.shape == (1, 3, 2, 32, 32)
     for hashes_only in (False, True):
@@ -149,7 +150,7 @@ def test_a_clip_is_stored_and_named(tmp_path, video):
         source = json.loads((path / "manifest.json").read_text())["recipe"]["clip"]
         assert source["name"] == "bigbuckbunny.mp4"
         assert source["sha256"] == sha256(video.read_bytes()).hexdigest()
-        assert source["size"] == [32, 32] and source["stride"] == 3
+        assert source["size"] == [32, 32] and source["stride"] == 3 and source["resize"] == "area"
         assert (path / "inputs.safetensors").exists()
         assert not bad(golden.verify(path))
     (path / "inputs.safetensors").unlink()
@@ -429,6 +430,11 @@ def test_nan_on_one_side_alone_differs(tmp_path):
         (lambda m: m["recipe"]["options"].update(groups=10**400), "groups is larger than"),
         (lambda m: m["recipe"].update(backward="no"), "backward is 'no'"),
         (lambda m: m["recipe"].update(clip={"name": 1}), "clip name is 1"),
+        (
+            lambda m: m["recipe"].update(clip=SOURCE),
+            "clip lacks the way of resizing: an earlier refnet made it; make the bundle again",
+        ),
+        (lambda m: m["recipe"].update(clip=SOURCE | {"resize": "x"}), "unknown way of resizing 'x'"),
         (lambda m: m.update(machine=[]), r"machine is \[\]"),
         (lambda m: m.update(format_version=True), "format version True"),
         (lambda m: m.update(more="\ud800"), "is not readable JSON"),
@@ -557,7 +563,7 @@ def test_a_replacement_that_fails_at_the_last_step_gives_the_old_bundle_back(bun
 
 
 def test_pixels_of_any_layout_make_the_same_bundle(tmp_path):
-    source = golden.ClipSource("x.npy", "0" * 64, 2, 1, 0, None)
+    source = golden.ClipSource("x.npy", "0" * 64, 2, 1, 0, None, "linear")
     recipe = replace(RECIPE, input=(1, 3, 2, 32, 32), clip=source)
     pixels = np.random.default_rng(0).standard_normal(recipe.input)
     plain = golden.make(tmp_path / "a", recipe, pixels=pixels).path

@@ -15,6 +15,7 @@ from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.golden import Recipe
 from refnet.inputs.clip import Selection
+from refnet.inputs.resize import RESIZES
 from refnet.networks import ARCHITECTURES
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
@@ -86,6 +87,7 @@ CLIP = {
     "stride": optional_number("Take one frame in this many; 1 if not given."),
     "start": optional_number("Index of the first; 0 if not given."),
     "size": Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")],
+    "resize": optional_word(RESIZES, "How frames are resized; linear if not given"),
 }
 
 
@@ -138,6 +140,8 @@ def read_clip(
         return recipe, None
     if input is not None:
         raise ValueRangeError(f"--input is {input}, but there is a clip: expected --frames and --size")
+    if "resize" in frames and "size" not in frames:
+        raise ValueRangeError(f"--resize is {frames['resize']}, but nothing is resized: expected --size too")
     if "size" in frames:
         frames["size"] = parse_shape("--size", frames["size"], rank=2)
     selection = Selection(**{"frames": recipe.input[2]} | frames)

@@ -49,6 +49,7 @@ class ClipSource:
     stride: int
     start: int
     size: tuple[int, int] | None
+    resize: str
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,13 @@ def _recipe(found: Mapping[str, Any]) -> Recipe:
         source = dict(values["clip"])
         _typed("clip name", source["name"], str)
         _hash("clip", source["sha256"])
-        selection = Selection(source["frames"], source["stride"], source["start"], source["size"])
+        if "resize" not in source:
+            raise FileError(
+                "clip lacks the way of resizing: an earlier refnet made it; make the bundle again"
+            )
+        selection = Selection(
+            source["frames"], source["stride"], source["start"], source["size"], source["resize"]
+        )
         values["clip"] = ClipSource(**source | asdict(selection))
     return Recipe(**values)
 

@@ -1,18 +1,15 @@
 """Real clips: a video file, a folder of images or an array, as the network's input blob.
 
-Pixels are in B, G, R order less the original's means (Detect-and-Track, `lib/core/config.py`).
-Videos and images are decoded and resized by FFmpeg through PyAV (extra `video`). Decoded pixels of
-a standard codec are the same everywhere; scaling and colour conversion may differ in the last unit
-between FFmpeg builds, so a golden bundle made from a clip stores the pixels that it used.
+As the original makes it (Detect-and-Track, `lib/utils/blob.py`): pixels in B, G, R order, less the means in
+float32, and then resized. A blob of float64 holds these float32 values, widened. What is decoded may differ
+between FFmpeg builds (`decode.py`), so a golden bundle made from a clip stores the pixels that it used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -20,6 +17,7 @@ from numpy.lib.format import read_array, read_array_header_1_0, read_array_heade
 
 from refnet import memory
 from refnet.arrays import DTYPES, Array
+from refnet.environment import in_default
 from refnet.errors import (
     DTypeError,
     FileError,
@@ -29,18 +27,17 @@ from refnet.errors import (
     one_line,
     require_known,
 )
+from refnet.inputs import decode
+from refnet.inputs.resize import RESIZES
 from refnet.shapes import text, volume, whole
 
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)
-IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 ARRAYS = {".npy", ".npz"}
-# A container may not make FFmpeg open anything else.
-SEALED = {"protocol_whitelist": "none"}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames of a clip are taken, and their size.
+    """Which frames of a clip are taken, and how they are resized.
 
     Attributes
     ----------
@@ -51,7 +48,9 @@ class Selection:
     start : int
         Index of the first, from 0.
     size : (H, W), optional
-        What they are resized to; None: their own.
+        What they are resized to, upright; None: their own.
+    resize : {"linear", "area"}
+        How: a name of `refnet.inputs.resize.RESIZES`.
 
     Raises
     ------
@@ -63,17 +62,19 @@ class Selection:
     stride: int = 1
     start: int = 0
     size: tuple[int, int] | None = None
+    resize: str = "linear"
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 1), ("stride", 1), ("start", 0)):
             whole(name, getattr(self, name), least)
         if self.size is not None:
             object.__setattr__(self, "size", volume("clip", self.size, "HW"))
+        require_known("way of resizing", self.resize, RESIZES)
 
     @property
-    def behind(self) -> int:
-        """The index behind the last frame that is taken."""
-        return self.start + (self.frames - 1) * self.stride + 1
+    def wanted(self) -> range:
+        """The indices of the frames that are taken."""
+        return range(self.start, self.start + (self.frames - 1) * self.stride + 1, self.stride)
 
 
 def load(
@@ -83,6 +84,7 @@ def load(
     stride: int = 1,
     start: int = 0,
     size: tuple[int, int] | None = None,
+    resize: str = "linear",
     dtype: str = "float64",
     allow_nonfinite: bool = False,
 ) -> Array:
@@ -91,8 +93,8 @@ def load(
     Parameters
     ----------
     path : str or Path
-        A video file; a folder of images, taken in the order of their names; or a ``.npy`` or
-        ``.npz`` file with either frames, (T, H, W, 3) uint8 in R, G, B order, or a blob that is
+        A video file; a folder of images, taken in the order of their names; or a ``.npy``
+        or ``.npz`` file with either frames, (T, H, W, 3) uint8 in R, G, B order, or a blob that is
         ready, (N, 3, T, H, W) float, which is neither resized nor are means subtracted from it.
     frames : int
         How many frames, T.
@@ -101,7 +103,9 @@ def load(
     start : int
         Index of the first, from 0.
     size : (H, W), optional
-        Resize to this, bilinearly, each axis on its own; by default the frames' own size.
+        Resize to this, each axis on its own; by default the frames' own size.
+    resize : {"linear", "area"}
+        How: with two taps an axis, as the original, or by averaging what an output covers.
     dtype : {"float64", "float32"}
     allow_nonfinite : bool
         Accept NaN and infinity in a blob that is ready.
@@ -109,8 +113,8 @@ def load(
     Returns
     -------
     (N, 3, T, H, W) ndarray
-        pixel - mean, in units of 1/255 of full brightness; the difference is taken in float64. N is 1,
-        or that of a blob that is ready.
+        pixel - mean, in units of 1/255 of full brightness: the difference taken in float64 and rounded to
+        float32, then resized in float32. N is 1, or that of a blob that is ready.
 
     Raises
     ------
@@ -119,9 +123,10 @@ def load(
     RefnetError
         If an option is out of range, sizes do not fit, or the clip would not fit into memory.
     """
-    return read(path, Selection(frames, stride, start, size), dtype, allow_nonfinite)
+    return read(path, Selection(frames, stride, start, size, resize), dtype, allow_nonfinite)
 
 
+@in_default
 def read(
     path: str | Path, selection: Selection, dtype: str = "float64", allow_nonfinite: bool = False
 ) -> Array:
@@ -129,7 +134,7 @@ def read(
 
     Parameters, returns and errors are those of `load`.
     """
-    path = Path(path)
+    path, wanted = Path(path), selection.wanted
     if selection.size is not None:
         _require_memory(selection.frames, selection.size)
     require_known("dtype", dtype, DTYPES)
@@ -147,14 +152,14 @@ def read(
                     "expected finite numbers, or --allow-nonfinite"
                 )
             return ready
-        source: Iterator[Any] = iter(array[..., ::-1])
+        source: Iterable[Array] = array[wanted.start : wanted.stop : wanted.step, ..., ::-1]
     elif path.is_dir():
-        source = _images(path)
+        source = decode.images(path, wanted)
     else:
-        source = _video(path)
+        source = decode.video(path, wanted)
     picked: list[Array] = []
-    for frame in islice(source, selection.start, selection.behind, selection.stride):
-        picked.append(_pixels(path, frame, selection.size))
+    for pixels in source:
+        picked.append(_prepared(pixels, selection))
         if len(picked) == 1:
             _require_memory(selection.frames, picked[0].shape[:2])
     if len(picked) < selection.frames:
@@ -162,9 +167,16 @@ def read(
     if len({frame.shape for frame in picked}) > 1:
         found = ", ".join(sorted({text(frame.shape[:2]) for frame in picked}))
         raise ShapeError(f"clip {path} has frames of sizes {found}: expected one size, or give size HxW")
-    pixels = np.stack(picked).transpose(3, 0, 1, 2)[None]
-    means = np.array(PIXEL_MEANS)[:, None, None, None]
-    return np.ascontiguousarray((pixels - means).astype(dtype))
+    blob = np.empty((1, 3, len(picked), *picked[0].shape[:2]), dtype)
+    for at, frame in enumerate(picked):
+        blob[0, :, at] = frame.transpose(2, 0, 1)
+    return blob
+
+
+def _prepared(pixels: Array, selection: Selection) -> Array:
+    """(H, W, 3) pixels in B, G, R order less the means, resized: float32."""
+    frame = (pixels - np.array(PIXEL_MEANS)).astype(np.float32)
+    return frame if selection.size is None else RESIZES[selection.resize](frame, selection.size)
 
 
 def digest(path: str | Path) -> str:
@@ -172,7 +184,7 @@ def digest(path: str | Path) -> str:
     path = Path(path)
     total = sha256()
     try:
-        for file in _image_files(path) if path.is_dir() else [path]:
+        for file in decode.image_files(path) if path.is_dir() else [path]:
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     total.update(block)
@@ -182,8 +194,8 @@ def digest(path: str | Path) -> str:
 
 
 def _require_memory(frames: int, size: tuple[int, ...]) -> None:
-    """Pixels as bytes, as differences in float64, and as the blob."""
-    needed = frames * size[0] * size[1] * 3 * (1 + 8 + 8)
+    """Pixels as differences in float32, and as the blob."""
+    needed = frames * size[0] * size[1] * 3 * (4 + 8)
     memory.require(needed, f"a clip of {frames} frames of {text(size)}")
 
 
@@ -205,6 +217,8 @@ def _array(path: Path) -> Array:
             f"clip {path} is {array.dtype} {text(array.shape)}: expected uint8 frames T x H x W x 3, "
             "or a float blob N x 3 x T x H x W"
         )
+    if 0 in array.shape[1:]:
+        raise ShapeError(f"clip {path} has frames of {text(array.shape[1:3])}: expected a pixel at least")
     return array
 
 
@@ -226,7 +240,8 @@ def _npz(path: Path) -> Array:
 
 
 def _ready(path: Path, array: Array, selection: Selection) -> Array:
-    picked = array[:, :, selection.start : selection.behind : selection.stride]
+    wanted = selection.wanted
+    picked = array[:, :, wanted.start : wanted.stop : wanted.step]
     if picked.shape[2] < selection.frames:
         raise _too_short(path, picked.shape[2], selection)
     if selection.size is not None and picked.shape[3:] != selection.size:
@@ -240,58 +255,5 @@ def _ready(path: Path, array: Array, selection: Selection) -> Array:
 def _too_short(path: Path, found: int, wanted: Selection) -> FileError:
     return FileError(
         f"clip {path} is too short: {found} of the frames asked for are there, expected {wanted.frames} "
-        f"(start {wanted.start}, stride {wanted.stride}, so at least {wanted.behind} in all)"
+        f"(start {wanted.start}, stride {wanted.stride}, so at least {wanted.wanted.stop} in all)"
     )
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise FileError(
-            "reading or resizing videos and images needs PyAV: pip install 'refnet[video]'"
-        ) from None
-    return av
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES)
-
-
-def _images(folder: Path) -> Iterator[Any]:
-    files = _image_files(folder)
-    if not files:
-        raise FileError(f"folder {folder} holds no images: expected {', '.join(sorted(IMAGES))}")
-    for file in files:
-        yield from islice(_video(file), 1)
-
-
-def _video(path: Path) -> Iterator[Any]:
-    av = _av()
-    try:
-        # An open file, not a name: FFmpeg would take some names for addresses.
-        with path.open("rb") as stream, av.open(stream, options=SEALED) as container:
-            if not container.streams.video:
-                raise FileError(f"clip {path} has no video stream: expected a video or an image")
-            video = container.streams.video[0]
-            video.codec_context.options = {"err_detect": "explode"}
-            for frame in container.decode(video):
-                if frame.is_corrupt:
-                    raise FileError(f"clip {path} is damaged: a frame could not be decoded in full")
-                yield frame
-    except (av.FFmpegError, OSError) as error:
-        raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
-
-
-def _pixels(path: Path, frame: Any, size: tuple[int, int] | None) -> Array:
-    """One frame as (H, W, 3) uint8 in B, G, R order."""
-    if isinstance(frame, np.ndarray):
-        if size is None or frame.shape[:2] == size:
-            return frame
-        frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
-    height, width = size or (frame.height, frame.width)
-    try:
-        pixels: Array = frame.to_ndarray(format="bgr24", height=height, width=width, interpolation="BILINEAR")
-    except _av().FFmpegError as error:
-        raise FileError(f"clip {path} cannot be resized to {height}x{width}: {one_line(error)}") from error
-    return pixels

@@ -1,0 +1,88 @@
+"""Videos and images decoded by FFmpeg through PyAV (extra `video`), as B, G, R in 8 bits.
+
+Lossless formats give the same pixels everywhere. JPEG, and colours that are stored as luma and chroma, may
+differ in the last unit between FFmpeg builds, and between FFmpeg and other decoders.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from refnet.arrays import Array
+from refnet.errors import FileError, one_line
+
+IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# A container may not make FFmpeg open anything else.
+SEALED = {"protocol_whitelist": "none"}
+
+
+def video(path: Path, wanted: range) -> Iterator[Array]:
+    """Decode the wanted frames of a video or an image; fewer where there are no more.
+
+    Parameters
+    ----------
+    path : Path
+    wanted : range
+        Indices of frames.
+
+    Yields
+    ------
+    (H, W, 3) ndarray of uint8
+
+    Raises
+    ------
+    FileError
+        If it cannot be decoded.
+    """
+    av = _av()
+    try:
+        # An open file, not a name: FFmpeg would take some names for addresses.
+        with path.open("rb") as stream, av.open(stream, options=SEALED) as container:
+            if not container.streams.video:
+                raise FileError(f"clip {path} has no video stream: expected a video or an image")
+            track = container.streams.video[0]
+            track.codec_context.options = {"err_detect": "explode"}
+            frames = _whole(path, container.decode(track))
+            for frame in islice(frames, wanted.start, wanted.stop, wanted.step):
+                yield _pixels(frame)
+    except (av.FFmpegError, OSError) as error:
+        raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
+
+
+def images(folder: Path, wanted: range) -> Iterator[Array]:
+    """Decode the wanted images of a folder, in the order of their names, one frame each.
+
+    Parameters, what is yielded and errors are those of `video`.
+    """
+    files = image_files(folder)
+    if not files:
+        raise FileError(f"folder {folder} holds no images: expected {', '.join(sorted(IMAGES))}")
+    for file in files[wanted.start : wanted.stop : wanted.step]:
+        yield from video(file, range(1))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """List the images of a folder in the order of their names."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES)
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise FileError("reading videos and images needs PyAV: pip install 'refnet[video]'") from None
+    return av
+
+
+def _whole(path: Path, frames: Iterator[Any]) -> Iterator[Any]:
+    for frame in frames:
+        if frame.is_corrupt:
+            raise FileError(f"clip {path} is damaged: a frame could not be decoded in full")
+        yield frame
+
+
+def _pixels(frame: Any) -> Array:
+    """One frame as stored: (H, W, 3) uint8 in B, G, R order."""
+    pixels: Array = frame.to_ndarray(format="bgr24")
+    return pixels
