@@ -1,12 +1,10 @@
 /* A row of softmax and of cross-entropy, in loops that compilers vectorise. Both dtypes are computed in
    double and rounded to their own where a result is stored.
 
-   e[k] = exp(x[k] - largest). Their sum is made block by block: the four values of a block that fall into
-   a lane, k modulo 64, are added pair by pair, and that to the lane's sum; lanes are added pair by pair.
-   For double, the rounding errors of all but the first are added too (D. E. Knuth's TwoSum), so that the
-   sum is within 3.2 u of that of the e, u = 2^-53; for float it is within (K / 256 + 8) u, which float
-   does not see. Both for every K up to 2^31. */
+   e[k] = exp(x[k] - largest); their sum is that of sums.h, to about twice the precision of double, for
+   every K. */
 #include "elementary.h"
+#include "sums.h"
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #define REFNET_VERSIONS __attribute__((target_clones("default", "avx2", "avx512f")))
@@ -14,32 +12,13 @@
 #define REFNET_VERSIONS
 #endif
 
-/* Loops of fewer turns than lanes are unrolled before compilers look for vectors. A longer row than a part
-   is gone through part by part, and once more for its results. */
-enum { REFNET_LANES = 64, REFNET_BLOCK = 4 * REFNET_LANES, REFNET_PART = 16 * REFNET_BLOCK };
-
-/* sum + term, rounded; rest gains what that lost. */
-static inline void refnet_add(double* sum, double* rest, double term) {
-    const double before = *sum, after = before + term, added = after - before;
-    *rest += (before - (after - added)) + (term - added);
-    *sum = after;
-}
-
-static inline void refnet_add_for_float(double* sum, double* rest, double term) {
-    (void)rest;
-    *sum += term;
-}
+/* Lanes of the race for the largest value; and values of a part: a longer row is gone through part by part, and once
+   more for its results. */
+enum { REFNET_RACES = 64, REFNET_PART = 4096 };
 
 /* From all lanes to one, pair by pair; in loops of constant length, which are vectorised. */
-#define REFNET_HALVINGS(HALVE, ADD) \
-    HALVE(32, ADD) HALVE(16, ADD) HALVE(8, ADD) HALVE(4, ADD) HALVE(2, ADD) HALVE(1, ADD)
-#define REFNET_HALVE_BEST(HALF, ADD) \
+#define REFNET_HALVE(HALF) \
     for (int i = 0; i < HALF; ++i) best[i] = best[i + HALF] > best[i] ? best[i + HALF] : best[i];
-#define REFNET_HALVE_SUM(HALF, ADD)            \
-    for (int i = 0; i < HALF; ++i) {           \
-        ADD(&sum[i], &rest[i], sum[i + HALF]); \
-        rest[i] += rest[i + HALF];             \
-    }
 
 /* What a row's e add up to: those of all classes but the label, and the label's own. */
 typedef struct {
@@ -68,17 +47,17 @@ REFNET_EXPONENTIALS(refnet_exponentials_float64, double, refnet_e_float64)
 REFNET_EXPONENTIALS(refnet_exponentials_float32, float, refnet_e_float32)
 
 /* The sums of n values of x; without a label (-1) all are others. e is that of the last part. */
-#define REFNET_ROW(NAME, REAL, EXPONENTIALS, ADD)                                                        \
+#define REFNET_ROW(NAME, REAL, EXPONENTIALS)                                                             \
     REFNET_VERSIONS                                                                                      \
     static refnet_row NAME(const REAL* restrict x, double* restrict e, ptrdiff_t n, ptrdiff_t label) {   \
-        REAL best[REFNET_LANES];                                                                         \
-        double sum[REFNET_LANES] = {0.0}, rest[REFNET_LANES] = {0.0};                                    \
-        const ptrdiff_t whole = n - n % REFNET_LANES;                                                    \
-        for (int i = 0; i < REFNET_LANES; ++i) best[i] = x[0];                                           \
-        for (ptrdiff_t k = 0; k < whole; k += REFNET_LANES)                                              \
-            for (int i = 0; i < REFNET_LANES; ++i) best[i] = x[k + i] > best[i] ? x[k + i] : best[i];    \
+        REAL best[REFNET_RACES];                                                                         \
+        struct refnet_pair sum = {0.0, 0.0};                                                             \
+        const ptrdiff_t whole = n - n % REFNET_RACES;                                                    \
+        for (int i = 0; i < REFNET_RACES; ++i) best[i] = x[0];                                           \
+        for (ptrdiff_t k = 0; k < whole; k += REFNET_RACES)                                              \
+            for (int i = 0; i < REFNET_RACES; ++i) best[i] = x[k + i] > best[i] ? x[k + i] : best[i];    \
         for (int i = 0; i < n - whole; ++i) best[i] = x[whole + i] > best[i] ? x[whole + i] : best[i];   \
-        REFNET_HALVINGS(REFNET_HALVE_BEST, ADD)                                                          \
+        REFNET_HALVE(32) REFNET_HALVE(16) REFNET_HALVE(8) REFNET_HALVE(4) REFNET_HALVE(2) REFNET_HALVE(1) \
         refnet_row row = {best[0], 0.0, 0.0};                                                            \
         for (ptrdiff_t start = 0; start < n; start += REFNET_PART) {                                     \
             const ptrdiff_t count = n - start < REFNET_PART ? n - start : REFNET_PART;                   \
@@ -87,20 +66,14 @@ REFNET_EXPONENTIALS(refnet_exponentials_float32, float, refnet_e_float32)
                 row.of_label = e[label - start];                                                         \
                 e[label - start] = 0.0;                                                                  \
             }                                                                                            \
-            for (ptrdiff_t k = count; k % REFNET_BLOCK; ++k) e[k] = 0.0;                                 \
-            for (ptrdiff_t k = 0; k < count; k += REFNET_BLOCK)                                          \
-                for (ptrdiff_t i = 0; i < REFNET_LANES; ++i)                                             \
-                    ADD(&sum[i], &rest[i],                                                               \
-                        (e[k + i] + e[k + i + REFNET_LANES])                                             \
-                            + (e[k + i + 2 * REFNET_LANES] + e[k + i + 3 * REFNET_LANES]));              \
+            refnet_total_float64(e, count, &sum);                                                        \
         }                                                                                                \
-        REFNET_HALVINGS(REFNET_HALVE_SUM, ADD)                                                           \
-        row.others = sum[0] + rest[0];                                                                   \
+        row.others = sum.high;                                                                           \
         return row;                                                                                      \
     }
 
-REFNET_ROW(refnet_row_float64, double, refnet_exponentials_float64, refnet_add)
-REFNET_ROW(refnet_row_float32, float, refnet_exponentials_float32, refnet_add_for_float)
+REFNET_ROW(refnet_row_float64, double, refnet_exponentials_float64)
+REFNET_ROW(refnet_row_float32, float, refnet_exponentials_float32)
 
 /* y = e (1 / sum). */
 #define REFNET_SOFTMAX(NAME, REAL, ROW, EXPONENTIALS)                                       \
@@ -122,9 +95,8 @@ REFNET_SOFTMAX(refnet_softmax_float32, float, refnet_row_float32, refnet_exponen
 /* log(sum) - (x[label] - largest), with the rest of sum = others + of_label, so that a small loss is not
    lost beside 1: log(sum + rest) = log(sum) + rest / sum. */
 static inline double refnet_loss(refnet_row row, double of_label) {
-    double sum = row.others, rest = 0.0;
-    refnet_add(&sum, &rest, row.of_label);
-    return refnet_log(sum) + rest / sum - (of_label - row.largest);
+    const struct refnet_pair sum = refnet_added((struct refnet_pair){row.others, 0.0}, row.of_label);
+    return refnet_log(sum.high) + sum.low / sum.high - (of_label - row.largest);
 }
 
 static double refnet_loss_float64(const double* x, ptrdiff_t n, ptrdiff_t label) {
