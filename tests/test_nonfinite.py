@@ -6,29 +6,13 @@ formula as IEEE 754 has it. A NaN's sign and payload are promised by nobody.
 
 import numpy as np
 import pytest
-from support import CASES, every_dtype, reals
+from support import every_case, every_dtype, reals
 
 from refnet.arithmetic import core, reference
 from refnet.errors import ValueRangeError
 
 SEEDS = range(24)
 NONFINITE = [np.nan, np.inf, -np.inf]
-
-# core multiplies NaN and infinity by the zeros of the padding.
-MULTIPLIES_PADDING = {
-    "conv3d: pointwise padded",
-    "conv3d: stem",
-    "conv3d: 3x3x3",
-    "conv3d: bias",
-    "conv3d: strided, dilated, grouped, bias",
-    "conv3d: depthwise",
-    "conv3d: taps that see only padding",
-}
-XFAIL = pytest.mark.xfail(strict=True, reason="core's padding is multiplied by what is not finite")
-MARKED = [
-    pytest.param(*case.values, id=case.id, marks=[XFAIL] if case.id in MULTIPLIES_PADDING else [])
-    for case in CASES
-]
 
 
 def plant(array, rng):
@@ -52,7 +36,7 @@ def outcome(kernel, arrays, dy, attrs):
 
 
 @every_dtype
-@pytest.mark.parametrize(("op", "case"), MARKED)
+@every_case
 def test_core_has_them_where_the_definition_has_them(op, case, dtype):
     met = 0
     for seed in SEEDS:
