@@ -104,9 +104,9 @@ static double refnet_loss_float64(const double* x, ptrdiff_t n, ptrdiff_t label)
     return refnet_loss(refnet_row_float64(x, e, n, label), x[label]);
 }
 
-static float refnet_loss_float32(const float* x, ptrdiff_t n, ptrdiff_t label) {
+static double refnet_loss_float32(const float* x, ptrdiff_t n, ptrdiff_t label) {
     double e[REFNET_PART];
-    return (float)refnet_loss(refnet_row_float32(x, e, n, label), x[label]);
+    return refnet_loss(refnet_row_float32(x, e, n, label), x[label]);
 }
 
 /* dx = e dy / sum, and at the label -others dy / sum: its softmax less 1 would cancel. */

@@ -18,7 +18,7 @@ cdef extern from "softmax.h" nogil:
     double refnet_log(double x)
     void refnet_softmax_float32(const float* x, float* y, Py_ssize_t K)
     void refnet_softmax_float64(const double* x, double* y, Py_ssize_t K)
-    float refnet_loss_float32(const float* x, Py_ssize_t K, Py_ssize_t label)
+    double refnet_loss_float32(const float* x, Py_ssize_t K, Py_ssize_t label)
     double refnet_loss_float64(const double* x, Py_ssize_t K, Py_ssize_t label)
     void refnet_loss_gradient_float32(const float* x, float* dx, Py_ssize_t K, Py_ssize_t label, double dy)
     void refnet_loss_gradient_float64(const double* x, double* dx, Py_ssize_t K, Py_ssize_t label, double dy)
@@ -80,12 +80,12 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating
         environment.restore(before)
 
 
-def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[::1] losses):
-    """losses (N,) = -log of the label's softmax of each row of x (N, K), and behind them their mean."""
+def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, double[::1] losses, floating[::1] y):
+    """losses (N,) = -log of the label's softmax of each row of x (N, K); y[0] = their mean, rounded."""
     cdef Py_ssize_t n, K = x.shape[1]
     cdef Environment before
     require_labels(labels, x.shape[0], K)
-    require(losses.shape[0] == x.shape[0] + 1)
+    require(losses.shape[0] == x.shape[0] and y.shape[0] == 1)
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * K * 8)):
         before = environment.enter_default()
         for n in prange(x.shape[0], schedule="static"):
@@ -95,7 +95,7 @@ def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, floating[
                 losses[n] = refnet_loss_float64(&x[n, 0], K, labels[n])
         environment.restore(before)
     before = environment.enter_default()
-    losses[x.shape[0]] = total(&losses[0], x.shape[0]) / <floating> x.shape[0]
+    y[0] = <floating> (total(&losses[0], x.shape[0]) / <double> x.shape[0])
     environment.restore(before)
 
 

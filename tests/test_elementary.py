@@ -2,7 +2,7 @@
 
 from decimal import Decimal, localcontext
 from hashlib import sha256
-from math import frexp, inf, nan
+from math import frexp, inf, log, nan
 
 import numpy as np
 import pytest
@@ -189,6 +189,8 @@ def test_rows_that_cannot_be_said_are_nan_alone(dtype):
         (dx, _) = core.cross_entropy.backward(np.asarray(2, dtype), context)
         assert np.isnan(loss) and np.isnan(dx).all() if n < 4 else dx[0].tolist() == [1, -2, 1]
     assert loss == np.array(2e30, dtype)
+    most = np.finfo(dtype).max
+    assert core.cross_entropy.forward(np.array([[most, -most]], dtype), np.array([1]))[0] == inf
     one = np.array([[7]], dtype)
     loss, context = core.cross_entropy.forward(one, np.array([0]))
     assert core.softmax.forward(one)[0] == 1 and loss == 0
@@ -203,3 +205,9 @@ def test_the_largest_row_of_float32_is_summed_in_more_than_its_precision():
         assert abs(Decimal(float(loss)) - Decimal(K).ln()) <= last_place(Decimal(K).ln(), "float32")[
             0
         ] * Decimal("0.51")
+
+
+def test_the_mean_of_a_large_batch_is_rounded_once():
+    """Losses are log K each; in float32 their sum would be off by hundreds of u."""
+    x, labels = np.zeros(((1 << 16) + 1, 3), np.float32), np.zeros((1 << 16) + 1, np.int64)
+    assert core.cross_entropy.forward(x, labels)[0] == np.float32(log(3))
