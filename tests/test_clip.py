@@ -10,6 +10,7 @@ from support import assert_within, every_dtype, unit
 
 from refnet import clip, memory
 from refnet.errors import RefnetError
+from refnet.inputs.decode import image_files
 from refnet.inputs.resize import RESIZES, linear
 
 MEANS = np.array([102.9801, 115.9465, 122.7717])
@@ -69,16 +70,37 @@ def test_a_video_decodes_to_the_frames_asked_for(video):
     )
 
 
-def test_a_folder_of_images_is_read_in_the_order_of_names(tmp_path, frames):
-    for i, frame in enumerate(frames[:4]):
-        (tmp_path / f"frame{i:03}.png").write_bytes(png(frame))
+def test_a_folder_of_images_is_read_in_natural_order(tmp_path, frames):
+    names = [f"{i}.png" for i in range(1, 10)]
+    for name, frame in zip(names, frames, strict=True):
+        (tmp_path / name).write_bytes(png(frame))
+    (tmp_path / "12.png").write_bytes(png(frames[0]))
+    (tmp_path / "0010.PNG").write_bytes(png(frames[1]))
     (tmp_path / "notes.txt").write_text("not an image")
-    assert np.array_equal(clip.load(tmp_path, frames=2, stride=2, start=1), expected(frames[[1, 3]]))
-    with pytest.raises(RefnetError, match="too short: 4 of the frames .* expected 5"):
-        clip.load(tmp_path, frames=5)
+    order = [*range(9), 1, 0]
+    assert np.array_equal(clip.load(tmp_path, frames=11), expected(frames[order]))
+    assert np.array_equal(clip.load(tmp_path, frames=4, stride=3, start=1), expected(frames[order[1::3]]))
+    with pytest.raises(RefnetError, match="too short: 11 of the frames .* expected 12"):
+        clip.load(tmp_path, frames=12)
     first = clip.digest(tmp_path)
-    (tmp_path / "frame003.png").unlink()
+    (tmp_path / "3.png").unlink()
     assert clip.digest(tmp_path) != first
+
+
+def test_numbers_in_names_count_by_their_value(tmp_path):
+    names = [
+        "1.png",
+        "01.png",
+        "2.png",
+        "10.png",
+        "a1b2.png",
+        "a1b10.png",
+        "a2b1.png",
+        "b" + 200 * "9" + ".png",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [file.name for file in image_files(tmp_path)] == ["01.png", *names[:1], *names[2:]]
 
 
 def test_frames_are_resized_as_they_are_told(tmp_path, frames):

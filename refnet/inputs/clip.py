@@ -93,7 +93,7 @@ def load(
     Parameters
     ----------
     path : str or Path
-        A video file; a folder of images, taken in the order of their names; or a ``.npy``
+        A video file; a folder of images, taken in the natural order of their names; or a ``.npy``
         or ``.npz`` file with either frames, (T, H, W, 3) uint8 in R, G, B order, or a blob that is
         ready, (N, 3, T, H, W) float, which is neither resized nor are means subtracted from it.
     frames : int
@@ -180,7 +180,7 @@ def _prepared(pixels: Array, selection: Selection) -> Array:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a clip: of the file, or of the images of a folder in the order of their names."""
+    """SHA-256 of a clip: of the file, or of the images of a folder in the natural order of their names."""
     path = Path(path)
     total = sha256()
     try:

@@ -4,6 +4,7 @@ Lossless formats give the same pixels everywhere. JPEG, and colours that are sto
 differ in the last unit between FFmpeg builds, and between FFmpeg and other decoders.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -51,7 +52,7 @@ def video(path: Path, wanted: range) -> Iterator[Array]:
 
 
 def images(folder: Path, wanted: range) -> Iterator[Array]:
-    """Decode the wanted images of a folder, in the order of their names, one frame each.
+    """Decode the wanted images of a folder, in natural order, one frame each.
 
     Parameters, what is yielded and errors are those of `video`.
     """
@@ -63,8 +64,18 @@ def images(folder: Path, wanted: range) -> Iterator[Array]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """List the images of a folder in the order of their names."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES)
+    """List the images of a folder in natural order: numbers in names by their value, 2 before 10."""
+    return sorted(
+        (file for file in folder.iterdir() if file.suffix.lower() in IMAGES),
+        key=lambda file: (_natural(file.name), file.name),
+    )
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Words and numbers in turn; a number as its length and digits, without zeros in front."""
+    parts = re.split("([0-9]+)", name)
+    digits = (part.lstrip("0") if i % 2 else part for i, part in enumerate(parts))
+    return [(len(part) if i % 2 else 0, part) for i, part in enumerate(digits)]
 
 
 def _av() -> Any:
