@@ -64,6 +64,7 @@ FLOORS = [
 NEIGHBOURS = {
     ("shapes", "errors"),
     ("memory", "errors"),
+    ("inputs.decode", "inputs.orientation"),
     ("inputs.clip", "inputs.decode"),
     ("inputs.clip", "inputs.resize"),
     ("ops.cross_entropy", "ops.softmax"),

@@ -1,4 +1,4 @@
-"""Videos and images decoded by FFmpeg through PyAV (extra `video`), as B, G, R in 8 bits.
+"""Videos and images decoded by FFmpeg through PyAV (extra `video`), upright, as B, G, R in 8 bits.
 
 Lossless formats give the same pixels everywhere. JPEG, and colours that are stored as luma and chroma, may
 differ in the last unit between FFmpeg builds, and between FFmpeg and other decoders.
@@ -12,6 +12,7 @@ from typing import Any
 
 from refnet.arrays import Array
 from refnet.errors import FileError, one_line
+from refnet.inputs import orientation
 
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 # A container may not make FFmpeg open anything else.
@@ -39,14 +40,18 @@ def video(path: Path, wanted: range) -> Iterator[Array]:
     av = _av()
     try:
         # An open file, not a name: FFmpeg would take some names for addresses.
-        with path.open("rb") as stream, av.open(stream, options=SEALED) as container:
-            if not container.streams.video:
-                raise FileError(f"clip {path} has no video stream: expected a video or an image")
-            track = container.streams.video[0]
-            track.codec_context.options = {"err_detect": "explode"}
-            frames = _whole(path, container.decode(track))
-            for frame in islice(frames, wanted.start, wanted.stop, wanted.step):
-                yield _pixels(frame)
+        with path.open("rb") as stream:
+            way_up = orientation.of_image(f"clip {path}", stream)
+            stream.seek(0)
+            with av.open(stream, options=SEALED) as container:
+                if not container.streams.video:
+                    raise FileError(f"clip {path} has no video stream: expected a video or an image")
+                track = container.streams.video[0]
+                track.codec_context.options = {"err_detect": "explode"}
+                frames = _whole(path, container.decode(track))
+                for frame in islice(frames, wanted.start, wanted.stop, wanted.step):
+                    pixels = _pixels(frame)
+                    yield orientation.upright(pixels, _way_up(path, frame) if way_up is None else way_up)
     except (av.FFmpegError, OSError) as error:
         raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
 
@@ -97,3 +102,13 @@ def _pixels(frame: Any) -> Array:
     """One frame as stored: (H, W, 3) uint8 in B, G, R order."""
     pixels: Array = frame.to_ndarray(format="bgr24")
     return pixels
+
+
+def _way_up(path: Path, frame: Any) -> orientation.Orientation:
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError as unknown:  # PyAV's list of the kinds of side data is shorter than FFmpeg's
+        raise FileError(
+            f"clip {path} does not say which way up it is ({one_line(unknown)}): expected a newer PyAV"
+        ) from None
+    return orientation.AS_STORED if matrix is None else orientation.of_matrix(f"clip {path}", bytes(matrix))
