@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from pictures import encoded, exif, jpeg_with_exif, mp4, png, png_with, webp_with, with_matrix
+from pictures import encoded, exif, jpeg_with_exif, mp4, png, png_with, tiff, webp_with, with_matrix
 
 from refnet import clip
 from refnet.errors import RefnetError
@@ -53,6 +53,7 @@ def test_exif_is_obeyed(tmp_path, frame, number):
     lossless = {
         "a.png": png_with(png(frame), (b"eXIf", exif(number))),
         "big.png": png_with(png(frame), (b"eXIf", exif(number, ">"))),
+        "a.tiff": tiff(frame, number),
     }
     for name, data in lossless.items():
         (tmp_path / name).write_bytes(data)

@@ -10,17 +10,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from refnet.arrays import Array
 from refnet.errors import FileError, one_line
 from refnet.inputs import orientation
 
-IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGES = {".apng", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 # A container may not make FFmpeg open anything else.
 SEALED = {"protocol_whitelist": "none"}
 
 
 def video(path: Path, wanted: range) -> Iterator[Array]:
-    """Decode the wanted frames of a video or an image; fewer where there are no more.
+    """Decode the wanted frames of a video, an animation or an image; fewer where there are no more.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ def video(path: Path, wanted: range) -> Iterator[Array]:
     Raises
     ------
     FileError
-        If it cannot be decoded.
+        If it cannot be decoded, or a frame is nothing that has one right reading in 8 bits.
     """
     av = _av()
     try:
@@ -47,10 +49,12 @@ def video(path: Path, wanted: range) -> Iterator[Array]:
                 if not container.streams.video:
                     raise FileError(f"clip {path} has no video stream: expected a video or an image")
                 track = container.streams.video[0]
-                track.codec_context.options = {"err_detect": "explode"}
+                # The decoder of TIFF takes tags that it does not know for errors.
+                if track.codec_context.name != "tiff":
+                    track.codec_context.options = {"err_detect": "explode"}
                 frames = _whole(path, container.decode(track))
                 for frame in islice(frames, wanted.start, wanted.stop, wanted.step):
-                    pixels = _pixels(frame)
+                    pixels = _pixels(path, frame, track.codec_context.name)
                     yield orientation.upright(pixels, _way_up(path, frame) if way_up is None else way_up)
     except (av.FFmpegError, OSError) as error:
         raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
@@ -65,7 +69,13 @@ def images(folder: Path, wanted: range) -> Iterator[Array]:
     if not files:
         raise FileError(f"folder {folder} holds no images: expected {', '.join(sorted(IMAGES))}")
     for file in files[wanted.start : wanted.stop : wanted.step]:
-        yield from video(file, range(1))
+        first, *more = video(file, range(2))
+        if more:
+            raise FileError(
+                f"clip {folder} holds an animation, {file.name}: expected one frame an image, "
+                "or the animation itself as the clip"
+            )
+        yield first
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -98,10 +108,23 @@ def _whole(path: Path, frames: Iterator[Any]) -> Iterator[Any]:
         yield frame
 
 
-def _pixels(frame: Any) -> Array:
+def _pixels(path: Path, frame: Any, codec: str) -> Array:
     """One frame as stored: (H, W, 3) uint8 in B, G, R order."""
-    pixels: Array = frame.to_ndarray(format="bgr24")
-    return pixels
+    kind = frame.format
+    bits = max(component.bits for component in kind.components)
+    if bits > 8:
+        raise FileError(f"clip {path} has {bits} bits a colour ({kind.name}): expected 8; convert it first")
+    if not (kind.has_palette or any(component.is_alpha for component in kind.components)):
+        pixels: Array = frame.to_ndarray(format="bgr24")
+        return pixels
+    if codec == "mjpeg":
+        raise FileError(f"clip {path} is a JPEG in CMYK, which an ink profile defines: expected RGB or grey")
+    pixels = frame.to_ndarray(format="bgra")
+    if (pixels[..., 3] != 255).any():
+        raise FileError(
+            f"clip {path} has transparent pixels: expected opaque ones, on a background of your choice"
+        )
+    return np.ascontiguousarray(pixels[..., :3])
 
 
 def _way_up(path: Path, frame: Any) -> orientation.Orientation:
