@@ -35,6 +35,7 @@ from refnet._core.blocking cimport (KC, MAX_BLOCKS, MAX_MR, MAX_TILE_COLUMNS, MC
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
+from refnet._core.group_gradients cimport GroupGradients, group_gradient, group_gradients, pays
 from refnet._core.macro_kernel cimport add_spans
 from refnet._core.nonfinite cimport all_finite, met_padding, reads_padding, sum_again, sum_weights_again
 from refnet._core.phases cimport (Places, are_merged, has_taps, merge_weights, merged_kernel,
@@ -253,12 +254,49 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), window)
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
     cdef Py_ssize_t size = dw.shape[0] * dw.shape[1], values = dy.shape[0] * dy.shape[1] * dy.shape[2]
-    cdef Py_ssize_t total, at_once, batch, begin, end, task, count, k
+    cdef GroupGradients gradients
+    require_sizes(&g, x, dw, dy, workspace, groups)
+    gradients = group_gradients(simd, &g, x.shape[0], groups, dw.shape[0] // groups, x.shape[1] // groups)
+    if pays(simd, &gradients):
+        gradients_of_groups(dy, x, dw, workspace, &gradients)
+    else:
+        gradients_of_spans(dy, x, dw, workspace, partial, &g, groups)
+    with nogil:
+        if reads_padding(&g) and not (all_finite(simd, &dw[0, 0], size) if size < values
+                                      else all_finite(simd, &dy[0, 0, 0], values)):
+            sum_weights_again(&dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &g, x.shape[0], dw.shape[0] // groups,
+                              x.shape[1] // groups, groups)
+
+
+cdef int gradients_of_groups(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x, floating[:, ::1] dw,
+                             unsigned char[:, ::1] workspace, const GroupGradients* gradients) except -1:
+    """Compute dw group by group, each by one thread."""
+    cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
+    cdef Py_ssize_t work = gradients.samples * dy.shape[2] * gradients.filters * dw.shape[1]  # of a group
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, UNINTERRUPTED // work), begin, end, group
+    cdef Environment before
+    for begin in range(0, gradients.groups, batch):
+        end = min(begin + batch, gradients.groups)
+        with nogil, parallel(use_threads_if=openmp.pays(gradients.groups * work // 8)):
+            before = environment.enter_default()
+            for group in prange(begin, end, schedule="dynamic"):
+                group_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &workspace[openmp.thread_num(), 0],
+                               gradients, group)
+            environment.restore(before)
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef int gradients_of_spans(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x, floating[:, ::1] dw,
+                            unsigned char[:, ::1] workspace, floating[:, :, ::1] partial, const Geometry* g,
+                            Py_ssize_t groups) except -1:
+    """Compute dw as tiles of spans."""
+    cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
+    cdef Py_ssize_t size = dw.shape[0] * dw.shape[1], total, at_once, batch, begin, end, task, count, k
     cdef WeightsGradient gradient
     cdef Spans spans
     cdef floating* to = &dw[0, 0]
     cdef Environment before
-    require_sizes(&g, x, dw, dy, workspace, groups)
     spans.apart = 0
     if partial.shape[0] > 0:
         require(partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1])
@@ -266,7 +304,7 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     total = x.shape[0] * ceil_div(dy.shape[2], SPAN_CHAINS * KC)
     at_once = min(max(1, partial.shape[0]), total)
     # The last span of a sample may be short: it does not count where threads should have equal work.
-    gradient = weights_gradient(simd, &g, dw.shape[0] // groups, x.shape[1] // groups, groups, SPAN_CHAINS * KC,
+    gradient = weights_gradient(simd, g, dw.shape[0] // groups, x.shape[1] // groups, groups, SPAN_CHAINS * KC,
                                 min(at_once, x.shape[0] * (dy.shape[2] // (SPAN_CHAINS * KC))))
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (gradient.tiling.rows * gradient.tiling.columns
                                                             * gradient.positions))
@@ -290,8 +328,4 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
                 for k in prange(dw.shape[0]):
                     add_spans(&partial[0, k, 0], spans.apart, count, &dw[k, 0], dw.shape[1], spans.first > 0)
                 environment.restore(before)
-    with nogil:
-        if reads_padding(&g) and not (all_finite(simd, &dw[0, 0], size) if size < values
-                                      else all_finite(simd, &dy[0, 0, 0], values)):
-            sum_weights_again(&dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &g, x.shape[0], dw.shape[0] // groups,
-                              x.shape[1] // groups, groups)
+    return 0

@@ -23,7 +23,7 @@ cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating*
     cdef MicroTile tile
     cdef floating edge[MAX_MR * MAX_NR]
     cdef floating* to
-    tile.fused = block.fused
+    tile.fused, tile.offsets = block.fused, NULL
     while row < block.rows:
         if tile.fused:
             tile.rows = min(fused_rows(simd, block.rows), block.rows)

@@ -37,6 +37,8 @@ cdef extern from "simd/simd.h":
         const void* lhs
         void* rhs
         void* c
+        const Py_ssize_t* offsets
+        Py_ssize_t right
         bint accumulate
         PrefetchRun prefetch
         const FusedPack* fused

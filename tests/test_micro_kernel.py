@@ -406,6 +406,22 @@ PROBLEMS = {
         (12, 4, 1, 3, 3),
         {"stride": (1, 2, 2), "pad": (0, 1, 1), "groups": 2},
     ),
+    "dw, groups, two spans, two samples": (
+        (2, 6, 2, 35, 37),
+        (12, 2, 1, 3, 2),
+        {"pad": (0, 1, 1), "groups": 3},
+    ),
+    "dw, groups, strided, dilated": (
+        (1, 9, 5, 19, 27),
+        (15, 3, 2, 3, 3),
+        {"stride": (2, 1, 2), "pad": (1, 0, 2), "dilation": (2, 1, 2), "groups": 3},
+    ),
+    "dw, groups, more padding than kernel": (
+        (1, 12, 3, 5, 6),
+        (12, 3, 2, 2, 3),
+        {"stride": (1, 3, 1), "pad": (3, 0, 4), "groups": 4},
+    ),
+    "dw, groups of 13 filters": ((1, 24, 3, 9, 9), (39, 8, 3, 1, 1), {"pad": (1, 0, 0), "groups": 3}),
     "dw, three chains": ((1, 7, 1, 20, 33), (9, 7, 1, 1, 3), {}),
     "dw, three chains, tiles of filters": ((1, 3, 1, 3, 200), (280, 3, 1, 1, 3), {"pad": (0, 0, 1)}),
     "dw, three chains, tiles of channels": ((1, 70, 1, 3, 200), (5, 70, 1, 1, 3), {"pad": (0, 0, 1)}),

@@ -15,22 +15,29 @@ INLINE TARGET void NAME(term)(VECTOR sum[MR][2], const REAL *lhs, VECTOR left, V
     }
 }
 
-/* The micro-kernel for `rows` rows; `segments` of each vector are gathered if packing is fused into it, else 0. */
+/* Where rhs lies, in place of a number of segments: packed, or at offsets. */
+#ifndef PACKED
+#define PACKED 0
+#define AT_OFFSETS (-1)
+#endif
+
+/* The micro-kernel for `rows` rows; `segments` of each vector are gathered if packing is fused into it. */
 INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, const int segments, const int step,
                              const int quartered)
 {
     const struct fused_pack *fused = tile->fused;
-    const struct gather_plan *plan = segments ? fused->plan : 0;
-    const ptrdiff_t taps = segments ? plan->g.kT * plan->g.kH * plan->g.kW : 0;
-    const ptrdiff_t volume = segments ? plan->g.T * plan->g.H * plan->g.W : 0;
-    const ptrdiff_t entries = segments ? plan->vectors * segments : 0;
+    const int gathers = segments > 0;
+    const struct gather_plan *plan = gathers ? fused->plan : 0;
+    const ptrdiff_t taps = gathers ? plan->g.kT * plan->g.kH * plan->g.kW : 0;
+    const ptrdiff_t volume = gathers ? plan->g.T * plan->g.H * plan->g.W : 0;
+    const ptrdiff_t entries = gathers ? plan->vectors * segments : 0;
     const struct terms *terms = tile->terms;
     const REAL *lhs = tile->lhs, *x = 0;
-    const int stores = segments && !quartered && fused->stores;
+    const int stores = gathers && !quartered && fused->stores;
     REAL *rhs = tile->rhs, *c = tile->c;
     const ptrdiff_t pitch = tile->pitch, stop = terms->stop;
     /* Fused packing needs the registers, so the queue is not throttled then. */
-    const ptrdiff_t step_bytes = segments ? CACHE_LINE : tile->prefetch.step;
+    const ptrdiff_t step_bytes = gathers ? CACHE_LINE : tile->prefetch.step;
     const ptrdiff_t run_bytes = tile->prefetch.count * step_bytes, stride = tile->prefetch.stride;
     const ptrdiff_t to_next_run = stride - run_bytes;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
@@ -45,13 +52,15 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     }
     for (ptrdiff_t k = terms->start, run = terms->first_run; k < stop; k += terms->gap, run = terms->run) {
         const ptrdiff_t end = run < stop - k ? k + run : stop;
-        if (segments) {
+        if (gathers) {
             tap = (fused->row + k) % taps;
             entry = tap * entries + fused->vector * segments;
             x = (const REAL *) fused->x + (fused->row + k) / taps * volume;
         }
         for (; k < end; k++) {
-            UNALIGNED *at = (UNALIGNED *) (rhs + k * NR), *at_right = (UNALIGNED *) (rhs + k * NR + LANES);
+            REAL *const packed = segments == AT_OFFSETS ? rhs + tile->offsets[k] : rhs + k * NR;
+            UNALIGNED *at = (UNALIGNED *) packed;
+            UNALIGNED *at_right = (UNALIGNED *) (packed + (segments == AT_OFFSETS ? tile->right : LANES));
             VECTOR left, right;
             const unsigned quarters = quartered ? fused->quarters[tap] : 0;
             PREFETCH(next);
@@ -59,7 +68,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
             const int run_ended = next == run_end;
             next = run_ended ? next + to_next_run : next;
             run_end = run_ended ? run_end + stride : run_end;
-            if (segments) {
+            if (gathers) {
                 left = NAME(column)(x, plan, entry, segments, step, step, 0, 0);
                 right = NAME(column)(x, plan, entry + segments, segments, step, step, 0, 0);
                 if (stores) {
@@ -94,7 +103,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
-        REAL *row = segments && i >= tile->rows ? none : c + i * pitch;
+        REAL *row = segments != PACKED && i >= tile->rows ? none : c + i * pitch;
         UNALIGNED *to = (UNALIGNED *) row, *to_right = (UNALIGNED *) (row + LANES);
         /* A first chain is added to 0: a sum of nothing but underflow is 0 then, not -0. */
         const VECTOR before = tile->accumulate ? (VECTOR) *to : (VECTOR) {0};
@@ -126,6 +135,15 @@ TARGET static void NAME(micro_kernel)(const struct micro_tile *tile)
             FUSED(MR, 2, 1, 1);
         }
     }
+    if (tile->offsets) {
+        if (tile->rows <= 4)
+            NAME(sum)(tile, 4, AT_OFFSETS, 0, 0);
+        else if (tile->rows <= 8 && MR > 8)
+            NAME(sum)(tile, MR > 8 ? 8 : MR, AT_OFFSETS, 0, 0);
+        else
+            NAME(sum)(tile, MR, AT_OFFSETS, 0, 0);
+        return;
+    }
     if (fused && tile->rows <= 4) {
         FUSED_ROWS(4)
 #if MR > 8
@@ -137,7 +155,7 @@ TARGET static void NAME(micro_kernel)(const struct micro_tile *tile)
     }
 #undef FUSED_ROWS
 #undef FUSED
-#define ROWS(n) case n: NAME(sum)(tile, n < MR ? n : MR, 0, 0, 0); break;
+#define ROWS(n) case n: NAME(sum)(tile, n < MR ? n : MR, PACKED, 0, 0); break;
     switch (tile->rows) {
         ROWS(1) ROWS(2) ROWS(3) ROWS(4)
 #if MR > 4
