@@ -12,13 +12,20 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MAX_MR, MAX_NR, MC, PAD, SPAN_CHAINS, TILE_PITCH,
+from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MAX_MR, MAX_NR, MC, NC, PAD, SPAN_CHAINS, TILE_PITCH,
                                     ceil_div)
 from refnet._core.geometry cimport in_long_lines
 from refnet._core.im2col3d cimport Range, frames_of_tap
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.simd cimport MicroTile, PrefetchRun, Terms
 from refnet._core.workspace cimport Workspace, carve
+
+
+# Where the two vectors of a panel lie, from what a position's first tap reads on, and the frames of the output for
+# which they read a frame of the image.
+cdef struct Panel:
+    Py_ssize_t left, right
+    Range frames
 
 
 cdef GroupGradients group_gradients(const Simd* simd, const Geometry* g, Py_ssize_t samples, Py_ssize_t groups,
@@ -33,7 +40,7 @@ cdef GroupGradients group_gradients(const Simd* simd, const Geometry* g, Py_ssiz
     found.run = channels * (found.g.kW if found.g.dW == 1 else 1)
     found.runs = channels * found.g.kT * found.g.kH * found.g.kW // found.run
     found.vectors = ceil_div(found.run, simd.nr // 2)
-    found.pitch = ceil_div(found.runs * found.vectors, 2) * simd.nr + PAD
+    found.pitch = count_panels(&found) * simd.nr + PAD
     return found
 
 
@@ -44,10 +51,10 @@ cdef bint pays(const Simd* simd, const GroupGradients* gradients) noexcept nogil
     """
     cdef Py_ssize_t K = gradients.runs * gradients.run
     cdef Py_ssize_t of_filters = K * ceil_div(gradients.filters, simd.nr)
-    cdef Py_ssize_t of_weights = (max(gradients.filters, <Py_ssize_t> 4)
-                                  * ceil_div(gradients.runs * gradients.vectors, 2))
+    cdef Py_ssize_t of_weights = max(gradients.filters, <Py_ssize_t> 4) * count_panels(gradients)
     return (4 * of_filters >= 5 * of_weights and gradients.groups >= openmp.max_threads()
             and gradients.filters + MAX_MR <= MC
+            and count_panels(gradients) * <Py_ssize_t> sizeof(Panel) <= KC * NC * <Py_ssize_t> sizeof(float)
             and sums_size(gradients) + image_size(gradients) + MAX_NR <= MC * TILE_PITCH)
 
 
@@ -71,9 +78,11 @@ cdef void group_gradient(const Simd* simd, const floating* dy, const floating* x
     cdef floating* lhs
     cdef floating* sums
     cdef floating* image
+    cdef Panel* panels
     carve(&workspace, memory, sizeof(floating))
     lhs, sums = <floating*> workspace.lhs, <floating*> workspace.tile
-    image = sums + sums_size(gradients)
+    image, panels = sums + sums_size(gradients), <Panel*> workspace.rhs
+    find_panels(simd, gradients, panels)
     memset(image, 0, (image_size(gradients) + MAX_NR) * sizeof(floating))
     memset(lhs + filters * LHS_PITCH, 0, MAX_MR * LHS_PITCH * sizeof(floating))  # the last micro-tile's other rows
     dw += group * filters * gradients.runs * gradients.run
@@ -81,7 +90,7 @@ cdef void group_gradient(const Simd* simd, const floating* dy, const floating* x
         of_sample = n * gradients.groups + group
         transpose_image(simd, x + of_sample * volume, image, gradients)
         for block in range(ceil_div(P, KC)):
-            add_chain(simd, dy + of_sample * filters * P, image, lhs, sums, gradients,
+            add_chain(simd, dy + of_sample * filters * P, image, lhs, sums, gradients, panels,
                       Range(block * KC, min((block + 1) * KC, P)), block % SPAN_CHAINS > 0)
             if (block + 1) % SPAN_CHAINS == 0 or (block + 1) * KC >= P:  # the end of a span
                 add_sums(sums, dw, gradients, n > 0 or block >= SPAN_CHAINS, simd.nr // 2)
@@ -100,11 +109,21 @@ cdef void transpose_image(const Simd* simd, const floating* x, floating* image,
                            channels, channels, count)
 
 
-# Where the two vectors of a panel lie, from what a position's first tap reads on, and the frames of the output for
-# which they read a frame of the image.
-cdef struct Panel:
-    Py_ssize_t left, right
-    Range frames
+cdef inline Py_ssize_t count_panels(const GroupGradients* gradients) noexcept nogil:
+    """How many panels of two vectors there are."""
+    return ceil_div(gradients.runs * gradients.vectors, 2)
+
+
+cdef void find_panels(const Simd* simd, const GroupGradients* gradients, Panel* panels) noexcept nogil:
+    """Find all panels; of an odd number of vectors the last is read twice."""
+    cdef Py_ssize_t lanes = simd.nr // 2, panel, left, right
+    cdef Range frames, of_right
+    for panel in range(count_panels(gradients)):
+        left, right = 2 * panel, min(2 * panel + 1, gradients.runs * gradients.vectors - 1)
+        frames = frames_of_tap(&gradients.g, frame_of(gradients, left))
+        of_right = frames_of_tap(&gradients.g, frame_of(gradients, right))
+        panels[panel] = Panel(offset_of(gradients, left, lanes), offset_of(gradients, right, lanes),
+                              Range(min(frames.low, of_right.low), max(frames.high, of_right.high)))
 
 
 cdef inline Py_ssize_t frame_of(const GroupGradients* gradients, Py_ssize_t vector) noexcept nogil:
@@ -120,24 +139,16 @@ cdef inline Py_ssize_t offset_of(const GroupGradients* gradients, Py_ssize_t vec
              + tap % g.kW * g.dW) * gradients.channels + vector % gradients.vectors * lanes)
 
 
-cdef inline Panel panel_of(const Simd* simd, const GroupGradients* gradients, Py_ssize_t panel) noexcept nogil:
-    """Of an odd number of vectors the last is read twice."""
-    cdef Py_ssize_t left = 2 * panel, right = min(left + 1, gradients.runs * gradients.vectors - 1)
-    cdef Range frames = frames_of_tap(&gradients.g, frame_of(gradients, left))
-    cdef Range of_right = frames_of_tap(&gradients.g, frame_of(gradients, right))
-    return Panel(offset_of(gradients, left, simd.nr // 2), offset_of(gradients, right, simd.nr // 2),
-                 Range(min(frames.low, of_right.low), max(frames.high, of_right.high)))
-
-
 cdef void add_chain(const Simd* simd, const floating* dy, const floating* image, floating* lhs, floating* sums,
-                    const GroupGradients* gradients, Range positions, bint accumulate) noexcept nogil:
+                    const GroupGradients* gradients, const Panel* panels, Range positions,
+                    bint accumulate) noexcept nogil:
     """sums (filters, pitch) = or += dy (filters, P) times what some positions read of the image."""
     cdef const Geometry* g = &gradients.g
     cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, depth = positions.high - positions.low, low, high, zero = 0
     cdef Py_ssize_t row, index, itemsize = sizeof(floating)
     cdef Py_ssize_t offsets[KC]
+    cdef const Panel* panel
     cdef Terms terms
-    cdef Panel panel
     cdef MicroTile tile
     simd.copy(dy + positions.low, P, lhs, gradients.filters, depth)
     place(gradients, positions, offsets)
@@ -146,8 +157,8 @@ cdef void add_chain(const Simd* simd, const floating* dy, const floating* image,
     # What is copied next.
     tile.prefetch = PrefetchRun(<const char*> (dy + positions.high), ceil_div(KC * itemsize, CACHE_LINE) + 1,
                                 CACHE_LINE, P * itemsize)
-    for index in range(ceil_div(gradients.runs * gradients.vectors, 2)):
-        panel = panel_of(simd, gradients, index)
+    for index in range(count_panels(gradients)):
+        panel = &panels[index]
         low = min(max(panel.frames.low * area - positions.low, zero), depth)
         high = min(max(panel.frames.high * area - positions.low, low), depth)
         terms = Terms(low, high - low, high - low, 0, high)
