@@ -127,7 +127,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
                       and (terms == conv.channels or conv.rows > 2 * MAX_MR))
     for i in range(openmp.max_threads()):
         carve(&carved, &workspace[i, 0], sizeof(floating))
-        carved.packed.weights = NULL
+        carved.packed.weights = carved.planned.kernel = NULL
     if not conv.maps.dense and not conv.pack_once:  # as many columns of each subkernel as the workspace holds
         max_columns = min(max_columns, MC * TILE_COLUMNS // (min(conv.rows, <Py_ssize_t> MC)
                                                              * conv.count_subkernels) // simd.nr * simd.nr)

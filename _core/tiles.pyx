@@ -17,7 +17,7 @@ from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_lhs
 from refnet._core.prefetch cimport PrefetchQueue
 from refnet._core.simd cimport FusedPack, GatherPlan, Terms
-from refnet._core.workspace cimport PackedLhs, Workspace, carve
+from refnet._core.workspace cimport PackedLhs, PlannedColumns, Workspace, carve
 from refnet._core.write_back cimport TileLayout, offset, write_back
 
 cdef enum:
@@ -90,27 +90,36 @@ cdef Py_ssize_t results_of(const Convolution* conv, Py_ssize_t rows) noexcept no
     return rows * conv.count_subkernels // (conv.count_maps * conv.maps.beside)
 
 
+# The tile of a task: its sample * groups + group, first row and column.
+cdef struct Place:
+    Py_ssize_t group, row, start
+
+
+cdef inline Place place_of(const Tiling* tiling, Py_ssize_t task) noexcept nogil:
+    """Tasks go through rows first, then groups, for the same columns have the same plan, columns and samples."""
+    cdef Py_ssize_t row = task % tiling.down, n = task // tiling.down
+    return Place(n // (tiling.groups * tiling.across) * tiling.groups + n % tiling.groups, row * tiling.rows,
+                 n // tiling.groups % tiling.across * tiling.columns)
+
+
 cdef void convolve_task(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
                         const Convolution* conv, const Tiling* tiling, Py_ssize_t task) noexcept nogil:
     """Compute one tile of a convolution."""
     cdef const Geometry* g = &conv.subkernels.g
     cdef Py_ssize_t volume = conv.channels * g.T * g.H * g.W  # of a group
-    cdef Py_ssize_t tiles = tiling.down * tiling.across, n = task // tiles
     cdef Py_ssize_t later = task + openmp.max_threads()  # the thread's next task, as a rule
+    cdef Place here = place_of(tiling, task), there = place_of(tiling, later)
     cdef Workspace workspace
     cdef Tile tile
     carve(&workspace, memory, sizeof(floating))
-    tile.group = n % tiling.groups
-    tile.row = task % tiling.down * tiling.rows
+    tile.group, tile.row, tile.start = here.group % tiling.groups, here.row, here.start
     tile.rows = min(tiling.rows, conv.rows - tile.row)
-    tile.start = task // tiling.down % tiling.across * tiling.columns
     tile.stop = min(tile.start + tiling.columns, g.oT * g.oH * g.oW)
     tile.next = NextTile(NULL, NULL, 0, 0)
     if later < tiling.tasks:
-        tile.next = NextTile(x + later // tiles * volume, NULL, 0,
-                             later // tiling.down % tiling.across * tiling.columns)
-    convolve_tile(simd, x + n * volume, w, y + (n * results_of(conv, conv.rows) + tile.row) * conv.maps.volume, conv,
-                  &tile, &workspace)
+        tile.next = NextTile(x + there.group * volume, NULL, 0, there.start)
+    convolve_tile(simd, x + here.group * volume, w,
+                  y + (here.group * results_of(conv, conv.rows) + tile.row) * conv.maps.volume, conv, &tile, &workspace)
 
 
 cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, floating* y,
@@ -138,7 +147,7 @@ cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, 
     for kernel in range(conv.count_subkernels):
         if conv.subkernels[kernel].empty:
             continue
-        plan_subkernel(simd, &planned, &conv.subkernels[kernel], conv.channels, tile, workspace.plan)
+        plan_subkernel(simd, &planned, &conv.subkernels[kernel], conv.channels, tile, workspace)
         depth = ceil_div(planned.terms, KC) * KC if conv.pack_once else KC
         for turn in range(ceil_div(planned.terms, depth)):
             step.begin, step.end = turn * depth, min((turn + 1) * depth, planned.terms)
@@ -192,15 +201,18 @@ cdef int lay_out(const Simd* simd, floating* c, const Convolution* conv, const T
 
 
 cdef void plan_subkernel(const Simd* simd, Planned* planned, const Subkernel* kernel, Py_ssize_t channels,
-                         const Tile* tile, GatherPlan* plan) noexcept nogil:
-    """Plan the patches of a tile's columns, and find the taps that each panel's frames reach."""
+                         const Tile* tile, const Workspace* workspace) noexcept nogil:
+    """Plan the patches of a tile's columns, unless the thread has, and find the taps that each panel's frames reach."""
     cdef Py_ssize_t columns = tile.stop - tile.start, panel, start
-    planned.kernel, planned.plan = kernel, plan
+    cdef PlannedColumns* done = workspace.planned
+    planned.kernel, planned.plan = kernel, workspace.plan
     planned.taps = kernel.g.kT * kernel.g.kH * kernel.g.kW
     planned.terms = channels * planned.taps
     planned.quarters = kernel.quarters if tile.rows == simd.mr else NULL
-    plan_gather(simd, plan, &kernel.g, tile.start, columns)
-    planned.fused = packs_fused(simd, plan)
+    if done.kernel != kernel or done.start != tile.start or done.stop != tile.stop:
+        plan_gather(simd, planned.plan, &kernel.g, tile.start, columns)
+        done[0] = PlannedColumns(kernel, tile.start, tile.stop)
+    planned.fused = packs_fused(simd, planned.plan)
     for panel in range(ceil_div(columns, simd.nr)):
         start = tile.start + panel * simd.nr
         planned.reached[panel] = taps_of_frames(&kernel.g, start, min(simd.nr, tile.stop - start))

@@ -12,8 +12,15 @@ cdef struct PackedLhs:
     Py_ssize_t first
 
 
+# Of which subkernel a thread has planned what which columns gather.
+cdef struct PlannedColumns:
+    const void* kernel
+    Py_ssize_t start, stop
+
+
 cdef struct Workspace:
     PackedLhs* packed
+    PlannedColumns* planned
     void* lhs         # MC rows of KC values, LHS_PITCH apart: the packed left operand
     void* rhs         # KC x NC values, in panels of NR columns: the packed right operand, a strip
     void* tile        # MC rows of TILE_COLUMNS values, TILE_PITCH apart, or fewer longer ones: sums of a tile
@@ -33,6 +40,7 @@ cdef inline void* claim(uintptr_t* at, Py_ssize_t size) noexcept nogil:
 cdef inline Py_ssize_t carve(Workspace* workspace, void* base, Py_ssize_t itemsize) noexcept nogil:
     cdef uintptr_t at = <uintptr_t> base
     workspace.packed = <PackedLhs*> claim(&at, sizeof(PackedLhs))
+    workspace.planned = <PlannedColumns*> claim(&at, sizeof(PlannedColumns))
     workspace.lhs = claim(&at, MC * LHS_PITCH * itemsize)
     workspace.rhs = claim(&at, KC * NC * itemsize)
     workspace.tile = claim(&at, MC * TILE_PITCH * itemsize)
