@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.op import ANYTHING, Domain
 from refnet.ops import OPS
-from refnet.shapes import Shape, whole
+from refnet.shapes import LARGEST_SIZE, Shape, whole
 
 
 class Node(NamedTuple):
@@ -196,7 +196,7 @@ class Net:
         sizes = tuple(shape)
         if not sizes:
             raise ShapeError(f"{name} has no axes: expected at least one size")
-        return tuple(whole(f"{name} size of axis {i}", n, 1) for i, n in enumerate(sizes))
+        return tuple(whole(f"{name} size of axis {i}", n, 1, LARGEST_SIZE) for i, n in enumerate(sizes))
 
     def _write(self, name: str, shape: Shape) -> Shape:
         if not isinstance(name, str) or not name:

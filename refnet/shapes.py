@@ -18,8 +18,9 @@ Box = tuple[slice, slice, slice]
 AXES = "NCTHW"
 ONES: Triple = (1, 1, 1)
 ZEROS: Triple = (0, 0, 0)
-# Sizes are handed to kernels and to BLAS as signed 32-bit integers.
+# Windows, strides and counts. Sizes of an axis may be larger: more elements than those no processor can address.
 LARGEST = 2**31 - 1
+LARGEST_SIZE = 2**47
 
 
 class Geometry(NamedTuple):
@@ -41,8 +42,8 @@ def text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def whole(name: str, value: object, least: int) -> int:
-    """Check a whole number, at least `least` and at most 2**31 - 1.
+def whole(name: str, value: object, least: int, most: int = LARGEST) -> int:
+    """Check a whole number, at least `least` and at most `most`.
 
     Raises
     ------
@@ -55,8 +56,8 @@ def whole(name: str, value: object, least: int) -> int:
     number = int(value)
     if number < least:
         raise ShapeError(f"{name} is {value!r}: expected a whole number, at least {least}")
-    if number > LARGEST:
-        raise ShapeError(f"{name} is larger than {LARGEST}, the largest size there is")
+    if number > most:
+        raise ShapeError(f"{name} is larger than {most}, the largest there is")
     return number
 
 
@@ -110,7 +111,9 @@ def volume(name: str, shape: object, axes: str = AXES) -> Shape:
             f"{name} has rank {len(shape)} (shape {text(shape)}): "
             f"expected rank {len(axes)} ({' x '.join(axes)})"
         )
-    return tuple(whole(f"{name} size {axis}", n, 1) for axis, n in zip(axes, shape, strict=True))
+    return tuple(
+        whole(f"{name} size {axis}", n, 1, LARGEST_SIZE) for axis, n in zip(axes, shape, strict=True)
+    )
 
 
 def window_output(source: Sequence[int], window: Geometry) -> Triple:

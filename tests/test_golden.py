@@ -339,7 +339,7 @@ def test_distances_between_what_is_not_alike_are_refused():
 
 def of_clip(pixels):
     """The recipe of a bundle made from pixels."""
-    source = golden.ClipSource("x.npy", "0" * 64, pixels.shape[2], 1, 0, None)
+    source = golden.ClipSource("x.npy", "0" * 64, pixels.shape[2], 1, 0, None, "linear")
     return replace(RECIPE, input=pixels.shape, clip=source, dtype=pixels.dtype.name)
 
 

@@ -561,3 +561,12 @@ def test_options_of_blocks_may_be_given_by_position():
     assert by_position.nodes == by_name.nodes and by_position.params == by_name.params
     with pytest.raises(TypeError, match=r"body\(\) got an unexpected keyword argument 'depth'"):
         body(depth=50)
+
+
+def test_an_axis_may_have_more_than_two_to_the_31_elements():
+    net = refnet.Net()
+    x = net.input("data", (1, 1, 1, 1, 2**33))
+    net.output(net.add("max_pool3d", "y", (x,), kernel=(1, 1, 8), stride=(1, 1, 8)))
+    assert net.outputs == {"y": (1, 1, 1, 1, 2**30)}
+    with pytest.raises(ShapeError, match="size of axis 4 is larger than"):
+        net.input("more", (1, 1, 1, 1, 2**60))

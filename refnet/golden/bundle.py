@@ -26,7 +26,7 @@ from refnet.inputs.clip import Selection
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.remat import blob_bytes
-from refnet.shapes import Shape, size, text, volume, whole
+from refnet.shapes import LARGEST_SIZE, Shape, size, text, volume, whole
 
 FORMAT = "refnet golden bundle"
 VERSION = 2
@@ -305,7 +305,7 @@ def _entries(section: str, found: Mapping[str, Any]) -> dict[str, dict[str, Any]
         _hash(f"{section} {name}", entry["sha256"])
         if entry["dtype"] not in (*DTYPES, "int64"):
             raise FileError(f"{section} {name} is {entry['dtype']!r}: expected {', '.join(DTYPES)} or int64")
-        shape = [whole(f"{section} {name} size", size, 1) for size in entry["shape"]]
+        shape = [whole(f"{section} {name} size", size, 1, LARGEST_SIZE) for size in entry["shape"]]
         entries[name] = {**entry, "shape": shape}
     return entries
 
