@@ -1,8 +1,9 @@
 /* A row of softmax and of cross-entropy, in loops that compilers vectorise. Both dtypes are computed in
    double and rounded to their own where a result is stored.
 
-   e[k] = exp(x[k] - largest); their sum is that of sums.h, to about twice the precision of double, for
-   every K. */
+   e[k] = exp(x[k] - largest); their sum is that of sums.h, within a rounding of it for every K. With e as
+   elementary.h states it, y and dx are within 9 u and 10 u of the exact ones, u = 2^-53, and for float
+   within 0.6 ulp; where they are subnormal, within the smallest number there is. */
 #include "elementary.h"
 #include "sums.h"
 
