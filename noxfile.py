@@ -1,4 +1,4 @@
-"""Sessions: build, test, lint, bench, wheel-test. ``nox -l`` lists them, ``nox -s test`` runs one."""
+"""Sessions: build, test, lint, bench, wheel-test, large. ``nox -l`` lists them, ``nox -s test`` runs one."""
 
 import os
 import shutil
@@ -63,3 +63,10 @@ def wheel_test(session: nox.Session) -> None:
         shutil.copy(Path("tests", "test_smoke.py"), elsewhere)
         with session.chdir(elsewhere):
             session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "test_smoke.py")
+
+
+@nox.session
+def large(session: nox.Session) -> None:
+    """The tests of blobs of 2**31 values and more: up to 10 GiB of memory, one at a time."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "-m", "large", "tests/test_large.py", *session.posargs)

@@ -53,22 +53,33 @@ cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
             y += g.oW
 
 
-cdef inline void find(const floating* x, Py_ssize_t stride, const floating* y, int offset, int* found,
+# Where a window's value lies behind its first one: in an int, which is faster, where the window allows it.
+ctypedef fused offset:
+    int
+    Py_ssize_t
+
+
+cdef inline Py_ssize_t furthest(const Geometry* g) noexcept nogil:
+    """The offset of a window's last value."""
+    return ((g.kT - 1) * g.H + g.kH - 1) * g.W + g.kW - 1
+
+
+cdef inline void find(const floating* x, Py_ssize_t stride, const floating* y, offset at, offset* found,
                       Py_ssize_t n) noexcept nogil:
-    """found = offset where every stride-th x is y, or both are NaN."""
+    """found = at, where every stride-th x is y, or both are NaN."""
     cdef Py_ssize_t i
     cdef floating value
     if stride == 2:
         for i in range(n):
             value = x[2 * i]
-            found[i] = offset if (value == y[i]) | ((value != value) & (y[i] != y[i])) else found[i]
+            found[i] = at if (value == y[i]) | ((value != value) & (y[i] != y[i])) else found[i]
     else:
         for i in range(n):
             value = x[i * stride]
-            found[i] = offset if (value == y[i]) | ((value != value) & (y[i] != y[i])) else found[i]
+            found[i] = at if (value == y[i]) | ((value != value) & (y[i] != y[i])) else found[i]
 
 
-cdef void hand_back(const floating* dy, const floating* x, const floating* y, int* found, floating* dx,
+cdef void hand_back(const floating* dy, const floating* x, const floating* y, offset* found, floating* dx,
                     Geometry g) noexcept nogil:
     """One plane: dx (T, H, W) += dy (oT, oH, oW) at the first largest value of each window.
 
@@ -82,15 +93,15 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, in
         for oh in range(g.oH):
             corner = ((ot * g.sT - g.pT) * g.H + oh * g.sH - g.pH) * g.W - g.pW
             for ow in range(g.oW):
-                found[ow] = <int> ((max(g.pT - ot * g.sT, 0) * g.H + max(g.pH - oh * g.sH, 0)) * g.W
-                                   + max(g.pW - ow * g.sW, 0))
+                found[ow] = <offset> ((max(g.pT - ot * g.sT, 0) * g.H + max(g.pH - oh * g.sH, 0)) * g.W
+                                      + max(g.pW - ow * g.sW, 0))
             for tap in range(g.kT * g.kH - 1, -1, -1):
                 line = line_of(&g, ot, oh, tap)
                 if line < 0:
                     continue
                 for kw in range(g.kW - 1, -1, -1):
                     s = overlap(kw, g.sW, g.pW, g.W, g.oW)
-                    find(x + line + s.at, g.sW, y + s.first, <int> (line - g.pW - corner + kw),
+                    find(x + line + s.at, g.sW, y + s.first, <offset> (line - g.pW - corner + kw),
                          found + s.first, s.last - s.first)
             for ow in range(g.oW):
                 dx[corner + ow * g.sW + found[ow]] += dy[ow]
@@ -113,10 +124,11 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
 
 
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
-                   floating[:, ::1] dx, int[:, ::1] found, volume, window):
+                   floating[:, ::1] dx, offset[:, ::1] found, volume, window):
     """dx (planes, T * H * W) = dy (planes, P) added up where x has its windows' largest values y.
 
-    found is (threads, P); a plane has fewer than 2**31 values.
+    found is (threads, P), of a type that holds how far a window's last value is behind its first. Where windows share a
+    value, their gradients are added in C order, in the dtype: of at most ceil(kT / sT) ceil(kH / sH) ceil(kW / sW).
     """
     cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
@@ -125,7 +137,7 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const fl
             and dy.shape[0] == x.shape[0] and dy.shape[1] == y.shape[1]
             and dx.shape[0] == x.shape[0] and dx.shape[1] == x.shape[1]
             and found.shape[0] >= openmp.max_threads() and found.shape[1] >= y.shape[1]
-            and x.shape[1] <= INT_MAX)
+            and (sizeof(offset) > sizeof(int) or furthest(&g) <= INT_MAX))
     g = in_long_lines(g)
     with nogil, parallel(use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
         before = environment.enter_default()

@@ -4,7 +4,8 @@
    A sum of n terms is made in blocks of 1024, in order. In a block, sixteen lanes add every sixteenth term each, 64
    of them in a chain from 0; lanes i and i + 8 are added, then i and i + 4, i + 2, i + 1; and then what is left of the
    last block, at most fifteen terms that are a chain of their own. A block's total is added to a sum of two numbers,
-   high + low, by algorithm 4 of Joldes, Muller and Popescu, ACM TOMS 44(2), 2017, of relative error 2 u u, u = 2^-53. So
+   high + low, by algorithm 4 of Joldes, Muller and Popescu, ACM TOMS 44(2), 2017, of relative error 2 u u, u = 2^-53.
+   So
 
        |error of high + low| <= (68 u + 2 u u n / 1024) sum |terms|.
 

@@ -36,6 +36,7 @@ def calls():
     yield add.forward, [(7,), (7,), (7,)], ()
     yield max_pool3d.forward, [(6, 40), (6, 40)], POOL
     yield max_pool3d.input_gradient, [*[(6, 40)] * 4, ("intc", (8, 40))], POOL
+    yield max_pool3d.input_gradient, [*[(6, 40)] * 4, ("intp", (8, 40))], POOL
     yield average_pool3d.forward, [(6, 40), (6, 40)], POOL
     yield average_pool3d.input_gradient, [(6, 40), (6, 40), (8, 40)], POOL
     yield average_pool3d.whole, [(6, 40), (6,)], ()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, rounded
 from refnet.op import OUTPUT, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, pooled, pooling, size, taps
 
@@ -27,14 +27,14 @@ def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
-    """Each output's gradient goes to its winner; where windows share one, they add in C order."""
+    """Each output's gradient goes to its winner; where windows share one, they add in C order, in float64."""
     shape, winner = context
     if not needs[0]:
         return (None,)
-    dx = np.zeros((size(shape[:2]), size(shape[2:])), dy.dtype)
+    dx = np.zeros((size(shape[:2]), size(shape[2:])))
     planes = np.arange(dx.shape[0])[:, None]
     np.add.at(dx, (planes, winner.reshape(dx.shape[0], -1)), dy.reshape(dx.shape[0], -1))
-    return (dx.reshape(shape),)
+    return (rounded(dx.reshape(shape), dy.dtype),)
 
 
 def magnitude(x: Array, **attrs: Any) -> Magnitude:

@@ -27,7 +27,10 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     if not needs[0]:
         return (None,)
     dx = empty(x.shape, x.dtype)
-    found = workspace(prod(dy.shape[2:]) + CACHE_LINE, np.dtype(np.intc))
+    (_, height, width), ((t, h, w), *_) = window
+    furthest = ((t - 1) * height + h - 1) * width + w - 1
+    offset = np.dtype(np.intc if furthest <= np.iinfo(np.intc).max else np.intp)
+    found = workspace(prod(dy.shape[2:]) + CACHE_LINE, offset)
     kernels.input_gradient(planes(dy), planes(x), planes(y), planes(dx), found, *window)
     return (dx,)
 
