@@ -1,87 +1,160 @@
 """Average pooling, one (sample, channel) plane at a time; padding is neither added nor counted.
 
-A line of outputs takes one tap of the window after another, so that the inner loop runs along W.
+A piece of a line of outputs takes one tap of the window after another, so that the inner loop runs along W; the
+gradient's pieces of lines of inputs, one window after another. `Totals` in sums.pxd has their sums: chains are of the
+dtype where windows have at most SHORT values, which makes one chain, and of float64 where they have more.
 """
 
 from cython cimport floating
 from cython.parallel cimport parallel, prange
-from libc.string cimport memset
 
 from refnet._core cimport environment, openmp
 from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.pooling cimport Overlap, inside, line_of, overlap
+from refnet._core.pooling cimport Overlap, inside, line_of, overlap, windows
 from refnet._core.checks cimport require
-from refnet._core.sums cimport Pair, add_total, zero
+from refnet._core.sums cimport LINE, SHORT, Pair, Totals, add_total, begin, count, finish, zero
 
 
-cdef inline void collect(const floating* x, Py_ssize_t stride, floating* y, Py_ssize_t n) noexcept nogil:
-    """y += every stride-th x."""
+ctypedef fused real:
+    float
+    double
+
+
+cdef inline void collect(const floating* x, Py_ssize_t stride, real* sums, Py_ssize_t n) noexcept nogil:
+    """sums += every stride-th x."""
     cdef Py_ssize_t i
     if stride == 1:
         for i in range(n):
-            y[i] += x[i]
+            sums[i] += x[i]
     else:
         for i in range(n):
-            y[i] += x[i * stride]
+            sums[i] += x[i * stride]
 
 
-cdef inline void scatter(const floating* y, floating* x, Py_ssize_t stride, Py_ssize_t n) noexcept nogil:
-    """Every stride-th x += y."""
+cdef inline void scatter(const floating* y, real* sums, Py_ssize_t stride, Py_ssize_t n) noexcept nogil:
+    """Every stride-th of the sums += y."""
     cdef Py_ssize_t i
     if stride == 1:
         for i in range(n):
-            x[i] += y[i]
+            sums[i] += y[i]
     else:
         for i in range(n):
-            x[i * stride] += y[i]
+            sums[i * stride] += y[i]
 
 
-cdef inline void divide(const floating* x, floating* y, Geometry g, Py_ssize_t lines) noexcept nogil:
-    """y = x over the number of taps inside, along a line of outputs; `lines` is that number along T and H."""
-    cdef Py_ssize_t ow
-    cdef floating all_inside = lines * g.kW
-    if g.kW == 1:
-        for ow in range(g.oW):
-            y[ow] = x[ow] / all_inside
-    else:
-        for ow in range(g.oW):
-            y[ow] = x[ow] / <floating> (lines * inside(ow, g.kW, g.sW, g.pW, g.W))
+cdef inline Py_ssize_t values(Py_ssize_t ow, Geometry* g, Py_ssize_t lines) noexcept nogil:
+    """How many values the window of an output has inside; `lines` of them along T and H."""
+    return lines * inside(ow, g.kW, g.sW, g.pW, g.W)
 
 
-cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
-    """One plane: y (oT, oH, oW) from x (T, H, W)."""
-    cdef Py_ssize_t ot, oh, tap, line, kw
+cdef inline Py_ssize_t lines_inside(Py_ssize_t ot, Py_ssize_t oh, Geometry* g) noexcept nogil:
+    """How many taps along T and H lie inside."""
+    return inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H)
+
+
+cdef void pool(const floating* x, real* chain, floating* y, Geometry g) noexcept nogil:
+    """One plane: y (oT, oH, oW) from x (T, H, W); chain is LINE values."""
+    cdef Py_ssize_t ot, oh, ow, tap, start, kw, piece, end, first, last, lines
     cdef Overlap s
+    cdef Totals totals
     for ot in range(g.oT):
         for oh in range(g.oH):
-            memset(y, 0, g.oW * sizeof(floating))
-            for tap in range(g.kT * g.kH):
-                line = line_of(&g, ot, oh, tap)
-                if line < 0:
-                    continue
-                for kw in range(g.kW):
-                    s = overlap(kw, g.sW, g.pW, g.W, g.oW)
-                    collect(x + line + s.at, g.sW, y + s.first, s.last - s.first)
-            divide(y, y, g, inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H))
+            lines = lines_inside(ot, oh, &g)
+            piece = 0
+            while piece < g.oW:
+                end = min(piece + <Py_ssize_t> LINE, g.oW)
+                begin(chain, &totals, end - piece)
+                for tap in range(g.kT * g.kH):
+                    start = line_of(&g, ot, oh, tap)
+                    if start < 0:
+                        continue
+                    for kw in range(g.kW):
+                        s = overlap(kw, g.sW, g.pW, g.W, g.oW)
+                        first, last = max(s.first, piece), min(s.last, end)
+                        if first < last:
+                            collect(x + start + s.at + (first - s.first) * g.sW, g.sW,
+                                    chain + first - piece, last - first)
+                            count(chain, &totals)
+                finish(chain, &totals)
+                if g.kW == 1:
+                    for ow in range(piece, end):
+                        y[ow] = <floating> (chain[ow - piece] / <real> lines)
+                else:
+                    for ow in range(piece, end):
+                        y[ow] = <floating> (chain[ow - piece] / <real> values(ow, &g, lines))
+                piece = end
             y += g.oW
 
 
-cdef void hand_back(const floating* dy, floating* share, floating* dx, Geometry g) noexcept nogil:
-    """One plane: dx (T, H, W) += each dy (oT, oH, oW) over its count; share is a line of outputs."""
-    cdef Py_ssize_t ot, oh, tap, line, kw
-    cdef Overlap s
+cdef void pool_plane(const floating* x, floating* y, Geometry g) noexcept nogil:
+    cdef floating few[LINE]
+    cdef double many[LINE]
+    if g.kT * g.kH * g.kW <= SHORT:
+        pool(x, few, y, g)
+    else:
+        pool(x, many, y, g)
+
+
+cdef void share_out(const floating* dy, floating* shares, Geometry g) noexcept nogil:
+    """One plane: each dy (oT, oH, oW) over the number of its window's values."""
+    cdef Py_ssize_t ot, oh, ow, lines
     for ot in range(g.oT):
         for oh in range(g.oH):
-            divide(dy, share, g, inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H))
+            lines = lines_inside(ot, oh, &g)
+            if g.kW == 1:
+                for ow in range(g.oW):
+                    shares[ow] = dy[ow] / <floating> lines
+            else:
+                for ow in range(g.oW):
+                    shares[ow] = dy[ow] / <floating> values(ow, &g, lines)
             dy += g.oW
-            for tap in range(g.kT * g.kH):
-                line = line_of(&g, ot, oh, tap)
-                if line < 0:
-                    continue
-                for kw in range(g.kW):
-                    s = overlap(kw, g.sW, g.pW, g.W, g.oW)
-                    scatter(share + s.first, dx + line + s.at, g.sW, s.last - s.first)
+            shares += g.oW
+
+
+cdef void hand_back(const floating* shares, real* buffer, floating* dx, Geometry g) noexcept nogil:
+    """One plane: dx (T, H, W) = the sums of the shares (oT, oH, oW) of all windows that have a value.
+
+    buffer is LINE values, not used where the types are one: chains are in place then.
+    """
+    cdef Py_ssize_t t, h, w, ot, oh, kw, piece, end, skip, at, n
+    cdef Overlap s, along_t, along_h
+    cdef Totals totals
+    cdef real* chain
+    for t in range(g.T):
+        along_t = windows(t, g.kT, g.sT, g.pT, g.oT)
+        for h in range(g.H):
+            along_h = windows(h, g.kH, g.sH, g.pH, g.oH)
+            piece = 0
+            while piece < g.W:
+                end = min(piece + <Py_ssize_t> LINE, g.W)
+                chain = <real*> (dx + piece) if sizeof(real) == sizeof(floating) else buffer
+                begin(chain, &totals, end - piece)
+                for ot in range(along_t.first, along_t.last):
+                    for oh in range(along_h.first, along_h.last):
+                        for kw in range(g.kW):
+                            s = overlap(kw, g.sW, g.pW, g.W, g.oW)
+                            skip = max(0, (piece - s.at + g.sW - 1) // g.sW) if piece > s.at else 0
+                            at = s.at + skip * g.sW
+                            n = min(s.last - s.first - skip, (end - at + g.sW - 1) // g.sW)
+                            if n > 0 and at < end:
+                                scatter(shares + (ot * g.oH + oh) * g.oW + s.first + skip,
+                                        chain + at - piece, g.sW, n)
+                                count(chain, &totals)
+                finish(chain, &totals)
+                if sizeof(real) != sizeof(floating):
+                    for w in range(end - piece):
+                        dx[piece + w] = <floating> chain[w]
+                piece = end
+            dx += g.W
+
+
+cdef void hand_back_plane(const floating* shares, floating* dx, Geometry g) noexcept nogil:
+    cdef double many[LINE]
+    if g.kT * g.kH * g.kW <= SHORT:
+        hand_back(shares, dx, dx, g)
+    else:
+        hand_back(shares, many, dx, g)
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
@@ -94,7 +167,7 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
         before = environment.enter_default()
         for plane in prange(x.shape[0], schedule="static"):
-            pool(&x[plane, 0], &y[plane, 0], g)
+            pool_plane(&x[plane, 0], &y[plane, 0], g)
         environment.restore(before)
 
 
@@ -125,6 +198,6 @@ def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, :
     with nogil, parallel(use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
         before = environment.enter_default()
         for plane in prange(dx.shape[0], schedule="static"):
-            memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
-            hand_back(&dy[plane, 0], &shares[openmp.thread_num(), 0], &dx[plane, 0], g)
+            share_out(&dy[plane, 0], &shares[openmp.thread_num(), 0], g)
+            hand_back_plane(&shares[openmp.thread_num(), 0], &dx[plane, 0], g)
         environment.restore(before)

@@ -29,3 +29,14 @@ cdef inline Py_ssize_t line_of(const Geometry* g, Py_ssize_t ot, Py_ssize_t oh,
 cdef inline Py_ssize_t inside(Py_ssize_t o, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad,
                               Py_ssize_t inputs) noexcept nogil:
     return min(o * stride - pad + kernel, inputs) - max(o * stride - pad, 0)
+
+
+# The outputs [first, last) whose windows have the input i.
+cdef inline Overlap windows(Py_ssize_t i, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad,
+                            Py_ssize_t outputs) noexcept nogil:
+    cdef Overlap s
+    cdef Py_ssize_t before = i + pad - kernel + 1
+    s.first = (before + stride - 1) // stride if before > 0 else 0
+    s.last = min(outputs, (i + pad) // stride + 1)
+    s.at = i
+    return s

@@ -1,4 +1,5 @@
 from cython cimport floating
+from libc.string cimport memset
 
 
 # Sums whose error does not grow with the number of terms; sums.h states their order and their error.
@@ -68,3 +69,48 @@ cdef inline floating product(const floating* a, const floating* b, Py_ssize_t P)
     cdef Pair sum_ = zero()
     add_product(a, b, P, &sum_)
     return <floating> sum_.high
+
+
+cdef enum:
+    LINE = 512
+    SHORT = 16
+
+
+# Sums that are made side by side, a term of each at a time, in chains of at most SHORT terms, whose totals are added to
+# a sum of two numbers, as in sums.h: |error| <= (16 u + 2^-106 n / 8) sum |terms|, u that of the chains' type.
+cdef struct Totals:
+    Pair total[LINE]
+    Py_ssize_t length, terms
+    bint spilled
+
+
+cdef inline void begin(floating* chain, Totals* totals, Py_ssize_t length) noexcept nogil:
+    totals.length, totals.terms, totals.spilled = length, 0, False
+    memset(chain, 0, length * sizeof(floating))
+
+
+cdef inline void spill(floating* chain, Totals* totals) noexcept nogil:
+    """Add the chains to the totals, and begin new ones."""
+    cdef Py_ssize_t i
+    if not totals.spilled:
+        memset(totals.total, 0, totals.length * sizeof(Pair))
+    for i in range(totals.length):
+        totals.total[i] = added(totals.total[i], chain[i])
+    memset(chain, 0, totals.length * sizeof(floating))
+    totals.terms, totals.spilled = 0, True
+
+
+cdef inline void count(floating* chain, Totals* totals) noexcept nogil:
+    """Each chain may have one more term now."""
+    totals.terms += 1
+    if totals.terms == SHORT:
+        spill(chain, totals)
+
+
+cdef inline void finish(floating* chain, Totals* totals) noexcept nogil:
+    """Make each chain the whole sum, rounded."""
+    cdef Py_ssize_t i
+    if totals.spilled:
+        spill(chain, totals)
+        for i in range(totals.length):
+            chain[i] = <floating> totals.total[i].high

@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.sums cimport LINE, Totals, begin, count, finish
 
 
 cdef void repeat(const floating* x, floating* y, Py_ssize_t W, Py_ssize_t scale) noexcept nogil:
@@ -39,10 +40,25 @@ def forward(const floating[:, :, ::1] x, floating[:, :, ::1] y, Py_ssize_t scale
         environment.restore(before)
 
 
+cdef void add_squares(const floating* dy, floating* dx, Py_ssize_t W, Py_ssize_t scale) noexcept nogil:
+    """One line: dx (W,) = the sums of the squares of dy (scale, scale * W)."""
+    cdef Py_ssize_t w, i, j, piece = 0, n
+    cdef Totals totals
+    while piece < W:
+        n = min(W - piece, <Py_ssize_t> LINE)
+        begin(dx + piece, &totals, n)
+        for i in range(scale):
+            for j in range(scale):
+                for w in range(n):
+                    dx[piece + w] += dy[i * scale * W + (piece + w) * scale + j]
+                count(dx + piece, &totals)
+        finish(dx + piece, &totals)
+        piece += n
+
+
 def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssize_t scale):
-    """dx (images, H, W) = the sum of each square of dy, line by line."""
-    cdef Py_ssize_t image, h, w, i, j
-    cdef floating total
+    """dx (images, H, W) = the sum of each square of dy, line by line: `Totals` in sums.pxd."""
+    cdef Py_ssize_t image, h
     cdef Environment before
     require(scale > 0 and dy.shape[0] == dx.shape[0] and dy.shape[1] == scale * dx.shape[1]
             and dy.shape[2] == scale * dx.shape[2])
@@ -50,10 +66,5 @@ def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssiz
         before = environment.enter_default()
         for image in prange(dx.shape[0], schedule="static"):
             for h in range(dx.shape[1]):
-                for w in range(dx.shape[2]):
-                    total = 0
-                    for i in range(scale):
-                        for j in range(scale):
-                            total = total + dy[image, h * scale + i, w * scale + j]
-                    dx[image, h, w] = total
+                add_squares(&dy[image, h * scale, 0], &dx[image, h, 0], dx.shape[2], scale)
         environment.restore(before)

@@ -142,6 +142,33 @@ def channel_sums(x: Array) -> Array:
     return total
 
 
+class Sums:
+    """Sums of a blob's shape (N, C, T, H, W) in float64, of which a box at a time gets one more term.
+
+    What each addition rounds off (TwoSum: Knuth, TAOCP 2, 4.2.2, theorem B) is added up beside: for n terms
+    the error is at most n**2 2**-106 times the sum of the magnitudes, and 2**-53 of the sum.
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = shape
+        self._sums, self._lost = np.zeros(shape), np.zeros(shape)
+
+    def add(self, box: tuple[slice, ...], term: Array) -> None:
+        """Add a term to the sums of a box of T, H and W."""
+        place: Any = (..., *box)
+        before = self._sums[place]
+        after = before + term
+        with np.errstate(invalid="ignore"):
+            back = after - before
+            self._lost[place] += (before - (after - back)) + (term - back)
+        self._sums[place] = after
+
+    def total(self) -> Array:
+        """The sums; of one that is infinite nothing is lost."""
+        found: Array = self._sums + np.where(np.isfinite(self._sums), self._lost, 0)
+        return found
+
+
 def wide(value: Array) -> Array:
     """Convert to float64."""
     return value.astype(np.float64, copy=False)

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, Sums, rounded
 from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark
 from refnet.shapes import Shape, pooled, pooling, size, taps
 
 
 def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
     """Add up tap by tap, and divide by the count."""
-    y = np.zeros(pooled(x.shape, **attrs), x.dtype)
+    y = Sums(pooled(x.shape, **attrs))
     for _, outputs, inputs in taps(x.shape, y.shape, pooling(x.shape, **attrs)):
-        y[..., *outputs] += x[..., *inputs]
-    return y / _counts(x.shape, y.shape, attrs, x.dtype), (x.shape, attrs)
+        y.add(outputs, x[..., *inputs])
+    return rounded(y.total() / _counts(x.shape, y.shape, attrs), x.dtype), (x.shape, attrs)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
@@ -26,17 +26,17 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     shape, attrs = context
     if not needs[0]:
         return (None,)
-    dx = np.zeros(shape, dy.dtype)
-    share = dy / _counts(shape, dy.shape, attrs, dy.dtype)
+    dx = Sums(shape)
+    share = dy / _counts(shape, dy.shape, attrs).astype(dy.dtype)
     for _, outputs, inputs in taps(shape, dy.shape, pooling(shape, **attrs)):
-        dx[..., *inputs] += share[..., *outputs]
-    return (dx,)
+        dx.add(inputs, share[..., *outputs])
+    return (rounded(dx.total(), dy.dtype),)
 
 
 def magnitude(x: Array, **attrs: Any) -> Magnitude:
     """Mean of |x|; as many terms as are averaged, and the division."""
     sum_abs, _ = forward(np.abs(x), **attrs)
-    return Magnitude(sum_abs, _counts(x.shape, sum_abs.shape, attrs, np.int64) + 1)
+    return Magnitude(sum_abs, _counts(x.shape, sum_abs.shape, attrs) + 1)
 
 
 def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
@@ -44,9 +44,9 @@ def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
     return Cost(0, (size(x) + size(pooled(x, **attrs))) * itemsize)
 
 
-def _counts(x: Shape, y: Shape, attrs: dict[str, Any], dtype: Any) -> Array:
+def _counts(x: Shape, y: Shape, attrs: dict[str, Any]) -> Array:
     """How many values of each window lie inside x, (oT, oH, oW)."""
-    counts = np.zeros(y[2:], dtype)
+    counts = np.zeros(y[2:], np.int64)
     for _, outputs, _ in taps(x, y, pooling(x, **attrs)):
         counts[outputs] += 1
     return counts
