@@ -2,6 +2,11 @@
 
 A line is a row or a column of bins: the oH rows of a box come before its oW columns. A line's taps are the
 cells that its bins read, each cell once, ascending, with its weight.
+
+All sums are made in float64 and rounded once. A bin's are a chain along H and one along W, of at most 2 * 1024 terms
+each, since a bin has at most 1024 samples along an axis. A gradient's are chains too: along W of at most oW terms, and
+of these products at most CHAIN + oH along H and over the tubes; the chains' totals are added to a sum of two numbers,
+as in sums.h.
 """
 
 from cython cimport floating
@@ -11,6 +16,10 @@ from libc.string cimport memset
 from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.sums cimport Pair, added
+
+cdef enum:
+    CHAIN = 64
 
 
 cdef inline Py_ssize_t add(Py_ssize_t* cells, double* weights, Py_ssize_t count,
@@ -92,12 +101,12 @@ cdef inline Box box_of(const Py_ssize_t* cells, const Py_ssize_t* counts, Py_ssi
     return box
 
 
-cdef void average(const floating* x, const Py_ssize_t* cells, const floating* weights,
-                  const Py_ssize_t* counts, floating* y, floating* row, Box box) noexcept nogil:
+cdef void average(const floating* x, const Py_ssize_t* cells, const double* weights,
+                  const Py_ssize_t* counts, floating* y, double* row, Box box) noexcept nogil:
     """One frame: y (oH, oW) from x (H, W), through the columns of x that are read, row by row."""
     cdef Py_ssize_t p, q, k, w, line
     cdef const floating* source
-    cdef floating weight, total
+    cdef double weight, total
     for p in range(box.oH):
         for w in range(box.first, box.end):
             row[w] = 0
@@ -110,15 +119,15 @@ cdef void average(const floating* x, const Py_ssize_t* cells, const floating* we
             total = 0
             for k in range(line * box.most, line * box.most + counts[line]):
                 total = total + weights[k] * row[cells[k]]
-            y[p * box.oW + q] = total
+            y[p * box.oW + q] = <floating> total
 
 
-cdef void scatter(const floating* dy, const Py_ssize_t* cells, const floating* weights,
-                  const Py_ssize_t* counts, floating* dx, floating* row, Box box) noexcept nogil:
+cdef void scatter(const floating* dy, const Py_ssize_t* cells, const double* weights,
+                  const Py_ssize_t* counts, double* dx, double* row, Box box) noexcept nogil:
     """One frame: dx (H, W) += dy (oH, oW), through the columns of x that are read, row by row."""
     cdef Py_ssize_t p, q, k, w, line
-    cdef floating* target
-    cdef floating weight
+    cdef double* target
+    cdef double weight
     for p in range(box.oH):
         for w in range(box.first, box.end):
             row[w] = 0
@@ -133,9 +142,9 @@ cdef void scatter(const floating* dy, const Py_ssize_t* cells, const floating* w
 
 
 cdef bint fits(const Py_ssize_t[::1] batch, const Py_ssize_t[:, :, :, ::1] cells,
-               const floating[:, :, :, ::1] weights, const Py_ssize_t[:, :, ::1] counts,
+               const double[:, :, :, ::1] weights, const Py_ssize_t[:, :, ::1] counts,
                const floating[:, :, :, :, ::1] y, const floating[:, :, :, :, ::1] x,
-               const floating[:, ::1] rows) noexcept nogil:
+               const double[:, ::1] rows) noexcept nogil:
     """Whether the taps are those of y's lines, x has its channels and frames, and a row holds x's."""
     cdef Py_ssize_t axis
     for axis in range(4):
@@ -148,8 +157,8 @@ cdef bint fits(const Py_ssize_t[::1] batch, const Py_ssize_t[:, :, :, ::1] cells
 
 
 def forward(const floating[:, :, :, :, ::1] x, const Py_ssize_t[::1] batch,
-            const Py_ssize_t[:, :, :, ::1] cells, const floating[:, :, :, ::1] weights,
-            const Py_ssize_t[:, :, ::1] counts, floating[:, :, :, :, ::1] y, floating[:, ::1] rows):
+            const Py_ssize_t[:, :, :, ::1] cells, const double[:, :, :, ::1] weights,
+            const Py_ssize_t[:, :, ::1] counts, floating[:, :, :, :, ::1] y, double[:, ::1] rows):
     """y (R, C, T, oH, oW) = the means of the bins; batch (R,), taps (R, T, oH + oW, most); a row a thread."""
     cdef Py_ssize_t plane, n, c, r, t
     cdef Environment before
@@ -169,27 +178,50 @@ def forward(const floating[:, :, :, :, ::1] x, const Py_ssize_t[::1] batch,
         environment.restore(before)
 
 
+cdef void spill(double* chains, Pair* totals, Py_ssize_t size) noexcept nogil:
+    """Add the chains to the totals, and begin new ones."""
+    cdef Py_ssize_t i
+    for i in range(size):
+        totals[i] = added(totals[i], chains[i])
+    memset(chains, 0, size * sizeof(double))
+
+
 def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] batch,
-                   const Py_ssize_t[:, :, :, ::1] cells, const floating[:, :, :, ::1] weights,
+                   const Py_ssize_t[:, :, :, ::1] cells, const double[:, :, :, ::1] weights,
                    const Py_ssize_t[:, :, ::1] counts, floating[:, :, :, :, ::1] dx,
-                   floating[:, ::1] rows):
-    """dx (N, C, T, H, W) = dy (R, C, T, oH, oW) added up at the taps, in the order of the tubes."""
-    cdef Py_ssize_t plane, n, c, r, t
+                   double[:, ::1] rows, double[:, ::1] frames):
+    """dx (N, C, T, H, W) = dy (R, C, T, oH, oW) added up at the taps, in the order of the tubes.
+
+    For each thread a row of W values, and three frames of H * W.
+    """
+    cdef Py_ssize_t plane, n, c, r, t, i, terms, size = dx.shape[3] * dx.shape[4]
+    cdef double* chains
+    cdef Pair* totals
     cdef Environment before
-    require(fits(batch, cells, weights, counts, dy, dx, rows))
+    require(fits(batch, cells, weights, counts, dy, dx, rows)
+            and frames.shape[0] >= openmp.max_threads() and frames.shape[1] >= 3 * size)
     with nogil, parallel(
             use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2] * dy.shape[3] * dy.shape[4])):
         before = environment.enter_default()
         for plane in prange(dx.shape[1] * dx.shape[0], schedule="static"):
             c = plane // dx.shape[0]
             n = plane % dx.shape[0]
-            memset(&dx[n, c, 0, 0, 0], 0,
-                   dx.shape[2] * dx.shape[3] * dx.shape[4] * sizeof(floating))
-            for r in range(dy.shape[0]):
-                if batch[r] == n:
-                    for t in range(dy.shape[2]):
+            chains = &frames[openmp.thread_num(), 0]
+            totals = <Pair*> (chains + size)
+            for t in range(dx.shape[2]):
+                memset(chains, 0, 3 * size * sizeof(double))
+                terms = 0
+                for r in range(dy.shape[0]):
+                    if batch[r] == n:
+                        if terms >= CHAIN:
+                            spill(chains, totals, size)
+                            terms = 0
                         scatter(&dy[r, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
-                                &counts[r, t, 0], &dx[n, c, t, 0, 0], &rows[openmp.thread_num(), 0],
+                                &counts[r, t, 0], chains, &rows[openmp.thread_num(), 0],
                                 box_of(&cells[r, t, 0, 0], &counts[r, t, 0], dx.shape[4],
                                        dy.shape[3], dy.shape[4], cells.shape[3]))
+                        terms = terms + dy.shape[3]
+                spill(chains, totals, size)
+                for i in range(size):
+                    (&dx[n, c, t, 0, 0])[i] = <floating> totals[i].high
         environment.restore(before)

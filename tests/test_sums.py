@@ -209,3 +209,18 @@ def test_upsampling_adds_up_large_squares(arithmetic, dtype):
         square = dy[0, 0, 0, 40 * i : 40 * (i + 1)]
         off = unit(dtype) * (abs(exact(square)) + 16 * exact(np.abs(square)))
         assert abs(dx[0, 0, 0, i, 0] - exact(square)) <= off
+
+
+@every_arithmetic
+@every_dtype
+def test_a_cell_of_many_regions_has_the_sum_of_their_gradients(arithmetic, dtype):
+    """2,000 tubes whose bins all lie in one cell: 18,000 terms, each a weight of 1 times dy."""
+    x, rois = np.zeros((1, 1, 1, 3, 3), dtype), np.tile(np.array([0, 1, 1, 1, 1], dtype), (2000, 1))
+    y, context = arithmetic.roi_align.forward(x, rois, output=(3, 3), sampling_ratio=1, aligned=True)
+    dy = numbers(y.shape, dtype)
+    dx, _ = arithmetic.roi_align.backward(dy, context)
+    # Positions are 0.5 along both axes: a quarter of it goes to each of four cells.
+    right, size = exact(dy) / 4, exact(np.abs(dy)) / 4
+    chains = (64 + 3 + 3 + 2) if arithmetic is core else 2000 * 3
+    for h, w in np.ndindex(2, 2):
+        assert abs(dx[0, 0, 0, h, w] - right) <= unit(dtype) * abs(right) + chains * TINY * size

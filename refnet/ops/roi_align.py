@@ -18,7 +18,7 @@ sample of the plane is a product of two, so that y is the mean along H and then 
 
 with a and b the weights over the number of samples. Positions and weights are computed in float64 in this
 order, from rois that are taken as exact: both dtypes sample the same places. Then the weights are rounded
-to the dtype of x. A weight of zero reads nothing, not even a NaN.
+to the dtype of x. Sums are made in float64, and rounded once. A weight of zero reads nothing, not even a NaN.
 
 Boxes turned inside out (x2 < x1) are what the originals make of them: a box of width 1 from x1 on, or where
 aligned a mirrored one. Where aligned and adaptive, a box without width or height has no samples, and its
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, rounded, wide
 from refnet.errors import ShapeError, ValueRangeError
 from refnet.op import (
     ANYTHING,
@@ -96,7 +96,7 @@ def forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
     """Average each box along H, then along W."""
     y = np.empty(infer(x.shape, rois.shape, **attrs), x.dtype)
     for r, n, t, rows, columns in _boxes(x.shape, x.dtype, rois, **attrs):
-        y[r, :, t] = _average(_average(x[n, :, t].mT, *rows).mT, *columns)
+        y[r, :, t] = rounded(_average(_average(wide(x[n, :, t]).mT, *rows).mT, *columns), x.dtype)
     return y, (x.shape, rois, attrs)
 
 
@@ -105,10 +105,10 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     shape, rois, attrs = context
     if not needs[0]:
         return None, None
-    dx = np.zeros(shape, dy.dtype)
+    dx = np.zeros(shape)
     for r, n, t, rows, columns in _boxes(shape, dy.dtype, rois, **attrs):
-        dx[n, :, t] += _spread(_spread(dy[r, :, t], shape[4], *columns).mT, shape[3], *rows).mT
-    return dx, None
+        dx[n, :, t] += _spread(_spread(wide(dy[r, :, t]), shape[4], *columns).mT, shape[3], *rows).mT
+    return rounded(dx, dy.dtype), None
 
 
 def magnitude(x: Array, rois: Array, **attrs: Any) -> Magnitude:

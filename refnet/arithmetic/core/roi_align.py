@@ -7,16 +7,19 @@ import numpy as np
 from refnet._core import roi_align as kernels
 from refnet.arithmetic.core.buffers import CACHE_LINE, empty, workspace
 from refnet.arithmetic.table import Kernel
-from refnet.arrays import Array
+from refnet.arrays import Array, wide
 from refnet.op import InputGradients, Needs
 from refnet.ops.roi_align import grid, infer
+from refnet.shapes import Shape, size
+
+FLOAT64 = np.dtype(np.float64)
 
 
 def forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
     """Average each box along H, then along W."""
     y = empty(infer(x.shape, rois.shape, **attrs), x.dtype)
     taps = (rois[:, 0].astype(np.intp), *_taps(x, rois, **attrs))
-    kernels.forward(x, *taps, y, workspace(x.shape[4] + CACHE_LINE, x.dtype))
+    kernels.forward(x, *taps, y, _rows(x.shape))
     return y, (x.shape, taps)
 
 
@@ -26,12 +29,18 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     if not needs[0]:
         return None, None
     dx = empty(shape, dy.dtype)
-    kernels.input_gradient(dy, *taps, dx, workspace(shape[4] + CACHE_LINE, dy.dtype))
+    frames = workspace(3 * size(shape[3:]) + CACHE_LINE, FLOAT64)
+    kernels.input_gradient(dy, *taps, dx, _rows(shape), frames)
     return dx, None
 
 
+def _rows(x: Shape) -> Array:
+    """A row of x for each thread."""
+    return workspace(x[4] + CACHE_LINE, FLOAT64)
+
+
 def _taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tuple[Array, Array, Array]:
-    """Which cells each line of bins reads, their weights in the dtype of x, and how many they are."""
+    """Which cells each line of bins reads, their weights, rounded to the dtype of x, and how many."""
     start, bins, samples = map(np.ascontiguousarray, grid(rois, output=output, **attrs))
     lines = (*start.shape[:2], sum(output))
     most = max(1, min(2 * int(samples.max()), max(x.shape[3:])))
@@ -41,7 +50,7 @@ def _taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tu
         np.empty(lines, np.intp),
     )
     kernels.taps(start, bins, samples, cells, weights, counts, *x.shape[3:], output[0])
-    return cells, weights.astype(x.dtype, copy=False), counts
+    return cells, wide(weights.astype(x.dtype, copy=False)), counts
 
 
 KERNEL = Kernel(forward, backward)
