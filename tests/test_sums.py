@@ -5,9 +5,9 @@ from math import fsum, inf, isqrt, nan
 
 import numpy as np
 import pytest
-from support import every_arithmetic, every_dtype, rounding_bound, unit
+from support import every_arithmetic, every_dtype, reals, rounding_bound, unit
 
-from refnet.arithmetic import core
+from refnet.arithmetic import core, reference
 from refnet.ops import OPS
 
 TINY = unit("float64")
@@ -201,6 +201,16 @@ def test_pools_add_up_windows_as_large_as_the_plane(arithmetic, dtype):
 
 @every_arithmetic
 @every_dtype
+def test_a_convolutions_bias_has_the_sum_of_dy(arithmetic, dtype):
+    x, w = np.zeros((2, 1, 1, 100, 300), dtype), np.zeros((1, 1, 1, 1, 1), dtype)
+    y, context = arithmetic.conv3d.forward(x, w, np.zeros(1, dtype))
+    dy = numbers(y.shape, dtype)
+    db = arithmetic.conv3d.backward(dy, context)[2]
+    assert abs(db[0] - exact(dy)) <= 2 * unit(dtype) * abs(exact(dy)) + sum_bound(arithmetic, dy)
+
+
+@every_arithmetic
+@every_dtype
 def test_upsampling_adds_up_large_squares(arithmetic, dtype):
     dy = numbers((1, 1, 1, 80, 40), dtype)
     _, context = arithmetic.upsample_nearest.forward(dy[..., :2, :1], scale=40)
@@ -224,3 +234,39 @@ def test_a_cell_of_many_regions_has_the_sum_of_their_gradients(arithmetic, dtype
     chains = (64 + 3 + 3 + 2) if arithmetic is core else 2000 * 3
     for h, w in np.ndindex(2, 2):
         assert abs(dx[0, 0, 0, h, w] - right) <= unit(dtype) * abs(right) + chains * TINY * size
+
+
+SUMMING = [
+    op for op in OPS.values() if op.family in ("norm", "pooling", "other") or op.name == "upsample_nearest"
+]
+
+
+@pytest.mark.parametrize("op", SUMMING, ids=lambda op: op.name)
+@every_dtype
+@pytest.mark.parametrize("special", [inf, -inf, nan])
+def test_core_and_the_definition_have_infinity_and_nan_at_the_same_places(op, dtype, special):
+    """Planted into one of the inputs, into dy, and into both; forward and backward."""
+
+    def planted(array):
+        spoilt = np.array(array)
+        spoilt.reshape(-1)[rng.integers(0, array.size, 2)] = special
+        return spoilt
+
+    for seed, case in enumerate(op.cases * 4):
+        rng = np.random.default_rng(seed)
+        arrays = reals(op, case, dtype, seed)
+        free = [i for i in range(len(arrays)) if op.domain(i).draw is None]
+        if seed % 3 < 2:
+            i = free[rng.integers(len(free))]
+            arrays[i] = planted(arrays[i])
+        with np.errstate(invalid="ignore", over="ignore"):
+            results = []
+            for arithmetic in (core, reference):
+                y, context = arithmetic[op.name].forward(*arrays, **case.attrs)
+                dy = np.random.default_rng(seed).standard_normal(y.shape).astype(dtype)
+                rng = np.random.default_rng(seed)
+                dy = planted(dy) if seed % 3 else dy
+                results.append([y, *arithmetic[op.name].backward(dy, context)])
+        for ours, theirs in zip(*results, strict=True):
+            for is_special in (np.isnan, np.isposinf, np.isneginf):
+                assert ours is None or np.array_equal(is_special(ours), is_special(theirs)), case.name

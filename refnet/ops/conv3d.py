@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, channel_sums, rounded
 from refnet.errors import ShapeError
 from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op
 from refnet.shapes import (
@@ -106,7 +106,7 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
             )
     if not has_bias:
         return dx, dw
-    return dx, dw, dy.sum(axis=(0, 2, 3, 4)) if needs[2] else None
+    return dx, dw, rounded(channel_sums(dy), dy.dtype) if needs[2] else None
 
 
 def magnitude(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magnitude:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, channel_sums, rounded
 from refnet.errors import ShapeError
 from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.shapes import Shape, size, text, volume
@@ -45,7 +45,7 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     dw = np.einsum("nk,nd->kd", dy, x.reshape(len(x), -1)) if needs[1] else None
     if not has_bias:
         return dx, dw
-    return dx, dw, dy.sum(axis=0) if needs[2] else None
+    return dx, dw, rounded(channel_sums(dy), dy.dtype) if needs[2] else None
 
 
 def magnitude(x: Array, w: Array, b: Array | None = None) -> Magnitude:
