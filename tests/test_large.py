@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from refnet._core import max_pool3d
-from support import every_dtype
+from support import every_dtype, unit
 
 from refnet.arithmetic import core
+from refnet.arithmetic.table import Context
 
 HALF = 2**15, 2**16  # an image of 2**31 pixels
 
@@ -32,3 +33,44 @@ def test_max_pool_of_a_plane_of_more_values_than_an_int_counts():
     (dx,) = core.max_pool3d.backward(np.ones_like(y), context)
     assert (dx[..., ::8, ::8] == 1).all()
     assert sum(np.count_nonzero(row) for row in dx[0, 0, 0]) == y.size
+
+
+def whole_numbers(shape, dtype):
+    """Whole numbers of 20 binades, mostly positive; their sum, and those of their magnitudes and squares."""
+    rng, x = np.random.default_rng(0), np.empty(shape, dtype)
+    total = squares = size = 0
+    for line in x.reshape(-1, 1 << 15):
+        values = rng.integers(-(1 << 19), 1 << 20, line.size) >> rng.integers(0, 20)
+        line[:] = values
+        total += int(values.sum())
+        size += int(np.abs(values).sum())
+        squares += int((values * values).sum())
+    return x, total, size, squares
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("float32", (1, 1, 1, 65537, 32768)), ("float64", (1, 1, 1, 32769, 32768))]
+)
+def test_sums_of_the_largest_planes_are_within_their_bounds(dtype, shape):
+    """A plane of more than 2^31 float32 values, or 8 GiB of float64, in every operator that sums one."""
+    x, total, size, squares = whole_numbers(shape, dtype)
+    n, u, one = x.size, unit(dtype), np.ones(1, dtype)
+    off = (68 + 2.0**-62 * n) * 2.0**-53 * size if dtype == "float32" else (2.0**-93 + 2.0**-115 * n) * size
+    found = {}
+    _, ds, db = core.affine.backward(
+        x, Context((x, one), (x.shape, (1,), (1,)), x.shape, x.dtype), (False, True, True)
+    )
+    found["db"] = abs(int(db[0]) - total), u * abs(total) + off
+    found["ds"] = abs(int(ds[0]) - squares), u * squares + 70 * 2.0**-53 * squares
+    y, _ = core.global_average_pool.forward(x, over_time=True)
+    found["global average"] = abs(y.item() - total / n), 2 * u * abs(total / n) + off / n
+    y, _ = core.average_pool3d.forward(x, kernel=x.shape[2:])
+    found["average"] = abs(y.item() - total / n), (u + 19 * 2.0**-53) * size / n
+    y, _ = core.running_mean.forward(x, 0 * one, momentum=0.5)
+    found["running mean"] = abs(y[0] - total / n / 2), 4 * u * abs(total / n) + off / n
+    y, _ = core.running_variance.forward(x, 0 * one, momentum=0.5)
+    variance = (squares * n - total * total) / (n * (n - 1)) / 2
+    found["running variance"] = abs(y[0] - variance), (2 * u + 80 * 2.0**-53) * variance
+    print(found)
+    assert all(error <= bound for error, bound in found.values()), found
