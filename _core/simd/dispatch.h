@@ -14,6 +14,9 @@ _Static_assert(FLT_EVAL_METHOD == 0, "every operation is rounded to the type of 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define REFNET_X86 1
 #include <immintrin.h>
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define REFNET_AARCH64 1
+#include <arm_neon.h>
 #endif
 
 /* Chains that `spin` runs at once: more than a multiply-add's latency times two, and they fit in registers. */
@@ -38,6 +41,8 @@ enum { SPIN_CHAINS = 12 };
 #ifdef REFNET_X86
 #include "avx2.h"
 #include "avx512.h"
+#elif defined(REFNET_AARCH64)
+#include "neon.h"
 #endif
 
 /* From the least to the most demanding; of each, the kernels of double and of float. */
@@ -46,6 +51,8 @@ static const struct simd *const SIMD[][2] = {
 #ifdef REFNET_X86
     {&simd_avx2_double, &simd_avx2_float},
     {&simd_avx512_double, &simd_avx512_float},
+#elif defined(REFNET_AARCH64)
+    {&simd_neon_double, &simd_neon_float},
 #endif
 };
 
@@ -58,8 +65,10 @@ static int count_supported(void)
         return 3;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return 2;
-#endif
     return 1;
+#else
+    return sizeof SIMD / sizeof *SIMD;
+#endif
 }
 
 /* Other threads see what was stored past the caches after this. */

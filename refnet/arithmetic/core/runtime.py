@@ -20,7 +20,7 @@ def threads() -> int:
 
 
 def micro_kernel_version() -> str:
-    """Name the version of the micro-kernel that convolutions run: baseline, avx2 or avx512."""
+    """Name the version of the micro-kernel that convolutions run: baseline, avx2, avx512 or neon."""
     return str(micro_kernel.name())
 
 
