@@ -283,10 +283,6 @@ def _recipe(found: Mapping[str, Any]) -> Recipe:
         source = dict(values["clip"])
         _typed("clip name", source["name"], str)
         _hash("clip", source["sha256"])
-        if "resize" not in source:
-            raise FileError(
-                "clip lacks the way of resizing: an earlier refnet made it; make the bundle again"
-            )
         selection = Selection(
             source["frames"], source["stride"], source["start"], source["size"], source["resize"]
         )
