@@ -19,6 +19,8 @@
 INLINE VECTOR NAME(masked_load)(VECTOR found, unsigned lanes, const REAL *p)
 {
     REAL values[LANES];
+    if (lanes == LANE_RANGE(0, LANES))
+        return *(const UNALIGNED *) p;
     *(UNALIGNED *) values = found;
     for (unsigned lane = lanes & 255; lane < lanes >> 8; lane++)
         values[lane] = p[lane];
