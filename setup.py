@@ -37,8 +37,9 @@ def staged_headers() -> str:
     root = Path("build", "cython_include")
     package = root / "refnet" / "_core"
     package.mkdir(parents=True, exist_ok=True)
-    (package.parent / "__init__.pxd").touch()
-    (package / "__init__.pxd").touch()
+    for folder in (package.parent, package):
+        if not (folder / "__init__.pxd").exists():  # a newer one would have every file compiled again
+            (folder / "__init__.pxd").touch()
     for header in CORE.glob("*.pxd"):
         shutil.copy2(header, package)
     return str(root)
