@@ -1,14 +1,20 @@
-"""Sessions: build, test, lint, bench, wheel-test, large. ``nox -l`` lists them, ``nox -s test`` runs one."""
+"""Sessions, from test to aarch64: ``nox -l`` lists them, ``nox -s test`` runs one."""
 
 import os
 import shutil
 import tempfile
+import tomllib
+import zipfile
 from pathlib import Path
 
 import nox
 
 nox.options.sessions = ["lint", "test", "wheel-test"]
 DIST = Path("dist")
+PYPROJECT = tomllib.loads(Path("pyproject.toml").read_text())
+KERNEL_TESTS = ("test_micro_kernel.py", "test_kernels.py")
+# Emulated, these take minutes and show nothing that the others do not.
+SLOW_EMULATED = "workspace or (baseline and (integers or large_gradients or definition))"
 
 
 @nox.session
@@ -70,3 +76,111 @@ def large(session: nox.Session) -> None:
     """The tests of blobs of 2**31 values and more: up to 10 GiB of memory, one at a time."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "-m", "large", "tests/test_large.py", *session.posargs)
+
+
+def wheel(session: nox.Session, folder: Path, env: dict[str, str]) -> Path:
+    """Build the package with the compiler that the environment names, and no object of another build."""
+    session.install(*PYPROJECT["build-system"]["requires"])
+    session.run(
+        *("python", "setup.py", "-q", "build", "--build-base", str(folder / "build")),
+        *("egg_info", "--egg-base", str(folder), "bdist_wheel", "--dist-dir", str(folder)),
+        env=env,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@nox.session
+def clang(session: nox.Session) -> None:
+    """The kernels as clang builds them, with OpenMP if it has any, tested; arguments are those of pytest."""
+    if not shutil.which("clang"):
+        session.error("clang not found: on Debian, `apt-get install clang libomp-dev`")
+    with tempfile.TemporaryDirectory() as folder:
+        built = wheel(session, Path(folder), {"CC": "clang"})
+        session.install(str(built), *PYPROJECT["project"]["optional-dependencies"]["test"])
+    with session.chdir("tests"):  # where no refnet lies but the one that was built
+        session.run("python", "-m", "pytest", "-p", "no:cacheprovider", *(session.posargs or KERNEL_TESTS))
+
+
+@nox.session
+def aarch64(session: nox.Session) -> None:
+    """Cross-compile for AArch64, and test under qemu, whose multiply-add is exact.
+
+    Arguments are those of pytest. Python and the C library are Debian's of arm64, unpacked into a folder:
+    nothing is installed.
+    """
+    tools = ("aarch64-linux-gnu-gcc", "qemu-aarch64-static", "apt-get", "dpkg")
+    missing = [tool for tool in tools if not shutil.which(tool)]
+    if missing:
+        session.error(
+            f"{', '.join(missing)} not found: this session runs on Debian, after "
+            "`apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static`"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        root = arm64_root(session, folder)
+        python = next(root.glob("usr/bin/python3.*[0-9]"))
+        packages = arm64_packages(session, folder, root, python.name)
+        with session.chdir("tests"):
+            session.run(
+                *("qemu-aarch64-static", "-L", str(root), str(python), "-m", "pytest"),
+                *("-p", "no:cacheprovider"),
+                *(session.posargs or (*KERNEL_TESTS, "-k", f"not ({SLOW_EMULATED})")),
+                env={"PYTHONPATH": str(packages)},
+                external=True,
+            )
+
+
+def arm64_root(session: nox.Session, folder: Path) -> Path:
+    """Python and its libraries as Debian lays them out, under a root of their own."""
+    root, lists, cache = folder / "root", folder / "lists", folder / "cache"
+    for each in (lists / "partial", cache / "archives" / "partial", root / "usr" / "lib"):
+        each.mkdir(parents=True)
+    (root / "lib").symlink_to("usr/lib")
+    (folder / "status").touch()
+    options = (
+        *(
+            "APT::Architecture=arm64",
+            "APT::Architectures::=arm64",
+            "APT::Sandbox::User=",
+            "Debug::NoLocking=1",
+        ),
+        *(f"Dir::State::Lists={lists}", f"Dir::State::status={folder / 'status'}", f"Dir::Cache={cache}"),
+    )
+    apt = ("apt-get", "-qq", *(f"-o{option}" for option in options))
+    session.run(*apt, "update", external=True)
+    wanted = ("python3", "libpython3-dev", "libgomp1", "libstdc++6")
+    session.run(
+        *(*apt, "install", "--yes", "--no-install-recommends", "--download-only", *wanted),
+        external=True,
+        silent=True,
+    )
+    for package in sorted(cache.glob("archives/*.deb")):
+        session.run("dpkg", "-x", str(package), str(root), external=True, log=False)
+    return root
+
+
+def arm64_packages(session: nox.Session, folder: Path, root: Path, python: str) -> Path:
+    """The package, cross-compiled, and what it and its tests need, for that Python."""
+    packages, project = folder / "packages", PYPROJECT["project"]
+    session.install(
+        *("--quiet", "--target", str(packages), "--only-binary=:all:", "--implementation", "cp"),
+        *("--python-version", python.removeprefix("python")),
+        *(f"--platform=manylinux{tag}_aarch64" for tag in ("_2_28", "_2_27", "_2_17", "2014")),
+        *project["dependencies"],
+        *project["optional-dependencies"]["test"],
+    )
+    # What Debian's Python says of its build names the cross compiler.
+    (settings,) = root.glob(f"usr/lib/{python}/_sysconfigdata__aarch64-linux-gnu.py")
+    (folder / "settings").mkdir()
+    shutil.copy(settings, folder / "settings")
+    headers = root / "usr" / "include"
+    env = {
+        "PYTHONPATH": str(folder / "settings"),
+        "_PYTHON_SYSCONFIGDATA_NAME": settings.stem,
+        "_PYTHON_HOST_PLATFORM": "linux-aarch64",
+        "CPPFLAGS": f"-I{headers / python} -I{headers}",
+    }
+    with zipfile.ZipFile(wheel(session, folder, env)) as archive:
+        archive.extractall(packages)
+    return packages
