@@ -24,7 +24,7 @@
 #include <string.h>
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
-#define REFNET_SUMS_VERSIONS __attribute__((unused, target_clones("default", "avx2")))
+#define REFNET_SUMS_VERSIONS __attribute__((target_clones("default", "avx2")))
 #else
 #define REFNET_SUMS_VERSIONS
 #endif
@@ -46,6 +46,11 @@ typedef double refnet_vector;
 static inline void refnet_load_float32(refnet_vector* v, const float* p) { *v = *p; }
 #endif
 static inline void refnet_load_float64(refnet_vector* v, const double* p) { memcpy(v, p, sizeof *v); }
+
+/* Who includes this does not need all of it. */
+#ifdef __GNUC__
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
 
 enum { REFNET_LANES = 16, REFNET_CHAIN = 64, REFNET_BLOCK = REFNET_LANES * REFNET_CHAIN };
 
