@@ -123,22 +123,27 @@ cdef void average(const floating* x, const Py_ssize_t* cells, const double* weig
 
 
 cdef void scatter(const floating* dy, const Py_ssize_t* cells, const double* weights,
-                  const Py_ssize_t* counts, double* dx, double* row, Box box) noexcept nogil:
-    """One frame: dx (H, W) += dy (oH, oW), through the columns of x that are read, row by row."""
-    cdef Py_ssize_t p, q, k, w, line
+                  const Py_ssize_t* counts, double* dx, double* row, Box box, Py_ssize_t start,
+                  Py_ssize_t stop) noexcept nogil:
+    """Rows start to stop of a frame: dx += dy (oH, oW), through the columns of x that are read, row by row."""
+    cdef Py_ssize_t p, q, k, w, line, first
     cdef double* target
     cdef double weight
     for p in range(box.oH):
+        first = p * box.most
+        if counts[p] == 0 or cells[first] >= stop or cells[first + counts[p] - 1] < start:
+            continue
         for w in range(box.first, box.end):
             row[w] = 0
         for q in range(box.oW):
             line = box.oH + q
             for k in range(line * box.most, line * box.most + counts[line]):
                 row[cells[k]] += weights[k] * dy[p * box.oW + q]
-        for k in range(p * box.most, p * box.most + counts[p]):
-            weight, target = weights[k], dx + cells[k] * box.W
-            for w in range(box.first, box.end):
-                target[w] += weight * row[w]
+        for k in range(first, first + counts[p]):
+            if start <= cells[k] < stop:
+                weight, target = weights[k], dx + (cells[k] - start) * box.W
+                for w in range(box.first, box.end):
+                    target[w] += weight * row[w]
 
 
 cdef bint fits(const Py_ssize_t[::1] batch, const Py_ssize_t[:, :, :, ::1] cells,
@@ -189,39 +194,46 @@ cdef void spill(double* chains, Pair* totals, Py_ssize_t size) noexcept nogil:
 def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] batch,
                    const Py_ssize_t[:, :, :, ::1] cells, const double[:, :, :, ::1] weights,
                    const Py_ssize_t[:, :, ::1] counts, floating[:, :, :, :, ::1] dx,
-                   double[:, ::1] rows, double[:, ::1] frames):
+                   double[:, ::1] rows, double[:, ::1] bands):
     """dx (N, C, T, H, W) = dy (R, C, T, oH, oW) added up at the taps, in the order of the tubes.
 
-    For each thread a row of W values, and three frames of H * W.
+    For each thread a row of W values, and three bands: as many rows of a frame as are added up at a time.
     """
-    cdef Py_ssize_t plane, n, c, r, t, i, terms, size = dx.shape[3] * dx.shape[4]
+    cdef Py_ssize_t plane, n, c, r, t, i, terms, start, stop, size, H = dx.shape[3], W = dx.shape[4]
+    cdef Py_ssize_t height = min(H, bands.shape[1] // (3 * W)) if W > 0 else 0
     cdef double* chains
     cdef Pair* totals
     cdef Environment before
     require(fits(batch, cells, weights, counts, dy, dx, rows)
-            and frames.shape[0] >= openmp.max_threads() and frames.shape[1] >= 3 * size)
+            and bands.shape[0] >= openmp.max_threads() and height > 0)
     with nogil, parallel(
             use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2] * dy.shape[3] * dy.shape[4])):
         before = environment.enter_default()
         for plane in prange(dx.shape[1] * dx.shape[0], schedule="static"):
             c = plane // dx.shape[0]
             n = plane % dx.shape[0]
-            chains = &frames[openmp.thread_num(), 0]
-            totals = <Pair*> (chains + size)
+            chains = &bands[openmp.thread_num(), 0]
+            totals = <Pair*> (chains + height * W)
             for t in range(dx.shape[2]):
-                memset(chains, 0, 3 * size * sizeof(double))
-                terms = 0
-                for r in range(dy.shape[0]):
-                    if batch[r] == n:
-                        if terms >= CHAIN:
-                            spill(chains, totals, size)
-                            terms = 0
-                        scatter(&dy[r, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
-                                &counts[r, t, 0], chains, &rows[openmp.thread_num(), 0],
-                                box_of(&cells[r, t, 0, 0], &counts[r, t, 0], dx.shape[4],
-                                       dy.shape[3], dy.shape[4], cells.shape[3]))
-                        terms = terms + dy.shape[3]
-                spill(chains, totals, size)
-                for i in range(size):
-                    (&dx[n, c, t, 0, 0])[i] = <floating> totals[i].high
+                start = 0
+                while start < H:
+                    stop = min(start + height, H)
+                    size = (stop - start) * W
+                    memset(chains, 0, size * sizeof(double))
+                    memset(totals, 0, size * sizeof(Pair))
+                    terms = 0
+                    for r in range(dy.shape[0]):
+                        if batch[r] == n:
+                            if terms >= CHAIN:
+                                spill(chains, totals, size)
+                                terms = 0
+                            scatter(&dy[r, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
+                                    &counts[r, t, 0], chains, &rows[openmp.thread_num(), 0],
+                                    box_of(&cells[r, t, 0, 0], &counts[r, t, 0], W, dy.shape[3],
+                                           dy.shape[4], cells.shape[3]), start, stop)
+                            terms = terms + dy.shape[3]
+                    spill(chains, totals, size)
+                    for i in range(size):
+                        (&dx[n, c, t, start, 0])[i] = <floating> totals[i].high
+                    start = stop
         environment.restore(before)

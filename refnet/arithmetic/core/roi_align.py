@@ -10,9 +10,11 @@ from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array, wide
 from refnet.op import InputGradients, Needs
 from refnet.ops.roi_align import grid, infer
-from refnet.shapes import Shape, size
+from refnet.shapes import Shape
 
 FLOAT64 = np.dtype(np.float64)
+# Cells of a frame whose gradients are added up at a time.
+BAND = 1 << 16
 
 
 def forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
@@ -29,8 +31,10 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     if not needs[0]:
         return None, None
     dx = empty(shape, dy.dtype)
-    frames = workspace(3 * size(shape[3:]) + CACHE_LINE, FLOAT64)
-    kernels.input_gradient(dy, *taps, dx, _rows(shape), frames)
+    height = min(shape[3], max(1, BAND // shape[4]))
+    kernels.input_gradient(
+        dy, *taps, dx, _rows(shape), workspace(3 * height * shape[4] + CACHE_LINE, FLOAT64)
+    )
     return dx, None
 
 
