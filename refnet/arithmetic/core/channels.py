@@ -5,7 +5,7 @@ import numpy as np
 from refnet._core import affine, batch_norm
 from refnet.arithmetic.core.buffers import flat
 from refnet.arrays import Array, rounded
-from refnet.ops.batch_norm_training import Statistics, scaled, units
+from refnet.ops.batch_norm_training import Statistics, scaled, units, values_per_channel
 
 
 def totals(x: Array) -> Array:
@@ -32,6 +32,12 @@ def centred_products(dy: Array, x: Array, high: Array, low: Array) -> Array:
     found = np.empty(x.shape[1])
     batch_norm.products(flat(dy), flat(x), high, low, found)
     return found
+
+
+def means(x: Array) -> Array:
+    """Mean of each channel, (C,), in float64; by `statistics` where a sum overflows."""
+    found = totals(x) / values_per_channel(x.shape)
+    return found if np.isfinite(found).all() else statistics(x).mean()
 
 
 def statistics(x: Array) -> Statistics:
