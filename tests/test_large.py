@@ -74,3 +74,69 @@ def test_sums_of_the_largest_planes_are_within_their_bounds(dtype, shape):
     found["running variance"] = abs(y[0] - variance), (2 * u + 80 * 2.0**-53) * variance
     print(found)
     assert all(error <= bound for error, bound in found.values()), found
+
+
+# One axis of more than 2**31 elements: zeros, which take no memory until they are written, and a last value.
+LONG = 2**31 + 64
+
+
+def ending(*last, shape=(1, 1, 1, 1, LONG)):
+    """Float32 zeros whose last values are these."""
+    x = np.zeros(shape, "float32")
+    x.reshape(-1)[len(x.reshape(-1)) - len(last) :] = last
+    return x
+
+
+ONE_CHANNEL = np.ones(1, "float32")
+ALONG = {"kernel": (1, 1, 8), "stride": (1, 1, 8)}
+# The inputs of an operator, its attributes, the last value of y and one that is not near it.
+LONG_PROBLEMS = {
+    "relu": (lambda: (ending(-1, 3),), {}, 3, 0),
+    "add": (lambda: (ending(3), ending(4)), {}, 7, 0),
+    "affine": (lambda: (ending(3), 2 * ONE_CHANNEL, 5 * ONE_CHANNEL), {}, 11, 5),
+    "batch_norm": (
+        lambda: (ending(3), 2 * ONE_CHANNEL, 5 * ONE_CHANNEL, 0 * ONE_CHANNEL, (1 - 0.25) * ONE_CHANNEL),
+        {"epsilon": 0.25},
+        11,
+        5,
+    ),
+    "dropout": (lambda: (ending(3), ending(1)), {"ratio": 0.5}, 6, 0),
+    "max_pool3d": (lambda: (ending(3, -1),), ALONG, 3, 0),
+    "average_pool3d": (lambda: (ending(3, 5),), ALONG, 1, 0),
+    "global_average_pool": (lambda: (ending(LONG),), {"over_time": True}, 1, 1),
+    "conv3d": (lambda: (ending(3), np.full((1, 1, 1, 1, 1), 2, "float32")), {}, 6, 0),
+    "linear": (lambda: (ending(3, shape=(1, LONG)), ending(2, shape=(1, LONG))), {}, 6, 6),
+    "softmax": (lambda: (ending(60, shape=(1, LONG)),), {}, 1, np.float32(np.exp(-60))),
+    "cross_entropy": (
+        lambda: (ending(60, shape=(1, LONG)), np.array([LONG - 1])),
+        {},
+        np.float32(np.exp(-60) * (LONG - 1)),
+        np.float32(np.exp(-60) * (LONG - 1)),
+    ),
+    "time_to_channels": (lambda: (ending(3, shape=(1, 1, 2, 1, LONG // 2)),), {}, 3, 0),
+    "time_to_batch": (lambda: (ending(3, shape=(1, 1, 2, 1, LONG // 2)),), {}, 3, 0),
+    "upsample_nearest": (lambda: (ending(3, shape=(1, 1, 1, 2, LONG // 8)),), {}, 3, 0),
+}
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("op", LONG_PROBLEMS)
+def test_an_axis_of_more_elements_than_an_int_counts(op):
+    make, attrs, last, other = LONG_PROBLEMS[op]
+    y, _ = core[op].forward(*make(), **attrs)
+    assert np.allclose(y.reshape(-1)[-1], last, rtol=4 * unit("float32"), atol=0)
+    assert np.allclose(y.reshape(-1)[y.size // 3], other, rtol=4 * unit("float32"), atol=0)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("op", ["relu", "affine", "conv3d", "linear", "softmax", "add"])
+def test_gradients_along_an_axis_of_more_elements_than_an_int_counts(op):
+    """Of the first input; dy ends with 5, or is that where y is one number."""
+    make, attrs, _, _ = LONG_PROBLEMS[op]
+    y, context = core[op].forward(*make(), **attrs)
+    expected = {"relu": 5, "affine": 10, "conv3d": 10, "linear": 10, "softmax": 0, "add": 5}[op]
+    shape, needs = y.shape, (True, *(False for _ in context.inputs[1:]))
+    if op not in ("relu", "softmax"):  # whose gradients are read off y
+        del y
+    dx = core[op].backward(ending(5, shape=shape), context, needs)[0]
+    assert dx.reshape(-1)[-1] == expected and dx.reshape(-1)[dx.size // 3] == 0
