@@ -3,7 +3,7 @@
 Each is Y = W X, dX = W' dY or dW = dY X', with X the patch matrix of x (im2col3d.pyx), blocked as BLIS blocks
 a GEMM; docs/design.md draws the loops. This file has the doors, the choice of algorithm, and loop 5: over the
 tiles of the result, in parallel. tiles.pyx has loops 4 and 3, macro_kernel.pyx loops 2 and 1,
-simd/micro_kernel.h the chains.
+simd/micro_kernel.h the chains; group_convolution.pyx and group_gradients.pyx compute whole groups of few channels.
 
 The order in which each element is summed is part of the definition. A *chain* is a sequence of
 multiply-adds from 0, each of which rounds once:
@@ -35,7 +35,10 @@ from refnet._core.blocking cimport (KC, MAX_BLOCKS, MAX_MR, MAX_TILE_COLUMNS, MC
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.group_gradients cimport GroupGradients, group_gradient, group_gradients, pays
+from refnet._core.group_convolution cimport GroupConvolution, convolve_group, group_convolution
+from refnet._core.group_convolution cimport pays as groups_pay
+from refnet._core.group_gradients cimport GroupGradients, group_gradient, group_gradients
+from refnet._core.group_gradients cimport pays as group_gradients_pay
 from refnet._core.macro_kernel cimport add_spans
 from refnet._core.nonfinite cimport all_finite, met_padding, reads_padding, sum_again, sum_weights_again
 from refnet._core.phases cimport (Places, are_merged, has_taps, merge_weights, merged_kernel,
@@ -112,11 +115,49 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
                   Convolution* conv, Py_ssize_t samples, Py_ssize_t groups) except -1:
     """y (samples, groups * results, maps) = weights times the patches of x (samples, groups * channels, ...)."""
     cdef const Simd* simd = micro_kernel.active(x)
+    cdef GroupConvolution convolution = group_convolution(simd, conv, groups)
+    cdef Workspace carved
+    cdef Py_ssize_t i
+    for i in range(openmp.max_threads()):
+        carve(&carved, &workspace[i, 0], sizeof(floating))
+        carved.packed.weights = carved.planned.kernel = NULL
+    if groups_pay(simd, &convolution, samples):
+        convolve_groups(x, w, y, workspace, &convolution, samples)
+    else:
+        convolve_tiles(x, w, y, workspace, conv, samples, groups)
+    with nogil:
+        if met_padding(simd, w, y, conv, samples, groups):
+            sum_again(x, w, y, conv, samples, groups)
+    return 0
+
+
+cdef int convolve_groups(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
+                         const GroupConvolution* convolution, Py_ssize_t samples) except -1:
+    """Convolve group by group, each of a sample by one thread."""
+    cdef const Simd* simd = micro_kernel.active(x)
+    cdef Py_ssize_t tasks = samples * convolution.groups
+    cdef Py_ssize_t work = convolution.conv.rows * convolution.conv.maps.volume * convolution.terms  # of a task
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, UNINTERRUPTED // work), begin, end, task
+    cdef Environment before
+    for begin in range(0, tasks, batch):
+        end = min(begin + batch, tasks)
+        with nogil, parallel(use_threads_if=openmp.pays(tasks * work // 8)):
+            before = environment.enter_default()
+            for task in prange(begin, end, schedule="dynamic"):
+                convolve_group(simd, x, w, y, &workspace[openmp.thread_num(), 0], convolution, task)
+            environment.restore(before)
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef int convolve_tiles(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
+                        Convolution* conv, Py_ssize_t samples, Py_ssize_t groups) except -1:
+    """Convolve tile by tile."""
+    cdef const Simd* simd = micro_kernel.active(x)
     cdef const Geometry* g = &conv.subkernels.g
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = 0, max_columns = MAX_TILE_COLUMNS, not_empty = 0
     cdef Py_ssize_t batch, begin, end, task, i
     cdef Tiling tiling
-    cdef Workspace carved
     cdef Environment before
     for i in range(conv.count_subkernels):
         if not conv.subkernels[i].empty:
@@ -125,9 +166,6 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     # One block of few rows stays in the first cache for all strips of a tile, all blocks of them would not.
     conv.pack_once = (not_empty == 1 and conv.rows * ceil_div(terms, KC) <= MC and terms <= MAX_BLOCKS * KC
                       and (terms == conv.channels or conv.rows > 2 * MAX_MR))
-    for i in range(openmp.max_threads()):
-        carve(&carved, &workspace[i, 0], sizeof(floating))
-        carved.packed.weights = carved.planned.kernel = NULL
     if not conv.maps.dense and not conv.pack_once:  # as many columns of each subkernel as the workspace holds
         max_columns = min(max_columns, MC * TILE_COLUMNS // (min(conv.rows, <Py_ssize_t> MC)
                                                              * conv.count_subkernels) // simd.nr * simd.nr)
@@ -147,9 +185,6 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
             environment.restore(before)
         PyErr_CheckSignals()
         begin = end
-    with nogil:
-        if met_padding(simd, w, y, conv, samples, groups):
-            sum_again(x, w, y, conv, samples, groups)
     return 0
 
 
@@ -257,7 +292,7 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     cdef GroupGradients gradients
     require_sizes(&g, x, dw, dy, workspace, groups)
     gradients = group_gradients(simd, &g, x.shape[0], groups, dw.shape[0] // groups, x.shape[1] // groups)
-    if pays(simd, &gradients):
+    if group_gradients_pay(simd, &gradients):
         gradients_of_groups(dy, x, dw, workspace, &gradients)
     else:
         gradients_of_spans(dy, x, dw, workspace, partial, &g, groups)

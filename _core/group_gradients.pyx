@@ -150,10 +150,10 @@ cdef void add_chain(const Simd* simd, const floating* dy, const floating* image,
     cdef const Panel* panel
     cdef Terms terms
     cdef MicroTile tile
-    simd.copy(dy + positions.low, P, lhs, gradients.filters, depth)
+    simd.copy(dy + positions.low, P, lhs, LHS_PITCH, gradients.filters, depth)
     place(gradients, positions, offsets)
     tile.terms, tile.offsets, tile.fused = &terms, offsets, NULL
-    tile.pitch, tile.accumulate = gradients.pitch, accumulate
+    tile.pitch, tile.right_sums, tile.accumulate = gradients.pitch, simd.nr // 2, accumulate
     # What is copied next.
     tile.prefetch = PrefetchRun(<const char*> (dy + positions.high), ceil_div(KC * itemsize, CACHE_LINE) + 1,
                                 CACHE_LINE, P * itemsize)

@@ -16,7 +16,7 @@ cdef void pack_lhs(const Simd* simd, const floating* w, floating* lhs, const Geo
     """lhs (rows, at most KC) <- the terms [low, high) of the rows of weights that begin at w."""
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW
     if layout.dense:
-        simd.copy(w + terms.low, layout.row, lhs, rows, terms.high - terms.low)
+        simd.copy(w + terms.low, layout.row, lhs, LHS_PITCH, rows, terms.high - terms.low)
     elif taps == 1 and layout.row == 1:
         pack_transposed(simd, w, lhs, layout, rows, terms)
     elif (taps >= 8 and layout.w == 1 and (layout.h == g.kW or g.kH == 1)
@@ -85,7 +85,7 @@ cdef void pack_rows(const Simd* simd, const LhsSource* source, Py_ssize_t row, P
         row += source.first
         pack_patch_rows(simd, values, source.plan, source.taps, Range(row, row + rows), lhs)
     else:
-        simd.copy(values + row * source.pitch, source.pitch, lhs, rows, source.depth)
+        simd.copy(values + row * source.pitch, source.pitch, lhs, LHS_PITCH, rows, source.depth)
 
 
 cdef void pack_rhs(const Simd* simd, const floating* lines, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t depth,

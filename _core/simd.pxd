@@ -38,7 +38,7 @@ cdef extern from "simd/simd.h":
         void* rhs
         void* c
         const Py_ssize_t* offsets
-        Py_ssize_t right
+        Py_ssize_t right, right_sums
         bint accumulate
         PrefetchRun prefetch
         const FusedPack* fused
@@ -56,6 +56,7 @@ cdef extern from "simd/simd.h":
                        Py_ssize_t values) noexcept nogil
         void interleave(const void* first, const void* second, void* to, Py_ssize_t n) noexcept nogil
         void store_nontemporal(const void* values, Py_ssize_t n, Py_ssize_t zeros, void* to) noexcept nogil
-        void copy(const void* rows, Py_ssize_t pitch, void* to, Py_ssize_t count, Py_ssize_t n) noexcept nogil
+        void copy(const void* rows, Py_ssize_t pitch, void* to, Py_ssize_t to_pitch, Py_ssize_t count,
+                  Py_ssize_t n) noexcept nogil
         bint all_finite(const void* lhs, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil
         double spin(Py_ssize_t rounds) noexcept nogil

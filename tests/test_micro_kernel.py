@@ -409,6 +409,19 @@ PROBLEMS = {
         (12, 4, 1, 3, 3),
         {"stride": (1, 2, 2), "pad": (0, 1, 1), "groups": 2},
     ),
+    "in groups, three chains": ((1, 180, 2, 3, 14), (15, 60, 1, 3, 3), {"pad": (0, 1, 1), "groups": 3}),
+    "in groups, 13 rows, frames": ((2, 9, 5, 4, 9), (39, 3, 3, 1, 1), {"pad": (1, 0, 0), "groups": 3}),
+    "in groups, dilated": (
+        (1, 12, 4, 9, 20),
+        (12, 4, 2, 3, 3),
+        {"dilation": (2, 1, 3), "pad": (1, 1, 4), "groups": 3},
+    ),
+    "in groups, more padding than kernel": (
+        (1, 6, 2, 3, 4),
+        (9, 2, 2, 2, 3),
+        {"pad": (2, 3, 5), "groups": 3},
+    ),
+    "in groups, lines of 19 and of 37": ((1, 6, 2, 3, 37), (12, 2, 1, 2, 19), {"groups": 3}),
     "dw, groups, two spans, two samples": (
         (2, 6, 2, 35, 37),
         (12, 2, 1, 3, 2),

@@ -36,13 +36,14 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     const int stores = gathers && !quartered && fused->stores;
     REAL *rhs = tile->rhs, *c = tile->c;
     const ptrdiff_t pitch = tile->pitch, stop = terms->stop;
+    const ptrdiff_t right_sums = segments == AT_OFFSETS ? tile->right_sums : LANES;
     /* Fused packing needs the registers, so the queue is not throttled then. */
     const ptrdiff_t step_bytes = gathers ? CACHE_LINE : tile->prefetch.step;
     const ptrdiff_t run_bytes = tile->prefetch.count * step_bytes, stride = tile->prefetch.stride;
     const ptrdiff_t to_next_run = stride - run_bytes;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     ptrdiff_t tap = 0, entry = 0;
-    REAL none[NR] = {0}; /* for sums of rows that are none */
+    REAL none[LANES] = {0}; /* for sums of rows that are none */
     VECTOR sum[MR][2];
     UNROLL
     for (int i = 0; i < rows; i++) {
@@ -103,8 +104,9 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
-        REAL *row = segments != PACKED && i >= tile->rows ? none : c + i * pitch;
-        UNALIGNED *to = (UNALIGNED *) row, *to_right = (UNALIGNED *) (row + LANES);
+        const int is_none = segments != PACKED && i >= tile->rows;
+        UNALIGNED *to = (UNALIGNED *) (is_none ? none : c + i * pitch);
+        UNALIGNED *to_right = (UNALIGNED *) (is_none ? none : c + i * pitch + right_sums);
         /* A first chain is added to 0: a sum of nothing but underflow is 0 then, not -0. */
         const VECTOR before = tile->accumulate ? (VECTOR) *to : (VECTOR) {0};
         const VECTOR before_right = tile->accumulate ? (VECTOR) *to_right : (VECTOR) {0};

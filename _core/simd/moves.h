@@ -96,12 +96,15 @@ TARGET static void NAME(store_nontemporal)(const void *from_, ptrdiff_t n, ptrdi
         to[i] = 0;
 }
 
-/* to (rows, n), LHS_PITCH values apart, <- from, `pitch` values apart. */
-TARGET static void NAME(copy)(const void *from_, ptrdiff_t pitch, void *to_, ptrdiff_t rows, ptrdiff_t n)
+/* to (rows, n), rows `to_pitch` values apart, <- from, `pitch` values apart. */
+TARGET static void NAME(copy)(const void *from_, ptrdiff_t pitch, void *to_, ptrdiff_t to_pitch, ptrdiff_t rows,
+                              ptrdiff_t n)
 {
     const REAL *from = from_;
     REAL *to = to_;
-    for (ptrdiff_t row = 0; row < rows; row++, from += pitch, to += LHS_PITCH) {
+    const ptrdiff_t whole = n / LANES * LANES;
+    const unsigned lanes = LANE_RANGE(0, n - whole);
+    for (ptrdiff_t row = 0; row < rows; row++, from += pitch, to += to_pitch) {
         ptrdiff_t i = 0;
         for (; i + 4 * LANES <= n; i += 4 * LANES) {
             const UNALIGNED *values = (const UNALIGNED *) (from + i);
@@ -112,7 +115,9 @@ TARGET static void NAME(copy)(const void *from_, ptrdiff_t pitch, void *to_, ptr
             copies[2] = c;
             copies[3] = d;
         }
-        for (; i < n; i++)
-            to[i] = from[i];
+        for (; i < whole; i += LANES)
+            *(UNALIGNED *) (to + i) = *(const UNALIGNED *) (from + i);
+        if (i < n)
+            MASKED_STORE(to + i, MASK(lanes), MASKED_LOAD((VECTOR) {0}, MASK(lanes), from + i));
     }
 }

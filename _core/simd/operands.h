@@ -56,8 +56,9 @@ struct fused_pack {
 /* One call of the micro-kernel: c (rows, NR) = or += those terms of lhs (rows, KC) times rhs (KC, NR).
 
    Rows of lhs are LHS_PITCH values apart, those of rhs NR, those of c `pitch`. With `offsets`, rhs is not packed: its row
-   k is two vectors, offsets[k] values behind rhs, the second `right` values behind the first. Then, and if packing is
-   fused, lhs has 4, 8 or MR rows, those after the first `rows` anything finite. The last two are BLIS's auxinfo: what to
+   k is two vectors, offsets[k] values behind rhs, the second `right` values behind the first; and so a row of c, of
+   which the second is `right_sums` values behind the first, and stored after it. Then, and if packing is fused, lhs has
+   4, 8 or MR rows, those after the first `rows` anything finite. The last two are BLIS's auxinfo: what to
    prefetch, one line a term, and how the call packs rhs, or NULL where it is packed already. */
 struct micro_tile {
     ptrdiff_t rows, pitch;
@@ -65,7 +66,7 @@ struct micro_tile {
     const void *lhs;
     void *rhs, *c;
     const ptrdiff_t *offsets;
-    ptrdiff_t right;
+    ptrdiff_t right, right_sums;
     int accumulate;
     struct prefetch_run prefetch;
     const struct fused_pack *fused;

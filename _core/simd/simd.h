@@ -18,7 +18,8 @@
                              ptrdiff_t values)) \
     KERNEL(void, interleave, (const void *first, const void *second, void *to, ptrdiff_t n)) \
     KERNEL(void, store_nontemporal, (const void *from, ptrdiff_t n, ptrdiff_t zeros, void *to)) \
-    KERNEL(void, copy, (const void *from, ptrdiff_t pitch, void *to, ptrdiff_t rows, ptrdiff_t n)) \
+    KERNEL(void, copy, (const void *from, ptrdiff_t pitch, void *to, ptrdiff_t to_pitch, ptrdiff_t rows, \
+                        ptrdiff_t n)) \
     KERNEL(int, all_finite, (const void *lhs, ptrdiff_t rows, ptrdiff_t depth)) \
     KERNEL(double, spin, (ptrdiff_t rounds))
 
