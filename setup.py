@@ -56,7 +56,14 @@ class BuildExt(build_ext):
         compile_flags, link_flags = next(filter(self.compiles, OPENMP), ([], []))
         if not compile_flags:
             print("refnet: this compiler has no OpenMP, the kernels will run on one thread")
+        # Another compiler or other flags: all anew. Kernels with OpenMP must not get workspace for one thread
+        # from a kernel without.
+        recipe = Path("build", "recipe.txt")
+        wanted = f"{self.compiler.compiler_so} {OPTIMISE} {compile_flags} {link_flags}"
+        if not recipe.exists() or recipe.read_text() != wanted:
+            recipe.write_text(wanted)
         for extension in self.extensions:
+            extension.depends.append(str(recipe))
             extension.extra_compile_args += [*OPTIMISE, *compile_flags]
             extension.extra_link_args += link_flags
         super().build_extensions()
