@@ -12,7 +12,7 @@ cdef struct Range:
 
 cdef void plan_gather(const Simd* simd, GatherPlan* plan, const Geometry* g, Py_ssize_t start,
                       Py_ssize_t count) noexcept nogil
-cdef bint packs_fused(const Simd* simd, const GatherPlan* plan) noexcept nogil
+cdef bint packs_fused(const Simd* simd, Py_ssize_t rows, const GatherPlan* plan) noexcept nogil
 cdef Py_ssize_t fused_rows(const Simd* simd, Py_ssize_t rows) noexcept nogil
 cdef void pack_patches(const Simd* simd, const floating* x, GatherPlan* plan, Range rows, Py_ssize_t column,
                        Py_ssize_t columns, floating* rhs) noexcept nogil

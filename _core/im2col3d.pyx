@@ -122,14 +122,14 @@ cdef void plan_tap(GatherPlan* plan, Py_ssize_t entry, Py_ssize_t tap, const Lan
             plan.high[entry + i] = lanes.high[i] & <unsigned short> inside
 
 
-cdef bint packs_fused(const Simd* simd, const GatherPlan* plan) noexcept nogil:
+cdef bint packs_fused(const Simd* simd, Py_ssize_t rows, const GatherPlan* plan) noexcept nogil:
     """Whether packing is fused into the first micro-tile.
 
-    Not where gathering takes longer than multiplying, nor for kernels of one tap, which read each value once: whole
-    lines come faster from memory.
+    Not where gathering takes longer than multiplying, nor, unless there are few rows, for kernels of one tap, which read
+    each value once: whole lines come faster from memory.
     """
     cdef Py_ssize_t taps = plan.g.kT * plan.g.kH * plan.g.kW
-    return (simd.masked_loads and 1 < taps <= KC
+    return (simd.masked_loads and (1 < taps or rows <= 4) and taps <= KC
             and (plan.g.sW == 1 and plan.segments <= 4 or plan.g.sW == 2 and plan.segments <= 2))
 
 

@@ -212,7 +212,7 @@ cdef void plan_subkernel(const Simd* simd, Planned* planned, const Subkernel* ke
     if done.kernel != kernel or done.start != tile.start or done.stop != tile.stop:
         plan_gather(simd, planned.plan, &kernel.g, tile.start, columns)
         done[0] = PlannedColumns(kernel, tile.start, tile.stop)
-    planned.fused = packs_fused(simd, planned.plan)
+    planned.fused = packs_fused(simd, tile.rows, planned.plan)
     for panel in range(ceil_div(columns, simd.nr)):
         start = tile.start + panel * simd.nr
         planned.reached[panel] = taps_of_frames(&kernel.g, start, min(simd.nr, tile.stop - start))
