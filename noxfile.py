@@ -12,9 +12,9 @@ import nox
 nox.options.sessions = ["lint", "test", "wheel-test"]
 DIST = Path("dist")
 PYPROJECT = tomllib.loads(Path("pyproject.toml").read_text())
-KERNEL_TESTS = ("test_micro_kernel.py", "test_kernels.py")
+KERNEL_TESTS = ("test_micro_kernel.py", "test_kernels.py", "test_hashes.py")
 # Emulated, these take minutes and show nothing that the others do not.
-SLOW_EMULATED = "workspace or (baseline and (integers or large_gradients or definition))"
+SLOW_EMULATED = "workspace or (baseline and (integers or large_gradients or definition or pinned))"
 
 
 @nox.session
