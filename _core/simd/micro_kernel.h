@@ -104,7 +104,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     }
     UNROLL
     for (int i = 0; i < rows; i++) {
-        const int is_none = segments != PACKED && i >= tile->rows;
+        const int is_none = segments != PACKED && !quartered && i >= tile->rows;
         UNALIGNED *to = (UNALIGNED *) (is_none ? none : c + i * pitch);
         UNALIGNED *to_right = (UNALIGNED *) (is_none ? none : c + i * pitch + right_sums);
         /* A first chain is added to 0: a sum of nothing but underflow is 0 then, not -0. */
@@ -115,48 +115,68 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     }
 }
 
-/* For 1 to MR rows. Packing is fused only for plans that im2col3d.packs_fused, and into 4, 8 or MR rows: the compiler
-   makes a function of each. */
+/* Rows of four subkernels, packing fused into all of them. */
+TARGET static void NAME(quartered)(const struct micro_tile *tile)
+{
+    if (tile->fused->plan->segments == 1)
+        NAME(sum)(tile, MR, 1, 1, 1);
+    else
+        NAME(sum)(tile, MR, 2, 1, 1);
+}
+
+/* Packing fused into 4, 8 or MR rows, for plans that im2col3d.packs_fused: the compiler makes a loop of each. */
+TARGET static void NAME(fused)(const struct micro_tile *tile)
+{
+    const struct gather_plan *plan = tile->fused->plan;
+#define FUSED(rows) \
+    switch (8 * (int) plan->g.sW + (plan->segments < 8 ? plan->segments : 0)) { \
+        case 9: NAME(sum)(tile, rows, 1, 1, 0); return; \
+        case 10: NAME(sum)(tile, rows, 2, 1, 0); return; \
+        case 11: NAME(sum)(tile, rows, 3, 1, 0); return; \
+        case 12: NAME(sum)(tile, rows, 4, 1, 0); return; \
+        case 17: NAME(sum)(tile, rows, 1, 2, 0); return; \
+        case 18: NAME(sum)(tile, rows, 2, 2, 0); return; \
+    }
+    if (tile->rows <= 4) {
+        FUSED(4)
+#if MR > 8
+    } else if (tile->rows <= 8) {
+        FUSED(8)
+#endif
+    } else {
+        FUSED(MR)
+    }
+#undef FUSED
+}
+
+/* 4, 8 or MR rows, times what lies at offsets. */
+TARGET static void NAME(at_offsets)(const struct micro_tile *tile)
+{
+    if (tile->rows <= 4)
+        NAME(sum)(tile, 4, AT_OFFSETS, 0, 0);
+#if MR > 8
+    else if (tile->rows <= 8)
+        NAME(sum)(tile, 8, AT_OFFSETS, 0, 0);
+#endif
+    else
+        NAME(sum)(tile, MR, AT_OFFSETS, 0, 0);
+}
+
+/* For 1 to MR rows. */
 TARGET static void NAME(micro_kernel)(const struct micro_tile *tile)
 {
-    const struct fused_pack *fused = tile->fused;
-#define FUSED(rows, segments, step, quartered) NAME(sum)(tile, rows, segments, step, quartered); return
-#define FUSED_ROWS(rows) \
-    switch (8 * (int) fused->plan->g.sW + (fused->plan->segments < 8 ? fused->plan->segments : 0)) { \
-        case 9: FUSED(rows, 1, 1, 0); \
-        case 10: FUSED(rows, 2, 1, 0); \
-        case 11: FUSED(rows, 3, 1, 0); \
-        case 12: FUSED(rows, 4, 1, 0); \
-        case 17: FUSED(rows, 1, 2, 0); \
-        case 18: FUSED(rows, 2, 2, 0); \
-    }
-    if (MR % 4 == 0 && fused && fused->quarters && fused->plan->segments <= 2) {
-        if (fused->plan->segments == 1) {
-            FUSED(MR, 1, 1, 1);
-        } else {
-            FUSED(MR, 2, 1, 1);
-        }
-    }
     if (tile->offsets) {
-        if (tile->rows <= 4)
-            NAME(sum)(tile, 4, AT_OFFSETS, 0, 0);
-        else if (tile->rows <= 8 && MR > 8)
-            NAME(sum)(tile, MR > 8 ? 8 : MR, AT_OFFSETS, 0, 0);
-        else
-            NAME(sum)(tile, MR, AT_OFFSETS, 0, 0);
+        NAME(at_offsets)(tile);
         return;
     }
-    if (fused && tile->rows <= 4) {
-        FUSED_ROWS(4)
-#if MR > 8
-    } else if (fused && tile->rows <= 8) {
-        FUSED_ROWS(8)
-#endif
-    } else if (fused) {
-        FUSED_ROWS(MR)
+    if (MR % 4 == 0 && tile->fused && tile->fused->quarters && tile->fused->plan->segments <= 2) {
+        NAME(quartered)(tile);
+        return;
     }
-#undef FUSED_ROWS
-#undef FUSED
+    if (tile->fused) {
+        NAME(fused)(tile);
+        return;
+    }
 #define ROWS(n) case n: NAME(sum)(tile, n < MR ? n : MR, PACKED, 0, 0); break;
     switch (tile->rows) {
         ROWS(1) ROWS(2) ROWS(3) ROWS(4)
