@@ -18,7 +18,7 @@ Box = tuple[slice, slice, slice]
 AXES = "NCTHW"
 ONES: Triple = (1, 1, 1)
 ZEROS: Triple = (0, 0, 0)
-# Windows, strides and counts. Sizes of an axis may be larger: more elements than those no processor can address.
+# Windows, strides and counts. Sizes of an axis may be larger: no processor can address more elements.
 LARGEST = 2**31 - 1
 LARGEST_SIZE = 2**47
 

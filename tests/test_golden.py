@@ -430,7 +430,7 @@ def test_nan_on_one_side_alone_differs(tmp_path):
         (lambda m: m["recipe"]["options"].update(groups=10**400), "groups is larger than"),
         (lambda m: m["recipe"].update(backward="no"), "backward is 'no'"),
         (lambda m: m["recipe"].update(clip={"name": 1}), "clip name is 1"),
-        (lambda m: m["recipe"].update(clip=SOURCE), "lacks 'resize'"),
+        (lambda m: m["recipe"].update(clip=SOURCE), "is damaged .KeyError: 'resize'"),
         (lambda m: m["recipe"].update(clip=SOURCE | {"resize": "x"}), "unknown way of resizing 'x'"),
         (lambda m: m.update(machine=[]), r"machine is \[\]"),
         (lambda m: m.update(format_version=True), "format version True"),
