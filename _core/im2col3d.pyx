@@ -125,8 +125,8 @@ cdef void plan_tap(GatherPlan* plan, Py_ssize_t entry, Py_ssize_t tap, const Lan
 cdef bint packs_fused(const Simd* simd, Py_ssize_t rows, const GatherPlan* plan) noexcept nogil:
     """Whether packing is fused into the first micro-tile.
 
-    Not where gathering takes longer than multiplying, nor, unless there are few rows, for kernels of one tap, which read
-    each value once: whole lines come faster from memory.
+    Not where gathering takes longer than multiplying, nor, unless there are few rows, for kernels of one tap, which
+    read each value once: whole lines come faster from memory.
     """
     cdef Py_ssize_t taps = plan.g.kT * plan.g.kH * plan.g.kW
     return (simd.masked_loads and (1 < taps or rows <= 4) and taps <= KC

@@ -131,7 +131,7 @@ def test_an_axis_of_more_elements_than_an_int_counts(op):
 @pytest.mark.large
 @pytest.mark.parametrize("op", ["relu", "affine", "conv3d", "linear", "softmax", "add"])
 def test_gradients_along_an_axis_of_more_elements_than_an_int_counts(op):
-    """Of the first input; dy ends with 5, or is that where y is one number. Softmax's is y (dy - sum of dy y)."""
+    """Of the first input; dy ends with 5, or is that where y is one number. Softmax: y (dy - sum of dy y)."""
     make, attrs, _, _ = LONG_PROBLEMS[op]
     y, context = core[op].forward(*make(), **attrs)
     expected = {"relu": 5, "affine": 10, "conv3d": 10, "linear": 10, "softmax": 0, "add": 5}[op]
