@@ -1,12 +1,16 @@
-"""The kernel of `refnet.ops.global_average_pool`; its gradient is the definition's."""
+"""The kernel of `refnet.ops.global_average_pool`."""
 
 from typing import Any
+
+import numpy as np
 
 from refnet._core import average_pool3d as kernels
 from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.ops.global_average_pool import backward, infer
+from refnet.op import InputGradients, Needs
+from refnet.ops.global_average_pool import infer
+from refnet.shapes import size
 
 
 def forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
@@ -14,6 +18,15 @@ def forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
     y = empty(infer(x.shape, over_time=over_time), x.dtype)
     kernels.whole(x.reshape(y.size, -1), y.reshape(-1))
     return y, x.shape
+
+
+def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
+    """Dx = dy / count, everywhere."""
+    if not needs[0]:
+        return (None,)
+    dx = empty(context, dy.dtype)
+    np.copyto(dx, dy / dy.dtype.type(size(context) // dy.size))
+    return (dx,)
 
 
 KERNEL = Kernel(forward, backward)
