@@ -9,7 +9,7 @@ from cython.parallel cimport parallel, prange
 from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
-from refnet._core.sums cimport Pair, add_product, add_total, zero
+from refnet._core.sums cimport planes, total
 
 
 cdef void scale_and_shift(const floating* x, floating s, floating b, floating* y,
@@ -55,34 +55,13 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating
         environment.restore(before)
 
 
-def scale_gradient(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, double[::1] ds):
-    """ds[c] = sum of dy x over samples and positions, in float64: `sums.h` has its order and its error."""
-    cdef Py_ssize_t c, n, P = dy.shape[2]
-    cdef Pair sum_
-    cdef Environment before
-    require(ds.shape[0] == dy.shape[1] and x.shape[0] == dy.shape[0] and x.shape[1] == dy.shape[1]
-            and x.shape[2] == P)
-    with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * ds.shape[0] * P)):
-        before = environment.enter_default()
-        for c in prange(ds.shape[0], schedule="static"):
-            sum_ = zero()
-            for n in range(dy.shape[0]):
-                add_product(&dy[n, c, 0], &x[n, c, 0], P, &sum_)
-            ds[c] = sum_.high
-        environment.restore(before)
-
-
 def bias_gradient(const floating[:, :, ::1] dy, double[::1] db):
     """db[c] = sum of dy over samples and positions, in float64: `sums.h` has its order and its error."""
-    cdef Py_ssize_t c, n, P = dy.shape[2]
-    cdef Pair sum_
+    cdef Py_ssize_t c, N = dy.shape[0], C = dy.shape[1], P = dy.shape[2]
     cdef Environment before
-    require(db.shape[0] == dy.shape[1])
-    with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * db.shape[0] * P)):
+    require(db.shape[0] == C)
+    with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
-        for c in prange(db.shape[0], schedule="static"):
-            sum_ = zero()
-            for n in range(dy.shape[0]):
-                add_total(&dy[n, c, 0], P, &sum_)
-            db[c] = sum_.high
+        for c in prange(C, schedule="static"):
+            db[c] = total(&dy[0, c, 0], planes(N, C * P, P))
         environment.restore(before)

@@ -7,13 +7,14 @@ dtype where windows have at most SHORT values, which makes one chain, and of flo
 
 from cython cimport floating
 from cython.parallel cimport parallel, prange
+from libc.string cimport memset
 
 from refnet._core cimport environment, openmp
 from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.pooling cimport Overlap, inside, line_of, overlap, windows
 from refnet._core.checks cimport require
-from refnet._core.sums cimport LINE, SHORT, Pair, Totals, add_total, begin, count, finish, zero
+from refnet._core.sums cimport LINE, SHORT, Pair, Planes, Totals, add_totals, begin, count, finish, planes
 
 
 ctypedef fused real:
@@ -171,18 +172,32 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
         environment.restore(before)
 
 
+cdef enum:
+    SHARE = 64
+
+
+cdef void averages(const floating* x, Py_ssize_t P, floating* y, Py_ssize_t N) noexcept nogil:
+    """y (N,) = the mean of each of at most SHARE planes of P values."""
+    cdef Pair sums[SHARE]
+    cdef Planes each = planes(N, P, P)
+    cdef Py_ssize_t i
+    each.step = 1
+    memset(sums, 0, sizeof(sums))
+    add_totals(x, each, sums)
+    for i in range(N):
+        y[i] = <floating> (sums[i].high / <double> P)
+
+
 def whole(const floating[:, ::1] x, floating[::1] y):
     """y (planes,) = the mean of each plane of x (planes, P), over everything; `sums.h` has the order of its sum."""
-    cdef Py_ssize_t plane, P = x.shape[1]
-    cdef Pair sum_
+    cdef Py_ssize_t share, first, N = x.shape[0], P = x.shape[1]
     cdef Environment before
-    require(P > 0 and y.shape[0] == x.shape[0])
-    with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * P)):
+    require(P > 0 and y.shape[0] == N)
+    with nogil, parallel(use_threads_if=openmp.pays(N * P)):
         before = environment.enter_default()
-        for plane in prange(x.shape[0], schedule="static"):
-            sum_ = zero()
-            add_total(&x[plane, 0], P, &sum_)
-            y[plane] = <floating> (sum_.high / <double> P)
+        for share in prange((N + SHARE - 1) // SHARE, schedule="static"):
+            first = share * SHARE
+            averages(&x[first, 0], P, &y[first], min(N - first, <Py_ssize_t> SHARE))
         environment.restore(before)
 
 

@@ -4,19 +4,27 @@
 
 #include "sums.h"
 
-/* y = ((x - mean) scale) + b, and dx = scale ((dy - of_mean) - (x - mean) of_variance): in double, rounded once. */
+/* Of what is infinite, and will be with its other part, nothing is taken off. */
+static inline double refnet_without(double whole, double part) {
+    return isfinite(part) ? whole - part : whole;
+}
+
+/* y = (x - mean) scale + b, and dx = scale ((dy - of_mean) - (x - mean) of_variance): in double, rounded once. The mean
+   is high + low, and low, no more than a deviation, is taken off where no digit is lost: with b and of_mean. */
 #define REFNET_PASSES(REAL, SUFFIX)                                                                             \
     REFNET_SUMS_VERSIONS                                                                                        \
     static void refnet_normalise_##SUFFIX(const REAL* restrict x, struct refnet_pair mean, double scale,        \
                                           double shift, REAL* restrict y, ptrdiff_t n) {                        \
-        for (ptrdiff_t p = 0; p < n; ++p) y[p] = (REAL)(REFNET_CENTRED((double)x[p]) * scale + shift);          \
+        const double all = refnet_without(shift, mean.low * scale);                                             \
+        for (ptrdiff_t p = 0; p < n; ++p) y[p] = (REAL)((x[p] - mean.high) * scale + all);                      \
     }                                                                                                           \
     REFNET_SUMS_VERSIONS                                                                                        \
     static void refnet_project_##SUFFIX(const REAL* restrict dy, const REAL* restrict x,                        \
                                         struct refnet_pair mean, double scale, double of_mean,                  \
                                         double of_variance, REAL* restrict dx, ptrdiff_t n) {                   \
+        const double all = refnet_without(of_mean, mean.low * of_variance);                                     \
         for (ptrdiff_t p = 0; p < n; ++p)                                                                       \
-            dx[p] = (REAL)(scale * (((double)dy[p] - of_mean) - REFNET_CENTRED((double)x[p]) * of_variance));   \
+            dx[p] = (REAL)(scale * ((dy[p] - all) - (x[p] - mean.high) * of_variance));                         \
     }
 
 REFNET_PASSES(float, float32)

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t
 from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
-from refnet._core.sums cimport product, total
+from refnet._core.sums cimport Pair, compensated, pair, planes, products_of
 
 cdef extern from "softmax.h" nogil:
     double refnet_exp(double x, double rest)
@@ -74,7 +74,7 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating
     with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * K)):
         before = environment.enter_default()
         for n in prange(y.shape[0], schedule="static"):
-            mean = product(&dy[n, 0], &y[n, 0], K)
+            mean = <floating> products_of(&dy[n, 0], &y[n, 0], pair(0, 0), planes(1, K, K)).product
             for k in range(K):
                 dx[n, k] = y[n, k] * (dy[n, k] - mean)
         environment.restore(before)
@@ -83,6 +83,7 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating
 def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, double[::1] losses, floating[::1] y):
     """losses (N,) = -log of the label's softmax of each row of x (N, K); y[0] = their mean, rounded."""
     cdef Py_ssize_t n, K = x.shape[1]
+    cdef Pair sum_ = pair(0, 0)
     cdef Environment before
     require_labels(labels, x.shape[0], K)
     require(losses.shape[0] == x.shape[0] and y.shape[0] == 1)
@@ -95,7 +96,8 @@ def cross_entropy(const floating[:, ::1] x, const int64_t[::1] labels, double[::
                 losses[n] = refnet_loss_float64(&x[n, 0], K, labels[n])
         environment.restore(before)
     before = environment.enter_default()
-    y[0] = <floating> (total(&losses[0], x.shape[0]) / <double> x.shape[0])
+    compensated(&losses[0], x.shape[0], &sum_)
+    y[0] = <floating> (sum_.high / <double> x.shape[0])
     environment.restore(before)
 
 

@@ -1,20 +1,23 @@
-/* Sums of many terms, whose error does not grow with their number, in loops that compilers vectorise. All is
-   computed in double, for float data too: products of floats are exact there.
+/* Sums of many terms, whose error does not grow with their number. All is computed in double, for float data too:
+   products of floats are exact there.
 
-   A sum of n terms is made in blocks of 1024, in order. In a block, sixteen lanes add every sixteenth term each, 64
+   A sum of n terms is made in blocks of 512, in order. In a block, sixteen lanes add every sixteenth term each, 32
    of them in a chain from 0; lanes i and i + 8 are added, then i and i + 4, i + 2, i + 1; and then what is left of the
    last block, at most fifteen terms that are a chain of their own. A block's total is added to a sum of two numbers,
    high + low, by algorithm 4 of Joldes, Muller and Popescu, ACM TOMS 44(2), 2017, of relative error 2 u u, u = 2^-53.
    So
 
-       |error of high + low| <= (68 u + 2 u u n / 1024) sum |terms|.
+       |error of high + low| <= (36 u + 2 u u n / 512) sum |terms|.
 
-   Terms that are rounded (products of doubles, x - mean) have those errors beside. Plain doubles lose nothing in their
-   lanes either (TwoSum: Knuth, TAOCP 2, 4.2.2, theorem B), but for the rounding of what they lost:
+   Terms that are rounded (products of doubles, x - centre) have those errors beside. Sums of planes, one behind the
+   other, are such a sum of blocks, too; a plane begins with a new block.
 
-       |error of high + low| <= (2^-93 + 2^-115 n) sum |terms|.
+   The same order with what each addition lost in a lane of its own (TwoSum: Knuth, TAOCP 2, 4.2.2, theorem B), those
+   lanes added alike, is `refnet_compensated`, of doubles; it loses nothing but what rounds there:
 
-   Only + - * and conversions: all versions below give the same bits. What is infinite or NaN stays so.
+       |error of high + low| <= (2^-94 + 2^-114 n) sum |terms|.
+
+   Only + - * and conversions: all versions of sums_loops.h give the same bits. What is infinite or NaN stays so.
 */
 #ifndef REFNET_SUMS_H
 #define REFNET_SUMS_H
@@ -23,40 +26,29 @@
 #include <stddef.h>
 #include <string.h>
 
+/* For loops that compilers vectorise by themselves. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #define REFNET_SUMS_VERSIONS __attribute__((target_clones("default", "avx2")))
 #else
 #define REFNET_SUMS_VERSIONS
 #endif
 
-/* Doubles that are computed at once, and how they are read: values of vectors live in registers, where compilers do
-   not always put sixteen doubles by themselves. */
-#ifdef __GNUC__
-enum { REFNET_WIDTH = 4 };
-typedef double refnet_vector __attribute__((vector_size(32)));
-typedef float refnet_floats __attribute__((vector_size(16)));
-static inline void refnet_load_float32(refnet_vector* v, const float* p) {
-    refnet_floats floats;
-    memcpy(&floats, p, sizeof floats);
-    *v = __builtin_convertvector(floats, refnet_vector);
-}
-#else
-enum { REFNET_WIDTH = 1 };
-typedef double refnet_vector;
-static inline void refnet_load_float32(refnet_vector* v, const float* p) { *v = *p; }
-#endif
-static inline void refnet_load_float64(refnet_vector* v, const double* p) { memcpy(v, p, sizeof *v); }
-
 /* Who includes this does not need all of it. */
 #ifdef __GNUC__
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 
-enum { REFNET_LANES = 16, REFNET_CHAIN = 64, REFNET_BLOCK = REFNET_LANES * REFNET_CHAIN };
+enum { REFNET_LANES = 16, REFNET_CHAIN = 32, REFNET_BLOCK = REFNET_LANES * REFNET_CHAIN };
 
 /* An unevaluated sum: high is the sum of both, rounded. */
 struct refnet_pair {
     double high, low;
+};
+
+/* Planes of n values, `apart` values from one to the next. The sums of the first are added to the pairs at `sums`, and
+   those of each next one to the pairs `step` further on: 0 makes one sum of all. */
+struct refnet_planes {
+    ptrdiff_t planes, apart, n, step;
 };
 
 static inline struct refnet_pair refnet_added(struct refnet_pair sum, double term) {
@@ -68,106 +60,85 @@ static inline struct refnet_pair refnet_added(struct refnet_pair sum, double ter
     return (struct refnet_pair){high, lost - (high - rough)};
 }
 
-/* sum / n, to about twice the precision of double. */
-static inline struct refnet_pair refnet_divided(struct refnet_pair sum, double n) {
-    const double high = sum.high / n;
-    if (!isfinite(high)) return (struct refnet_pair){high, 0};
-    return (struct refnet_pair){high, (fma(-high, n, sum.high) + sum.low) / n};
-}
-
-/* A function that adds to a pair, of the arrays a and b, n terms each: the vector `term` is TERM of the vectors u
-   and v of their values. */
-#define REFNET_SUM(NAME, TYPE, LOAD_B, TERM, ...)                                                             \
-    REFNET_SUMS_VERSIONS                                                                                      \
-    static void NAME(__VA_ARGS__, ptrdiff_t n, struct refnet_pair* sum) {                                     \
-        enum { VECTORS = REFNET_LANES / REFNET_WIDTH };                                                       \
-        struct refnet_pair so_far = *sum;                                                                     \
-        for (ptrdiff_t block = 0; block < n; block += REFNET_BLOCK) {                                         \
-            const ptrdiff_t end = n - block < REFNET_BLOCK ? n : block + REFNET_BLOCK;                        \
-            const ptrdiff_t whole = end - (end - block) % REFNET_LANES;                                       \
-            refnet_vector lane[VECTORS] = {0};                                                                \
-            double rest = 0, four[4];                                                                         \
-            for (ptrdiff_t p = block; p < whole; p += REFNET_LANES)                                           \
-                for (int i = 0; i < VECTORS; ++i) {                                                           \
-                    refnet_vector u, v;                                                                       \
-                    refnet_load_##TYPE(&u, a + p + i * REFNET_WIDTH);                                         \
-                    LOAD_B(TYPE, &v, b + p + i * REFNET_WIDTH);                                               \
-                    lane[i] += TERM(u, v);                                                                    \
-                }                                                                                             \
-            for (ptrdiff_t p = whole; p < end; ++p) rest += TERM((double)a[p], (double)b[p]);                 \
-            for (int i = 0; i < VECTORS / 2; ++i) lane[i] += lane[i + VECTORS / 2];                           \
-            for (int i = 0; i < VECTORS / 4; ++i) lane[i] += lane[i + VECTORS / 4];                           \
-            memcpy(four, lane, sizeof four);                                                                  \
-            so_far = refnet_added(so_far, ((four[0] + four[2]) + (four[1] + four[3])) + rest);                \
-        }                                                                                                     \
-        *sum = so_far;                                                                                        \
-    }
-#define REFNET_NO_B(TYPE, v, p) (void)(v)
-#define REFNET_B(TYPE, v, p) refnet_load_##TYPE(v, p)
-
-#define REFNET_VALUE(u, v) (u)
-#define REFNET_PRODUCT(u, v) ((u) * (v))
 #define REFNET_CENTRED(u) (((u) - mean.high) - mean.low)
-#define REFNET_CENTRED_PRODUCT(u, v) ((u) * REFNET_CENTRED(v))
-#define REFNET_CENTRED_SQUARE(u, v) (REFNET_CENTRED(u) * REFNET_CENTRED(u))
 
-REFNET_SUM(refnet_total_float32, float32, REFNET_NO_B, REFNET_VALUE, const float* restrict a)
-REFNET_SUM(refnet_product_float32, float32, REFNET_B, REFNET_PRODUCT, const float* restrict a, const float* restrict b)
-REFNET_SUM(refnet_centred_product_float32, float32, REFNET_B, REFNET_CENTRED_PRODUCT, const float* restrict a,
-           const float* restrict b, struct refnet_pair mean)
-REFNET_SUM(refnet_centred_square_float32, float32, REFNET_NO_B, REFNET_CENTRED_SQUARE, const float* restrict a,
-           struct refnet_pair mean)
-REFNET_SUM(refnet_product_float64, float64, REFNET_B, REFNET_PRODUCT, const double* restrict a,
-           const double* restrict b)
-REFNET_SUM(refnet_centred_product_float64, float64, REFNET_B, REFNET_CENTRED_PRODUCT, const double* restrict a,
-           const double* restrict b, struct refnet_pair mean)
-REFNET_SUM(refnet_centred_square_float64, float64, REFNET_NO_B, REFNET_CENTRED_SQUARE, const double* restrict a,
-           struct refnet_pair mean)
+#define REFNET_JOIN_(a, b) a##_##b
+#define REFNET_JOIN(a, b) REFNET_JOIN_(a, b)
 
-/* One more term of a sum, and what its rounding loses. */
-#define REFNET_COMPENSATED(TYPE, SUM, LOST, TERM)                                                             \
-    do {                                                                                                      \
-        const TYPE term = (TERM), rough = (SUM) + term;                                                       \
-        const TYPE back = rough - (SUM);                                                                      \
-        (LOST) += ((SUM) - (rough - back)) + (term - back);                                                   \
-        (SUM) = rough;                                                                                        \
-    } while (0)
+#define VERSION baseline
+#define TARGET
+#ifdef __GNUC__
+typedef double refnet_two __attribute__((vector_size(16)));
+typedef float refnet_two_floats __attribute__((vector_size(8)));
+static inline refnet_two refnet_widen_two(const float* p) {
+    refnet_two_floats floats;
+    memcpy(&floats, p, sizeof floats);
+    return __builtin_convertvector(floats, refnet_two);
+}
+#define VECTOR refnet_two
+#define WIDTH 2
+#define WIDEN(p) refnet_widen_two(p)
+#define FOLD(v) ((v)[0] + (v)[1])
+#else
+#define VECTOR double
+#define WIDTH 1
+#define WIDEN(p) (*(p))
+#define FOLD(v) (v)
+#endif
+#include "sums_loops.h"
 
-/* The same of plain doubles: each lane keeps what its additions lost, too. */
-REFNET_SUMS_VERSIONS
-static void refnet_total_float64(const double* restrict a, ptrdiff_t n, struct refnet_pair* sum) {
-    enum { VECTORS = REFNET_LANES / REFNET_WIDTH };
-    struct refnet_pair so_far = *sum;
-    for (ptrdiff_t block = 0; block < n; block += REFNET_BLOCK) {
-        const ptrdiff_t end = n - block < REFNET_BLOCK ? n : block + REFNET_BLOCK;
-        const ptrdiff_t whole = end - (end - block) % REFNET_LANES;
-        refnet_vector lane[VECTORS] = {0}, lost[VECTORS] = {0};
-        double rest = 0, rest_lost = 0, four[4], four_lost[4];
-        for (ptrdiff_t p = block; p < whole; p += REFNET_LANES)
-            for (int i = 0; i < VECTORS; ++i) {
-                refnet_vector u;
-                refnet_load_float64(&u, a + p + i * REFNET_WIDTH);
-                REFNET_COMPENSATED(refnet_vector, lane[i], lost[i], u);
-            }
-        for (ptrdiff_t p = whole; p < end; ++p) REFNET_COMPENSATED(double, rest, rest_lost, a[p]);
-        for (int half = VECTORS / 2; half >= VECTORS / 4; half /= 2)
-            for (int i = 0; i < half; ++i) {
-                lost[i] += lost[i + half];
-                REFNET_COMPENSATED(refnet_vector, lane[i], lost[i], lane[i + half]);
-            }
-        memcpy(four, lane, sizeof four);
-        memcpy(four_lost, lost, sizeof four_lost);
-        for (int half = 2; half > 0; half /= 2)
-            for (int i = 0; i < half; ++i) {
-                four_lost[i] += four_lost[i + half];
-                REFNET_COMPENSATED(double, four[i], four_lost[i], four[i + half]);
-            }
-        four_lost[0] += rest_lost;
-        REFNET_COMPENSATED(double, four[0], four_lost[0], rest);
-        so_far = refnet_added(so_far, four[0]);
-        if (isfinite(four_lost[0])) so_far = refnet_added(so_far, four_lost[0]);
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <immintrin.h>
+
+#define REFNET_AVX2 __attribute__((target("avx2")))
+REFNET_AVX2 static inline double refnet_fold_four(__m256d v) {
+    const __m128d two = _mm256_castpd256_pd128(v) + _mm256_extractf128_pd(v, 1);
+    return two[0] + two[1];
+}
+#define VERSION avx2
+#define TARGET REFNET_AVX2
+#define VECTOR __m256d
+#define WIDTH 4
+#define WIDEN(p) _mm256_cvtps_pd(_mm_loadu_ps(p))
+#define FOLD(v) refnet_fold_four(v)
+#include "sums_loops.h"
+
+#define REFNET_AVX512 __attribute__((target("avx512f")))
+REFNET_AVX512 static inline double refnet_fold_eight(__m512d v) {
+    const __m256d four = _mm512_castpd512_pd256(v) + _mm512_extractf64x4_pd(v, 1);
+    const __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+    return two[0] + two[1];
+}
+#define VERSION avx512
+#define TARGET REFNET_AVX512
+#define VECTOR __m512d
+#define WIDTH 8
+#define WIDEN(p) _mm512_cvtps_pd(_mm256_loadu_ps(p))
+#define FOLD(v) refnet_fold_eight(v)
+#include "sums_loops.h"
+
+#define REFNET_BEST(NAME)                                          \
+    (__builtin_cpu_supports("avx512f") ? REFNET_JOIN(NAME, avx512) \
+     : __builtin_cpu_supports("avx2")  ? REFNET_JOIN(NAME, avx2)   \
+                                       : REFNET_JOIN(NAME, baseline))
+#else
+#define REFNET_BEST(NAME) REFNET_JOIN(NAME, baseline)
+#endif
+
+#define REFNET_DOOR(NAME, REAL)                                                                                \
+    static inline void NAME(const REAL* a, const REAL* b, struct refnet_pair mean, struct refnet_planes all,   \
+                            struct refnet_pair* sums) {                                                        \
+        REFNET_BEST(NAME)(a, b, mean, &all, sums);                                                             \
     }
-    *sum = so_far;
+REFNET_DOOR(refnet_total_float32, float)
+REFNET_DOOR(refnet_total_float64, double)
+REFNET_DOOR(refnet_moments_float32, float)
+REFNET_DOOR(refnet_moments_float64, double)
+REFNET_DOOR(refnet_products_float32, float)
+REFNET_DOOR(refnet_products_float64, double)
+
+static inline void refnet_compensated(const double* a, ptrdiff_t n, struct refnet_pair* sum) {
+    REFNET_BEST(refnet_compensated)(a, n, sum);
 }
 
 #endif

@@ -6,69 +6,69 @@ from libc.string cimport memset
 cdef extern from "sums.h" nogil:
     ctypedef struct Pair "struct refnet_pair":
         double high, low
+    ctypedef struct Planes "struct refnet_planes":
+        Py_ssize_t planes, apart, n, step
     Pair added "refnet_added"(Pair, double)
-    Pair divided "refnet_divided"(Pair, double)
-    void total_float32 "refnet_total_float32"(const float*, Py_ssize_t, Pair*)
-    void total_float64 "refnet_total_float64"(const double*, Py_ssize_t, Pair*)
-    void product_float32 "refnet_product_float32"(const float*, const float*, Py_ssize_t, Pair*)
-    void product_float64 "refnet_product_float64"(const double*, const double*, Py_ssize_t, Pair*)
-    void centred_product_float32 "refnet_centred_product_float32"(const float*, const float*, Pair, Py_ssize_t, Pair*)
-    void centred_product_float64 "refnet_centred_product_float64"(const double*, const double*, Pair, Py_ssize_t, Pair*)
-    void centred_square_float32 "refnet_centred_square_float32"(const float*, Pair, Py_ssize_t, Pair*)
-    void centred_square_float64 "refnet_centred_square_float64"(const double*, Pair, Py_ssize_t, Pair*)
+    void compensated "refnet_compensated"(const double*, Py_ssize_t, Pair*)
+    void total_float32 "refnet_total_float32"(const float*, const float*, Pair, Planes, Pair*)
+    void total_float64 "refnet_total_float64"(const double*, const double*, Pair, Planes, Pair*)
+    void moments_float32 "refnet_moments_float32"(const float*, const float*, Pair, Planes, Pair*)
+    void moments_float64 "refnet_moments_float64"(const double*, const double*, Pair, Planes, Pair*)
+    void products_float32 "refnet_products_float32"(const float*, const float*, Pair, Planes, Pair*)
+    void products_float64 "refnet_products_float64"(const double*, const double*, Pair, Planes, Pair*)
 
 
-cdef inline Pair zero() noexcept nogil:
+cdef inline Pair pair(double high, double low) noexcept nogil:
     cdef Pair sum_
-    sum_.high = sum_.low = 0
+    sum_.high, sum_.low = high, low
     return sum_
 
 
-cdef inline void add_total(const floating* a, Py_ssize_t P, Pair* sum_) noexcept nogil:
-    """Add all of a."""
+cdef inline Planes planes(Py_ssize_t count, Py_ssize_t apart, Py_ssize_t n) noexcept nogil:
+    """Planes of n values, `apart` values from one to the next, that are summed together."""
+    cdef Planes all_
+    all_.planes, all_.apart, all_.n, all_.step = count, apart, n, 0
+    return all_
+
+
+cdef inline void add_totals(const floating* a, Planes all_, Pair* sums) noexcept nogil:
+    """Add all a."""
     if floating is float:
-        total_float32(a, P, sum_)
+        total_float32(a, a, pair(0, 0), all_, sums)
     else:
-        total_float64(a, P, sum_)
+        total_float64(a, a, pair(0, 0), all_, sums)
 
 
-cdef inline void add_product(const floating* a, const floating* b, Py_ssize_t P, Pair* sum_) noexcept nogil:
-    """Add all a b."""
+cdef inline void add_moments(const floating* a, Pair mean, Planes all_, Pair* sums) noexcept nogil:
+    """Add all (a - mean) to the first sum, and their squares to the second; of floats, mean.low is left out."""
     if floating is float:
-        product_float32(a, b, P, sum_)
+        moments_float32(a, a, mean, all_, sums)
     else:
-        product_float64(a, b, P, sum_)
+        moments_float64(a, a, mean, all_, sums)
 
 
-cdef inline void add_centred_product(const floating* a, const floating* b, Pair mean, Py_ssize_t P,
-                                     Pair* sum_) noexcept nogil:
-    """Add all a (b - mean)."""
+cdef struct Products:
+    double product, total
+
+
+cdef inline Products products_of(const floating* a, const floating* b, Pair mean, Planes all_) noexcept nogil:
+    """Sum of all a (b - mean), and of all a."""
+    cdef Pair sums[2]
+    cdef Products found
+    sums[0] = sums[1] = pair(0, 0)
     if floating is float:
-        centred_product_float32(a, b, mean, P, sum_)
+        products_float32(a, b, mean, all_, sums)
     else:
-        centred_product_float64(a, b, mean, P, sum_)
+        products_float64(a, b, mean, all_, sums)
+    found.product, found.total = sums[0].high, sums[1].high
+    return found
 
 
-cdef inline void add_centred_square(const floating* a, Pair mean, Py_ssize_t P, Pair* sum_) noexcept nogil:
-    """Add all (a - mean) squared."""
-    if floating is float:
-        centred_square_float32(a, mean, P, sum_)
-    else:
-        centred_square_float64(a, mean, P, sum_)
-
-
-cdef inline floating total(const floating* a, Py_ssize_t P) noexcept nogil:
-    """Sum of a, rounded."""
-    cdef Pair sum_ = zero()
-    add_total(a, P, &sum_)
-    return <floating> sum_.high
-
-
-cdef inline floating product(const floating* a, const floating* b, Py_ssize_t P) noexcept nogil:
-    """Sum of a b, rounded."""
-    cdef Pair sum_ = zero()
-    add_product(a, b, P, &sum_)
-    return <floating> sum_.high
+cdef inline double total(const floating* a, Planes all_) noexcept nogil:
+    """Sum of all a."""
+    cdef Pair sum_ = pair(0, 0)
+    add_totals(a, all_, &sum_)
+    return sum_.high
 
 
 cdef enum:

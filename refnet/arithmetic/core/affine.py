@@ -23,8 +23,10 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     dx = empty(x.shape, x.dtype) if needs[0] else None
     if dx is not None:
         kernels.input_gradient(flat(dy), s, flat(dx))
-    ds = rounded(channels.products(dy, x), s.dtype) if needs[1] else None
-    return dx, ds, channels.sums(dy) if needs[2] else None
+    if not needs[1]:
+        return dx, None, channels.sums(dy) if needs[2] else None
+    ds, db = channels.products(dy, x)
+    return dx, rounded(ds, s.dtype), rounded(db, s.dtype) if needs[2] else None
 
 
 KERNEL = Kernel(forward, backward)

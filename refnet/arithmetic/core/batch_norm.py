@@ -29,15 +29,10 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     dx = empty(x.shape, x.dtype) if needs[0] else None
     if dx is not None:
         kernels.normalise(flat(dy), zero, s / deviation, zero, flat(dx))
-    return (
-        dx,
-        rounded(channels.centred_products(dy, x, wide(mean), zero) / deviation, s.dtype)
-        if needs[1]
-        else None,
-        channels.sums(dy) if needs[2] else None,
-        None,
-        None,
-    )
+    if not needs[1]:
+        return dx, None, channels.sums(dy) if needs[2] else None, None, None
+    products, db = channels.centred_products(dy, x, wide(mean), zero)
+    return dx, rounded(products / deviation, s.dtype), rounded(db, s.dtype) if needs[2] else None, None, None
 
 
 KERNEL = Kernel(forward, backward)

@@ -34,15 +34,16 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = scale (dy - db / n - z ds / n), ds = sum of dy z, db = sum of dy; z = (x - mean) / deviation."""
     x, s, (unit, high, low, _), deviation = context
     x = scaled(x, unit)
+    if not (needs[0] or needs[1]):
+        return None, None, channels.sums(dy) if needs[2] else None
+    dx = None
     if needs[0]:
         dx, (ds, db) = empty(x.shape, x.dtype), np.empty((2, len(s)))
         kernels.train_gradients(flat(dy), flat(x), wide(s), unit, high, low, deviation, ds, db, flat(dx))
-        return dx, rounded(ds, s.dtype) if needs[1] else None, rounded(db, s.dtype) if needs[2] else None
-    return (
-        None,
-        rounded(channels.centred_products(dy, x, high, low) / deviation, s.dtype) if needs[1] else None,
-        channels.sums(dy) if needs[2] else None,
-    )
+    else:
+        products, db = channels.centred_products(dy, x, high, low)
+        ds = products / deviation
+    return dx, rounded(ds, s.dtype) if needs[1] else None, rounded(db, s.dtype) if needs[2] else None
 
 
 KERNEL = Kernel(forward, backward)

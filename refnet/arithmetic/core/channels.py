@@ -20,18 +20,17 @@ def sums(x: Array) -> Array:
     return rounded(totals(x), x.dtype)
 
 
-def products(dy: Array, x: Array) -> Array:
-    """Sum of dy x, channel by channel: (C,), in float64."""
-    found = np.empty(x.shape[1])
-    affine.scale_gradient(flat(dy), flat(x), found)
-    return found
+def products(dy: Array, x: Array) -> tuple[Array, Array]:
+    """Sums of dy x and of dy, channel by channel: (C,) each, in float64."""
+    zero = np.zeros(x.shape[1])
+    return centred_products(dy, x, zero, zero)
 
 
-def centred_products(dy: Array, x: Array, high: Array, low: Array) -> Array:
-    """Sum of dy (x - mean), channel by channel: (C,), in float64; the mean is high + low."""
-    found = np.empty(x.shape[1])
-    batch_norm.products(flat(dy), flat(x), high, low, found)
-    return found
+def centred_products(dy: Array, x: Array, high: Array, low: Array) -> tuple[Array, Array]:
+    """Sums of dy (x - mean) and of dy, channel by channel: (C,) each, in float64; the mean is high + low."""
+    found, of_dy = np.empty((2, x.shape[1]))
+    batch_norm.products(flat(dy), flat(x), high, low, found, of_dy)
+    return found, of_dy
 
 
 def means(x: Array) -> Array:
