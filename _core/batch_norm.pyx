@@ -32,37 +32,40 @@ cdef enum:
     SAMPLE = 64
 
 
-cdef inline double moments_about(Pair* mean, const floating* x, Planes all_) noexcept nogil:
-    """The variance of the values of some planes; and their mean, from one nearby."""
+# Of a channel.
+cdef struct Moments:
+    Pair mean
+    double variance
+
+
+cdef inline Moments moments_about(Pair mean, const floating* x, Planes all_) noexcept nogil:
+    """The moments of the values of some planes, from a mean nearby."""
     cdef double n = <double> (all_.planes * all_.n), off
     cdef Pair sums[2]
     sums[0] = sums[1] = pair(0, 0)
-    add_moments(x, mean[0], all_, sums)
+    add_moments(x, mean, all_, sums)
     off = sums[0].high / n
-    mean[0] = added(mean[0], off)
-    return sums[1].high / n - off * off
+    return Moments(added(mean, off), sums[1].high / n - off * off)
 
 
-cdef inline double moments(const floating* x, Py_ssize_t N, Py_ssize_t apart, Py_ssize_t P, Pair* mean) noexcept nogil:
-    """The variance of N planes of P values; and their mean, with as many digits as the deviation has.
+cdef inline Moments moments(const floating* x, Py_ssize_t N, Py_ssize_t apart, Py_ssize_t P) noexcept nogil:
+    """The moments of N planes of P values; the mean with as many digits as the deviation has.
 
     Both are taken about the mean of a sample of more than 32 values, which is at most sqrt(n / 32) deviations off. By
     the error of sums.h, that leaves the variance of n floats an error of at most 113 2**-53 (1 + n / 32) of it. For
     doubles, both are taken once more about the mean just found.
     """
     cdef Py_ssize_t few = min(P, <Py_ssize_t> SAMPLE)
-    cdef double variance
-    mean[0] = pair(x[0], 0)
-    moments_about(mean, x, planes(min(N, SAMPLE // few), apart, few))
+    cdef Moments found = moments_about(pair(x[0], 0), x, planes(min(N, SAMPLE // few), apart, few))
     if floating is float:
-        mean[0].low = 0
-    if not isfinite(mean[0].high):
-        mean[0] = pair(0, 0)
-    variance = moments_about(mean, x, planes(N, apart, P))
+        found.mean.low = 0
+    if not isfinite(found.mean.high):
+        found.mean = pair(0, 0)
+    found = moments_about(found.mean, x, planes(N, apart, P))
     if floating is double:
-        if isfinite(mean[0].high):
-            variance = moments_about(mean, x, planes(N, apart, P))
-    return variance
+        if isfinite(found.mean.high):
+            found = moments_about(found.mean, x, planes(N, apart, P))
+    return found
 
 
 cdef inline void centre_and_scale(const floating* x, Pair mean, double scale, double b, floating* y,
@@ -77,14 +80,14 @@ cdef inline void centre_and_scale(const floating* x, Pair mean, double scale, do
 def statistics(const floating[:, :, ::1] x, double[::1] high, double[::1] low, double[::1] variance):
     """The mean of each channel, high + low, and its variance, that of the population."""
     cdef Py_ssize_t c, N = x.shape[0], C = x.shape[1], P = x.shape[2]
-    cdef Pair mean
+    cdef Moments found
     cdef Environment before
     require(N > 0 and P > 0 and high.shape[0] == C and low.shape[0] == C and variance.shape[0] == C)
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
         for c in prange(C, schedule="static"):
-            variance[c] = moments(&x[0, c, 0], N, C * P, P, &mean)
-            high[c], low[c] = mean.high, mean.low
+            found = moments(&x[0, c, 0], N, C * P, P)
+            high[c], low[c], variance[c] = found.mean.high, found.mean.low, found.variance
         environment.restore(before)
 
 
@@ -97,7 +100,7 @@ def train(const floating[:, :, ::1] x, const double[::1] s, const double[::1] b,
     once, if a cache holds it.
     """
     cdef Py_ssize_t c, n, N = x.shape[0], C = x.shape[1], P = x.shape[2]
-    cdef Pair mean
+    cdef Moments found
     cdef Environment before
     require(N > 0 and P > 0 and s.shape[0] == C and b.shape[0] == C and unit.shape[0] == C
             and high.shape[0] == C and low.shape[0] == C and variance.shape[0] == C and deviation.shape[0] == C
@@ -105,11 +108,11 @@ def train(const floating[:, :, ::1] x, const double[::1] s, const double[::1] b,
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
         for c in prange(C, schedule="static"):
-            variance[c] = moments(&x[0, c, 0], N, C * P, P, &mean)
-            high[c], low[c] = mean.high, mean.low
+            found = moments(&x[0, c, 0], N, C * P, P)
+            high[c], low[c], variance[c] = found.mean.high, found.mean.low, found.variance
             deviation[c] = root(variance[c], epsilon, unit[c])
             for n in range(N):
-                centre_and_scale(&x[n, c, 0], mean, s[c] / deviation[c], b[c], &y[n, c, 0], P)
+                centre_and_scale(&x[n, c, 0], found.mean, s[c] / deviation[c], b[c], &y[n, c, 0], P)
         environment.restore(before)
 
 

@@ -26,6 +26,7 @@ from refnet.arithmetic import ARITHMETICS, Kernel, core, reference
 from refnet.errors import DTypeError, RefnetError, ShapeError, UnknownNameError
 from refnet.op import OUTPUT
 from refnet.ops import OPS
+from refnet.shapes import size
 
 
 def steps(arrays, seed=1):
@@ -576,3 +577,13 @@ def test_a_context_holds_no_input_or_output_but_those_that_the_record_names(arit
         if any(np.may_share_memory(array, blob) for array in arrays_in(context.kernel))
     }
     assert held <= set(op.keeps)
+
+
+@every_dtype
+@pytest.mark.parametrize(
+    "op", [op for op in OPS.values() if op.benchmarks and op.window is None], ids=lambda o: o.name
+)
+def test_problems_of_many_tasks_have_the_same_bits_for_any_number_of_threads(op, dtype):
+    """The small cases run on one thread; these are shared out, and nothing of one task is another's."""
+    case = min(op.benchmarks, key=lambda case: sum(map(size, case.shapes)))
+    assert_same_bits(core[op.name], reals(op, case, dtype), case.attrs)
