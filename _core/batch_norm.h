@@ -11,14 +11,14 @@ static inline double refnet_without(double whole, double part) {
 
 /* y = (x - mean) scale + b, and dx = scale ((dy - of_mean) - (x - mean) of_variance): in double, rounded once. The mean
    is high + low, and low, no more than a deviation, is taken off where no digit is lost: with b and of_mean. */
-#define REFNET_PASSES(REAL, SUFFIX)                                                                             \
-    REFNET_SUMS_VERSIONS                                                                                        \
+#define REFNET_PASSES(REAL, SUFFIX, VERSIONS)                                                                   \
+    VERSIONS                                                                                                    \
     static void refnet_normalise_##SUFFIX(const REAL* restrict x, struct refnet_pair mean, double scale,        \
                                           double shift, REAL* restrict y, ptrdiff_t n) {                        \
         const double all = refnet_without(shift, mean.low * scale);                                             \
         for (ptrdiff_t p = 0; p < n; ++p) y[p] = (REAL)((x[p] - mean.high) * scale + all);                      \
     }                                                                                                           \
-    REFNET_SUMS_VERSIONS                                                                                        \
+    VERSIONS                                                                                                    \
     static void refnet_project_##SUFFIX(const REAL* restrict dy, const REAL* restrict x,                        \
                                         struct refnet_pair mean, double scale, double of_mean,                  \
                                         double of_variance, REAL* restrict dx, ptrdiff_t n) {                   \
@@ -27,7 +27,14 @@ static inline double refnet_without(double whole, double part) {
             dx[p] = (REAL)(scale * ((dy[p] - all) - (x[p] - mean.high) * of_variance));                         \
     }
 
-REFNET_PASSES(float, float32)
-REFNET_PASSES(double, float64)
+/* Conversions of floats keep two registers busy where those of AVX-512 need one. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#define REFNET_FLOAT_VERSIONS __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define REFNET_FLOAT_VERSIONS
+#endif
+
+REFNET_PASSES(float, float32, REFNET_FLOAT_VERSIONS)
+REFNET_PASSES(double, float64, REFNET_SUMS_VERSIONS)
 
 #endif

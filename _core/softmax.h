@@ -1,9 +1,9 @@
 /* A row of softmax and of cross-entropy, in loops that compilers vectorise. Both dtypes are computed in
    double and rounded to their own where a result is stored.
 
-   e[k] = exp(x[k] - largest); their sum is that of sums.h, compensated, within a rounding of it for every K. With e as
-   elementary.h states it, y and dx are within 9 u and 10 u of the exact ones, u = 2^-53, and for float
-   within 0.6 ulp; where they are subnormal, within the smallest number there is. */
+   e[k] = exp(x[k] - largest); their sum is that of sums.h, for double compensated. With e as elementary.h
+   states it, y and dx are within 9 u and 10 u of the exact ones, u = 2^-53, and for float within 0.6 ulp;
+   where they are subnormal, within the smallest number there is. */
 #include "elementary.h"
 #include "sums.h"
 
@@ -47,8 +47,13 @@ static inline double refnet_e_float32(float x, double largest) {
 REFNET_EXPONENTIALS(refnet_exponentials_float64, double, refnet_e_float64)
 REFNET_EXPONENTIALS(refnet_exponentials_float32, float, refnet_e_float32)
 
+/* A sum of exponentials: of those of floats, what additions lose does not count. */
+static inline void refnet_sum_float32(const double* e, ptrdiff_t n, struct refnet_pair* sum) {
+    refnet_total_float64(e, NULL, (struct refnet_pair){0.0, 0.0}, (struct refnet_planes){1, n, n, 0}, sum);
+}
+
 /* The sums of n values of x; without a label (-1) all are others. e is that of the last part. */
-#define REFNET_ROW(NAME, REAL, EXPONENTIALS)                                                             \
+#define REFNET_ROW(NAME, REAL, EXPONENTIALS, SUM)                                                        \
     REFNET_VERSIONS                                                                                      \
     static refnet_row NAME(const REAL* restrict x, double* restrict e, ptrdiff_t n, ptrdiff_t label) {   \
         REAL best[REFNET_RACES];                                                                         \
@@ -67,14 +72,14 @@ REFNET_EXPONENTIALS(refnet_exponentials_float32, float, refnet_e_float32)
                 row.of_label = e[label - start];                                                         \
                 e[label - start] = 0.0;                                                                  \
             }                                                                                            \
-            refnet_compensated(e, count, &sum);                                                        \
+            SUM(e, count, &sum);                                                                         \
         }                                                                                                \
         row.others = sum.high;                                                                           \
         return row;                                                                                      \
     }
 
-REFNET_ROW(refnet_row_float64, double, refnet_exponentials_float64)
-REFNET_ROW(refnet_row_float32, float, refnet_exponentials_float32)
+REFNET_ROW(refnet_row_float64, double, refnet_exponentials_float64, refnet_compensated)
+REFNET_ROW(refnet_row_float32, float, refnet_exponentials_float32, refnet_sum_float32)
 
 /* y = e (1 / sum). */
 #define REFNET_SOFTMAX(NAME, REAL, ROW, EXPONENTIALS)                                       \
