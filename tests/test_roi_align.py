@@ -1,5 +1,6 @@
 """RoIAlign: literal values, the standard's own test data, the definition in fractions, what is refused."""
 
+from importlib import import_module
 from math import inf, nan
 
 import numpy as np
@@ -309,3 +310,17 @@ def test_a_net_draws_tubes_and_gives_them_no_gradient():
     assert run.blobs["pooled"].shape == (5, 3, 4, 7, 7)
     grads = refnet.backward(run, refnet.fill.output_gradients(net))
     assert set(grads) == {"data"} and not grads.blocked, "tubes are given, not blocked"
+
+
+@every_dtype
+def test_as_many_rows_as_are_added_up_at_a_time_give_the_same_bits(dtype, monkeypatch):
+    """Bands of 1, 2, 6 and all 22 rows of a channel; rows of dx with more terms than a chain."""
+    x = uniform("x", (2, 3, 2, 11, 9), 1).astype(dtype)
+    corners = 10 * np.abs(uniform("rois", (70, 8), 2))
+    rois = np.concatenate([np.arange(70)[:, None] % 2, corners], 1).astype(dtype)
+    y, context = core.roi_align.forward(x, rois, output=(5, 4), sampling_ratio=2)
+    dy = uniform("dy", y.shape, 3).astype(dtype)
+    whole, _ = core.roi_align.backward(dy, context)
+    for rows in (1, 2, 6):
+        monkeypatch.setattr(import_module("refnet.arithmetic.core.roi_align"), "BAND", rows * 9)
+        assert_same_bits(core.roi_align.backward(dy, context)[0], whole)

@@ -13,7 +13,7 @@ from refnet.ops.roi_align import grid, infer
 from refnet.shapes import Shape
 
 FLOAT64 = np.dtype(np.float64)
-# Cells of a frame whose gradients are added up at a time.
+# Cells of a channel whose gradients are added up at a time.
 BAND = 1 << 16
 
 
@@ -31,30 +31,30 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     if not needs[0]:
         return None, None
     dx = empty(shape, dy.dtype)
-    height = min(shape[3], max(1, BAND // shape[4]))
-    kernels.input_gradient(
-        dy, *taps, dx, _rows(shape), workspace(3 * height * shape[4] + CACHE_LINE, FLOAT64)
-    )
+    height = min(shape[2] * shape[3], max(1, BAND // shape[4]))
+    bands = workspace(3 * height * shape[4] + CACHE_LINE, FLOAT64)
+    kernels.input_gradient(dy, *taps, dx, _rows(shape), bands, np.empty((len(bands), height), np.intp))
     return dx, None
 
 
 def _rows(x: Shape) -> Array:
-    """A row of x for each thread."""
-    return workspace(x[4] + CACHE_LINE, FLOAT64)
+    """Two rows of x for each thread."""
+    return workspace(2 * x[4] + CACHE_LINE, FLOAT64)
 
 
-def _taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tuple[Array, Array, Array]:
-    """Which cells each line of bins reads, their weights, rounded to the dtype of x, and how many."""
+def _taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tuple[Array, ...]:
+    """Which cells each line of bins reads, their weights in the dtype of x, how many; and columns read."""
     start, bins, samples = map(np.ascontiguousarray, grid(rois, output=output, **attrs))
     lines = (*start.shape[:2], sum(output))
     most = max(1, min(2 * int(samples.max()), max(x.shape[3:])))
-    cells, weights, counts = (
+    cells, weights, counts, extents = (
         np.zeros((*lines, most), np.intp),
         np.zeros((*lines, most)),
         np.empty(lines, np.intp),
+        np.empty((*lines[:2], 2), np.intp),
     )
-    kernels.taps(start, bins, samples, cells, weights, counts, *x.shape[3:], output[0])
-    return cells, wide(weights.astype(x.dtype, copy=False)), counts
+    kernels.taps(start, bins, samples, cells, weights, counts, extents, *x.shape[3:], output[0])
+    return cells, wide(weights.astype(x.dtype, copy=False)), counts, extents
 
 
 KERNEL = Kernel(forward, backward)
