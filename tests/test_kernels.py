@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from refnet._core import (
     add,
     affine,

@@ -323,4 +323,4 @@ def test_as_many_rows_as_are_added_up_at_a_time_give_the_same_bits(dtype, monkey
     whole, _ = core.roi_align.backward(dy, context)
     for rows in (1, 2, 6):
         monkeypatch.setattr(import_module("refnet.arithmetic.core.roi_align"), "BAND", rows * 9)
-        assert_same_bits(core.roi_align.backward(dy, context)[0], whole)
+        assert core.roi_align.backward(dy, context)[0].tobytes() == whole.tobytes()
