@@ -125,9 +125,8 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
         convolve_groups(x, w, y, workspace, &convolution, samples)
     else:
         convolve_tiles(x, w, y, workspace, conv, samples, groups)
-    with nogil:
-        if met_padding(simd, w, y, conv, samples, groups):
-            sum_again(x, w, y, conv, samples, groups)
+    if met_padding(simd, w, y, conv, samples, groups):
+        sum_again(x, w, y, conv, samples, groups)
     return 0
 
 
@@ -296,11 +295,10 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
         gradients_of_groups(dy, x, dw, workspace, &gradients)
     else:
         gradients_of_spans(dy, x, dw, workspace, partial, &g, groups)
-    with nogil:
-        if reads_padding(&g) and not (all_finite(simd, &dw[0, 0], size) if size < values
-                                      else all_finite(simd, &dy[0, 0, 0], values)):
-            sum_weights_again(&dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &g, x.shape[0], dw.shape[0] // groups,
-                              x.shape[1] // groups, groups)
+    if reads_padding(&g) and not (all_finite(simd, &dw[0, 0], size) if size < values
+                                  else all_finite(simd, &dy[0, 0, 0], values)):
+        sum_weights_again(&dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &g, x.shape[0], dw.shape[0] // groups,
+                          x.shape[1] // groups, groups)
 
 
 cdef int gradients_of_groups(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x, floating[:, ::1] dw,

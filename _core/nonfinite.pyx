@@ -5,6 +5,7 @@ values, but times infinity or NaN it is NaN. So where such a factor may have met
 again, term by term in the order of the definition (conv3d.pyx), of the taps inside alone.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.math cimport fma, isnan
@@ -20,6 +21,8 @@ cdef extern from "<math.h>" nogil:
 
 cdef enum:
     PIECE = 1 << 14  # values that a thread looks at before the next look for work
+    AT_ONCE = 16     # channels or filters that are summed again between two looks for Ctrl-C
+    MOST_NAN = 16    # NaNs whose places are remembered
 
 
 cdef inline floating multiply_add(floating a, floating b, floating c) noexcept nogil:
@@ -94,19 +97,64 @@ cdef bint channel_finite(const Simd* simd, const floating* y, const Convolution*
     return True
 
 
-cdef void sum_again(const floating* x, const floating* w, floating* y, const Convolution* conv, Py_ssize_t samples,
-                    Py_ssize_t groups) noexcept nogil:
+cdef int sum_again(const floating* x, const floating* w, floating* y, const Convolution* conv, Py_ssize_t samples,
+                   Py_ssize_t groups) except -1:
     """Sum again what is NaN of y (samples, groups * results, maps); see `conv3d.convolve`."""
     cdef const Geometry* g = &conv.subkernels.g
-    cdef Py_ssize_t results = results_of(conv, conv.rows), volume = conv.channels * g.T * g.H * g.W, task, n
+    cdef Py_ssize_t results = results_of(conv, conv.rows), volume = conv.channels * g.T * g.H * g.W, task, n, begin, end
+    cdef Py_ssize_t tasks = samples * groups * results
     cdef Environment before
-    with parallel():
-        before = environment.enter_default()
-        for task in prange(samples * groups * results, schedule="dynamic"):
-            n = task // results  # of all groups of all samples
-            sum_channel_again(x + n * volume, w + n % groups * conv.subkernels.layout.group,
-                              y + task * conv.maps.volume, conv, task % results, results)
-        environment.restore(before)
+    for begin in range(0, tasks, AT_ONCE):
+        end = min(begin + AT_ONCE, tasks)
+        with nogil, parallel():
+            before = environment.enter_default()
+            for task in prange(begin, end, schedule="dynamic"):
+                n = task // results  # of all groups of all samples
+                sum_channel_again(x + n * volume, w + n % groups * conv.subkernels.layout.group,
+                                  y + task * conv.maps.volume, conv, task % results, results)
+            environment.restore(before)
+        PyErr_CheckSignals()
+    return 0
+
+
+# Taps of a row of weights, one after the other, at which some weight is NaN: as many as are looked for.
+cdef struct NanTaps:
+    int count
+    Py_ssize_t taps[MOST_NAN]
+
+
+cdef NanTaps nan_taps(const floating* w, const Subkernel* kernel, Py_ssize_t channels) noexcept nogil:
+    """Find the first taps at which a row of weights is NaN."""
+    cdef const Geometry* g = &kernel.g
+    cdef NanTaps found
+    cdef Py_ssize_t tap, c
+    cdef const floating* of_tap
+    found.count = 0
+    for tap in range(g.kT * g.kH * g.kW):
+        of_tap = (w + tap // (g.kW * g.kH) * kernel.layout.t + tap // g.kW % g.kH * kernel.layout.h
+                  + tap % g.kW * kernel.layout.w)
+        for c in range(channels):
+            if isnan(of_tap[c * kernel.layout.channel]) and found.count < MOST_NAN:
+                found.taps[found.count] = tap
+                found.count += 1
+                break
+    return found
+
+
+cdef inline bint is_inside(const Geometry* g, Py_ssize_t position, Py_ssize_t tap) noexcept nogil:
+    """Whether a tap of the window at a position lies inside."""
+    return (0 <= position // (g.oW * g.oH) * g.sT - g.pT + tap // (g.kW * g.kH) * g.dT < g.T
+            and 0 <= position // g.oW % g.oH * g.sH - g.pH + tap // g.kW % g.kH * g.dH < g.H
+            and 0 <= position % g.oW * g.sW - g.pW + tap % g.kW * g.dW < g.W)
+
+
+cdef inline bint has_nan(const NanTaps* found, const Geometry* g, Py_ssize_t position) noexcept nogil:
+    """Whether the window at a position has one of those taps inside: its sum is NaN then, and rightly so."""
+    cdef int i
+    for i in range(found.count):
+        if is_inside(g, position, found.taps[i]):
+            return True
+    return False
 
 
 cdef void sum_channel_again(const floating* x, const floating* w, floating* y, const Convolution* conv,
@@ -115,22 +163,25 @@ cdef void sum_channel_again(const floating* x, const floating* w, floating* y, c
     cdef const OutputMap* map
     cdef const Subkernel* kernel
     cdef bint merged = conv.subkernels.phases_at != NULL
+    cdef const floating* weights
     cdef Py_ssize_t row, position, line, column, at
     cdef int i, beside, phase
+    cdef NanTaps found
     for i in range(conv.count_maps):
         map = &conv.maps[i]
         for beside in range(map.beside):
             phase = i * <int> map.beside + beside
             kernel = &conv.subkernels[0 if merged else beside]
             row = phase * results + channel if merged else channel
+            weights = w + row * kernel.layout.row + kernel.layout.first
+            found = nan_taps(weights, kernel, 0 if kernel.empty else conv.channels)
             for position in range(map.positions_of_line * map.lines_of_frame * map.frames):
                 column = position % map.positions_of_line
                 line = position // map.positions_of_line % map.lines_of_frame
                 at = offset(map, position) + beside
                 if (not kernel.empty and line < map.lines and column * map.w + beside < map.width
-                        and isnan(y[at])):
-                    y[at] = sum_of_window(x, w + row * kernel.layout.row + kernel.layout.first, conv.channels, kernel,
-                                          position, phase)
+                        and isnan(y[at]) and not has_nan(&found, &kernel.g, position)):
+                    y[at] = sum_of_window(x, weights, conv.channels, kernel, position, phase)
 
 
 cdef floating sum_of_window(const floating* x, const floating* w, Py_ssize_t channels, const Subkernel* kernel,
@@ -164,21 +215,41 @@ cdef floating sum_of_window(const floating* x, const floating* w, Py_ssize_t cha
 # ---- dw
 
 
-cdef void sum_weights_again(const floating* dy, const floating* x, floating* dw, const Geometry* g,
-                            Py_ssize_t samples, Py_ssize_t filters, Py_ssize_t channels,
-                            Py_ssize_t groups) noexcept nogil:
+cdef int sum_weights_again(const floating* dy, const floating* x, floating* dw, const Geometry* g, Py_ssize_t samples,
+                           Py_ssize_t filters, Py_ssize_t channels, Py_ssize_t groups) except -1:
     """Sum again what is NaN of dw (groups * filters, channels, taps), from dy (samples, ...) and x (samples, ...)."""
-    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, P = g.oT * g.oH * g.oW, V = g.T * g.H * g.W, i, k, c
+    cdef Py_ssize_t K = channels * g.kT * g.kH * g.kW, P = g.oT * g.oH * g.oW, V = g.T * g.H * g.W, k, begin, end
     cdef Environment before
-    with parallel():
-        before = environment.enter_default()
-        for i in prange(groups * filters * channels * taps, schedule="dynamic", chunksize=64):
-            if isnan(dw[i]):
-                k = i // (channels * taps)
-                c = k // filters * channels + i // taps % channels
-                dw[i] = sum_of_positions(dy + k * P, x + c * V, g, samples, groups * filters * P,
-                                         groups * channels * V, i % taps)
-        environment.restore(before)
+    for begin in range(0, groups * filters, AT_ONCE):
+        end = min(begin + AT_ONCE, groups * filters)
+        with nogil, parallel():
+            before = environment.enter_default()
+            for k in prange(begin, end, schedule="dynamic"):
+                sum_filter_again(dy + k * P, x + k // filters * channels * V, dw + k * K, g, samples,
+                                 groups * filters * P, groups * channels * V, channels)
+            environment.restore(before)
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef void sum_filter_again(const floating* dy, const floating* x, floating* dw, const Geometry* g, Py_ssize_t samples,
+                           Py_ssize_t sample_dy, Py_ssize_t sample_x, Py_ssize_t channels) noexcept nogil:
+    """Sum again what is NaN of the weights of one filter (channels, taps)."""
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, V = g.T * g.H * g.W, count = 0, n, o, tap, c, i
+    cdef Py_ssize_t positions[MOST_NAN]
+    cdef bint found
+    for n in range(samples):
+        for o in range(g.oT * g.oH * g.oW):
+            if count < MOST_NAN and isnan(dy[n * sample_dy + o]):
+                positions[count] = o
+                count += 1
+    for tap in range(taps):
+        found = False  # a NaN that the tap reads: the sum is NaN then, and rightly so
+        for i in range(count):
+            found = found or is_inside(g, positions[i], tap)
+        for c in range(0 if found else channels):
+            if isnan(dw[c * taps + tap]):
+                dw[c * taps + tap] = sum_of_positions(dy, x + c * V, g, samples, sample_dy, sample_x, tap)
 
 
 cdef floating sum_of_positions(const floating* dy, const floating* x, const Geometry* g, Py_ssize_t samples,

@@ -215,9 +215,16 @@ TARGET static int NAME(all_finite)(const void *lhs, ptrdiff_t rows, ptrdiff_t de
 {
     const REAL *row = lhs;
     REAL lanes[LANES], sum = 0;
-    VECTOR zeros = {0};
+    VECTOR zeros = {0}, more[3] = {{0}, {0}, {0}}; /* four, so that additions need not wait for each other */
     for (ptrdiff_t i = 0; i < rows; i++, row += LHS_PITCH) {
         ptrdiff_t k = 0;
+        for (; k + 4 * LANES <= depth; k += 4 * LANES) {
+            const UNALIGNED *some = (const UNALIGNED *) (row + k);
+            zeros += some[0] - some[0];
+            UNROLL
+            for (int j = 0; j < 3; j++)
+                more[j] += some[j + 1] - some[j + 1];
+        }
         for (; k + LANES <= depth; k += LANES) {
             const VECTOR some = *(const UNALIGNED *) (row + k);
             zeros += some - some;
@@ -225,7 +232,7 @@ TARGET static int NAME(all_finite)(const void *lhs, ptrdiff_t rows, ptrdiff_t de
         for (; k < depth; k++)
             sum += row[k] - row[k];
     }
-    *(UNALIGNED *) lanes = zeros;
+    *(UNALIGNED *) lanes = (zeros + more[0]) + (more[1] + more[2]);
     for (int lane = 0; lane < LANES; lane++)
         sum += lanes[lane];
     return sum == 0;
