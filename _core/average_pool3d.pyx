@@ -9,11 +9,12 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.string cimport memset
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, micro_kernel, openmp
 from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.pooling cimport Overlap, inside, line_of, overlap, windows
 from refnet._core.checks cimport require
+from refnet._core.simd cimport Simd
 from refnet._core.sums cimport LINE, SHORT, Pair, Planes, Totals, add_totals, begin, count, finish, planes
 
 
@@ -159,9 +160,10 @@ cdef void hand_back_plane(const floating* shares, floating* dx, Geometry g) noex
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
-    """y (planes, P) = the mean of each window of x (planes, T * H * W)."""
+    """y (planes, P) = the mean of each window of x (planes, T * H * W); return whether all are finite."""
     cdef Geometry g = geometry(volume, window)
-    cdef Py_ssize_t plane
+    cdef const Simd* simd = micro_kernel.active(&x[0, 0])
+    cdef Py_ssize_t plane, overflown = 0
     cdef Environment before
     require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     g = in_long_lines(g)
@@ -169,7 +171,9 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
         before = environment.enter_default()
         for plane in prange(x.shape[0], schedule="static"):
             pool_plane(&x[plane, 0], &y[plane, 0], g)
+            overflown += not simd.all_finite(&y[plane, 0], 1, y.shape[1])
         environment.restore(before)
+    return overflown == 0
 
 
 cdef enum:
@@ -189,7 +193,10 @@ cdef void averages(const floating* x, Py_ssize_t P, floating* y, Py_ssize_t N) n
 
 
 def whole(const floating[:, ::1] x, floating[::1] y):
-    """y (planes,) = the mean of each plane of x (planes, P), over everything; `sums.h` has the order of its sum."""
+    """y (planes,) = the mean of each plane of x (planes, P), over everything; return whether all are finite.
+
+    `sums.h` has the order of the sum.
+    """
     cdef Py_ssize_t share, first, N = x.shape[0], P = x.shape[1]
     cdef Environment before
     require(P > 0 and y.shape[0] == N)
@@ -199,13 +206,18 @@ def whole(const floating[:, ::1] x, floating[::1] y):
             first = share * SHARE
             averages(&x[first, 0], P, &y[first], min(N - first, <Py_ssize_t> SHARE))
         environment.restore(before)
+    return bool(micro_kernel.active(&y[0]).all_finite(&y[0], 1, N))
 
 
 def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, ::1] shares,
                    volume, window):
-    """dx (planes, T * H * W) = dy (planes, P) shared out over the windows; shares is (threads, P)."""
+    """dx (planes, T * H * W) = dy (planes, P) shared out over the windows; shares is (threads, P).
+
+    Return whether all are finite.
+    """
     cdef Geometry g = geometry(volume, window)
-    cdef Py_ssize_t plane
+    cdef const Simd* simd = micro_kernel.active(&dy[0, 0])
+    cdef Py_ssize_t plane, overflown = 0
     cdef Environment before
     require(fits(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0]
             and shares.shape[0] >= openmp.max_threads() and shares.shape[1] >= dy.shape[1])
@@ -215,4 +227,6 @@ def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, :
         for plane in prange(dx.shape[0], schedule="static"):
             share_out(&dy[plane, 0], &shares[openmp.thread_num(), 0], g)
             hand_back_plane(&shares[openmp.thread_num(), 0], &dx[plane, 0], g)
+            overflown += not simd.all_finite(&dx[plane, 0], 1, dx.shape[1])
         environment.restore(before)
+    return overflown == 0

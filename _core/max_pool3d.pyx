@@ -9,11 +9,12 @@ from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY
 from libc.string cimport memset
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, micro_kernel, openmp
 from refnet._core.environment cimport Environment
 from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.pooling cimport Overlap, line_of, overlap
 from refnet._core.checks cimport require
+from refnet._core.simd cimport Simd
 
 
 cdef inline floating larger(floating best, floating value) noexcept nogil:
@@ -109,6 +110,16 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, of
             dy += g.oW
 
 
+cdef inline bint has_large(const floating* dy, Py_ssize_t n) noexcept nogil:
+    """Whether some sum of few of these may overflow: one is above 2**100, or, of doubles, 2**1000."""
+    cdef Py_ssize_t i
+    cdef int found = 0
+    cdef floating limit = <floating> (2.0**100 if floating is float else 2.0**1000)
+    for i in range(n):
+        found |= (dy[i] > limit) | (dy[i] < -limit)
+    return found != 0
+
+
 def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     """y (planes, P) = each window's largest value."""
     cdef Geometry g = geometry(volume, window)
@@ -129,9 +140,11 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const fl
 
     found is (threads, P), of a type that holds how far a window's last value is behind its first. Where windows share a
     value, their gradients are added in C order, in the dtype: of at most ceil(kT / sT) ceil(kH / sH) ceil(kW / sW).
+    Return whether all are finite.
     """
     cdef Geometry g = geometry(volume, window)
-    cdef Py_ssize_t plane
+    cdef const Simd* simd = micro_kernel.active(&dy[0, 0])
+    cdef Py_ssize_t plane, overflown = 0
     cdef Environment before
     require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
             and dy.shape[0] == x.shape[0] and dy.shape[1] == y.shape[1]
@@ -145,4 +158,7 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const fl
             memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
             hand_back(&dy[plane, 0], &x[plane, 0], &y[plane, 0],
                       &found[openmp.thread_num(), 0], &dx[plane, 0], g)
+            overflown += (has_large(&dy[plane, 0], dy.shape[1])
+                          and not simd.all_finite(&dx[plane, 0], 1, dx.shape[1]))
         environment.restore(before)
+    return overflown == 0

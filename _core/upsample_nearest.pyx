@@ -4,9 +4,10 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.string cimport memcpy
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, micro_kernel, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.simd cimport Simd
 from refnet._core.sums cimport LINE, Totals, begin, count, finish
 
 
@@ -57,8 +58,12 @@ cdef void add_squares(const floating* dy, floating* dx, Py_ssize_t W, Py_ssize_t
 
 
 def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssize_t scale):
-    """dx (images, H, W) = the sum of each square of dy, line by line: `Totals` in sums.pxd."""
-    cdef Py_ssize_t image, h
+    """dx (images, H, W) = the sum of each square of dy, line by line: `Totals` in sums.pxd.
+
+    Return whether all are finite.
+    """
+    cdef const Simd* simd = micro_kernel.active(&dy[0, 0, 0])
+    cdef Py_ssize_t image, h, overflown = 0
     cdef Environment before
     require(scale > 0 and dy.shape[0] == dx.shape[0] and dy.shape[1] == scale * dx.shape[1]
             and dy.shape[2] == scale * dx.shape[2])
@@ -67,4 +72,6 @@ def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssiz
         for image in prange(dx.shape[0], schedule="static"):
             for h in range(dx.shape[1]):
                 add_squares(&dy[image, h * scale, 0], &dx[image, h, 0], dx.shape[2], scale)
+            overflown += not simd.all_finite(&dx[image, 0, 0], 1, dx.shape[1] * dx.shape[2])
         environment.restore(before)
+    return overflown == 0

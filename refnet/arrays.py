@@ -1,7 +1,7 @@
 """Facts of arrays that are no operator's: dtypes, the door where arrays become clean, distances."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -178,6 +178,23 @@ def rounded(value: Array, dtype: DTypeLike) -> Array:
     """Round what was computed in float64 to a dtype; what is too large for it becomes infinite."""
     with np.errstate(over="ignore"):
         return value.astype(dtype, copy=False)
+
+
+def with_room(compute: Callable[[Array], Array], x: Array) -> Array:
+    """compute(x), which is linear; again with room for its sums where that is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = compute(x)
+        return y if np.isfinite(y).all() else again_with_room(compute, x, y)
+
+
+def again_with_room(compute: Callable[[Array], Array], x: Array, y: Array) -> Array:
+    """Return y = compute(x), but compute again, in float64 or in units of 2**64, what is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if x.dtype == np.float32:
+            again = compute(wide(x)).astype(np.float32)
+        else:
+            again = np.ldexp(compute(np.ldexp(x, -64)), 64)
+    return np.where(np.isfinite(y), y, again)
 
 
 def ulp_distance(a: Array, b: Array) -> Array:

@@ -285,3 +285,40 @@ def test_core_and_the_definition_have_infinity_and_nan_at_the_same_places(op, dt
         for ours, theirs in zip(*results, strict=True):
             for is_special in (np.isnan, np.isposinf, np.isneginf):
                 assert ours is None or np.array_equal(is_special(ours), is_special(theirs)), case.name
+
+
+LARGE = {"float32": 2.0**127, "float64": 2.0**1023}  # of which no two can be added
+
+
+@every_dtype
+@every_arithmetic
+def test_no_mean_and_no_gradient_overflows_on_the_way(arithmetic, dtype):
+    """What is finite in real numbers is finite, though a sum on the way is not."""
+    m = np.dtype(dtype).type(LARGE[dtype])
+    x = np.full((1, 1, 2, 4, 4), m)
+    means = [
+        arithmetic.global_average_pool.forward(x)[0],
+        arithmetic.average_pool3d.forward(x, kernel=(1, 2, 2))[0],
+    ]
+    means.append(arithmetic.average_pool3d.forward(x, kernel=(2, 4, 4))[0])
+    assert all((mean == m).all() for mean in means)
+    for dy in ([m, m, -m, -m], [m, -m, m, -m]):
+        _, context = arithmetic.upsample_nearest.forward(np.zeros((1, 1, 1, 1, 1), dtype), scale=2)
+        squares = np.array(dy).reshape(1, 1, 1, 2, 2)
+        assert arithmetic.upsample_nearest.backward(squares, context)[0].item() == 0
+    _, context = arithmetic.max_pool3d.forward(
+        np.array([0, 0, 1, 0, 0], dtype).reshape(1, 1, 1, 1, 5), kernel=(1, 1, 3)
+    )
+    dy = np.array([m, m, -m]).reshape(1, 1, 1, 1, 3)
+    assert arithmetic.max_pool3d.backward(dy, context)[0].ravel().tolist() == [0, 0, m, 0, 0]
+    _, context = arithmetic.average_pool3d.forward(np.zeros((1, 1, 1, 1, 3), dtype), kernel=(1, 1, 1))
+    assert (arithmetic.average_pool3d.backward(np.full((1, 1, 1, 1, 3), m), context)[0] == m).all()
+    infinite = x.copy()
+    infinite[0, 0, 0, 0, 0] = np.inf
+    assert np.isposinf(arithmetic.global_average_pool.forward(infinite)[0]).sum() == 1
+
+
+@every_arithmetic
+def test_the_mean_of_losses_does_not_overflow(arithmetic):
+    scores = np.array([[np.finfo(np.float32).max, 0, 1]] * 2, np.float32)
+    assert arithmetic.cross_entropy.forward(scores, np.array([1, 1]))[0] == np.finfo(np.float32).max

@@ -8,17 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array, Sums, rounded
+from refnet.arrays import Array, Sums, rounded, with_room
 from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark
 from refnet.shapes import Shape, pooled, pooling, size, taps
 
 
 def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
     """Add up tap by tap, and divide by the count."""
-    y = Sums(pooled(x.shape, **attrs))
-    for _, outputs, inputs in taps(x.shape, y.shape, pooling(x.shape, **attrs)):
-        y.add(outputs, x[..., *inputs])
-    return rounded(y.total() / _counts(x.shape, y.shape, attrs), x.dtype), (x.shape, attrs)
+
+    def means(x: Array) -> Array:
+        y = Sums(pooled(x.shape, **attrs))
+        for _, outputs, inputs in taps(x.shape, y.shape, pooling(x.shape, **attrs)):
+            y.add(outputs, x[..., *inputs])
+        return rounded(y.total() / _counts(x.shape, y.shape, attrs), x.dtype)
+
+    return with_room(means, x), (x.shape, attrs)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
@@ -26,11 +30,15 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     shape, attrs = context
     if not needs[0]:
         return (None,)
-    dx = Sums(shape)
-    share = dy / _counts(shape, dy.shape, attrs).astype(dy.dtype)
-    for _, outputs, inputs in taps(shape, dy.shape, pooling(shape, **attrs)):
-        dx.add(inputs, share[..., *outputs])
-    return (rounded(dx.total(), dy.dtype),)
+
+    def shared_out(dy: Array) -> Array:
+        dx = Sums(shape)
+        share = dy / _counts(shape, dy.shape, attrs).astype(dy.dtype)
+        for _, outputs, inputs in taps(shape, dy.shape, pooling(shape, **attrs)):
+            dx.add(inputs, share[..., *outputs])
+        return rounded(dx.total(), dy.dtype)
+
+    return (with_room(shared_out, dy),)
 
 
 def magnitude(x: Array, **attrs: Any) -> Magnitude:

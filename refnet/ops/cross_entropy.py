@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, rounded, wide
 from refnet.errors import ShapeError, ValueRangeError
 from refnet.op import (
     ANYTHING,
@@ -54,7 +54,7 @@ def forward(x: Array, labels: Array) -> tuple[Array, Any]:
     rows = np.arange(len(x))
     d = x - x.max(axis=1, keepdims=True)
     losses = np.log(np.exp(d).sum(axis=1)) - d[rows, labels]
-    return np.asarray(losses.sum() / x.dtype.type(len(x))), (x, labels)
+    return np.asarray(rounded(wide(losses).sum() / len(x), x.dtype)), (x, labels)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array, channel_sums, rounded
+from refnet.arrays import Array, channel_sums, rounded, with_room
 from refnet.errors import ValueRangeError
 from refnet.op import SAME, Case, Cost, InputGradients, Magnitude, Needs, Op, Reaches, benchmark, terms
 from refnet.shapes import Shape, size, volume
@@ -34,8 +34,11 @@ def forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
     """Divide the sum by the count, in float64; round it to the dtype."""
     shape = infer(x.shape, over_time=over_time)
     count = size(x.shape) // size(shape)
-    mean = channel_sums(x.reshape(1, size(shape), count)) / count
-    return rounded(mean, x.dtype).reshape(shape), x.shape
+
+    def means(x: Array) -> Array:
+        return rounded(channel_sums(x.reshape(1, size(shape), count)) / count, x.dtype).reshape(shape)
+
+    return with_room(means, x), x.shape
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:

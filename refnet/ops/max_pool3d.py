@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array, rounded
+from refnet.arrays import Array, rounded, with_room
 from refnet.op import OUTPUT, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
 from refnet.shapes import Shape, pooled, pooling, size, taps
 
@@ -31,10 +31,14 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     shape, winner = context
     if not needs[0]:
         return (None,)
-    dx = np.zeros((size(shape[:2]), size(shape[2:])))
-    planes = np.arange(dx.shape[0])[:, None]
-    np.add.at(dx, (planes, winner.reshape(dx.shape[0], -1)), dy.reshape(dx.shape[0], -1))
-    return (rounded(dx.reshape(shape), dy.dtype),)
+
+    def sums(dy: Array) -> Array:
+        dx = np.zeros((size(shape[:2]), size(shape[2:])))
+        planes = np.arange(dx.shape[0])[:, None]
+        np.add.at(dx, (planes, winner.reshape(dx.shape[0], -1)), dy.reshape(dx.shape[0], -1))
+        return rounded(dx.reshape(shape), dy.dtype)
+
+    return (with_room(sums, dy),)
 
 
 def magnitude(x: Array, **attrs: Any) -> Magnitude:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array, rounded, wide
+from refnet.arrays import Array, rounded, wide, with_room
 from refnet.op import SAME, Case, Cost, InputGradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
 from refnet.shapes import Shape, size, volume, whole
 
@@ -41,10 +41,14 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     if not needs[0]:
         return (None,)
     scale = dy.shape[3] // h
-    squares = dy.reshape(n, c, t, h, scale, w, scale)
-    # Each square becomes a row, which NumPy adds up pairwise.
-    rows = np.ascontiguousarray(wide(squares).swapaxes(4, 5)).reshape(*context, scale * scale)
-    return (rounded(rows.sum(axis=5), dy.dtype),)
+
+    def sums(dy: Array) -> Array:
+        squares = dy.reshape(n, c, t, h, scale, w, scale)
+        # Each square becomes a row, which NumPy adds up pairwise.
+        rows = np.ascontiguousarray(wide(squares).swapaxes(4, 5)).reshape(*context, scale * scale)
+        return rounded(rows.sum(axis=5), dy.dtype)
+
+    return (with_room(sums, dy),)
 
 
 def magnitude(x: Array, *, scale: int = 2) -> Magnitude:

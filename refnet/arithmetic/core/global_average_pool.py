@@ -7,16 +7,18 @@ import numpy as np
 from refnet._core import average_pool3d as kernels
 from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.table import Kernel
-from refnet.arrays import Array
+from refnet.arrays import Array, again_with_room
 from refnet.op import InputGradients, Needs
 from refnet.ops.global_average_pool import infer
-from refnet.shapes import size
+from refnet.shapes import Shape, size
 
 
 def forward(x: Array, *, over_time: bool = False) -> tuple[Array, Any]:
     """Divide the sum by the count."""
-    y = empty(infer(x.shape, over_time=over_time), x.dtype)
-    kernels.whole(x.reshape(y.size, -1), y.reshape(-1))
+    shape = infer(x.shape, over_time=over_time)
+    y, is_finite = _means(x, shape)
+    if not is_finite:
+        y = again_with_room(lambda x: _means(x, shape)[0], x, y)
     return y, x.shape
 
 
@@ -27,6 +29,11 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     dx = empty(context, dy.dtype)
     np.copyto(dx, dy / dy.dtype.type(size(context) // dy.size))
     return (dx,)
+
+
+def _means(x: Array, shape: Shape) -> tuple[Array, bool]:
+    y = empty(shape, x.dtype)
+    return y, kernels.whole(x.reshape(y.size, -1), y.reshape(-1))
 
 
 KERNEL = Kernel(forward, backward)
