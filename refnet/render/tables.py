@@ -161,7 +161,7 @@ def other_machine(made: Bundle, here: Mapping[str, Any], console: Console) -> No
     """Say whether another machine may have other bits, and in what that which made a bundle differs."""
     line = f"The bits of {made.recipe.arithmetic} belong to "
     if made.bits == EVERY_MACHINE:
-        line += "every machine: only another version of refnet (CHANGELOG.md), or a file changed since, has others."
+        line += "every machine: others are of another version of refnet (CHANGELOG.md), or of a changed file."
     else:
         line += "the machine that made them: NumPy's exp, einsum and sums differ."
     console.print(line, soft_wrap=True)
