@@ -28,13 +28,7 @@ static inline double refnet_without(double whole, double part) {
     }
 
 /* Conversions of floats keep two registers busy where those of AVX-512 need one. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
-#define REFNET_FLOAT_VERSIONS __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define REFNET_FLOAT_VERSIONS
-#endif
-
-REFNET_PASSES(float, float32, REFNET_FLOAT_VERSIONS)
+REFNET_PASSES(float, float32, REFNET_VERSIONS)
 REFNET_PASSES(double, float64, REFNET_SUMS_VERSIONS)
 
 #endif

@@ -7,12 +7,6 @@
 #include "elementary.h"
 #include "sums.h"
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
-#define REFNET_VERSIONS __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define REFNET_VERSIONS
-#endif
-
 /* Lanes of the race for the largest value; and values of a part: a longer row is gone through part by part, and once
    more for its results. */
 enum { REFNET_RACES = 64, REFNET_PART = 4096 };

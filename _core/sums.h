@@ -29,8 +29,10 @@
 /* For loops that compilers vectorise by themselves. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #define REFNET_SUMS_VERSIONS __attribute__((target_clones("default", "avx2")))
+#define REFNET_VERSIONS __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define REFNET_SUMS_VERSIONS
+#define REFNET_VERSIONS
 #endif
 
 /* Who includes this does not need all of it. */
