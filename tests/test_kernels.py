@@ -7,6 +7,7 @@ from refnet._core import (
     affine,
     average_pool3d,
     batch_norm,
+    compare,
     conv3d,
     dropout,
     max_pool3d,
@@ -53,6 +54,7 @@ def calls():
     yield batch_norm.normalise, [(2, 3, 7), *[(3,)] * 3, (2, 3, 7)], ()
     yield batch_norm.train, [(2, 3, 7), *[(3,)] * 7, (2, 3, 7)], (1e-5,)
     yield batch_norm.train_gradients, [(2, 3, 7), (2, 3, 7), *[(3,)] * 7, (2, 3, 7)], ()
+    yield compare.compare, [(7,), (7,), (7,), (1,), ("intp", (1,)), ("intp", (1,))], (0.5,)
     yield dropout.apply, [(7,), (7,), (7,)], (2.0,)
     whole = ("int64", (3, 2, 2))
     taps = [("int64", (3, 2, 9, 4)), (3, 2, 9, 4), ("int64", (3, 2, 9)), ("int64", (3, 2, 2))]

@@ -1,0 +1,140 @@
+"""What a check found: a verdict for each array that it judged, and the report that holds them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import inf, isfinite, isnan
+from typing import Any, Literal
+
+Word = Literal["ok", "wrong", "undecided", "blocked"]
+
+# From harmless to worst; within one, a larger margin is worse.
+SEVERITY: tuple[Word, ...] = ("blocked", "ok", "undecided", "wrong")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was found of one array.
+
+    Attributes
+    ----------
+    tensor : str
+        The array's name.
+    verdict : {"ok", "wrong", "undecided", "blocked"}
+        Every element is within its bound; some element is not; the check cannot say (`why`); there
+        is no gradient, and should be none.
+    margin : float
+        The largest abs(found - expected) / bound; infinite where NaN was found, or where no rounding is
+        allowed and there was some.
+    node, op : str
+        The node (or the case) whose call made the worst element, and its operator.
+    where : tuple of int, optional
+        The index of the worst element.
+    found, expected, bound : float, optional
+        Of the worst element.
+    wrong, elements : int
+        How many elements are beyond their bounds, of how many that were judged.
+    structure : str
+        Which indices are wrong, in words.
+    cause : str
+        The likely cause, a sentence.
+    hypothesis : str, optional
+        A short name of the cause, for programs.
+    why : str
+        Why nothing was decided, or why there is no gradient.
+    reproduce : str
+        A line of Python or of a shell that shows the failure again.
+    through : float, optional
+        Of a blocked gradient: the Euclidean norm of the derivative through the block, where training sees 0.
+    """
+
+    tensor: str
+    verdict: Word
+    margin: float = 0.0
+    node: str = ""
+    op: str = ""
+    where: tuple[int, ...] | None = None
+    found: float | None = None
+    expected: float | None = None
+    bound: float | None = None
+    wrong: int = 0
+    elements: int = 0
+    structure: str = ""
+    cause: str = ""
+    hypothesis: str | None = None
+    why: str = ""
+    reproduce: str = ""
+    through: float | None = None
+
+    @property
+    def badness(self) -> tuple[int, float]:
+        """What verdicts are ordered by: the word, then the margin; NaN counts as infinite."""
+        return SEVERITY.index(self.verdict), inf if isnan(self.margin) else self.margin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The verdicts of a check, by array.
+
+    Attributes
+    ----------
+    title : str
+        What was checked.
+    verdicts : dict of str to Verdict
+    facts : dict
+        How: the oracle, dtype, seed, modulus and draws of a composition, ...: plain values.
+    """
+
+    title: str
+    verdicts: Mapping[str, Verdict]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was judged, and nothing is wrong or undecided."""
+        words = {verdict.verdict for verdict in self.verdicts.values()}
+        return "ok" in words and words <= {"ok", "blocked"}
+
+    @property
+    def worst(self) -> Verdict | None:
+        """The worst verdict: a wrong one before an undecided one, then that of the largest margin."""
+        return max(self.verdicts.values(), key=lambda verdict: verdict.badness, default=None)
+
+    @property
+    def failures(self) -> list[Verdict]:
+        """Verdicts that are wrong or undecided, the worst first."""
+        failed = [v for v in self.verdicts.values() if v.verdict in ("wrong", "undecided")]
+        return sorted(failed, key=lambda verdict: verdict.badness, reverse=True)
+
+    def record(self) -> dict[str, Any]:
+        """The report as JSON has it; numbers that JSON lacks as strings: "inf", "nan"."""
+        found: dict[str, Any] = _plain(
+            {
+                "title": self.title,
+                "ok": self.ok,
+                "facts": dict(self.facts),
+                "verdicts": {name: asdict(verdict) for name, verdict in self.verdicts.items()},
+            }
+        )
+        return found
+
+    def __repr__(self) -> str:
+        counts = [
+            f"{sum(v.verdict == word for v in self.verdicts.values())} {word}" for word in reversed(SEVERITY)
+        ]
+        lines = [f"<{self.title}: {', '.join(count for count in counts if not count.startswith('0 '))}"]
+        lines += [
+            f"  {v.tensor}: {v.verdict}, {v.cause or v.why or f'margin {v.margin:.3g}'}"
+            for v in self.failures[:3]
+        ]
+        return "\n".join(lines) + ">"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    return value
