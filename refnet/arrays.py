@@ -142,6 +142,36 @@ def channel_sums(x: Array) -> Array:
     return total
 
 
+# The roundings of a norm itself, of fewer than 2**32 squares, and what underflows in them.
+NORM_SLACK = 1 + 2.0**-20
+NORM_UNDERFLOW = 2.0**-500
+
+
+def norms(x: Array, sums: Callable[[Array], Array]) -> Array:
+    """Square roots of sums of squares, rounded up.
+
+    Parameters
+    ----------
+    x : ndarray of float64
+    sums : callable
+        Adds up squares: linear, and no coefficient is negative.
+
+    Returns
+    -------
+    ndarray of float64
+        At least the norms of what `sums` adds up; at most 1 + 2**-19 times that, and 2**-499 of the largest
+        value: large and small values have a norm too.
+    """
+    largest = float(max(x.max(initial=0), -x.min(initial=0)))
+    if not 0 < largest < np.inf:
+        return sums(np.abs(x))
+    scale = 2.0 ** min(-int(np.frexp(largest)[1]), 1023)
+    squares = x * scale
+    np.multiply(squares, squares, out=squares)
+    found: Array = (np.sqrt(sums(squares)) * NORM_SLACK + NORM_UNDERFLOW) / scale
+    return found
+
+
 class Sums:
     """Sums of a blob's shape (N, C, T, H, W) in float64, of which a box at a time gets one more term.
 

@@ -142,6 +142,9 @@ class Op:
     backward : ``(dy, context, needs) -> gradients``
         One gradient for each input; None where not needed, or where there is none.
     magnitude : ``(*arrays, **attrs) -> Magnitude``
+    norms, gradient_norms : optional
+        Called as `magnitude` and `gradient_magnitude`: upper bounds of what these find, by the norms of what
+        is multiplied (Cauchy and Schwarz), where exact sums would take as long as the operator itself.
     cost : ``(*shapes, itemsize, **attrs) -> Cost``
     cases : tuple of Case
         Small problems from which tests are enumerated.
@@ -161,6 +164,9 @@ class Op:
     divides : bool
         Whether it takes quotients, roots or exponentials, and so rounds small whole numbers too. The
         others are exact on them; averages are where their count is a power of two.
+    hands_on : bool
+        Whether it chooses and moves values of x, and computes none: all that may be rounded is a sum of
+        gradients that meet.
     window : ``(*shapes, **attrs) -> Geometry``, optional
         The window that slides over T, H and W of its first input; None where none does.
     reach : ``(*shapes, **attrs) -> Reaches``, optional
@@ -179,6 +185,8 @@ class Op:
     backward: Callable[[Array, Any, Needs], InputGradients]
     magnitude: Callable[..., Magnitude]
     cost: Callable[..., Cost]
+    norms: Callable[..., Magnitude] | None = None
+    gradient_norms: Callable[..., tuple[Magnitude | None, ...]] | None = None
     cases: tuple[Case, ...]
     benchmarks: tuple[Case, ...] = ()
     roles: tuple[str, ...] = ()
@@ -187,6 +195,7 @@ class Op:
     check: Callable[..., None] | None = None
     smooth: bool = False
     divides: bool = False
+    hands_on: bool = False
     window: Callable[..., Geometry] | None = None
     reach: Callable[..., Reaches] | None = None
     keeps: tuple[int, ...] = ()

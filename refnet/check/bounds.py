@@ -1,8 +1,9 @@
 """How far a result may be from the exact one: what follows from the formats in which it was computed.
 
-For a sum of K terms, in any order, with or without fused multiply-adds, |error| <= h u sum|terms|, h = K + 1 with
-the last rounding (Jeannerod and Rump, 2013; Rump, Buenger and Jeannerod, BIT 56, 2016); gradual underflow adds
-at most the smallest subnormal number a product. What is no sum states its roundings likewise (`Op.magnitude`).
+For a sum of K terms, in any order, with or without fused multiply-adds, |error| <= h u sum|terms|, with
+h = K + 1 for the last rounding too (Jeannerod and Rump, 2013; Rump, Buenger and Jeannerod, BIT 56, 2016);
+gradual underflow adds at most the smallest subnormal number a product. What is no sum states its roundings
+likewise (`Op.magnitude`).
 """
 
 from typing import NamedTuple
@@ -26,13 +27,13 @@ class Claim(NamedTuple):
         The format of its sums, and of its results.
     """
 
-    accumulate: np.dtype[np.floating]
-    store: np.dtype[np.floating]
+    accumulate: DTypeLike
+    store: DTypeLike
 
 
 def plain(dtype: DTypeLike) -> Claim:
     """The claim of who computes in the dtype of the arrays."""
-    return Claim(np.dtype(dtype), np.dtype(dtype))
+    return Claim(dtype, dtype)
 
 
 def unit(dtype: DTypeLike) -> float:
@@ -64,8 +65,8 @@ EXACT = Bound(np.zeros(()), 0.0)
 def bound(magnitude: Magnitude, claim: Claim, *, chained: bool = False) -> Bound:
     """The bound of a result that a float64 oracle judges, the oracle's own error included.
 
-    B = (K + 1) u_a m + K eta_a + u_s |r| + eta_s + h u m, with the units u_a and u_s of the claim, u = 2**-53 and
-    the oracle's h: K + 1, or that of chains of 256 products.
+    B = (K + 1) u_a m + K eta_a + u_s |r| + eta_s + h u m, with the units u_a and u_s of the claim, u = 2**-53
+    and the oracle's h: K + 1, or that of chains of 256 products.
 
     Parameters
     ----------

@@ -88,4 +88,5 @@ def beyond(found: Array, expected: Array, bound: Bound) -> Array:
     """Which elements are beyond their bounds: an array of bool."""
     with np.errstate(invalid="ignore", over="ignore"):
         within = np.abs(found - expected) <= bound.absolute + bound.relative * np.abs(expected)
-        return ~(within | (found == expected.astype(found.dtype)))
+        outside: Array = ~(within | (found == expected.astype(found.dtype)))
+    return outside

@@ -3,7 +3,9 @@
 The oracle is never what is judged: kernels of `core` are judged by `reference`, all others by `core`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from refnet.arithmetic import Arithmetic, core, reference
 from refnet.arithmetic.table import Context
 from refnet.arrays import INTEGER, Array, wide
-from refnet.check.bounds import Bound, Claim, bound
+from refnet.check.bounds import EXACT, Bound, Claim, bound
 from refnet.check.compare import Comparison, compare
 from refnet.op import Magnitude, Needs, Op
 from refnet.ops import OPS
@@ -53,14 +55,19 @@ class Judge:
         """The judge of a call of an arithmetic's operator."""
         return cls(OPS[op], oracle_of(arithmetic, op), claim, arrays, attrs)
 
+    @cached_property
+    def wide(self) -> tuple[Array, ...]:
+        """The inputs as the oracle reads them, in float64; labels stay integers."""
+        return tuple(array if array.dtype == INTEGER else wide(array) for array in self.arrays)
+
     def forward(self) -> tuple[Array, Context]:
         """The oracle's y and context, in float64."""
-        return self.oracle[self.op.name].forward(*map(_wide, self.arrays), **self.attrs)
+        return self.oracle[self.op.name].forward(*self.wide, **self.attrs)
 
     def output(self, y: Array, expected: Array) -> Comparison:
         """Compare y with the oracle's."""
-        magnitude = self.op.magnitude(*map(_wide, self.arrays), **self.attrs)
-        return compare(y, expected, self._bound(magnitude))
+        magnitude = self.op.norms or self.op.magnitude
+        return self._compare(y, expected, lambda: magnitude(*self.wide, **self.attrs))
 
     def gradients(
         self, dy: Array, gradients: tuple[Array | None, ...], context: Context, needs: Needs
@@ -79,32 +86,33 @@ class Judge:
         """
         dy = wide(dy)
         expected = self.oracle[self.op.name].backward(dy, context, needs)
-        magnitudes = self.op.gradient_magnitude(dy, *map(_wide, self.arrays), needs=needs, **self.attrs)
+
+        @cache
+        def magnitudes() -> tuple[Magnitude | None, ...]:
+            magnitude = self.op.gradient_norms or self.op.gradient_magnitude
+            return magnitude(dy, *self.wide, needs=needs, **self.attrs)
+
+        def magnitude(index: int) -> Magnitude:
+            found = magnitudes()[index]
+            assert found is not None  # what is needed
+            return found
+
         return [
-            None
-            if found is None or right is None or magnitude is None
-            else compare(found, right, self._bound(magnitude))
-            for found, right, magnitude in zip(gradients, expected, magnitudes, strict=True)
+            None if found is None or right is None else self._compare(found, right, partial(magnitude, index))
+            for index, (found, right) in enumerate(zip(gradients, expected, strict=True))
         ]
 
+    def _compare(self, found: Array, expected: Array, magnitude: Callable[[], Magnitude]) -> Comparison:
+        """Compare with the oracle's; what is handed on must be equal, where it is not a sum."""
+        if not self.op.hands_on:
+            return compare(found, expected, self._bound(magnitude()))
+        exactly = compare(found, expected, EXACT)
+        if exactly.ok:
+            return exactly
+        of_sums = magnitude()
+        allowed = self._bound(of_sums)
+        absolute = np.where(of_sums.terms > 1, allowed.absolute + allowed.relative * of_sums.sum_abs, 0)
+        return compare(found, expected, Bound(absolute, 0.0))
+
     def _bound(self, magnitude: Magnitude) -> Bound:
-        """B; 0 where one value is handed on by an operator that computes nothing."""
-        found = bound(magnitude, self.claim, chained=self.oracle is core and self.op.family == "product")
-        if not hands_on(self.op):
-            return found
-        if magnitude.terms.max() <= 1:
-            return Bound(np.zeros(()), 0.0)
-        # A sum of what several windows hand on is rounded, a single value is not.
-        several = magnitude.terms > 1
-        return Bound(np.where(several, found.absolute + found.relative * magnitude.sum_abs, 0), 0.0)
-
-
-def hands_on(op: Op) -> bool:
-    """Whether the operator chooses and moves values, and computes none of them."""
-    chooses = op.family in ("activation", "pooling", "move", "stop")
-    return chooses and not op.smooth and not op.divides
-
-
-def _wide(array: Array) -> Array:
-    """An input for the oracle; labels stay integers."""
-    return array if array.dtype == INTEGER else wide(array)
+        return bound(magnitude, self.claim, chained=self.oracle is core and self.op.family == "product")

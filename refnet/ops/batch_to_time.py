@@ -67,5 +67,6 @@ OP = Op(
     cost=cost,
     cases=(Case("small", ((6, 3, 1, 2, 5),), {"frames": 3}),),
     benchmarks=(benchmark("batch to time", (8, 512, 1, 28, 28), frames=8),),
+    hands_on=True,
     reach=all_time,
 )

@@ -67,5 +67,6 @@ OP = Op(
     cost=cost,
     cases=(Case("small", ((2, 12, 1, 2, 5),), {"frames": 4}),),
     benchmarks=(benchmark("channels to time", (1, 4096, 1, 28, 28), frames=8),),
+    hands_on=True,
     reach=all_time,
 )

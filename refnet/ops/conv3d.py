@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array, channel_sums, rounded
+from refnet.arrays import norms as euclidean
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op
+from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, terms
 from refnet.shapes import (
     ONES,
     ZEROS,
@@ -118,6 +119,51 @@ def magnitude(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magni
     return Magnitude(sum_abs, terms + (b is not None))
 
 
+def norms(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magnitude:
+    """|patch| |filter| + |b|; as many terms as the patch has taps."""
+    groups = attrs.get("groups", 1)
+
+    def patches(squares: Array) -> Array:
+        return forward(_group_sums(squares, groups), np.ones((groups, 1, *w.shape[2:])), **attrs)[0]
+
+    filters = euclidean(w, lambda squares: squares.sum(axis=(1, 2, 3, 4)))
+    sum_abs = euclidean(x, patches).repeat(len(w) // groups, axis=1) * _per_channel(filters)
+    if b is not None:
+        sum_abs += _per_channel(np.abs(b))
+    return Magnitude(sum_abs, terms(size(w.shape[1:]) + (b is not None)))
+
+
+def gradient_norms(
+    dy: Array, x: Array, w: Array, b: Array | None = None, *, needs: Needs, **attrs: Any
+) -> tuple[Magnitude | None, ...]:
+    """Of dx, |dy that an input reaches| |its weights|; of dw, |dy of the filter| |x of the channel|; of db, sum |dy|."""
+    groups, axes = attrs.get("groups", 1), (0, 2, 3, 4)
+    dx = dw = db = None
+
+    def reached(squares: Array) -> Array:
+        context = np.empty((len(x), groups, *x.shape[2:])), np.ones((groups, 1, *w.shape[2:])), False, attrs
+        found, _ = backward(_group_sums(squares, groups), context, (True, False))
+        assert found is not None
+        return found
+
+    if needs[0]:
+        weights = euclidean(
+            _grouped_weights(w, groups), lambda squares: squares.sum(axis=(1, 3, 4, 5)).reshape(-1)
+        )
+        sum_abs = euclidean(dy, reached).repeat(w.shape[1], axis=1) * _per_channel(weights)
+        dx = Magnitude(sum_abs, terms(len(w) // groups * size(w.shape[2:])))
+    if needs[1]:
+        filters = euclidean(dy, lambda squares: squares.sum(axis=axes)).reshape(groups, -1, 1)
+        channels = euclidean(x, lambda squares: squares.sum(axis=axes)).reshape(groups, 1, -1)
+        sum_abs = (filters * channels).reshape(*w.shape[:2], 1, 1, 1)
+        dw = Magnitude(sum_abs, terms(size(dy.shape) // dy.shape[1]))
+    if b is None:
+        return dx, dw
+    if needs[2]:
+        db = Magnitude(channel_sums(np.abs(dy)), terms(size(dy.shape) // dy.shape[1]))
+    return dx, dw, db
+
+
 def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int, **attrs: Any) -> Cost:
     """Every output element is a sum over a whole patch, padding included."""
     y = infer(x, w, b, **attrs)
@@ -136,6 +182,15 @@ def _grouped(blob: Array, groups: int) -> Array:
     return blob.reshape(n, groups, c // groups, *rest)
 
 
+def _group_sums(blob: Array, groups: int) -> Array:
+    """Add up the channels of each group of (N, C, T, H, W): (N, groups, T, H, W)."""
+    return _grouped(blob, groups).sum(axis=2)
+
+
+def _per_channel(v: Array) -> Array:
+    return v[:, None, None, None]
+
+
 def _grouped_weights(w: Array, groups: int) -> Array:
     """View (C_out, C/groups, kT, kH, kW) as (groups, C_out/groups, C/groups, kT, kH, kW)."""
     return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
@@ -148,6 +203,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    norms=norms,
+    gradient_norms=gradient_norms,
     cost=cost,
     cases=(
         Case("pointwise", ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1))),

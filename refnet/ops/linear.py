@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array, channel_sums, rounded
+from refnet.arrays import norms as euclidean
 from refnet.errors import ShapeError
 from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
 from refnet.shapes import Shape, size, text, volume
@@ -54,6 +55,29 @@ def magnitude(x: Array, w: Array, b: Array | None = None) -> Magnitude:
     return Magnitude(sum_abs, terms(w.shape[1] + (b is not None)))
 
 
+def norms(x: Array, w: Array, b: Array | None = None) -> Magnitude:
+    """|row of x| |row of w| + |b|; D terms and one for the bias."""
+    sum_abs = _row_norms(x.reshape(len(x), -1))[:, None] * _row_norms(w)
+    return Magnitude(sum_abs if b is None else sum_abs + np.abs(b), terms(w.shape[1] + (b is not None)))
+
+
+def gradient_norms(
+    dy: Array, x: Array, w: Array, b: Array | None = None, *, needs: Needs
+) -> tuple[Magnitude | None, ...]:
+    """Of dx, |row of dy| |column of w|; of dw, |column of dy| |column of x|; of db, sum of |dy|."""
+    columns = _row_norms(x.reshape(len(x), -1).T)
+    dx = Magnitude((_row_norms(dy)[:, None] * _row_norms(w.T)).reshape(x.shape), terms(len(w)))
+    dw = Magnitude(_row_norms(dy.T)[:, None] * columns, terms(len(x)))
+    if b is None:
+        return dx if needs[0] else None, dw if needs[1] else None
+    db = Magnitude(channel_sums(np.abs(dy)), terms(len(x)))
+    return tuple(found if need else None for found, need in zip((dx, dw, db), needs, strict=True))
+
+
+def _row_norms(x: Array) -> Array:
+    return euclidean(x, lambda squares: squares.sum(axis=1))
+
+
 def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int) -> Cost:
     """D multiply-adds an element."""
     y = infer(x, w, b)
@@ -68,6 +92,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    norms=norms,
+    gradient_norms=gradient_norms,
     cost=cost,
     cases=(
         Case("matrix", ((3, 8), (5, 8), (5,))),

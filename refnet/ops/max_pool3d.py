@@ -71,6 +71,7 @@ OP = Op(
     benchmarks=(
         benchmark("max pool", (1, 64, 8, 112, 112), kernel=(1, 3, 3), stride=(1, 2, 2), pad=(0, 1, 1)),
     ),
+    hands_on=True,
     window=pooling,
     keeps=(0, OUTPUT),
 )

@@ -59,6 +59,7 @@ OP = Op(
         benchmark("relu", (1, 512, 8, 28, 28)),
     ),
     sign="",
+    hands_on=True,
     keeps=(OUTPUT,),
     cheap=True,
 )

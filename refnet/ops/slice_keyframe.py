@@ -70,5 +70,6 @@ OP = Op(
         Case("odd", ((2, 3, 3, 2, 5),)),
     ),
     benchmarks=(benchmark("key frame", (1, 512, 8, 28, 28)),),
+    hands_on=True,
     reach=reach,
 )

@@ -54,5 +54,6 @@ OP = Op(
     cost=cost,
     cases=(Case("small", ((2, 3, 2, 4, 5),)),),
     sign="stop",
+    hands_on=True,
     domains=(STOPPED,),
 )

@@ -63,5 +63,6 @@ OP = Op(
         Case("one frame", ((2, 3, 1, 2, 2),)),
     ),
     benchmarks=(benchmark("time to batch", (1, 512, 8, 28, 28)),),
+    hands_on=True,
     reach=all_time,
 )

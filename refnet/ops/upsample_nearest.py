@@ -79,5 +79,6 @@ OP = Op(
         Case("three times", ((1, 2, 1, 2, 2),), {"scale": 3}),
     ),
     benchmarks=(benchmark("upsample", (1, 256, 8, 28, 28)),),
+    hands_on=True,
     reach=reach,
 )

@@ -1,0 +1,289 @@
+"""Every gradient of a net: each backward call of a run judged on its own dy and inputs, and their composition.
+
+Errors do not accumulate, for a call is judged on what it was given. What lies between the calls is judged
+too: the gradient of a value is the sum of what its readers handed back, and none comes from behind a stop.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from refnet.arithmetic import Arithmetic, Kernel, named
+from refnet.arrays import Array, wide
+from refnet.check.bounds import EXACT, bound, plain
+from refnet.check.compare import Comparison, compare
+from refnet.check.flow import Flow, flow, readers_of_stops, relevant, without_stops
+from refnet.check.judge import Judge, oracle_of
+from refnet.check.report import Report, Verdict
+from refnet.errors import require_known
+from refnet.inputs import fill
+from refnet.net import Net, Node, learns_from
+from refnet.op import InputGradients, Magnitude, Needs
+from refnet.progress import Progress, silent, steps
+from refnet.run import Gradients, Run, backward, forward
+
+
+def check_net(
+    net: Net,
+    blobs: Mapping[str, Array],
+    arithmetic: str | Arithmetic = "core",
+    *,
+    tensors: Iterable[str] | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Report:
+    """Judge every element of every gradient of a net.
+
+    A forward and a backward pass run in the arithmetic that is checked, from random gradients of the
+    outputs. Each node that gradients go through is judged on the inputs and the dy that it was given, in
+    float64, by `reference` where its kernel is core's own and by `core` otherwise: its value and all that
+    its backward returns, within the bound that follows from the dtype; rectifiers, pools and moves exactly.
+    Then the composition of all calls is checked modulo a prime, with threshold 0, and which gradients are
+    blocked.
+
+    Parameters
+    ----------
+    net : Net
+    blobs : mapping of str to ndarray
+        Inputs and parameters, all float32 or all float64.
+    arithmetic : str or Arithmetic
+        What is checked; `Arithmetic.replace` puts a kernel of one's own into one.
+    tensors : iterable of str, optional
+        The inputs and parameters whose gradients are judged; all by default. The calls that hand a gradient
+        on to them are judged too.
+    seed : int
+        Of the gradients of the outputs, and of the composition.
+    progress : callable
+        Told (stage, done, total).
+
+    Returns
+    -------
+    Report
+        A verdict for the gradient of each of these tensors and of each node that it goes through, under its
+        name, and for the node's value, under ``"value of NAME"``. The node of a verdict is the one whose
+        call made the worst part of a gradient.
+
+    Raises
+    ------
+    RefnetError
+        If the blobs do not fit the net, or a kernel returns what is no result.
+    """
+    arithmetic = named(arithmetic)
+    wanted = _wanted(net, tensors)
+    watch = _Watch(arithmetic)
+    run = forward(net, blobs, watch.arithmetic, on_node=steps(progress, "forward", len(net.nodes)))
+    dy = fill.output_gradients(net, seed, _dtype(run))
+    walk = _Walk(run, watch, flow(net, dy), wanted, dy, progress)
+    gradients = backward(run, dy, on_node=walk.judge)
+    walk.finish(gradients)
+    return Report(
+        title=f"gradients of {len(net.nodes)} nodes in {arithmetic.name}, {_dtype(run)}",
+        verdicts=walk.verdicts,
+        facts={
+            "arithmetic": arithmetic.name,
+            "oracle": {op: oracle_of(arithmetic, op).name for op in sorted({node.op for node in net.nodes})},
+            "dtype": _dtype(run),
+            "seed": seed,
+            "elements": sum(verdict.elements for verdict in walk.verdicts.values()),
+        },
+    )
+
+
+def _wanted(net: Net, tensors: Iterable[str] | None) -> set[str]:
+    """The values whose gradients are judged."""
+    learnt = net.learnt()
+    if tensors is None:
+        return relevant(net, learnt)
+    tensors = list(tensors)
+    for name in tensors:
+        require_known("input or parameter with a gradient", name, sorted(learnt))
+    return relevant(net, tensors)
+
+
+def _dtype(run: Run) -> str:
+    return next(value.dtype.name for value in run.blobs.values())
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a backward kernel was given, and returned."""
+
+    dy: Array
+    gradients: InputGradients
+
+
+class _Watch:
+    """An arithmetic whose last backward call is remembered."""
+
+    def __init__(self, arithmetic: Arithmetic):
+        self.of = arithmetic
+        self.last: _Call | None = None
+        self.arithmetic = Arithmetic(
+            arithmetic.name, {op: self._watched(kernel) for op, kernel in arithmetic.kernels.items()}
+        )
+
+    def _watched(self, kernel: Kernel) -> Kernel:
+        def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
+            gradients = kernel.backward(dy, context, needs)
+            self.last = _Call(dy, gradients)
+            return gradients
+
+        return Kernel(kernel.forward, backward)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a reader handed back for the gradient of a value."""
+
+    reader: str
+    gradient: Array
+
+
+class _Walk:
+    """Follows a backward pass node by node; a call is judged when it has returned, and then let go."""
+
+    def __init__(
+        self,
+        run: Run,
+        watch: _Watch,
+        expected: Flow,
+        wanted: set[str],
+        dy: Mapping[str, Array],
+        progress: Progress,
+    ):
+        self._run, self._watch, self._expected, self._wanted = run, watch, expected, wanted
+        self._claim = plain(_dtype(run))
+        self._readers_of_stops = {node.name for node in readers_of_stops(run.net)}
+        self._behind_stops: dict[str, Array] = {}
+        self._dy = dict(dy)
+        self._parts: dict[str, list[_Part]] = {name: [_Part("", value)] for name, value in dy.items()}
+        self._step = steps(progress, "judge", len(expected.reached & {n.name for n in run.net.nodes}))
+        self.verdicts: dict[str, Verdict] = {}
+
+    def judge(self, node: Node) -> None:
+        """Judge the node whose backward has just been called."""
+        call = self._watch.last
+        assert call is not None
+        if node.name in self._readers_of_stops:
+            self._behind_stops[node.name] = call.dy
+        if node.name not in self._expected.reached:
+            self._fail(
+                node.name, node, "a gradient went through it, though none leads from it to what is learnt"
+            )
+        elif node.name in self._wanted:
+            self._judge_sum(node.name, call.dy)
+            self._judge_call(node, call)
+        learns = learns_from(node)
+        for name, gradient in zip(node.inputs, call.gradients, strict=True):
+            if gradient is not None and name in learns and name in self._expected.reached:
+                self._parts.setdefault(name, []).append(_Part(node.name, gradient))
+        self._parts.pop(node.name, None)
+        self._step(node)
+
+    def _judge_call(self, node: Node, call: _Call) -> None:
+        run = self._run
+        arrays = tuple(run.given[name] if name in run.given else run.blobs[name] for name in node.inputs)
+        judge = Judge.of(self._watch.of, node.op, self._claim, arrays, node.attrs)
+        y, context = judge.forward()
+        self._note(f"value of {node.name}", node, judge.output(run.blobs[node.name], y))
+        judged = self._wanted & self._expected.reached
+        needs = tuple(name in judged and name in learns_from(node) for name in node.inputs)
+        found = judge.gradients(call.dy, call.gradients, context, needs)
+        for name, comparison, need in zip(node.inputs, found, needs, strict=True):
+            if comparison is not None:
+                self._note(name, node, comparison)
+            elif need:
+                self._fail(name, node, f"{node.op} returned no gradient of it")
+
+    def _judge_sum(self, name: str, found: Array) -> None:
+        """Judge whether a gradient is the sum of what the readers handed back."""
+        parts = self._parts.get(name, [])
+        gradients = [part.gradient for part in parts]
+        readers = " and ".join(part.reader or "the output's own" for part in parts)
+        if not gradients:
+            self._fail(name, None, "no reader handed a gradient back, but there is one")
+            return
+        if len(gradients) == 1 and _same(found, gradients[0]):
+            self._keep(Verdict(tensor=name, verdict="ok", node=name, elements=found.size))
+            return
+        total = sum(wide(gradient) for gradient in gradients[1:]) + wide(gradients[0])
+        size = sum(abs(wide(gradient)) for gradient in gradients)
+        additions = Magnitude(size, np.asarray(len(parts) - 1))
+        allowed = EXACT if len(parts) == 1 else bound(additions, self._claim)
+        comparison = compare(found, total, allowed)
+        cause = "" if comparison.ok else f"it is not the sum of what its readers handed back: {readers}"
+        self._note(name, None, comparison, cause)
+
+    def finish(self, gradients: Gradients) -> None:
+        """Judge which gradients there are, and what the ones of inputs and parameters add up to."""
+        net, expected = self._run.net, self._expected
+        through = self._through() if expected.blocked else {}
+        for name in (*net.inputs, *net.params):
+            if name in expected.blocked:
+                self._judge_blocked(name, gradients, through.get(name))
+            elif name in expected.reached & self._wanted:
+                if name in gradients:
+                    self._judge_sum(name, gradients[name])
+                else:
+                    self._fail(name, None, "there is no gradient, though no stop lies on a path to it")
+        for node in net.nodes:
+            if node.name in expected.reached & self._wanted - self.verdicts.keys():
+                self._fail(
+                    node.name, node, "no gradient went through it, though no stop lies on a path to it"
+                )
+
+    def _judge_blocked(self, name: str, gradients: Gradients, through: Array | None) -> None:
+        if name in gradients or name not in gradients.blocked:
+            self._fail(name, None, "it has a gradient, though a stop lies on each path to it")
+            return
+        norm = None if through is None else float(np.linalg.norm(wide(through).reshape(-1)))
+        why = "a stop lies on each path to it"
+        self.verdicts[name] = Verdict(tensor=name, verdict="blocked", why=why, through=norm)
+
+    def _through(self) -> Mapping[str, Array]:
+        """The derivatives through the stops, which training does not see."""
+        run = self._run
+        net, reads = without_stops(run.net)
+        starts: Mapping[str, Array] = self._behind_stops
+        if starts.keys() != self._readers_of_stops or not reads.keys().isdisjoint(self._dy):
+            # No gradient went through some reader of a stop, or a stop is an output.
+            starts = {reads.get(name, name): dy for name, dy in self._dy.items()}
+        return backward(Run(net, self._watch.of, run.given, run.blobs, run._tape), starts)
+
+    def _note(self, name: str, node: Node | None, found: Comparison, cause: str = "") -> None:
+        """Keep the verdict, if it is the worst of this name."""
+        verdict = Verdict(
+            tensor=name,
+            verdict="ok" if found.ok else "wrong",
+            margin=found.margin,
+            node=name if node is None else node.name,
+            op="" if node is None else node.op,
+            where=found.where,
+            found=found.found,
+            expected=found.expected,
+            bound=found.bound,
+            wrong=found.wrong,
+            elements=found.elements,
+            cause=cause,
+        )
+        self._keep(verdict)
+
+    def _fail(self, name: str, node: Node | None, cause: str) -> None:
+        """Note what is wrong as a whole."""
+        op = "" if node is None else node.op
+        where = name if node is None else node.name
+        self._keep(Verdict(tensor=name, verdict="wrong", margin=inf, node=where, op=op, cause=cause))
+
+    def _keep(self, verdict: Verdict) -> None:
+        before = self.verdicts.get(verdict.tensor)
+        if before is None or verdict.badness > before.badness:
+            self.verdicts[verdict.tensor] = verdict
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Whether two arrays are one, or hold the same."""
+    one = a.shape == b.shape and a.__array_interface__["data"] == b.__array_interface__["data"]
+    return one or np.array_equal(a, b)
