@@ -1,4 +1,4 @@
-"""Every gradient of a net: each backward call of a run judged on its own dy and inputs, and their composition.
+"""Every gradient of a net: each backward call of a run judged on its own dy and inputs; their composition.
 
 Errors do not accumulate, for a call is judged on what it was given. What lies between the calls is judged
 too: the gradient of a value is the sum of what its readers handed back, and none comes from behind a stop.
@@ -210,7 +210,7 @@ class _Walk:
             self._keep(Verdict(tensor=name, verdict="ok", node=name, elements=found.size))
             return
         total = sum(wide(gradient) for gradient in gradients[1:]) + wide(gradients[0])
-        size = sum(abs(wide(gradient)) for gradient in gradients)
+        size = np.asarray(sum(abs(wide(gradient)) for gradient in gradients))
         additions = Magnitude(size, np.asarray(len(parts) - 1))
         allowed = EXACT if len(parts) == 1 else bound(additions, self._claim)
         comparison = compare(found, total, allowed)

@@ -31,7 +31,7 @@ from refnet.shapes import LARGEST_SIZE, Shape, size, text, volume, whole
 FORMAT = "refnet golden bundle"
 VERSION = 2
 # To which machines the bits of an arithmetic belong: those of core are defined, those of reference are made
-# by NumPy's exp, einsum and sums.
+# by NumPy's exp, matrix products and sums.
 EVERY_MACHINE, ONE_MACHINE = "every machine", "one machine"
 BITS = {"core": EVERY_MACHINE, "reference": ONE_MACHINE}
 MANIFEST = "manifest.json"

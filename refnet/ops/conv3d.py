@@ -7,9 +7,7 @@ For sample n, output channel k of group g, output position o = (t, h, w)::
 where x is zero in the padding. This is Caffe2's and PyTorch's convolution, and ONNX's `Conv`
 (opset 11, ONNX operator specification).
 
-Of infinite and NaN factors: `core` multiplies them by the zeros of the padding too, in y and dw by those
-around x, in dx by those around dy, and 0 times infinity is NaN; `reference` leaves such terms out. Where all
-factors are finite there is no difference.
+Here it is a product of matrices for each tap, those of NumPy, whose bits belong to one machine.
 """
 
 from typing import Any
@@ -23,6 +21,7 @@ from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, terms
 from refnet.shapes import (
     ONES,
     ZEROS,
+    Box,
     Geometry,
     Shape,
     Triple,
@@ -79,11 +78,8 @@ def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[A
     y = np.zeros(infer(x.shape, w.shape, **attrs), x.dtype)
     groups = attrs.get("groups", 1)
     for tap, outputs, inputs in taps(x.shape, y.shape, window(x.shape, w.shape, **attrs)):
-        _grouped(y, groups)[..., *outputs] += np.einsum(
-            "gkc,ngcthw->ngkthw",
-            _grouped_weights(w, groups)[..., *tap],
-            _grouped(x, groups)[..., *inputs],
-        )
+        here = _grouped(y, groups)[..., *outputs]
+        here += np.matmul(_of_tap(w, groups, tap), _columns(x, groups, inputs)).reshape(here.shape)
     if b is not None:
         y += b[:, None, None, None]
     return y, (x, w, b is not None, attrs)
@@ -96,15 +92,13 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     dx = np.zeros_like(x) if needs[0] else None
     dw = np.zeros_like(w) if needs[1] else None
     for tap, outputs, inputs in taps(x.shape, dy.shape, window(x.shape, w.shape, **attrs)):
-        grads = _grouped(dy, groups)[..., *outputs]
+        grads = _columns(dy, groups, outputs)
         if dx is not None:
-            _grouped(dx, groups)[..., *inputs] += np.einsum(
-                "gkc,ngkthw->ngcthw", _grouped_weights(w, groups)[..., *tap], grads
-            )
+            here = _grouped(dx, groups)[..., *inputs]
+            here += np.matmul(_of_tap(w, groups, tap).mT, grads).reshape(here.shape)
         if dw is not None:
-            _grouped_weights(dw, groups)[..., *tap] = np.einsum(
-                "ngkthw,ngcthw->gkc", grads, _grouped(x, groups)[..., *inputs]
-            )
+            pairs = np.matmul(grads, _columns(x, groups, inputs).mT)
+            _grouped_weights(dw, groups)[..., *tap] = pairs.sum(axis=0)
     if not has_bias:
         return dx, dw
     return dx, dw, rounded(channel_sums(dy), dy.dtype) if needs[2] else None
@@ -136,7 +130,7 @@ def norms(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magnitude
 def gradient_norms(
     dy: Array, x: Array, w: Array, b: Array | None = None, *, needs: Needs, **attrs: Any
 ) -> tuple[Magnitude | None, ...]:
-    """Of dx, |dy that an input reaches| |its weights|; of dw, |dy of the filter| |x of the channel|; of db, sum |dy|."""
+    """Of dx, |dy that x reaches| |its weights|; of dw, |dy of a filter| |x of a channel|; of db, sum |dy|."""
     groups, axes = attrs.get("groups", 1), (0, 2, 3, 4)
     dx = dw = db = None
 
@@ -184,16 +178,28 @@ def _grouped(blob: Array, groups: int) -> Array:
 
 def _group_sums(blob: Array, groups: int) -> Array:
     """Add up the channels of each group of (N, C, T, H, W): (N, groups, T, H, W)."""
-    return _grouped(blob, groups).sum(axis=2)
+    sums: Array = _grouped(blob, groups).sum(axis=2)
+    return sums
 
 
 def _per_channel(v: Array) -> Array:
     return v[:, None, None, None]
 
 
+def _columns(blob: Array, groups: int, box: Box) -> Array:
+    """Copy a box of T, H and W of (N, C, T, H, W) to (N, groups, C/groups, positions)."""
+    n, c, *_ = blob.shape
+    return np.ascontiguousarray(blob[..., *box]).reshape(n, groups, c // groups, -1)
+
+
 def _grouped_weights(w: Array, groups: int) -> Array:
     """View (C_out, C/groups, kT, kH, kW) as (groups, C_out/groups, C/groups, kT, kH, kW)."""
     return w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
+
+
+def _of_tap(w: Array, groups: int, tap: Triple) -> Array:
+    """Copy the weights of a tap to (groups, C_out/groups, C/groups)."""
+    return np.ascontiguousarray(_grouped_weights(w, groups)[..., *tap])
 
 
 OP = Op(

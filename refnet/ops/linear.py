@@ -1,6 +1,7 @@
 """Fully connected layer, y[n, k] = b[k] + sum over d of w[k, d] x[n, d]; x flattened behind N.
 
-Caffe2's `FC`, PyTorch's `linear`; ONNX's `Gemm` with transB = 1.
+Caffe2's `FC`, PyTorch's `linear`; ONNX's `Gemm` with transB = 1. Here the products of matrices are NumPy's,
+whose bits belong to one machine.
 """
 
 from typing import Any
@@ -33,7 +34,7 @@ def infer(x: Shape, w: Shape, b: Shape | None = None) -> Shape:
 
 def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     """Compute x w' + b."""
-    y = np.einsum("nd,kd->nk", x.reshape(len(x), -1), w)
+    y = np.matmul(x.reshape(len(x), -1), w.T)
     if b is not None:
         y += b
     return y, (x, w, b is not None)
@@ -42,8 +43,8 @@ def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = dy w, dw = dy' x, db = sum of dy over samples."""
     x, w, has_bias = context
-    dx = np.einsum("nk,kd->nd", dy, w).reshape(x.shape) if needs[0] else None
-    dw = np.einsum("nk,nd->kd", dy, x.reshape(len(x), -1)) if needs[1] else None
+    dx = np.matmul(dy, w).reshape(x.shape) if needs[0] else None
+    dw = np.matmul(dy.T, x.reshape(len(x), -1)) if needs[1] else None
     if not has_bias:
         return dx, dw
     return dx, dw, rounded(channel_sums(dy), dy.dtype) if needs[2] else None

@@ -163,7 +163,7 @@ def other_machine(made: Bundle, here: Mapping[str, Any], console: Console) -> No
     if made.bits == EVERY_MACHINE:
         line += "every machine: others are of another version of refnet (CHANGELOG.md), or of a changed file."
     else:
-        line += "the machine that made them: NumPy's exp, einsum and sums differ."
+        line += "the machine that made them: NumPy's exp, matrix products and sums differ."
     console.print(line, soft_wrap=True)
     for name, value in here.items():
         if made.machine.get(name) != value:
