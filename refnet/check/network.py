@@ -222,22 +222,25 @@ class _Walk:
         net, expected = self._run.net, self._expected
         through = self._through() if expected.blocked else {}
         for name in (*net.inputs, *net.params):
+            reader = next((node for node in net.nodes if name in node.inputs), None)
             if name in expected.blocked:
-                self._judge_blocked(name, gradients, through.get(name))
+                self._judge_blocked(name, reader, gradients, through.get(name))
             elif name in expected.reached & self._wanted:
                 if name in gradients:
                     self._judge_sum(name, gradients[name])
                 else:
-                    self._fail(name, None, "there is no gradient, though no stop lies on a path to it")
+                    self._fail(name, reader, "there is no gradient, though no stop lies on a path to it")
         for node in net.nodes:
             if node.name in expected.reached & self._wanted - self.verdicts.keys():
                 self._fail(
                     node.name, node, "no gradient went through it, though no stop lies on a path to it"
                 )
 
-    def _judge_blocked(self, name: str, gradients: Gradients, through: Array | None) -> None:
+    def _judge_blocked(
+        self, name: str, reader: Node | None, gradients: Gradients, through: Array | None
+    ) -> None:
         if name in gradients or name not in gradients.blocked:
-            self._fail(name, None, "it has a gradient, though a stop lies on each path to it")
+            self._fail(name, reader, "it has a gradient, though a stop lies on each path to it")
             return
         norm = None if through is None else float(np.linalg.norm(wide(through).reshape(-1)))
         why = "a stop lies on each path to it"

@@ -1,0 +1,155 @@
+"""The machinery of checks: comparisons, bounds, who judges whom, where gradients should arrive."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from bundles import NETS
+from support import every_case, every_dtype, reals
+from threadpoolctl import threadpool_limits
+
+import refnet
+from refnet.arithmetic import Kernel, core, reference
+from refnet.check import Report, Verdict
+from refnet.check.bounds import Bound, bound, plain
+from refnet.check.compare import beyond, compare
+from refnet.check.flow import flow, without_stops
+from refnet.check.judge import oracle_of
+from refnet.net import Net
+from refnet.op import Magnitude
+
+
+def by_loop(found, expected, absolute, relative):
+    """The largest ratio, its first index and how many are beyond their bounds, one element at a time."""
+    largest, place, wrong = 0.0, (0,) * found.ndim, 0
+    for index in np.ndindex(found.shape):
+        off = abs(float(found[index]) - float(expected[index]))
+        allowed = relative * abs(float(expected[index])) + float(
+            np.broadcast_to(absolute, found.shape)[index]
+        )
+        wrong += not off <= allowed
+        ratio = 0.0 if off == 0 else off / allowed if allowed > 0 and off == off else np.inf
+        if ratio > largest:
+            largest, place = ratio, index
+    return largest, place, wrong
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5, 2), (2, 3, 4, 50, 60)])
+def test_a_comparison_looks_at_every_element(dtype, shape):
+    rng = np.random.default_rng(0)
+    expected = rng.standard_normal(shape)
+    found = (expected + 1e-6 * rng.standard_normal(shape)).astype(dtype)
+    absolute = np.abs(rng.standard_normal(shape)) * 1e-6
+    for spoil in (None, np.nan, np.inf):
+        if spoil is not None:
+            found[tuple(n // 2 for n in shape)] = spoil
+        for given in (absolute, np.array(1e-6), absolute.max(axis=-1, keepdims=True)):
+            result = compare(found, expected, Bound(given, 1e-7))
+            assert (result.margin, result.where, result.wrong) == by_loop(found, expected, given, 1e-7)
+            assert result.elements == found.size
+            assert result.wrong == np.count_nonzero(beyond(found, expected, Bound(given, 1e-7)))
+
+
+def test_one_wrong_element_of_a_million_is_seen():
+    expected = np.ones((1, 100, 10, 100, 100))
+    found = expected.copy()
+    found[0, 77, 3, 99, 98] += 1e-9
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            result = compare(found, expected, Bound(np.zeros(()), 1e-12))
+        assert (result.wrong, result.where) == (1, (0, 77, 3, 99, 98))
+
+
+def test_what_is_too_large_for_float32_may_be_infinite():
+    expected = np.array([1e39, -1e39, 1.0])
+    found = np.array([np.inf, -np.inf, 1.0], "float32")
+    assert compare(found, expected, Bound(np.zeros(()), 0.0)).ok
+    assert not compare(-found, expected, Bound(np.ones(()), 1.0)).ok
+
+
+@every_dtype
+def test_sums_in_any_order_are_within_their_bound(dtype):
+    """Against Fractions: forwards, backwards, by size, pairwise; cancelling to nothing; subnormal products."""
+    rng = np.random.default_rng(0)
+    finfo = np.finfo(dtype)
+    for scale in (1.0, float(finfo.tiny) ** 0.5 * 2.0**-10):
+        x, w = (rng.standard_normal(300) * scale for _ in range(2))
+        x[150:], w[150:] = x[:150], -w[:150] * (1 + 1e-6)
+        x, w = x.astype(dtype), w.astype(dtype)
+        exact = sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, w, strict=True))
+        m = np.array(
+            float(sum(abs(Fraction(float(a)) * Fraction(float(b))) for a, b in zip(x, w, strict=True)))
+        )
+        allowed = bound(Magnitude(m, np.array(300)), plain(dtype))
+        total = Fraction(float(allowed.absolute)) + Fraction(allowed.relative) * abs(exact)
+        for order in (np.arange(300), np.arange(300)[::-1], np.argsort(x * w)):
+            products = x[order] * w[order]
+            for found in (np.add.accumulate(products)[-1], products.sum()):
+                assert abs(Fraction(float(found)) - exact) <= total
+
+
+def test_nothing_judges_itself():
+    mine = core.replace(conv3d=Kernel(core.kernels["conv3d"].forward, lambda *a: None))
+    for op in core:
+        assert oracle_of(core, op) is reference
+        same = reference.kernels[op] == core.kernels[op]
+        assert oracle_of(reference, op) is (reference if same else core)
+    assert oracle_of(mine, "conv3d") is core
+    assert oracle_of(mine, "affine") is reference
+
+
+@every_case
+def test_norms_bound_magnitudes(op, case):
+    if op.norms is None:
+        pytest.skip("its magnitudes are quick")
+    for seed in range(3):
+        arrays = reals(op, case, seed=seed)
+        exact, quick = op.magnitude(*arrays, **case.attrs), op.norms(*arrays, **case.attrs)
+        assert (quick.sum_abs >= exact.sum_abs).all() and (quick.terms >= exact.terms).all()
+        assert quick.sum_abs.sum() <= 2 * exact.sum_abs.sum()
+        dy = np.random.default_rng(seed).standard_normal(exact.sum_abs.shape)
+        needs = (True,) * len(arrays)
+        for exact, quick in zip(
+            op.gradient_magnitude(dy, *arrays, needs=needs, **case.attrs),
+            op.gradient_norms(dy, *arrays, needs=needs, **case.attrs),
+            strict=True,
+        ):
+            assert (quick.sum_abs >= exact.sum_abs).all() and (quick.terms >= exact.terms).all()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_gradients_arrive_where_the_graph_says(name):
+    net = NETS[name]()
+    given = {**refnet.fill.inputs(net), **refnet.fill.params(net)}
+    dy = refnet.fill.output_gradients(net)
+    gradients = refnet.backward(refnet.forward(net, given), dy)
+    expected = flow(net, dy)
+    assert set(gradients) == expected.reached & {*net.inputs, *net.params}
+    assert gradients.blocked == expected.blocked
+
+
+def test_a_stop_on_one_of_two_paths_blocks_nothing():
+    net = Net()
+    x, s, b = net.input("data", (1, 2, 1, 2, 2)), net.param("s", (2,)), net.param("b", (2,))
+    y = net.add("affine", "y", (x, s, b))
+    stop = net.add("stop_gradient", "stop", (y,))
+    net.output(net.add("add", "sum", (y, net.add("relu", "relu", (stop,)))))
+    assert flow(net, ["sum"]).reached == {"sum", "y", "data", "s", "b"}
+    assert flow(net, ["relu"]).reached == frozenset() and flow(net, ["relu"]).blocked == {"data", "s", "b"}
+    open_net, reads = without_stops(net)
+    assert reads == {"stop": "y"}
+    assert [node.inputs for node in open_net.nodes] == [("data", "s", "b"), ("y",), ("y", "relu")]
+
+
+def test_reports_pass_only_what_was_decided():
+    def report(*words):
+        return Report(title="t", verdicts={w: Verdict(tensor=w, verdict=w, margin=0.5) for w in words})
+
+    assert report("ok").ok and report("ok", "blocked").ok
+    for words in ((), ("blocked",), ("ok", "undecided"), ("ok", "wrong"), ("undecided",)):
+        assert not report(*words).ok
+    assert report("ok", "wrong", "undecided").worst.verdict == "wrong"
+    assert [v.verdict for v in report("undecided", "ok", "wrong").failures] == ["wrong", "undecided"]
+    plain_values = report("ok").record()
+    assert plain_values["ok"] is True and plain_values["verdicts"]["ok"]["margin"] == 0.5
