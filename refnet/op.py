@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.shapes import Geometry, Shape, text
+from refnet.shapes import Geometry, Shape, size, text
 
 Needs = tuple[bool, ...]
 InputGradients = tuple[Array | None, ...]
@@ -45,6 +45,9 @@ class Magnitude(NamedTuple):
 
     sum_abs: Array
     terms: Array
+
+
+GradientMagnitudes = tuple[Magnitude | None, ...]
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,15 @@ def benchmark(name: str, *shapes: Shape, **attrs: Any) -> Case:
     return Case(f"{name} {text(shapes[0])}", shapes, attrs)
 
 
+def drawn_case(*shapes: Shape, **attrs: Any) -> Case:
+    """A problem that was drawn; shapes and attributes are its name."""
+    said = [*map(text, shapes), *(f"{name} {value}" for name, value in attrs.items())]
+    return Case(", ".join(said), shapes, attrs)
+
+
+# What is drawn is small: the elements of inputs and output, and the multiply-adds.
+MOST_DRAWN, MOST_MULTIPLY_ADDS = 20_000, 2_000_000
+
 # The kinds of operators that colours, tables and fills tell apart.
 Family = Literal["product", "norm", "activation", "pooling", "sum", "stop", "move", "other"]
 
@@ -142,6 +154,13 @@ class Op:
     backward : ``(dy, context, needs) -> gradients``
         One gradient for each input; None where not needed, or where there is none.
     magnitude : ``(*arrays, **attrs) -> Magnitude``
+    gradient_magnitude : ``(dy, *arrays, needs, **attrs) -> tuple of Magnitude or None``
+        What `magnitude` says of y, of the gradient of each input: whatever the order of its sums, an element
+        computed in a dtype of unit roundoff u is within ``(terms + 1) u sum_abs`` of the exact one, to first
+        order in u and where nothing underflows. sum_abs is at least the sum over y of |dy| times
+        |derivative|. None where no gradient is needed, or there is none.
+    propose : ``(rng) -> Case``
+        Draws a legal problem, which may be too large to be tried; `drawn` is of what it proposes.
     norms, gradient_norms : optional
         Called as `magnitude` and `gradient_magnitude`: upper bounds of what these find, by the norms of what
         is multiplied (Cauchy and Schwarz), where exact sums would take as long as the operator itself.
@@ -184,9 +203,11 @@ class Op:
     forward: Callable[..., tuple[Array, Any]]
     backward: Callable[[Array, Any, Needs], InputGradients]
     magnitude: Callable[..., Magnitude]
+    gradient_magnitude: Callable[..., GradientMagnitudes]
+    propose: Callable[[np.random.Generator], Case]
     cost: Callable[..., Cost]
     norms: Callable[..., Magnitude] | None = None
-    gradient_norms: Callable[..., tuple[Magnitude | None, ...]] | None = None
+    gradient_norms: Callable[..., GradientMagnitudes] | None = None
     cases: tuple[Case, ...]
     benchmarks: tuple[Case, ...] = ()
     roles: tuple[str, ...] = ()
@@ -215,6 +236,26 @@ class Op:
             raise ShapeError(f"{self.name}: {error}") from None
         return self.infer(*shapes, **attrs)
 
+    def drawn(self, rng: np.random.Generator) -> Case:
+        """Draw a small problem: legal shapes and attributes, of which any may be odd, even, 1 or prime.
+
+        Parameters
+        ----------
+        rng : Generator
+
+        Returns
+        -------
+        Case
+            Its inputs and output have at most 20,000 elements, its cost is at most two million
+            multiply-adds.
+        """
+        while True:
+            case = self.propose(rng)
+            elements = sum(map(size, case.shapes)) + size(self.output_shape(case.shapes, case.attrs))
+            work = self.cost(*case.shapes, itemsize=1, **case.attrs).multiply_adds
+            if elements <= MOST_DRAWN and work <= MOST_MULTIPLY_ADDS:
+                return case
+
     def domain(self, index: int) -> Domain:
         """What the input at that position may hold."""
         return self.domains[index] if index < len(self.domains) else ANYTHING
@@ -232,6 +273,12 @@ class Op:
 def _require_call(function: Callable[..., Any], count: int, names: tuple[str, ...]) -> None:
     """Raise TypeError unless the function takes that many arguments and those keywords."""
     signature(function).bind(*range(count), **dict.fromkeys(names))
+
+
+def magnitudes(sums: InputGradients, *counts: Array) -> GradientMagnitudes:
+    """Pair the sum of |terms| of each input's gradient with their number; where there is none, None."""
+    pairs = zip(sums, counts, strict=True)
+    return tuple(None if sum_abs is None else Magnitude(sum_abs, count) for sum_abs, count in pairs)
 
 
 def terms(count: int) -> Array:

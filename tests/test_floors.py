@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "refnet"
 FLOORS = [
     ["errors", "shapes", "memory", "progress", "timing", "environment"],
-    ["arrays"],
+    ["arrays", "draws"],
     ["op"],
     ["ops.*"],
     ["ops"],
@@ -152,7 +152,7 @@ def test_imports_go_down(path):
 
 def test_the_test_sees_imports():
     """The walker itself: it must find what is plainly there."""
-    assert set(imports(PACKAGE / "ops" / "add.py")) == {"arrays", "errors", "op", "shapes"}
+    assert set(imports(PACKAGE / "ops" / "add.py")) == {"arrays", "draws", "errors", "op", "shapes"}
     assert "_core.conv3d" in set(imports(PACKAGE / "arithmetic" / "core" / "conv3d.py"))
     assert "networks.resnet3d" in set(imports(PACKAGE / "networks" / "catalog.py"))
 

@@ -4,9 +4,22 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.op import (
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -39,9 +52,20 @@ def magnitude(x1: Array, x2: Array) -> Magnitude:
     return Magnitude(np.abs(x1) + np.abs(x2), terms(2))
 
 
+def gradient_magnitude(dy: Array, x1: Array, x2: Array, *, needs: Needs) -> GradientMagnitudes:
+    """|dy|: one term, so no rounding."""
+    return magnitudes(backward(np.abs(dy), None, needs), terms(1), terms(1))
+
+
 def cost(x1: Shape, x2: Shape, *, itemsize: int) -> Cost:
     """No multiply-adds."""
     return Cost(0, 3 * size(x1) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Any blob, twice."""
+    x = draws.blob(rng)
+    return drawn_case(x, x)
 
 
 OP = Op(
@@ -51,6 +75,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(Case("small", ((2, 3, 2, 4, 5), (2, 3, 2, 4, 5))),),
     benchmarks=(benchmark("add", (1, 256, 8, 56, 56), (1, 256, 8, 56, 56)),),

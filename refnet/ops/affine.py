@@ -7,9 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, channel_sums, rounded
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.op import (
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -50,6 +63,12 @@ def magnitude(x: Array, s: Array, b: Array) -> Magnitude:
     return Magnitude(np.abs(_per_channel(s) * x) + np.abs(_per_channel(b)), terms(2))
 
 
+def gradient_magnitude(dy: Array, x: Array, s: Array, b: Array, *, needs: Needs) -> GradientMagnitudes:
+    """|s dy|: one term; sums of |dy x| and |dy|, of a term for each value of the channel."""
+    n = size(x.shape) // len(s)
+    return magnitudes(backward(np.abs(dy), (np.abs(x), np.abs(s)), needs), terms(1), terms(n), terms(n))
+
+
 def cost(x: Shape, s: Shape, b: Shape, *, itemsize: int) -> Cost:
     """One multiply-add an element."""
     return Cost(size(x), (2 * size(x) + size(s) + size(b)) * itemsize)
@@ -59,6 +78,12 @@ def _per_channel(v: Array) -> Array:
     return v[:, None, None, None]
 
 
+def propose(rng: draws.Rng) -> Case:
+    """Any blob."""
+    x = draws.blob(rng)
+    return drawn_case(x, x[1:2], x[1:2])
+
+
 OP = Op(
     name="affine",
     family="norm",
@@ -66,6 +91,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,), (3,))),

@@ -8,8 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, Sums, rounded, with_room
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark
+from refnet.op import (
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    magnitudes,
+)
 from refnet.shapes import Shape, pooled, pooling, size, taps
 
 
@@ -47,6 +59,17 @@ def magnitude(x: Array, **attrs: Any) -> Magnitude:
     return Magnitude(sum_abs, _counts(x.shape, sum_abs.shape, attrs) + 1)
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs, **attrs: Any) -> GradientMagnitudes:
+    """Sum of |dy| / count over the windows that a value is in; as many terms, and the division's.
+
+    One term more than windows is enough for a division by way of the reciprocal, which rounds twice.
+    """
+    windows = np.zeros(x.shape[2:], np.int64)
+    for _, _, inputs in taps(x.shape, dy.shape, pooling(x.shape, **attrs)):
+        windows[inputs] += 1
+    return magnitudes(backward(np.abs(dy), (x.shape, attrs), needs), windows + 1)
+
+
 def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
     """No multiply-adds."""
     return Cost(0, (size(x) + size(pooled(x, **attrs))) * itemsize)
@@ -60,6 +83,12 @@ def _counts(x: Shape, y: Shape, attrs: dict[str, Any]) -> Array:
     return counts
 
 
+def propose(rng: draws.Rng) -> Case:
+    """Any pool."""
+    x, attrs = draws.pool(rng)
+    return drawn_case(x, **attrs)
+
+
 OP = Op(
     name="average_pool3d",
     family="pooling",
@@ -67,6 +96,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("over time", ((2, 3, 4, 3, 3),), {"kernel": (4, 1, 1)}),

@@ -9,9 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array, channel_sums, rounded
+from refnet import draws
+from refnet.arrays import Array, channel_sums, rounded, wide
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
-from refnet.op import ANYTHING, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, constant, terms
+from refnet.op import (
+    ANYTHING,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    constant,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, text, volume
 
 EPSILON = 1e-5
@@ -89,6 +104,33 @@ def magnitude(
     return Magnitude(sum_abs, terms(7))
 
 
+def gradient_magnitude(
+    dy: Array,
+    x: Array,
+    s: Array,
+    b: Array,
+    mean: Array,
+    variance: Array,
+    *,
+    needs: Needs,
+    epsilon: float = EPSILON,
+) -> GradientMagnitudes:
+    """|scale dy|; sums of |dy (x - mean)| / deviation and of |dy|, of the n values of a channel.
+
+    A deviation in the dtype has two and a half roundings (the variance's under a root counts half), a
+    reciprocal of it three and a half; so five for dx, and beside the n of a sum of products that of x - mean
+    and four of the reciprocal and its product.
+    """
+    n = size(x.shape) // len(s)
+    dy, deviation = np.abs(wide(dy)), root(variance, epsilon)
+    sums = (
+        dy * per_channel(np.abs(s) / deviation) if needs[0] else None,
+        channel_sums(dy * np.abs(_centred(x, mean))) / deviation if needs[1] else None,
+        channel_sums(dy) if needs[2] else None,
+    )
+    return magnitudes((*sums, None, None), terms(5), terms(n + 5), terms(n), terms(0), terms(0))
+
+
 def cost(
     x: Shape, s: Shape, b: Shape, mean: Shape, variance: Shape, *, itemsize: int, epsilon: float = EPSILON
 ) -> Cost:
@@ -126,6 +168,13 @@ def draw_variance(uniform: Array, *shapes: Shape, **attrs: Any) -> Array:
 
 MEAN, VARIANCE = constant(draw_mean), constant(draw_variance)
 
+
+def propose(rng: draws.Rng) -> Case:
+    """Any blob."""
+    x = draws.blob(rng)
+    return drawn_case(x, *[x[1:2]] * 4, epsilon=10.0 ** -draws.pick(rng, range(1, 6)))
+
+
 OP = Op(
     name="batch_norm",
     family="norm",
@@ -133,6 +182,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,), (3,), (3,), (3,))),

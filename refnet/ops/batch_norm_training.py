@@ -18,9 +18,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.arrays import Array, channel_sums, rounded
+from refnet import draws
+from refnet.arrays import Array, channel_sums, rounded, wide
 from refnet.errors import require_fraction
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import (
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    everything,
+    magnitudes,
+    terms,
+)
 from refnet.ops.batch_norm import EPSILON, per_channel, require_per_channel
 from refnet.shapes import Shape, size, volume
 
@@ -137,9 +151,46 @@ def magnitude(x: Array, s: Array, b: Array, *, epsilon: float = EPSILON) -> Magn
     return Magnitude(np.abs(y) + per_channel(np.abs(s) + np.abs(b)), terms(48))
 
 
+def gradient_magnitude(
+    dy: Array, x: Array, s: Array, b: Array, *, needs: Needs, epsilon: float = EPSILON
+) -> GradientMagnitudes:
+    """What any order of the sums over n values, in the dtype, makes of the mean, the deviation, ds and db.
+
+    Let M be the mean of |x|, A that of |dy| and P that of |dy z|, M over the deviation; in units of u:
+
+    - The mean is off by n times the mean of |x|, so z by n M, and two roundings and the deviation's of z.
+    - The variance is off by n + 3 of itself in two passes, the deviation by half as much and two and a half;
+      updated value by value (Welford), by n (1 + M) at most.
+    - ds / n is off by (n + 2) P, by P for what the deviation is off, and by n M A; db / n by n A.
+    - dx = scale (dy - db / n - z ds / n) has eight roundings more. Its last term has three deviations.
+
+    With all that, (n + 24) times |scale| ((1 + M) (|dy| + 2 A + 3 |z| P) + M (P + |z| A)) bounds dx, and
+    (n + 8) times n ((2 + M) P + M A) bounds ds. Statistics of a single pass (the mean of squares less the
+    square of the mean) are not bounded here.
+    """
+    of_batch, n = statistics(x), values_per_channel(x.shape)
+    unit, high, low, _ = of_batch
+    deviation = of_batch.deviation(epsilon)
+    z = np.abs(_centred(scaled(x, unit), high, low)) / per_channel(deviation)
+    dy = np.abs(wide(dy))
+    m, a, p = (channel_sums(v) / n for v in (np.abs(scaled(x, unit)), dy, dy * z))
+    m = m / deviation
+    of_x = (1 + per_channel(m)) * (dy + per_channel(2 * a) + 3 * z * per_channel(p))
+    of_x += per_channel(m) * (per_channel(p) + z * per_channel(a))
+    sums = per_channel(np.abs(s) / deviation * unit) * of_x, n * ((2 + m) * p + m * a), n * a
+    needed = tuple(v if need else None for v, need in zip(sums, needs, strict=True))
+    return magnitudes(needed, terms(n + 24), terms(n + 8), terms(n))
+
+
 def cost(x: Shape, s: Shape, b: Shape, *, itemsize: int, epsilon: float = EPSILON) -> Cost:
     """One multiply-add an element for the variance, one for y."""
     return Cost(2 * size(x), 2 * (size(x) + size(s)) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Any blob."""
+    x = draws.blob(rng)
+    return drawn_case(x, x[1:2], x[1:2], epsilon=10.0 ** -draws.pick(rng, range(1, 6)))
 
 
 OP = Op(
@@ -149,6 +200,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,), (3,))),

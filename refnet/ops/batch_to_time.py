@@ -9,9 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, all_time, benchmark, terms
+from refnet.op import (
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    all_time,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -52,9 +66,20 @@ def magnitude(x: Array, *, frames: int) -> Magnitude:
     return Magnitude(np.abs(forward(x, frames=frames)[0]), terms(1))
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs, frames: int) -> GradientMagnitudes:
+    """|dx|: one term, so no rounding."""
+    return magnitudes(backward(np.abs(dy), x.shape, needs), terms(1))
+
+
 def cost(x: Shape, *, itemsize: int, frames: int) -> Cost:
     """No multiply-adds."""
     return Cost(0, 2 * size(x) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """One to five frames of a batch."""
+    n, c, frames, h, w = draws.blob(rng)
+    return drawn_case((n * frames, c, 1, h, w), frames=frames)
 
 
 OP = Op(
@@ -64,6 +89,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(Case("small", ((6, 3, 1, 2, 5),), {"frames": 3}),),
     benchmarks=(benchmark("batch to time", (8, 512, 1, 28, 28), frames=8),),

@@ -14,10 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, channel_sums, rounded
 from refnet.arrays import norms as euclidean
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, terms
+from refnet.op import (
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import (
     ONES,
     ZEROS,
@@ -113,6 +125,23 @@ def magnitude(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magni
     return Magnitude(sum_abs, terms + (b is not None))
 
 
+def gradient_magnitude(
+    dy: Array, x: Array, w: Array, b: Array | None = None, *, needs: Needs, **attrs: Any
+) -> GradientMagnitudes:
+    """Sums of |dy w|, |dy x|, |dy|.
+
+    As many terms as there are weights by which a value reaches an output; as many as there are outputs for
+    which a tap reads no padding; as many as there are outputs of a channel.
+    """
+    to_x, to_w = np.zeros(x.shape[2:], np.int64), np.zeros(w.shape[2:], np.int64)
+    per_tap = len(w) // attrs.get("groups", 1)
+    for tap, outputs, inputs in taps(x.shape, dy.shape, window(x.shape, w.shape, **attrs)):
+        to_x[inputs] += per_tap
+        to_w[tap] = dy[:, 0, *outputs].size
+    counts = (to_x, to_w) if b is None else (to_x, to_w, terms(dy[:, 0].size))
+    return magnitudes(backward(np.abs(dy), (np.abs(x), np.abs(w), b is not None, attrs), needs), *counts)
+
+
 def norms(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magnitude:
     """|patch| |filter| + |b|; as many terms as the patch has taps."""
     groups = attrs.get("groups", 1)
@@ -129,7 +158,7 @@ def norms(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magnitude
 
 def gradient_norms(
     dy: Array, x: Array, w: Array, b: Array | None = None, *, needs: Needs, **attrs: Any
-) -> tuple[Magnitude | None, ...]:
+) -> GradientMagnitudes:
     """Of dx, |dy that x reaches| |its weights|; of dw, |dy of a filter| |x of a channel|; of db, sum |dy|."""
     groups, axes = attrs.get("groups", 1), (0, 2, 3, 4)
     dx = dw = db = None
@@ -202,6 +231,19 @@ def _of_tap(w: Array, groups: int, tap: Triple) -> Array:
     return np.ascontiguousarray(_grouped_weights(w, groups)[..., *tap])
 
 
+def propose(rng: draws.Rng) -> Case:
+    """Any window; one group, several, or one for each channel; with a bias or without."""
+    kernel, stride, pad, dilation = geometry = draws.window(rng)
+    c, k = draws.pick(rng, draws.CHANNELS), draws.pick(rng, draws.CHANNELS)
+    groups = draws.pick(rng, (1, 1, 2, 3, 5))
+    if draws.pick(rng, range(4)) == 0:
+        groups, c, k = c, 1, draws.pick(rng, (1, 1, 2))
+    x = draws.pick(rng, draws.BATCHES), c * groups, *draws.room(rng, geometry)
+    bias = [(k * groups,)] if draws.chance(rng) else []
+    attrs = {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
+    return drawn_case(x, (k * groups, c, *kernel), *bias, **attrs)
+
+
 OP = Op(
     name="conv3d",
     family="product",
@@ -209,6 +251,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     norms=norms,
     gradient_norms=gradient_norms,
     cost=cost,

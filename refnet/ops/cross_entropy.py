@@ -16,19 +16,23 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, rounded, wide
 from refnet.errors import ShapeError, ValueRangeError
 from refnet.op import (
     ANYTHING,
     Case,
     Cost,
+    GradientMagnitudes,
     InputGradients,
     Magnitude,
     Needs,
     Op,
     benchmark,
     constant,
+    drawn_case,
     everything,
+    magnitudes,
     terms,
 )
 from refnet.ops import softmax
@@ -80,6 +84,22 @@ def magnitude(x: Array, labels: Array) -> Magnitude:
     return Magnitude(np.asarray(sums.mean()), terms(sum(x.shape) + softmax.STEPS + LOG))
 
 
+def gradient_magnitude(dy: Array, x: Array, labels: Array, *, needs: Needs) -> GradientMagnitudes:
+    """(A y + 1 at the label) |dy| / N, A that of `softmax` and log(sum); K terms, the steps of y, three.
+
+    By way of logarithms, y = exp(d - log(sum)), A has the latter's error, too; then come a difference, a
+    quotient and a product.
+    """
+    if not needs[0]:
+        return None, None
+    y, _ = softmax.forward(x)
+    d = x - x.max(axis=1, keepdims=True)
+    of_x = y * (softmax.sensitivity(x, y) + np.log(np.exp(d).sum(axis=1, keepdims=True)))
+    of_x[np.arange(len(x)), labels] += 1
+    count = terms(x.shape[1] + softmax.STEPS + 3)
+    return magnitudes((of_x * (np.abs(dy) / x.dtype.type(len(x))), None), count, terms(0))
+
+
 def cost(x: Shape, labels: Shape, *, itemsize: int) -> Cost:
     """No multiply-adds; a label has eight bytes."""
     return Cost(0, (size(x) + 1) * itemsize + 8 * size(labels))
@@ -103,6 +123,12 @@ def draw_labels(uniform: Array, x: Shape, labels: Shape) -> Array:
     return ((uniform + 1) / 2 * x[1]).astype(np.int64)
 
 
+def propose(rng: draws.Rng) -> Case:
+    """Rows of a few scores."""
+    n, k = draws.pick(rng, draws.SIZES), draws.pick(rng, draws.CHANNELS)
+    return drawn_case((n, k), (n,))
+
+
 OP = Op(
     name="cross_entropy",
     family="activation",
@@ -110,6 +136,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((3, 5), (3,))),

@@ -9,9 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
-from refnet.op import ANYTHING, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, constant, terms
+from refnet.op import (
+    ANYTHING,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    constant,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, text, volume
 
 RATIO = 0.5
@@ -51,6 +66,14 @@ def magnitude(x: Array, mask: Array, *, ratio: float = RATIO) -> Magnitude:
     return Magnitude(np.abs(forward(x, mask, ratio=ratio)[0]), terms(2))
 
 
+def gradient_magnitude(
+    dy: Array, x: Array, mask: Array, *, needs: Needs, ratio: float = RATIO
+) -> GradientMagnitudes:
+    """|dx|; three roundings, two of keep and one of the product."""
+    _, context = forward(x, mask, ratio=ratio)
+    return magnitudes(backward(np.abs(dy), context, needs), terms(3), terms(0))
+
+
 def cost(x: Shape, mask: Shape, *, itemsize: int, ratio: float = RATIO) -> Cost:
     """No multiply-adds."""
     return Cost(0, 3 * size(x) * itemsize)
@@ -75,6 +98,12 @@ def draw_mask(uniform: Array, *shapes: Shape, ratio: float = RATIO) -> Array:
     return ((uniform + 1) / 2 >= ratio).astype(uniform.dtype)
 
 
+def propose(rng: draws.Rng) -> Case:
+    """A blob, or the first axes of one."""
+    x = draws.blob(rng)[: draws.pick(rng, (2, 5, 5))]
+    return drawn_case(x, x, ratio=draws.pick(rng, range(1, 16)) / 16)
+
+
 OP = Op(
     name="dropout",
     family="activation",
@@ -82,6 +111,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("volume", ((2, 3, 2, 2, 2), (2, 3, 2, 2, 2))),

@@ -8,9 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, channel_sums, rounded, with_room
 from refnet.errors import ValueRangeError
-from refnet.op import SAME, Case, Cost, InputGradients, Magnitude, Needs, Op, Reaches, benchmark, terms
+from refnet.op import (
+    SAME,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    Reaches,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, volume
 
 
@@ -55,6 +70,11 @@ def magnitude(x: Array, *, over_time: bool = False) -> Magnitude:
     return Magnitude(sum_abs, terms(x.size // sum_abs.size + 1))
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs, over_time: bool = False) -> GradientMagnitudes:
+    """|dy| / count; two roundings, of a reciprocal and a product."""
+    return magnitudes(backward(np.abs(dy), x.shape, needs), terms(2))
+
+
 def cost(x: Shape, *, itemsize: int, over_time: bool = False) -> Cost:
     """No multiply-adds."""
     return Cost(0, (size(x) + size(infer(x, over_time=over_time))) * itemsize)
@@ -65,6 +85,11 @@ def reach(x: Shape, *, over_time: bool = False) -> Reaches:
     return None if over_time else SAME, None, None
 
 
+def propose(rng: draws.Rng) -> Case:
+    """Any blob, over time or not."""
+    return drawn_case(draws.blob(rng), over_time=draws.chance(rng))
+
+
 OP = Op(
     name="global_average_pool",
     family="pooling",
@@ -72,6 +97,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("over H, W", ((2, 3, 4, 2, 4),)),

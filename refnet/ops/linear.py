@@ -8,10 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, channel_sums, rounded
 from refnet.arrays import norms as euclidean
 from refnet.errors import ShapeError
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import (
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    everything,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, text, volume
 
 
@@ -56,6 +70,16 @@ def magnitude(x: Array, w: Array, b: Array | None = None) -> Magnitude:
     return Magnitude(sum_abs, terms(w.shape[1] + (b is not None)))
 
 
+def gradient_magnitude(
+    dy: Array, x: Array, w: Array, b: Array | None = None, *, needs: Needs
+) -> GradientMagnitudes:
+    """Sums of |dy w|, K terms; of |dy x| and |dy|, N terms."""
+    n, k = dy.shape
+    counts = (k, n) if b is None else (k, n, n)
+    sums = backward(np.abs(dy), (np.abs(x), np.abs(w), b is not None), needs)
+    return magnitudes(sums, *map(terms, counts))
+
+
 def norms(x: Array, w: Array, b: Array | None = None) -> Magnitude:
     """|row of x| |row of w| + |b|; D terms and one for the bias."""
     sum_abs = _row_norms(x.reshape(len(x), -1))[:, None] * _row_norms(w)
@@ -64,7 +88,7 @@ def norms(x: Array, w: Array, b: Array | None = None) -> Magnitude:
 
 def gradient_norms(
     dy: Array, x: Array, w: Array, b: Array | None = None, *, needs: Needs
-) -> tuple[Magnitude | None, ...]:
+) -> GradientMagnitudes:
     """Of dx, |row of dy| |column of w|; of dw, |column of dy| |column of x|; of db, sum of |dy|."""
     columns = _row_norms(x.reshape(len(x), -1).T)
     dx = Magnitude((_row_norms(dy)[:, None] * _row_norms(w.T)).reshape(x.shape), terms(len(w)))
@@ -86,6 +110,13 @@ def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int) -> Cost:
     return Cost(size(y) * w[1], (read + size(y)) * itemsize)
 
 
+def propose(rng: draws.Rng) -> Case:
+    """Samples that are rows or blobs, with a bias or without."""
+    n, c, t, h, w = draws.blob(rng)
+    k, x = draws.pick(rng, draws.CHANNELS), (n, c, t, h, w) if draws.chance(rng) else (n, c * h)
+    return drawn_case(x, (k, size(x[1:])), *([(k,)] if draws.chance(rng) else []))
+
+
 OP = Op(
     name="linear",
     family="product",
@@ -93,6 +124,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     norms=norms,
     gradient_norms=gradient_norms,
     cost=cost,

@@ -8,8 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, rounded, with_room
-from refnet.op import OUTPUT, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.op import (
+    OUTPUT,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, pooled, pooling, size, taps
 
 
@@ -46,9 +60,22 @@ def magnitude(x: Array, **attrs: Any) -> Magnitude:
     return Magnitude(np.abs(forward(x, **attrs)[0]), terms(1))
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs, **attrs: Any) -> GradientMagnitudes:
+    """Sum of |dy| over the windows that a value wins, of as many terms."""
+    _, context = forward(x, **attrs)
+    (dx,), (wins,) = (backward(v, context, needs) for v in (np.abs(dy), np.ones(dy.shape)))
+    return (None,) if wins is None else magnitudes((dx,), wins.astype(np.int64))
+
+
 def cost(x: Shape, *, itemsize: int, **attrs: Any) -> Cost:
     """No multiply-adds."""
     return Cost(0, (size(x) + size(pooled(x, **attrs))) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Any pool."""
+    x, attrs = draws.pool(rng)
+    return drawn_case(x, **attrs)
 
 
 OP = Op(
@@ -58,6 +85,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case(

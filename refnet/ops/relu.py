@@ -4,8 +4,22 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
-from refnet.op import OUTPUT, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, terms
+from refnet.op import (
+    OUTPUT,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, volume
 
 
@@ -37,9 +51,19 @@ def magnitude(x: Array) -> Magnitude:
     return Magnitude(forward(x)[0], terms(1))
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs) -> GradientMagnitudes:
+    """|dy| where x > 0: one term, so no rounding."""
+    return magnitudes(backward(np.abs(dy), forward(x)[1], needs), terms(1))
+
+
 def cost(x: Shape, *, itemsize: int) -> Cost:
     """No multiply-adds."""
     return Cost(0, 2 * size(x) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Any blob."""
+    return drawn_case(draws.blob(rng))
 
 
 OP = Op(
@@ -49,6 +73,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5),)),

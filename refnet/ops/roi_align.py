@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, rounded, wide
 from refnet.errors import ShapeError, ValueRangeError
 from refnet.op import (
@@ -38,6 +39,7 @@ from refnet.op import (
     SAME,
     Case,
     Cost,
+    GradientMagnitudes,
     InputGradients,
     Magnitude,
     Needs,
@@ -45,6 +47,9 @@ from refnet.op import (
     Reaches,
     benchmark,
     constant,
+    drawn_case,
+    magnitudes,
+    terms,
 )
 from refnet.shapes import LARGEST, Shape, size, volume, whole
 
@@ -122,6 +127,24 @@ def magnitude(x: Array, rois: Array, **attrs: Any) -> Magnitude:
     for r, _, t, (_, a), (_, b) in _boxes(x.shape, x.dtype, rois, **attrs):
         terms[r, 0, t] = np.outer(np.count_nonzero(a, axis=1), np.count_nonzero(b, axis=1)) + 5
     return Magnitude(sum_abs, terms)
+
+
+def gradient_magnitude(dy: Array, x: Array, rois: Array, *, needs: Needs, **attrs: Any) -> GradientMagnitudes:
+    """Sum of |dy| times weights; as many terms as samples read the cell, and 5 roundings of weights.
+
+    Positions are those computed in float64, as for `magnitude`.
+    """
+    if not needs[0]:
+        return None, None
+    dx, _ = backward(np.abs(dy), (x.shape, rois, attrs), needs)
+    reads = np.zeros((len(x), 1, *x.shape[2:]), np.int64)
+    for _, n, t, rows, columns in _boxes(x.shape, dy.dtype, rois, **attrs):
+        along_h, along_w = (
+            np.bincount(cells[weights != 0], minlength=x.shape[3 + axis])
+            for axis, (cells, weights) in enumerate((rows, columns))
+        )
+        reads[n, 0, t] += np.outer(along_h, along_w)
+    return magnitudes((dx, None), reads + 5, terms(0))
 
 
 def cost(
@@ -242,6 +265,19 @@ def reach(x: Shape, rois: Shape, **attrs: Any) -> Reaches:
     return SAME, None, None
 
 
+def propose(rng: draws.Rng) -> Case:
+    """One to four tubes, sampled in each way."""
+    n, c, t, h, w = draws.blob(rng)
+    return drawn_case(
+        (n, c, t, h, w),
+        (draws.pick(rng, range(1, 5)), 1 + 4 * t),
+        output=(draws.pick(rng, range(1, 5)), draws.pick(rng, range(1, 5))),
+        spatial_scale=draws.pick(rng, (1, 4, 16)) / 16,
+        sampling_ratio=draws.pick(rng, range(4)),
+        aligned=draws.chance(rng),
+    )
+
+
 OP = Op(
     name="roi_align",
     family="pooling",
@@ -249,6 +285,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case(

@@ -8,9 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, channel_sums, rounded
 from refnet.errors import require_fraction
-from refnet.op import STOPPED, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import (
+    STOPPED,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    everything,
+    terms,
+)
 from refnet.ops.batch_norm import MEAN, require_per_channel
 from refnet.ops.batch_norm_training import statistics, values_per_channel
 from refnet.shapes import Shape, size, volume
@@ -57,9 +71,22 @@ def magnitude(x: Array, mean: Array, *, momentum: float = MOMENTUM) -> Magnitude
     return Magnitude(average(np.abs(mean), mean_abs, momentum), terms(48))
 
 
+def gradient_magnitude(
+    dy: Array, x: Array, mean: Array, *, needs: Needs, momentum: float = MOMENTUM
+) -> GradientMagnitudes:
+    """No gradient."""
+    return None, None
+
+
 def cost(x: Shape, mean: Shape, *, itemsize: int, momentum: float = MOMENTUM) -> Cost:
     """No multiply-adds."""
     return Cost(0, (size(x) + 2 * size(mean)) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Any blob."""
+    x = draws.blob(rng)
+    return drawn_case(x, x[1:2], momentum=draws.pick(rng, range(1, 16)) / 16)
 
 
 OP = Op(
@@ -69,6 +96,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,))),

@@ -9,9 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
 from refnet.errors import ShapeError, require_fraction
-from refnet.op import STOPPED, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import (
+    STOPPED,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    everything,
+    terms,
+)
 from refnet.ops.batch_norm import VARIANCE, require_per_channel, require_variance
 from refnet.ops.batch_norm_training import Statistics, statistics, values_per_channel
 from refnet.ops.running_mean import MOMENTUM, average
@@ -70,9 +84,23 @@ def check(x: Array, variance: Array, *, momentum: float = MOMENTUM) -> None:
     require_variance(variance)
 
 
+def gradient_magnitude(
+    dy: Array, x: Array, variance: Array, *, needs: Needs, momentum: float = MOMENTUM
+) -> GradientMagnitudes:
+    """No gradient."""
+    return None, None
+
+
 def cost(x: Shape, variance: Shape, *, itemsize: int, momentum: float = MOMENTUM) -> Cost:
     """One multiply-add an element."""
     return Cost(size(x), (size(x) + 2 * size(variance)) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Any blob with two values a channel."""
+    x = draws.blob(rng)
+    x = x if values_per_channel(x) > 1 else (2, *x[1:])
+    return drawn_case(x, x[1:2], momentum=draws.pick(rng, range(1, 16)) / 16)
 
 
 OP = Op(
@@ -82,6 +110,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((2, 3, 2, 4, 5), (3,))),

@@ -9,8 +9,24 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
-from refnet.op import SAME, Case, Cost, InputGradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
+from refnet.op import (
+    SAME,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    Reach,
+    Reaches,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, volume
 
 
@@ -47,6 +63,11 @@ def magnitude(x: Array) -> Magnitude:
     return Magnitude(np.abs(forward(x)[0]), terms(1))
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs) -> GradientMagnitudes:
+    """|dx|: one term, so no rounding."""
+    return magnitudes(backward(np.abs(dy), x.shape, needs), terms(1))
+
+
 def cost(x: Shape, *, itemsize: int) -> Cost:
     """No multiply-adds."""
     return Cost(0, (size(x) + size(infer(x))) * itemsize)
@@ -57,6 +78,11 @@ def reach(x: Shape) -> Reaches:
     return Reach(offset=x[2] // 2), SAME, SAME
 
 
+def propose(rng: draws.Rng) -> Case:
+    """Any blob."""
+    return drawn_case(draws.blob(rng))
+
+
 OP = Op(
     name="slice_keyframe",
     family="move",
@@ -64,6 +90,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("even", ((2, 3, 4, 2, 5),)),

@@ -12,8 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
-from refnet.op import OUTPUT, Case, Cost, InputGradients, Magnitude, Needs, Op, benchmark, everything, terms
+from refnet.op import (
+    OUTPUT,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    benchmark,
+    drawn_case,
+    everything,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, volume
 
 
@@ -49,13 +64,39 @@ STEPS = 12
 def magnitude(x: Array) -> Magnitude:
     """Relative errors are those of d, which exp hands on, and of K + 12 steps: y (1 + |d| + sum of |d| y)."""
     y, _ = forward(x)
+    return Magnitude(y * sensitivity(x, y), terms(x.shape[1] + STEPS))
+
+
+def sensitivity(x: Array, y: Array) -> Array:
+    """1 + |d| + sum of |d| y: in units of what each value of d is off by, relative, how far y is off."""
     d = np.abs(x - x.max(axis=1, keepdims=True))
-    return Magnitude(y * (1 + d + (y * d).sum(axis=1, keepdims=True)), terms(x.shape[1] + STEPS))
+    of_row: Array = 1 + d + (y * d).sum(axis=1, keepdims=True)
+    return of_row
+
+
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs) -> GradientMagnitudes:
+    """Y (A (|dy| + sum of |dy| y) + sum of |dy| y A), A = 1 + |d| + sum of |d| y; 3/2 K + 15 terms.
+
+    Each of two factors y is off by K + 12 units of u y A, as `magnitude` has it; the sum of dy y by K of its
+    own, half of which each of the two sums here counts; then there are a difference and a product.
+    """
+    if not needs[0]:
+        return (None,)
+    y = forward(x)[0]
+    a, weighted = sensitivity(x, y), np.abs(dy) * y
+    of_sum, of_factors = (v.sum(axis=1, keepdims=True) for v in (weighted, weighted * a))
+    count = terms(x.shape[1] * 3 // 2 + STEPS + 3)
+    return magnitudes((y * (a * (np.abs(dy) + of_sum) + of_factors),), count)
 
 
 def cost(x: Shape, *, itemsize: int) -> Cost:
     """No multiply-adds."""
     return Cost(0, 2 * size(x) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Rows of a few scores."""
+    return drawn_case((draws.pick(rng, draws.SIZES), draws.pick(rng, draws.CHANNELS)))
 
 
 OP = Op(
@@ -65,6 +106,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((3, 5),)),

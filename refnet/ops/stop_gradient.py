@@ -8,8 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
-from refnet.op import STOPPED, Case, Cost, InputGradients, Magnitude, Needs, Op, terms
+from refnet.op import (
+    STOPPED,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    drawn_case,
+    terms,
+)
 from refnet.shapes import Shape, volume
 
 
@@ -39,9 +51,19 @@ def magnitude(x: Array) -> Magnitude:
     return Magnitude(np.abs(x), terms(1))
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs) -> GradientMagnitudes:
+    """No gradient."""
+    return (None,)
+
+
 def cost(x: Shape, *, itemsize: int) -> Cost:
     """Nothing is computed or moved."""
     return Cost(0, 0)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Any blob."""
+    return drawn_case(draws.blob(rng))
 
 
 OP = Op(
@@ -51,6 +73,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(Case("small", ((2, 3, 2, 4, 5),)),),
     sign="stop",

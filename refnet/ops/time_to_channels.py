@@ -9,8 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array
-from refnet.op import Case, Cost, InputGradients, Magnitude, Needs, Op, all_time, benchmark, terms
+from refnet.op import (
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    all_time,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, volume
 
 
@@ -45,9 +59,19 @@ def magnitude(x: Array) -> Magnitude:
     return Magnitude(np.abs(forward(x)[0]), terms(1))
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs) -> GradientMagnitudes:
+    """|dx|: one term, so no rounding."""
+    return magnitudes(backward(np.abs(dy), x.shape, needs), terms(1))
+
+
 def cost(x: Shape, *, itemsize: int) -> Cost:
     """No multiply-adds."""
     return Cost(0, 2 * size(x) * itemsize)
+
+
+def propose(rng: draws.Rng) -> Case:
+    """Any blob."""
+    return drawn_case(draws.blob(rng))
 
 
 OP = Op(
@@ -57,6 +81,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("small", ((2, 3, 4, 2, 5),)),

@@ -11,8 +11,24 @@ from typing import Any
 
 import numpy as np
 
+from refnet import draws
 from refnet.arrays import Array, rounded, wide, with_room
-from refnet.op import SAME, Case, Cost, InputGradients, Magnitude, Needs, Op, Reach, Reaches, benchmark, terms
+from refnet.op import (
+    SAME,
+    Case,
+    Cost,
+    GradientMagnitudes,
+    InputGradients,
+    Magnitude,
+    Needs,
+    Op,
+    Reach,
+    Reaches,
+    benchmark,
+    drawn_case,
+    magnitudes,
+    terms,
+)
 from refnet.shapes import Shape, size, volume, whole
 
 
@@ -56,6 +72,11 @@ def magnitude(x: Array, *, scale: int = 2) -> Magnitude:
     return Magnitude(np.abs(forward(x, scale=scale)[0]), terms(1))
 
 
+def gradient_magnitude(dy: Array, x: Array, *, needs: Needs, scale: int = 2) -> GradientMagnitudes:
+    """Sum of |dy| over each square, of scale**2 terms."""
+    return magnitudes(backward(np.abs(dy), x.shape, needs), terms(scale**2))
+
+
 def cost(x: Shape, *, itemsize: int, scale: int = 2) -> Cost:
     """No multiply-adds."""
     return Cost(0, size(x) * (1 + scale**2) * itemsize)
@@ -66,6 +87,11 @@ def reach(x: Shape, *, scale: int = 2) -> Reaches:
     return SAME, Reach(step=Fraction(1, scale)), Reach(step=Fraction(1, scale))
 
 
+def propose(rng: draws.Rng) -> Case:
+    """One to four times."""
+    return drawn_case(draws.blob(rng), scale=draws.pick(rng, (1, 2, 2, 3, 4)))
+
+
 OP = Op(
     name="upsample_nearest",
     family="move",
@@ -73,6 +99,8 @@ OP = Op(
     forward=forward,
     backward=backward,
     magnitude=magnitude,
+    gradient_magnitude=gradient_magnitude,
+    propose=propose,
     cost=cost,
     cases=(
         Case("twice", ((2, 3, 2, 4, 3),)),
