@@ -34,7 +34,7 @@ FLOORS = [
     ["golden.findings"],
     ["golden"],
     ["check.report", "check.bounds", "check.flow"],
-    ["check.compare"],
+    ["check.compare", "check.maps"],
     ["check.judge"],
     ["check.operators", "check.composition", "check.differences"],
     ["check.network"],

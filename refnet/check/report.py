@@ -12,6 +12,31 @@ SEVERITY: tuple[Word, ...] = ("blocked", "ok", "undecided", "wrong")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Map:
+    """Where an array is wrong, seen along one or two of its axes.
+
+    Attributes
+    ----------
+    axes : tuple of str
+        What they are called.
+    shape : tuple of int
+        The array's sizes along them.
+    steps : tuple of int
+        How many indices of each are one cell; those of the last may be fewer.
+    counts : tuple of tuple of int
+        The wrong elements of each cell, counted over all other axes; one row where there is one axis.
+    depth : int
+        How many elements of the array have one index of these axes.
+    """
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+    counts: tuple[tuple[int, ...], ...]
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What was found of one array.
 
@@ -45,6 +70,8 @@ class Verdict:
         A line of Python or of a shell that shows the failure again.
     through : float, optional
         Of a blocked gradient: the Euclidean norm of the derivative through the block, where training sees 0.
+    maps : tuple of Map
+        Of a wrong array: what a page draws. `record` leaves them out, `structure` says it in words.
     """
 
     tensor: str
@@ -64,6 +91,7 @@ class Verdict:
     why: str = ""
     reproduce: str = ""
     through: float | None = None
+    maps: tuple[Map, ...] = ()
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -112,7 +140,7 @@ class Report:
                 "title": self.title,
                 "ok": self.ok,
                 "facts": dict(self.facts),
-                "verdicts": {name: asdict(verdict) for name, verdict in self.verdicts.items()},
+                "verdicts": {name: _fields(verdict) for name, verdict in self.verdicts.items()},
             }
         )
         return found
@@ -127,6 +155,12 @@ class Report:
             for v in self.failures[:3]
         ]
         return "\n".join(lines) + ">"
+
+
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    found = asdict(verdict)
+    del found["maps"]
+    return found
 
 
 def _plain(value: Any) -> Any:
