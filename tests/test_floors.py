@@ -50,7 +50,7 @@ FLOORS = [
     ["bench.peers"],
     ["bench.measure", "bench.peak"],
     ["render"],
-    ["render.files", "render.gather", "render.facts", "render.palette"],
+    ["render.document", "render.files", "render.gather", "render.facts", "render.palette"],
     ["render.terminal"],
     ["render.drawing"],
     ["render.*"],

@@ -3,14 +3,15 @@
 Colours are classes of the page's style sheet, so that a drawing follows its theme.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 from refnet.net import Net, Node
 from refnet.ops import OPS
 from refnet.render.facts import short
 from refnet.render.gather import Grid, corner_and_middle, planes, strip
-from refnet.render.palette import PANELS, bands
+from refnet.render.palette import PANELS, bands, places
 from refnet.shapes import text
 from refnet.trace import Row
 from refnet.trace.explanation import SlidingAxis
@@ -122,7 +123,28 @@ def charts(nodes: Sequence[Row], anchors: Mapping[str, str]) -> str:
 GAP, LANE, ROUND = 11, 34, 18
 
 
-def _sign(node: Node, net: Net) -> str:
+class Look(NamedTuple):
+    """How a node of the graph is drawn.
+
+    Attributes
+    ----------
+    kind : str
+        The class of its shape in the style sheet.
+    sign : str
+        What stands in the shape.
+    tip : str
+        What a pointer over it is told.
+    link : str
+        Where a click leads: an identifier of the page.
+    """
+
+    kind: str
+    sign: str
+    tip: str
+    link: str
+
+
+def sign(node: Node, net: Net) -> str:
     """What stands in a node's shape: a kernel, a sign, a short name; small circles have none."""
     op = OPS[node.op]
     if op.sign is not None:
@@ -132,23 +154,44 @@ def _sign(node: Node, net: Net) -> str:
     return op.name.removesuffix("3d").replace("_", " ")
 
 
-def block(net: Net, nodes: Sequence[Node], before: str, anchors: Mapping[str, str], flow: set[str]) -> str:
-    """Draw one block of the graph: branch in a row, what runs beside it below, data from the left.
+def graph(
+    net: Net, looks: Mapping[str, Look], flow: set[str], about: Callable[[Mapping[str, list[Node]]], str]
+) -> str:
+    """Draw the graph, stage by stage and block by block.
 
     Parameters
     ----------
     net : Net
-    nodes : sequence of Node
-        The block's.
-    before : str
-        The value that comes in from the left without being named.
-    anchors : mapping of str to str
-        Where a click leads, by node.
+    looks : mapping of str to Look
+        By node.
     flow : set of str
         The values whose gradient is computed.
+    about : callable
+        What stands beside a stage's name, from the nodes of each of its blocks; HTML.
+    """
+    stages: dict[str, dict[str, list[Node]]] = {}
+    for node, (stage, name) in zip(net.nodes, places(node.name for node in net.nodes), strict=True):
+        stages.setdefault(stage, {}).setdefault(name, []).append(node)
+    before = next(iter(net.inputs), "")
+    parts = []
+    for stage, blocks in stages.items():
+        parts.append(f"<h3>{escape(stage)} <small>{about(blocks)}</small></h3><div class=blocks>")
+        for name, nodes in blocks.items():
+            caption = f"{escape(name)} <span>{text(nodes[-1].shape)}</span>"
+            drawn = _block(net, nodes, before, looks, flow)
+            parts.append(f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>")
+            before = nodes[-1].name
+        parts.append("</div>")
+    return "".join(parts)
+
+
+def _block(net: Net, nodes: Sequence[Node], before: str, looks: Mapping[str, Look], flow: set[str]) -> str:
+    """Draw one block: branch in a row, what runs beside it below.
+
+    Data come from the left; the value `before` without being named.
     """
     column, lane = _layout(net, nodes)
-    signs = {node.name: _sign(node, net) for node in nodes}
+    signs = {node.name: looks[node.name].sign for node in nodes}
     widths = {name: ROUND if len(sign) < 2 else 12 + round(6.3 * len(sign)) for name, sign in signs.items()}
     across = [max(widths[n] for n in column if column[n] == c) for c in range(max(column.values()) + 1)]
     outside = [
@@ -183,12 +226,12 @@ def block(net: Net, nodes: Sequence[Node], before: str, anchors: Mapping[str, st
     edges.append(f'<path class="{kind}" d="M{begin:g} {_middle(lane[last])}H{right}"/>')
 
     shapes = [
-        _glyph(node, signs[node.name], centre[node.name], _middle(lane[node.name]), widths[node.name])
+        _glyph(looks[node.name], centre[node.name], _middle(lane[node.name]), widths[node.name])
         for node in nodes
     ]
     linked = [
-        f'<a href="#{anchors[node.name]}"{"" if node.name in flow else " class=cut"}>{shape}'
-        f"<title>{escape(f'{node.name}: {node.op}, {text(node.shape)}')}</title></a>"
+        f'<a href="#{looks[node.name].link}"{"" if node.name in flow else " class=cut"}>{shape}'
+        f"<title>{escape(looks[node.name].tip)}</title></a>"
         for node, shape in zip(nodes, shapes, strict=True)
     ]
     height = (taken + 1) * LANE
@@ -212,16 +255,15 @@ def _route(begin: float, source: int, via: int, end: float, target: int) -> str:
     return path + f"H{end:g}"
 
 
-def _glyph(node: Node, sign: str, x: float, y: int, width: int) -> str:
-    kind = f"f-{OPS[node.op].family}"
+def _glyph(look: Look, x: float, y: int, width: int) -> str:
     if width == ROUND:
-        radius = 8 if sign else 6
-        shape = f'<circle class="{kind}" cx="{x:g}" cy="{y}" r="{radius}"/>'
+        radius = 8 if look.sign else 6
+        shape = f'<circle class="{look.kind}" cx="{x:g}" cy="{y}" r="{radius}"/>'
     else:
-        shape = (
-            f'<rect class="{kind}" x="{x - width / 2:g}" y="{y - 10}" width="{width}" height="20" rx="5"/>'
-        )
-    return shape + (f'<text x="{x:g}" y="{y + 4}" class="on m">{escape(sign)}</text>' if sign else "")
+        box = f'x="{x - width / 2:g}" y="{y - 10}" width="{width}" height="20" rx="5"'
+        shape = f'<rect class="{look.kind}" {box}/>'
+    label = f'<text x="{x:g}" y="{y + 4}" class="on m">{escape(look.sign)}</text>' if look.sign else ""
+    return shape + label
 
 
 def _layout(net: Net, nodes: Sequence[Node]) -> tuple[dict[str, int], dict[str, int]]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from itertools import groupby
 
 from refnet import memory
 from refnet.net import Net, Node
 from refnet.ops import OPS
 from refnet.render import drawing
+from refnet.render.document import asset, document, section, themes
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, facts, freeze_rows, geometry, short
 from refnet.render.palette import FAMILIES, places
 from refnet.shapes import Shape, size, text
@@ -39,43 +39,24 @@ def html(title: str, net: Net, freeze: Sequence[FreezePoint] | None = None) -> s
     listed = "".join(_nodes(nodes, anchors, symbols))
     parts = [
         f"<header><h1>{escape(title)}</h1>{_totals(net, nodes)}</header><main>",
-        _section("Along the network", _legend(nodes) + drawing.charts(trace(net), anchors)),
-        _section("Why stop the gradient", _freeze(freeze)) if freeze else "",
-        _section("Graph", _graph(net, nodes, anchors)),
-        _section("Nodes", _FILTER + listed),
-        _section("Operators", _operators(nodes)),
+        section("Along the network", _legend(nodes) + drawing.charts(trace(net), anchors)),
+        section("Why stop the gradient", _freeze(freeze)) if freeze else "",
+        section("Graph", _graph(net, nodes, anchors)),
+        section("Nodes", _FILTER + listed),
+        section("Operators", _operators(nodes)),
         "</main>",
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_colours()}{_asset('page.css')}</style></head><body>"
-        f"{_symbols(symbols)}{''.join(parts)}<script>{_asset('page.js')}</script></body></html>\n"
+    colours = themes(FAMILIES.items()) + "".join(
+        f".f-{name}{{fill:var(--{name});--c:var(--{name})}}" for name in FAMILIES
     )
+    body = f"{_symbols(symbols)}{''.join(parts)}"
+    return document(title, colours + asset("page.css"), body, asset("page.js"))
 
 
 _FILTER = (
     '<p class="tools"><label>Find <input id="find" type="search" placeholder="res3 conv3d"></label> '
     '<output id="found" for="find"></output></p>'
 )
-
-
-def _asset(name: str) -> str:
-    return (files("refnet.render") / name).read_text(encoding="utf-8")
-
-
-def _colours() -> str:
-    light = "".join(f"--{name}:{colour};" for name, (colour, _) in FAMILIES.items())
-    dark = "".join(f"--{name}:{colour};" for name, (_, colour) in FAMILIES.items())
-    kinds = "".join(f".f-{name}{{fill:var(--{name});--c:var(--{name})}}" for name in FAMILIES)
-    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}{kinds}"
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>"
 
 
 def _totals(net: Net, nodes: Sequence[Explanation]) -> str:
@@ -125,15 +106,19 @@ def _freeze(points: Sequence[FreezePoint]) -> str:
 
 
 def _graph(net: Net, nodes: Sequence[Explanation], anchors: dict[str, str]) -> str:
-    flow = net.gradient_flow()
-    stages: dict[str, dict[str, list[Node]]] = {}
-    for node, (stage, name) in zip(net.nodes, places(node.name for node in net.nodes), strict=True):
-        stages.setdefault(stage, {}).setdefault(name, []).append(node)
     by_name = {found.name: found for found in nodes}
     total = max(1, sum(found.multiply_adds for found in nodes))
-    before = next(iter(net.inputs), "")
-    parts = ["<p>Data runs from left to right, and on in the next line. Faded: no gradient is computed.</p>"]
-    for stage, blocks in stages.items():
+    looks = {
+        node.name: drawing.Look(
+            f"f-{OPS[node.op].family}",
+            drawing.sign(node, net),
+            f"{node.name}: {node.op}, {text(node.shape)}",
+            anchors[node.name],
+        )
+        for node in net.nodes
+    }
+
+    def about(blocks: Mapping[str, list[Node]]) -> str:
         here = [by_name[node.name] for block in blocks.values() for node in block]
         adds = sum(found.multiply_adds for found in here)
         params = sum(size(shape) for found in here for shape in found.params.values())
@@ -143,14 +128,10 @@ def _graph(net: Net, nodes: Sequence[Explanation], anchors: dict[str, str]) -> s
             f"{short(params)} parameters",
             f"{short(adds)} multiply-adds, {100 * adds / total:.1f} %",
         ]
-        parts.append(f"<h3>{escape(stage)} <small>{' · '.join(facts)}</small></h3><div class=blocks>")
-        for name, block in blocks.items():
-            drawn = drawing.block(net, block, before, anchors, flow)
-            caption = f"{escape(name)} <span>{text(block[-1].shape)}</span>"
-            parts.append(f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>")
-            before = block[-1].name
-        parts.append("</div>")
-    return "".join(parts)
+        return " · ".join(facts)
+
+    note = "<p>Data runs from left to right, and on in the next line. Faded: no gradient is computed.</p>"
+    return note + drawing.graph(net, looks, net.gradient_flow(), about)
 
 
 def _nodes(

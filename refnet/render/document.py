@@ -1,0 +1,44 @@
+"""A page of HTML around what is in it: everything inside one file, nothing loaded from elsewhere."""
+
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+
+
+def document(title: str, styles: str, body: str, script: str = "") -> str:
+    """Write a page that can load nothing: a policy in its head forbids it.
+
+    Parameters
+    ----------
+    title : str
+    styles, body, script : str
+        CSS, HTML, JavaScript.
+    """
+    scripts = " script-src 'unsafe-inline'" if script else ""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        f"style-src 'unsafe-inline';{scripts}\">"
+        f"<title>{escape(title)}</title><style>{styles}</style></head><body>"
+        f"{body}{f'<script>{script}</script>' if script else ''}</body></html>\n"
+    )
+
+
+def asset(name: str) -> str:
+    """The text of a file that lies beside this one."""
+    return (files("refnet.render") / name).read_text(encoding="utf-8")
+
+
+def section(title: str, body: str) -> str:
+    """A part of a page, with its heading."""
+    return f"<section><h2>{title}</h2>{body}</section>"
+
+
+def themes(colours: Iterable[tuple[str, tuple[str, str]]]) -> str:
+    """Declare colours for style sheets, each by name, on light ground and on dark."""
+    pairs = list(colours)
+    light = "".join(f"--{name}:{colour};" for name, (colour, _) in pairs)
+    dark = "".join(f"--{name}:{colour};" for name, (_, colour) in pairs)
+    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
