@@ -1,6 +1,7 @@
-"""What several test modules share: peers, layouts, values for an operator's cases, comparisons."""
+"""What several test modules share: peers, layouts, values for an operator's cases, pages, comparisons."""
 
 import os
+from html.parser import HTMLParser
 from importlib import import_module
 
 import numpy as np
@@ -123,6 +124,49 @@ def assert_same_bits(kernel, arrays, attrs):
             gradients = kernel.backward(dy, context)
             bits.append([a.tobytes() for a in (y, *gradients) if a is not None])
     assert bits[0] == bits[1] == bits[2]
+
+
+# Pages.
+
+VOID = {"meta", "input", "br"}
+OMITTED = {"tr", "td", "th", "li", "dt", "dd", "p"}
+
+
+class Page(HTMLParser):
+    """Tags closed in order, identifiers, links, text, and what would be loaded from elsewhere."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.ids, self.links, self.summaries, self.loaded = [], set(), [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if "id" in found:
+            assert found["id"] not in self.ids
+            self.ids.add(found["id"])
+        if tag in ("a", "use"):
+            self.links.append(found["href"])
+        self.loaded += [v for k, v in attributes if k in ("src", "srcset", "data", "poster", "action")]
+        self.loaded += [v for k, v in attributes if k == "href" and not v.startswith("#")]
+        self.loaded += [tag] * (tag in ("link", "iframe", "object", "embed", "img"))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        while self.open[-1] != tag and self.open[-1] in OMITTED:
+            self.open.pop()
+        assert self.open.pop() == tag, (tag, self.getpos())
+
+    def handle_data(self, data):
+        if self.open[-2:] == ["span", "b"]:
+            self.summaries.append(data)
 
 
 # Comparisons. A bound is derived from the number of terms n and the unit roundoff u, and says how.

@@ -1,13 +1,12 @@
 """What a person looks at: terminal, figure and page. Complete, well-formed, the same twice."""
 
 import re
-from html.parser import HTMLParser
 from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from support import peer
+from support import Page, peer
 
 import refnet
 from refnet.errors import FileError, RefnetError
@@ -18,46 +17,6 @@ from refnet.render import explanation, figure, files, page
 from refnet.render.palette import FAMILIES, bands, places
 from refnet.trace import FreezePoint, trace
 from refnet.trace.explanation import explain_all
-
-VOID = {"meta", "input", "br"}
-OMITTED = {"tr", "td", "th", "li", "dt", "dd", "p"}
-
-
-class Page(HTMLParser):
-    """Tags closed in order, identifiers, links, text, and what would be loaded from elsewhere."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.ids, self.links, self.summaries, self.loaded = [], set(), [], [], []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        if "id" in found:
-            assert found["id"] not in self.ids
-            self.ids.add(found["id"])
-        if tag in ("a", "use"):
-            self.links.append(found["href"])
-        self.loaded += [v for k, v in attributes if k in ("src", "srcset", "data", "poster", "action")]
-        self.loaded += [v for k, v in attributes if k == "href" and not v.startswith("#")]
-        self.loaded += [tag] * (tag in ("link", "iframe", "object", "embed", "img"))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        self.open.pop()
-
-    def handle_endtag(self, tag):
-        while self.open[-1] != tag and self.open[-1] in OMITTED:
-            self.open.pop()
-        assert self.open.pop() == tag, (tag, self.getpos())
-
-    def handle_data(self, data):
-        if self.open[-2:] == ["span", "b"]:
-            self.summaries.append(data)
 
 
 def check_page(html, net):
