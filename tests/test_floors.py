@@ -67,6 +67,7 @@ FLOORS = [
         "cli.info",
         "cli.trace",
         "cli.bench",
+        "cli.gradcheck",
         "cli.golden_make",
         "cli.golden_verify",
         "cli.golden_diff",

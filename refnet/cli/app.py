@@ -12,6 +12,7 @@ from refnet.cli.ending import UNUSABLE, fail
 from refnet.cli.golden_diff import diff
 from refnet.cli.golden_make import make
 from refnet.cli.golden_verify import verify
+from refnet.cli.gradcheck import gradcheck
 from refnet.cli.info import info
 from refnet.cli.list import list_architectures
 from refnet.cli.trace import trace
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 golden = typer.Typer(help="Golden bundles: make, verify, compare.", no_args_is_help=True)
 app.command("list")(list_architectures)
-for command in (info, trace, bench):
+for command in (info, trace, gradcheck, bench):
     app.command()(command)
 for command in (make, verify, diff):
     golden.command()(command)

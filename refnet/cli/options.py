@@ -1,7 +1,7 @@
 """The options that commands share, and the reading of shapes, numbers and words."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -19,7 +19,7 @@ from refnet.inputs.resize import RESIZES
 from refnet.networks import ARCHITECTURES
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
-from refnet.shapes import Shape
+from refnet.shapes import Shape, text
 
 
 def integer(value: str) -> int:
@@ -51,9 +51,19 @@ def optional_number(help: str) -> Any:
     return Annotated[int | None, number(help)]
 
 
-def optional_flag(names: str, help: str) -> Any:
+# What says on and off.
+FLAGS = {
+    "time_stride": ("--time-stride", "--no-time-stride"),
+    "stride_1x1": ("--stride-1x1", "--stride-3x3"),
+    "batch_norm": ("--batch-norm", "--affine"),
+    "training": ("--training", "--inference"),
+    "aligned": ("--aligned", "--legacy"),
+}
+
+
+def optional_flag(name: str, help: str) -> Any:
     """Declare a choice between on and off that need not be made."""
-    return Annotated[bool | None, typer.Option(names, help=help)]
+    return Annotated[bool | None, typer.Option("/".join(FLAGS[name]), help=help)]
 
 
 def optional_word(known: Iterable[str], help: str) -> Any:
@@ -66,17 +76,17 @@ CHOICES = {
     "transformation": optional_word(TRANSFORMATIONS, "The kind of block"),
     "freeze_at": optional_number("Stage behind which gradients stop; 0: none."),
     "time_kernel": optional_number("Odd kernel size along T, from res3 on."),
-    "time_stride": optional_flag("--time-stride/--no-time-stride", "Stride in T too, from res3 on."),
+    "time_stride": optional_flag("time_stride", "Stride in T too, from res3 on."),
     "groups": optional_number("Groups of branch2b."),
     "width_per_group": optional_number("Inner width of res2, per group."),
-    "stride_1x1": optional_flag("--stride-1x1/--stride-3x3", "Where a bottleneck strides."),
+    "stride_1x1": optional_flag("stride_1x1", "Where a bottleneck strides."),
     "dilation": optional_number("Dilation of res5 in H and W."),
-    "batch_norm": optional_flag("--batch-norm/--affine", "Batch norms in place of frozen affines."),
-    "training": optional_flag("--training/--inference", "Batch norms by the batch's own statistics."),
+    "batch_norm": optional_flag("batch_norm", "Batch norms in place of frozen affines."),
+    "training": optional_flag("training", "Batch norms by the batch's own statistics."),
     "rois": optional_number("Tubes of a head over regions."),
     "resolution": optional_number("Lines and columns of a pooled region, 14 or 7."),
     "sampling_ratio": optional_number("Samples of RoIAlign per bin and axis; 0: adaptive."),
-    "aligned": optional_flag("--aligned/--legacy", "RoIAlign with or without the half-pixel shift."),
+    "aligned": optional_flag("aligned", "RoIAlign with or without the half-pixel shift."),
     "link": optional_word(LINKS, "Between body and head"),
     "classes": optional_number("Classes of a classifier."),
 }
@@ -146,6 +156,23 @@ def read_clip(
         frames["size"] = parse_shape("--size", frames["size"], rank=2)
     selection = Selection(**{"frames": recipe.input[2]} | frames)
     return golden.clip_recipe(given["clip"], selection, recipe, allow_nonfinite=allow_nonfinite)
+
+
+def title(recipe: Recipe) -> str:
+    """Name a network on its input, with every option that is not the architecture's own."""
+    usual = ARCHITECTURES[recipe.architecture].options
+    chosen = [f"{name} {value}" for name, value in recipe.options.items() if value != usual[name]]
+    return ", ".join([f"{recipe.architecture} on {text(recipe.input)}", *chosen])
+
+
+def arguments(options: Mapping[str, Any]) -> Iterator[str]:
+    """Write options of an architecture as they are given on the command line."""
+    for name, value in options.items():
+        if isinstance(value, bool):
+            on, off = FLAGS[name]
+            yield on if value else off
+        else:
+            yield from (f"--{name.replace('_', '-')}", str(value))
 
 
 def input_shape(arch: str, given: str | None) -> Shape:

@@ -17,16 +17,17 @@ from refnet.cli.options import (
     parse_numbers,
     read_clip,
     takes_groups,
+    title,
 )
 from refnet.errors import ValueRangeError
 from refnet.golden import Recipe
 from refnet.inputs import fill
 from refnet.net import Net
-from refnet.networks import ARCHITECTURES, build
+from refnet.networks import build
 from refnet.progress import steps
 from refnet.remat import blob_bytes
 from refnet.render import explanation, figure, files, page, tables, terminal
-from refnet.shapes import size, text
+from refnet.shapes import size
 from refnet.trace import Explanation, FreezePoint, Row, freeze_points
 from refnet.trace import explain as explain_node
 from refnet.trace import trace as trace_net
@@ -81,13 +82,6 @@ def trace(
         show_explanation(explained, as_json)
     elif as_json or not (plot or html):
         show_nodes(net, rows, as_json)
-
-
-def title(recipe: Recipe) -> str:
-    """Name a network on its input, with every option that is not the architecture's own."""
-    usual = ARCHITECTURES[recipe.architecture].options
-    chosen = [f"{name} {value}" for name, value in recipe.options.items() if value != usual[name]]
-    return ", ".join([f"{recipe.architecture} on {text(recipe.input)}", *chosen])
 
 
 def measure_freeze(recipe: Recipe, pixels: Array | None, points: list[int], quiet: bool) -> list[FreezePoint]:

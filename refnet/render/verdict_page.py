@@ -283,7 +283,7 @@ def _ticks(low: int, high: int) -> Iterator[str]:
     for power in range(low, high + 1):
         if power % step == 0:
             at = 100 * (power - low) / (high - low)
-            end = ' class="end"' if power == high else ""
+            end = {low: ' class="low"', high: ' class="high"'}.get(power, "")
             yield f'<i{end} style="left:{at:.2f}%">{10.0**power:g}</i>'
 
 

@@ -1,0 +1,106 @@
+"""``refnet gradcheck``."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refnet import gradcheck as checks
+from refnet.arithmetic import ARITHMETICS
+from refnet.arrays import DTYPES
+from refnet.check import Report
+from refnet.cli.ending import FAILED
+from refnet.cli.options import (
+    Arch,
+    Input,
+    Json,
+    Options,
+    arguments,
+    input_shape,
+    number,
+    parse_words,
+    takes_groups,
+    title,
+)
+from refnet.golden import Recipe
+from refnet.inputs import fill
+from refnet.net import Net
+from refnet.render import files, terminal, verdict_page, verdicts
+from refnet.shapes import text
+
+
+@takes_groups
+def gradcheck(
+    arch: Arch,
+    input: Input = None,
+    dtype: Annotated[
+        str,
+        typer.Option(help=f"{' or '.join(DTYPES)}; float64 rounds less, so that smaller mistakes show."),
+    ] = "float64",
+    seed: Annotated[int, number("Of input, parameters and the outputs' gradients.")] = 0,
+    arithmetic: Annotated[str, typer.Option(help=f"What is checked: {' or '.join(ARITHMETICS)}.")] = "core",
+    tensors: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,NAME", help="Inputs and parameters; all that are learnt if not given."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page: verdicts on the graph, margins, failures."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Show verdicts of nodes too, and every failure in full.")
+    ] = False,
+    as_json: Json = False,
+    *,
+    options: Options,
+) -> None:
+    """Check every element of every gradient of a network, within what rounding can do."""
+    if html is not None:
+        files.require_writable(html, ".html")
+    recipe = Recipe(arch, input_shape(arch, input), options, seed, dtype=dtype, arithmetic=arithmetic)
+    net = recipe.net()
+    report = check_architecture(recipe, net, tensors, as_json)
+    folded = report.verdicts.keys() - net.inputs.keys() - net.params.keys()
+    if html is not None:
+        terminal.save(html, verdict_page.html(report, net, folded).encode(), as_json)
+    if as_json:
+        terminal.print_json(report.record())
+    else:
+        verdicts.show(report, terminal.screen(), folded=folded, every=every)
+    if not report.ok:
+        raise typer.Exit(FAILED)
+
+
+def check_architecture(recipe: Recipe, net: Net, tensors: str | None, quiet: bool) -> Report:
+    """Check a net; each failure has the command that shows it again."""
+    learnt = sorted(net.learnt())
+    chosen = None if tensors is None else parse_words("--tensors", "tensor", tensors, learnt)
+    blobs = fill.inputs(net, recipe.seed, recipe.dtype) | fill.params(net, recipe.seed, recipe.dtype)
+    with terminal.progress_bar(quiet) as progress:
+        found = checks.check_net(
+            net, blobs, recipe.arithmetic, tensors=chosen, seed=recipe.seed, progress=progress
+        )
+    name = f"{title(recipe)}, {recipe.dtype}, {recipe.arithmetic}"
+    again = {
+        v.tensor: replace(v, reproduce=command(recipe, v.tensor if v.tensor in learnt else tensors))
+        for v in found.failures
+    }
+    order = (*net.inputs, *net.params, *(node.name for node in net.nodes))
+    known = {tensor: found.verdicts[tensor] for tensor in order if tensor in found.verdicts}
+    return replace(found, title=name, verdicts={**known, **found.verdicts, **again})
+
+
+def command(recipe: Recipe, tensors: str | None) -> str:
+    """The command that checks an architecture."""
+    given = {
+        "--input": text(recipe.input),
+        "--dtype": recipe.dtype,
+        "--seed": str(recipe.seed),
+        "--arithmetic": recipe.arithmetic,
+    }
+    words = ["refnet", "gradcheck", recipe.architecture, *arguments(recipe.options)]
+    for option, value in (given if tensors is None else given | {"--tensors": tensors}).items():
+        words += [option, value]
+    return shlex.join(words)
