@@ -35,6 +35,8 @@ FLOORS = [
     ["golden"],
     ["check.report", "check.bounds", "check.flow"],
     ["check.compare", "check.maps"],
+    ["check.report", "check.bounds"],
+    ["check.compare", "check.locate"],
     ["check.judge"],
     ["check.operators", "check.composition", "check.differences"],
     ["check.network"],
