@@ -38,6 +38,13 @@ FLOORS = [
     ["check.report", "check.bounds"],
     ["check.compare", "check.locate"],
     ["check.judge"],
+    ["check.replay"],
+    ["check.mistakes.changes", "check.mistakes.precision", "check.mistakes.sliding"],
+    ["check.mistakes.hypothesis"],
+    ["check.mistakes.order"],
+    ["check.mistakes.*"],
+    ["check.mistakes"],
+    ["check.causes"],
     ["check.operators", "check.composition", "check.differences"],
     ["check.network"],
     ["check"],
@@ -107,6 +114,7 @@ NEIGHBOURS = {
     ("networks.roi_head", "networks.resnet3d"),
     ("networks.roi_head", "networks.time_link"),
     ("networks.fpn3d", "networks.layers"),
+    ("check.mistakes.sliding", "check.mistakes.changes"),
     ("render.roofline", "render.figure"),
 }
 # What is no kernel of an operator.

@@ -1,0 +1,144 @@
+"""The likely cause of a wrong result, by replay: the call computed again with one mistake in it.
+
+The catalogue is a list of groups, by what they need of an operator: a window, a kernel, groups, a scale for
+each channel. A group looks at a call and proposes hypotheses; the one under which the result is explained is
+named. Nothing fits: nothing is named, and `locate` says where it is wrong.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refnet.arrays import Array
+from refnet.check.compare import beyond
+from refnet.check.judge import Judge
+from refnet.check.mistakes import CATALOGUE, Hypothesis, Proposer
+from refnet.check.replay import Call
+from refnet.errors import RefnetError
+from refnet.op import OUTPUT
+
+# Of the wrong elements, how many a hypothesis may leave unexplained, beside being the best one.
+LEFT = 0.02
+
+
+class Cause(NamedTuple):
+    """What explains a result.
+
+    Attributes
+    ----------
+    hypothesis : str
+        The name of the first hypothesis that does.
+    sentence : str
+        For people: "dx is that of a kernel flipped along T".
+    others : tuple of str
+        Names of others that do, too.
+    """
+
+    hypothesis: str
+    sentence: str
+    others: tuple[str, ...] = ()
+
+
+class Fit(NamedTuple):
+    """How well a hypothesis explains a result: the elements that it leaves, of those that are wrong."""
+
+    hypothesis: Hypothesis
+    left: int
+    wrong: int
+    part: bool
+
+
+def explain(judge: Judge, kind: str | int, found: Array, dy: Array | None = None) -> Cause | None:
+    """Name the mistake that explains a wrong result.
+
+    Every hypothesis is replayed in float64 by the judge's oracle, simple ones first. One explains the result
+    if every element is within B of what it gives: the candidate's B, and once more that for the replay.
+    Of several, the first is named, and the next beside it. If none explains every element, the one that
+    explains the most is named, with what it leaves, provided that this is at most 2 % of the elements that
+    are wrong. Factors and formats, which explain much, are tried last.
+
+    A convolution of 10**9 products or more is replayed in part: some filters or channels, the worst among
+    them.
+
+    Parameters
+    ----------
+    judge : Judge
+        Of the call.
+    kind : "output" or int
+        Whether it is y, or the gradient of which input.
+    found : ndarray
+    dy : ndarray, optional
+        What backward was given.
+
+    Returns
+    -------
+    Cause or None
+        None if nothing is wrong, or nothing explains it.
+    """
+    with np.errstate(all="ignore"):
+        call = Call.of_judge(judge, OUTPUT if isinstance(kind, str) else kind, found, dy)
+        if not np.isfinite(found).all() or not call.wrong.any():
+            return None
+        for tier in CATALOGUE:
+            fits = _fits(call, tier)
+            if fits:
+                return _cause(call, fits)
+    return None
+
+
+def _fits(call: Call, tier: tuple[Proposer, ...]) -> list[Fit]:
+    """The first two hypotheses that explain everything; else the one that explains the most."""
+    whole: list[Fit] = []
+    best: Fit | None = None
+    for propose in tier:
+        for hypothesis in propose(call):
+            fit = _fit(call, hypothesis)
+            if fit is None or any(hypothesis.name == other.hypothesis.name for other in whole):
+                continue
+            if fit.left == 0:
+                whole.append(fit)
+                if len(whole) == 2:
+                    return whole
+            elif fit.left <= LEFT * fit.wrong and (best is None or fit.left < best.left):
+                best = fit
+    return whole or ([] if best is None else [best])
+
+
+def _fit(call: Call, hypothesis: Hypothesis) -> Fit | None:
+    """Replay a hypothesis; None where it cannot be, or does not bring the result nearer."""
+    try:
+        values = hypothesis.replay(call)
+    except RefnetError:  # the mistake makes a call that cannot be
+        return None
+    found = None if values is None else call.found_of(values)
+    if values is None or found is None:
+        return None
+    part = found is not call.found
+    assert call.part is not None or not part, "a part of what is whole"
+    right = call.part.cut(call.subject, call.right) if part and call.part is not None else call.right
+    if not np.linalg.norm((found - values).ravel()) < np.linalg.norm((found - right).ravel()):
+        return None
+    wrong = call.part.cut(call.subject, call.wrong) if part and call.part is not None else call.wrong
+    if not wrong.any():
+        return None
+    sizes = (hypothesis.sizes or hypothesis.replay)(call.in_magnitudes)
+    assert sizes is not None, "what can be replayed has a magnitude"
+    stored = 0.0 if hypothesis.stored is None else hypothesis.stored.unit
+    left = int(np.count_nonzero(beyond(found, values, call.bound(sizes, stored))))
+    return Fit(hypothesis, left, int(np.count_nonzero(wrong)), part)
+
+
+def _cause(call: Call, fits: list[Fit]) -> Cause:
+    first = fits[0]
+    said = " or ".join(fit.hypothesis.sentence for fit in fits)
+    notes = []
+    if first.left:
+        notes.append(f"all but {first.left} of {first.wrong} wrong elements")
+    if first.part:
+        notes.append(f"replayed on {call.part}")
+    note = f" ({'; '.join(notes)})" if notes else ""
+    return Cause(
+        first.hypothesis.name,
+        f"{call.title} {said}{note}",
+        tuple(fit.hypothesis.name for fit in fits[1:]),
+    )

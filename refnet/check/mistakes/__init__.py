@@ -1,0 +1,42 @@
+"""The catalogue of mistakes: groups, by what they need of an operator.
+
+Each looks at a call and proposes the hypotheses that can be made there.
+"""
+
+from refnet.check.mistakes.formats import accumulated, operands, scale, stored
+from refnet.check.mistakes.hypothesis import Hypothesis, Proposer
+from refnet.check.mistakes.norms import norms, statistics
+from refnet.check.mistakes.order import factors, order, slabs
+from refnet.check.mistakes.pools import pools
+from refnet.check.mistakes.reading import attributes, read, summed
+from refnet.check.mistakes.roles import masks, moves, rectifiers, roles
+from refnet.check.mistakes.scores import scores
+from refnet.check.mistakes.windows import kernels, offsets, steps
+
+__all__ = ["CATALOGUE", "Hypothesis", "Proposer"]
+
+# Simple ones first; of a tier, those that fit are named together.
+CATALOGUE: tuple[tuple[Proposer, ...], ...] = (
+    (
+        factors,
+        rectifiers,
+        kernels,
+        order,
+        slabs,
+        offsets,
+        steps,
+        roles,
+        pools,
+        norms,
+        statistics,
+        scores,
+        masks,
+        moves,
+        summed,
+        attributes,
+        read,
+    ),
+    (scale,),
+    (operands, stored),
+    (accumulated,),
+)
