@@ -1,6 +1,6 @@
 """Results against expected values and bounds, element by element."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Comparison:
     wrong : int
         How many elements are beyond their bounds.
     elements : int
+    beyond : ndarray of bool, optional
+        Which ones; None where none is.
     """
 
     margin: float
@@ -33,6 +35,7 @@ class Comparison:
     bound: float
     wrong: int
     elements: int
+    beyond: Array | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -81,6 +84,7 @@ def compare(found: Array, expected: Array, bound: Bound) -> Comparison:
         bound=float(of_worst + bound.relative * abs(expected_there)),
         wrong=int(wrong.sum()),
         elements=found.size,
+        beyond=beyond(found, expected, bound) if wrong.any() else None,
     )
 
 

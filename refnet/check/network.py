@@ -15,13 +15,14 @@ from refnet.arithmetic import Arithmetic, Kernel, named
 from refnet.arrays import Array, wide
 from refnet.check.bounds import EXACT, bound, plain
 from refnet.check.compare import Comparison, compare
+from refnet.check.diagnosis import diagnosed, verdict_of
 from refnet.check.flow import Flow, flow, readers_of_stops, relevant, without_stops
 from refnet.check.judge import Judge, oracle_of
 from refnet.check.report import Report, Verdict
 from refnet.errors import require_known
 from refnet.inputs import fill
 from refnet.net import Net, Node, learns_from
-from refnet.op import InputGradients, Magnitude, Needs
+from refnet.op import OUTPUT, InputGradients, Magnitude, Needs
 from refnet.progress import Progress, silent, steps
 from refnet.run import Gradients, Run, backward, forward
 
@@ -187,16 +188,31 @@ class _Walk:
         run = self._run
         arrays = tuple(run.given[name] if name in run.given else run.blobs[name] for name in node.inputs)
         judge = Judge.of(self._watch.of, node.op, self._claim, arrays, node.attrs)
-        y, context = judge.forward()
-        self._note(f"value of {node.name}", node, judge.output(run.blobs[node.name], y))
+        expected, context = judge.forward()
+        y = run.blobs[node.name]
+        self._keep_diagnosed(f"value of {node.name}", node, judge, OUTPUT, y, judge.output(y, expected))
         judged = self._wanted & self._expected.reached
         needs = tuple(name in judged and name in learns_from(node) for name in node.inputs)
-        found = judge.gradients(call.dy, call.gradients, context, needs)
-        for name, comparison, need in zip(node.inputs, found, needs, strict=True):
-            if comparison is not None:
-                self._note(name, node, comparison)
-            elif need:
+        comparisons = judge.gradients(call.dy, call.gradients, context, needs)
+        for index, name in enumerate(node.inputs):
+            found, comparison = call.gradients[index], comparisons[index]
+            if found is not None and comparison is not None:
+                self._keep_diagnosed(name, node, judge, index, found, comparison, call.dy)
+            elif needs[index]:
                 self._fail(name, node, f"{node.op} returned no gradient of it")
+
+    def _keep_diagnosed(
+        self,
+        name: str,
+        node: Node,
+        judge: Judge,
+        subject: int,
+        found: Array,
+        comparison: Comparison,
+        dy: Array | None = None,
+    ) -> None:
+        verdict = verdict_of(name, node.name, node.op, comparison)
+        self._keep(diagnosed(verdict, comparison, judge, subject, found, dy))
 
     def _judge_sum(self, name: str, found: Array) -> None:
         """Judge whether a gradient is the sum of what the readers handed back."""
@@ -214,8 +230,8 @@ class _Walk:
         additions = Magnitude(size, np.asarray(len(parts) - 1))
         allowed = EXACT if len(parts) == 1 else bound(additions, self._claim)
         comparison = compare(found, total, allowed)
-        cause = "" if comparison.ok else f"it is not the sum of what its readers handed back: {readers}"
-        self._note(name, None, comparison, cause)
+        cause = f"it is not the sum of what its readers handed back: {readers}"
+        self._keep(verdict_of(name, name, "", comparison, cause=cause))
 
     def finish(self, gradients: Gradients) -> None:
         """Judge which gradients there are, and what the ones of inputs and parameters add up to."""
@@ -255,24 +271,6 @@ class _Walk:
             # No gradient went through some reader of a stop, or a stop is an output.
             starts = {reads.get(name, name): dy for name, dy in self._dy.items()}
         return backward(Run(net, self._watch.of, run.given, run.blobs, run._tape), starts)
-
-    def _note(self, name: str, node: Node | None, found: Comparison, cause: str = "") -> None:
-        """Keep the verdict, if it is the worst of this name."""
-        verdict = Verdict(
-            tensor=name,
-            verdict="ok" if found.ok else "wrong",
-            margin=found.margin,
-            node=name if node is None else node.name,
-            op="" if node is None else node.op,
-            where=found.where,
-            found=found.found,
-            expected=found.expected,
-            bound=found.bound,
-            wrong=found.wrong,
-            elements=found.elements,
-            cause=cause,
-        )
-        self._keep(verdict)
 
     def _fail(self, name: str, node: Node | None, cause: str) -> None:
         """Note what is wrong as a whole."""
