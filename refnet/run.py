@@ -208,6 +208,9 @@ def _itemsize(values: Mapping[str, Array]) -> int:
 def _total(contributions: list[Array], arithmetic: Arithmetic) -> Array:
     """The sum of a value's gradients, in the order in which they arrived; none of them is changed."""
     total = contributions[0]
+    # The operator adds volumes; a matrix, a bias or a loss is one line of a volume.
+    volume = total.shape if total.ndim == 5 else (1, 1, 1, 1, total.size)
     for gradient in contributions[1:]:
-        total, _ = arithmetic["add"].forward(total, gradient)
+        summed, _ = arithmetic["add"].forward(total.reshape(volume), gradient.reshape(volume))
+        total = summed.reshape(gradient.shape)
     return total

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from refnet._core import add as add_kernels
-from support import assert_within, every_dtype, whole_numbers
+from support import assert_within, every_arithmetic, every_dtype, whole_numbers
 from threadpoolctl import threadpool_limits
 
 import refnet
@@ -427,3 +427,24 @@ def test_a_kernel_under_test_runs_in_place_of_one_entry():
     assert len(calls) == sum(node.op == "relu" for node in net.nodes)
     assert run.blobs["res4_1_relu"].tobytes() == plain.blobs["res4_1_relu"].tobytes()
     assert len(grads) > 0
+
+
+@every_arithmetic
+def test_gradients_meet_in_values_of_any_rank(arithmetic):
+    net = refnet.Net()
+    w, b = net.param("w", (4, 4)), net.param("b", (4,))
+    matrix = net.add("linear", "first", (net.input("data", (2, 4)), w, b))
+    for name in ("left", "right"):
+        net.output(net.add("linear", name, (matrix, w, b)))
+    run = refnet.forward(net, whole_numbers(net), arithmetic)
+    rng = np.random.default_rng(0)
+    dy = {name: rng.integers(-4, 5, shape).astype("float64") for name, shape in net.outputs.items()}
+    grads = refnet.backward(run, dy)
+    # The gradients are linear in dy, and whole numbers.
+    alone = [refnet.backward(run, {name: value}) for name, value in dy.items()]
+    for name, shape in {**net.params, **net.inputs}.items():
+        assert grads[name].shape == shape and grads[name].any()
+        assert np.array_equal(grads[name], sum(g[name] for g in alone))
+    # By hand: b is added in three places, and what it adds to the first goes through w in the others.
+    total = dy["left"] + dy["right"]
+    assert np.array_equal(grads["b"], (total + total @ run.given["w"]).sum(axis=0))
