@@ -44,8 +44,6 @@ FLOORS = [
     ["check.mistakes"],
     ["check.causes"],
     ["check.diagnosis"],
-    ["check.compare"],
-    ["check.judge"],
     ["check.residues"],
     ["check.frozen"],
     ["check.operators", "check.composition", "check.differences"],

@@ -5,7 +5,7 @@ too: the gradient of a value is the sum of what its readers handed back, and non
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from refnet.arithmetic import Arithmetic, Kernel, named
 from refnet.arrays import Array, wide
+from refnet.check import composition
 from refnet.check.bounds import EXACT, bound, plain
 from refnet.check.compare import Comparison, compare
 from refnet.check.diagnosis import diagnosed, verdict_of
@@ -80,6 +81,9 @@ def check_net(
     walk = _Walk(run, watch, flow(net, dy), wanted, dy, progress)
     gradients = backward(run, dy, on_node=walk.judge)
     walk.finish(gradients)
+    composed = composition.check(run, seed)
+    for failure in composed.failures:
+        walk.fail_composed(failure)
     return Report(
         title=f"gradients of {len(net.nodes)} nodes in {arithmetic.name}, {_dtype(run)}",
         verdicts=walk.verdicts,
@@ -89,6 +93,10 @@ def check_net(
             "dtype": _dtype(run),
             "seed": seed,
             "elements": sum(verdict.elements for verdict in walk.verdicts.values()),
+            "modulus": composed.modulus,
+            "draws": composed.draws,
+            "miss": composed.miss,
+            "stand-ins": list(composed.stand_ins),
         },
     )
 
@@ -271,6 +279,17 @@ class _Walk:
             # No gradient went through some reader of a stop, or a stop is an output.
             starts = {reads.get(name, name): dy for name, dy in self._dy.items()}
         return backward(Run(net, self._watch.of, run.given, run.blobs, run._tape), starts)
+
+    def fail_composed(self, failure: composition.Failure) -> None:
+        """Note what the composition found, where nothing else has explained it."""
+        name = failure.tensor or "composition"
+        before = self.verdicts.get(name)
+        if before is None or before.verdict != "wrong" or not before.cause:
+            changed = before or Verdict(tensor=name, verdict="wrong")
+            node = failure.node or changed.node
+            self.verdicts[name] = replace(
+                changed, verdict="wrong", margin=inf, node=node, cause=failure.sentence, hypothesis="composition"
+            )
 
     def _fail(self, name: str, node: Node | None, cause: str) -> None:
         """Note what is wrong as a whole."""
