@@ -15,6 +15,7 @@
 typedef double DOUBLES __attribute__((vector_size(16)));
 typedef long long LONGS __attribute__((vector_size(16)));
 typedef float FLOATS __attribute__((vector_size(16)));
+typedef float FLOAT_PAIR __attribute__((vector_size(8)));
 
 /* a + b less its rounded value (Knuth). */
 INLINE DOUBLES sum_error(DOUBLES a, DOUBLES b, DOUBLES sum)
@@ -63,13 +64,20 @@ INLINE DOUBLES multiply_add_doubles(DOUBLES a, DOUBLES b, DOUBLES c)
     return (DOUBLES) ((is_zero & (LONGS) (product + c)) | (~is_zero & (LONGS) sum));
 }
 
-/* Products of float are exact in double, and never near its limits. */
+/* Values i and i + 1 of a vector, as doubles. */
+#define WIDENED(v, i) __builtin_convertvector(((FLOAT_PAIR) {v[i], v[(i) + 1]}), DOUBLES)
+
+/* Products of float are exact in double, and never near its limits. Pairs are converted as
+   vectors: from conversions one by one, GCC 12 made loops that give other sums (-O1 and Clang did not). */
 INLINE FLOATS multiply_add_floats(FLOATS a, FLOATS b, FLOATS c)
 {
-    const DOUBLES low = sum_to_odd((DOUBLES) {a[0], a[1]} * (DOUBLES) {b[0], b[1]}, (DOUBLES) {c[0], c[1]});
-    const DOUBLES high = sum_to_odd((DOUBLES) {a[2], a[3]} * (DOUBLES) {b[2], b[3]}, (DOUBLES) {c[2], c[3]});
-    return (FLOATS) {(float) low[0], (float) low[1], (float) high[0], (float) high[1]};
+    const DOUBLES low = sum_to_odd(WIDENED(a, 0) * WIDENED(b, 0), WIDENED(c, 0));
+    const DOUBLES high = sum_to_odd(WIDENED(a, 2) * WIDENED(b, 2), WIDENED(c, 2));
+    const FLOAT_PAIR first = __builtin_convertvector(low, FLOAT_PAIR), last = __builtin_convertvector(high, FLOAT_PAIR);
+    return (FLOATS) {first[0], first[1], last[0], last[1]};
 }
+
+#undef WIDENED
 
 #else
 
