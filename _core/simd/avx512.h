@@ -10,6 +10,19 @@
     INSERT(INSERT(INSERT(_mm512_castps128_ps512(_mm_loadu_ps((const float *) (p))), (p) + (apart), 1), \
                   (p) + 2 * (apart), 2), (p) + 3 * (apart), 3)
 
+/* Four rows of four squares each, transposed: two steps of pairs. */
+#define TRANSPOSE_SQUARES(shuffle, load, a, b, c, d, p, apart) \
+    do { \
+        const VECTOR first_ = load(p), second_ = load((p) + (apart)); \
+        const VECTOR third_ = load((p) + 2 * (apart)), fourth_ = load((p) + 3 * (apart)); \
+        const VECTOR low_ = shuffle(first_, second_, 0x44), high_ = shuffle(first_, second_, 0xEE); \
+        const VECTOR more_low_ = shuffle(third_, fourth_, 0x44), more_high_ = shuffle(third_, fourth_, 0xEE); \
+        a = shuffle(low_, more_low_, 0x88); \
+        b = shuffle(low_, more_low_, 0xDD); \
+        c = shuffle(high_, more_high_, 0x88); \
+        d = shuffle(high_, more_high_, 0xDD); \
+    } while (0)
+
 #define REAL double
 #define LANES 8
 #define BROADCAST(a) _mm512_set1_pd(a)
@@ -22,6 +35,8 @@
 #define STORE_NONTEMPORAL(p, v) _mm512_stream_pd(p, v)
 #define OR(a, b) _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)))
 #define LOAD_ROWS(p, apart) _mm512_castps_pd(LOAD_FOUR_ROWS(p, apart))
+#define LOAD_SQUARES(a, b, c, d, p, apart) \
+    TRANSPOSE_SQUARES(_mm512_shuffle_f64x2, _mm512_loadu_pd, a, b, c, d, p, apart)
 #define UNPACK_LOW(a, b) _mm512_unpacklo_pd(a, b)
 #define UNPACK_HIGH(a, b) _mm512_unpackhi_pd(a, b)
 #define INTERLEAVE_LOW(a, b) _mm512_permutex2var_pd(a, _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), b)
@@ -41,6 +56,8 @@
 #define STORE_NONTEMPORAL(p, v) _mm512_stream_ps(p, v)
 #define OR(a, b) _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)))
 #define LOAD_ROWS(p, apart) LOAD_FOUR_ROWS(p, apart)
+#define LOAD_SQUARES(a, b, c, d, p, apart) \
+    TRANSPOSE_SQUARES(_mm512_shuffle_f32x4, _mm512_loadu_ps, a, b, c, d, p, apart)
 #define UNPACK_LOW(a, b) _mm512_unpacklo_ps(a, b)
 #define UNPACK_HIGH(a, b) _mm512_unpackhi_ps(a, b)
 #define UNPACK_LOW_PAIRS(a, b) _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
@@ -56,6 +73,7 @@
 #undef LANE_RANGES
 #undef INSERT
 #undef LOAD_FOUR_ROWS
+#undef TRANSPOSE_SQUARES
 #undef ISA
 #undef TARGET
 #undef MR

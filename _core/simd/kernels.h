@@ -48,6 +48,7 @@ static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRID
 #undef MAX_VECTOR_STRIDE
 #undef OR
 #undef LOAD_ROWS
+#undef LOAD_SQUARES
 #undef UNPACK_LOW
 #undef UNPACK_HIGH
 #undef UNPACK_LOW_PAIRS

@@ -1,15 +1,63 @@
 /* Kernels that move values: transposed, interleaved, copied, stored past the caches. See kernels.h.
 
-   Optional: LOAD_ROWS, UNPACK_LOW, UNPACK_HIGH, for float UNPACK_LOW_PAIRS and UNPACK_HIGH_PAIRS, INTERLEAVE_LOW,
-   INTERLEAVE_HIGH, STORE_NONTEMPORAL. */
+   Optional: LOAD_ROWS, LOAD_SQUARES, UNPACK_LOW, UNPACK_HIGH, for float UNPACK_LOW_PAIRS and UNPACK_HIGH_PAIRS,
+   INTERLEAVE_LOW, INTERLEAVE_HIGH, STORE_NONTEMPORAL. */
 
-/* Values in 16 bytes. */
+/* Values in 16 bytes, and how many times 16 bytes a vector has. */
 #define SQUARE ((ptrdiff_t) (16 / sizeof(REAL)))
+#define SQUARES (LANES / SQUARE)
 
-/* to (values, rows), `width` values apart, <- from (rows, values), `pitch` values apart.
+#ifdef LOAD_ROWS
+/* column (SQUARE) <- row (SQUARE), transposed square by square. */
+INLINE TARGET void NAME(transpose_squares)(const VECTOR *row, VECTOR *column)
+{
+#ifdef UNPACK_LOW_PAIRS
+    const VECTOR ab = UNPACK_LOW(row[0], row[1]), cd = UNPACK_LOW(row[2], row[3]);
+    const VECTOR ab_high = UNPACK_HIGH(row[0], row[1]), cd_high = UNPACK_HIGH(row[2], row[3]);
+    column[0] = UNPACK_LOW_PAIRS(ab, cd);
+    column[1] = UNPACK_HIGH_PAIRS(ab, cd);
+    column[2] = UNPACK_LOW_PAIRS(ab_high, cd_high);
+    column[3] = UNPACK_HIGH_PAIRS(ab_high, cd_high);
+#else
+    column[0] = UNPACK_LOW(row[0], row[1]);
+    column[1] = UNPACK_HIGH(row[0], row[1]);
+#endif
+}
+#endif
 
-   LOAD_ROWS loads 16 bytes of each of LANES rows: a vector has those of every SQUAREth row, so that the squares in
-   which vectors are transposed give whole vectors of rows in order. */
+/* column (LANES) <- a block (LANES, LANES) of rows `pitch` values apart, transposed.
+
+   A vector has 16 bytes of every SQUAREth row, so that the squares in which vectors are transposed give whole vectors
+   of rows in order. What is read of one row is read at once: lines a power of two apart compete for the same sets of
+   the cache. */
+INLINE TARGET void NAME(transpose_block)(const REAL *from, ptrdiff_t pitch, VECTOR *column)
+{
+#ifdef LOAD_ROWS
+    VECTOR square[SQUARES][SQUARE];
+    UNROLL
+    for (int i = 0; i < SQUARE; i++) {
+#ifdef LOAD_SQUARES
+        LOAD_SQUARES(square[0][i], square[1][i], square[2][i], square[3][i], from + i * pitch, SQUARE * pitch);
+#else
+        UNROLL
+        for (int j = 0; j < SQUARES; j++)
+            square[j][i] = LOAD_ROWS(from + i * pitch + j * SQUARE, SQUARE * pitch);
+#endif
+    }
+    UNROLL
+    for (int j = 0; j < SQUARES; j++)
+        NAME(transpose_squares)(square[j], column + j * SQUARE);
+#else
+    REAL values[LANES];
+    for (int i = 0; i < LANES; i++) {
+        for (int lane = 0; lane < LANES; lane++)
+            values[lane] = from[lane * pitch + i];
+        column[i] = *(UNALIGNED *) values;
+    }
+#endif
+}
+
+/* to (values, rows), `width` values apart, <- from (rows, values), `pitch` values apart. */
 TARGET static void NAME(transpose)(const void *from_, ptrdiff_t pitch, void *to_, ptrdiff_t width, ptrdiff_t rows,
                                    ptrdiff_t values)
 {
@@ -19,22 +67,22 @@ TARGET static void NAME(transpose)(const void *from_, ptrdiff_t pitch, void *to_
 #ifdef LOAD_ROWS
     for (; row + LANES <= rows; row += LANES, from += LANES * pitch, to += LANES) {
         ptrdiff_t i = 0;
+        for (; i + LANES <= values; i += LANES) {
+            VECTOR column[LANES];
+            NAME(transpose_block)(from + i, pitch, column);
+            UNROLL
+            for (int j = 0; j < LANES; j++)
+                *(UNALIGNED *) (to + (i + j) * width) = column[j];
+        }
         for (; i + SQUARE <= values; i += SQUARE) {
-            REAL *column = to + i * width;
-            const VECTOR a = LOAD_ROWS(from + i, SQUARE * pitch), b = LOAD_ROWS(from + i + pitch, SQUARE * pitch);
-#ifdef UNPACK_LOW_PAIRS
-            const VECTOR c = LOAD_ROWS(from + i + 2 * pitch, SQUARE * pitch);
-            const VECTOR d = LOAD_ROWS(from + i + 3 * pitch, SQUARE * pitch);
-            const VECTOR ab = UNPACK_LOW(a, b), cd = UNPACK_LOW(c, d);
-            const VECTOR ab_high = UNPACK_HIGH(a, b), cd_high = UNPACK_HIGH(c, d);
-            *(UNALIGNED *) column = UNPACK_LOW_PAIRS(ab, cd);
-            *(UNALIGNED *) (column + width) = UNPACK_HIGH_PAIRS(ab, cd);
-            *(UNALIGNED *) (column + 2 * width) = UNPACK_LOW_PAIRS(ab_high, cd_high);
-            *(UNALIGNED *) (column + 3 * width) = UNPACK_HIGH_PAIRS(ab_high, cd_high);
-#else
-            *(UNALIGNED *) column = UNPACK_LOW(a, b);
-            *(UNALIGNED *) (column + width) = UNPACK_HIGH(a, b);
-#endif
+            VECTOR some[SQUARE], column[SQUARE];
+            UNROLL
+            for (int j = 0; j < SQUARE; j++)
+                some[j] = LOAD_ROWS(from + i + j * pitch, SQUARE * pitch);
+            NAME(transpose_squares)(some, column);
+            UNROLL
+            for (int j = 0; j < SQUARE; j++)
+                *(UNALIGNED *) (to + (i + j) * width) = column[j];
         }
         for (; i < values; i++)
             for (ptrdiff_t lane = 0; lane < LANES; lane++)
@@ -47,6 +95,7 @@ TARGET static void NAME(transpose)(const void *from_, ptrdiff_t pitch, void *to_
 }
 
 #undef SQUARE
+#undef SQUARES
 
 /* to (n, 2) <- two lines of n values. */
 TARGET static void NAME(interleave)(const void *first_, const void *second_, void *to_, ptrdiff_t n)
