@@ -59,4 +59,10 @@ cdef extern from "simd/simd.h":
         void copy(const void* rows, Py_ssize_t pitch, void* to, Py_ssize_t to_pitch, Py_ssize_t count,
                   Py_ssize_t n) noexcept nogil
         bint all_finite(const void* lhs, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil
+        void linear_forward(const void* x, const void* w, void* y, Py_ssize_t samples, Py_ssize_t rows, Py_ssize_t D,
+                            Py_ssize_t y_pitch) noexcept nogil
+        void linear_input_gradient(const void* dy, const void* w, void* dx, Py_ssize_t samples, Py_ssize_t K,
+                                   Py_ssize_t columns, Py_ssize_t pitch) noexcept nogil
+        void linear_weight_gradient(const void* dy, const void* x, void* dw, Py_ssize_t samples, Py_ssize_t rows,
+                                    Py_ssize_t D, Py_ssize_t pitch) noexcept nogil
         double spin(Py_ssize_t rounds) noexcept nogil

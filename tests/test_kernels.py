@@ -10,6 +10,7 @@ from refnet._core import (
     compare,
     conv3d,
     dropout,
+    linear,
     max_pool3d,
     relu,
     roi_align,
@@ -34,6 +35,9 @@ def calls():
     yield relu.forward, [(7,), (7,)], ()
     yield relu.input_gradient, [(7,), (7,), (7,)], ()
     yield add.forward, [(7,), (7,), (7,)], ()
+    yield linear.forward, [(2, 5), (7, 5), (2, 7)], ()
+    yield linear.input_gradient, [(2, 7), (7, 5), (2, 5)], ()
+    yield linear.weight_gradient, [(2, 7), (2, 5), (7, 5)], ()
     yield max_pool3d.forward, [(6, 40), (6, 40)], POOL
     yield max_pool3d.input_gradient, [*[(6, 40)] * 4, ("intc", (8, 40))], POOL
     yield max_pool3d.input_gradient, [*[(6, 40)] * 4, ("intp", (8, 40))], POOL

@@ -16,6 +16,7 @@ from support import every_dtype, shifted_sums
 from threadpoolctl import threadpool_limits
 
 from refnet.arithmetic import core
+from refnet.arithmetic.core.linear import FEW
 from refnet.ops import OPS
 
 DEPTH = 256
@@ -341,6 +342,13 @@ def gathered(phase, kernel, stride, pad, dilation):
     return found
 
 
+def defined_linear(x, w, dy):
+    """(y, dx, dw) of a fully connected layer, each summed as the convolution that it is."""
+    found = chains(x.T[:, :, None], w.T[:, None])
+    y = in_order([in_order(found[i : i + conv3d.SPAN]) for i in range(0, len(found), conv3d.SPAN)])
+    return y, in_order(chains(dy.T[:, :, None], w[:, None])), in_order(chains(dy[:, :, None], x[:, None]))
+
+
 # Two chains commute, and two spans: three or more show in which order they are added.
 PROBLEMS = {
     "channels in one chain": ((1, 100, 1, 1, 6), (2, 100, 1, 1, 3), {"pad": (0, 0, 1)}),
@@ -606,3 +614,83 @@ def test_the_workspace_does_not_grow_with_the_shape(x, w, dtype):
         return
     for ours, theirs in zip((y, dx, dw), expected, strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def unaligned(values, shift):
+    """A copy that begins `shift` values behind a boundary of cache lines."""
+    memory = np.empty(values.size + 32, values.dtype)
+    first = -(memory.ctypes.data // values.itemsize) % 16 + shift
+    memory[first : first + values.size] = values.ravel()
+    return memory[first : first + values.size].reshape(values.shape)
+
+
+@every_dtype
+@every_version
+@pytest.mark.parametrize(
+    ("n", "d", "k", "shift"),
+    [
+        (1, 4400, 19, 0),  # three spans, whole lines
+        (1, 4400, 35, 3),
+        (2, 1040, 16, 4),
+        (3, 831, 5, 1),
+        (5, 2560, 33, 15),
+        (8, 530, 17, 0),
+        (FEW, 75, 781, 2),  # four chains of dx
+        (1, 1090, 523, 5),
+        (1, 3, 2, 1),
+    ],
+)
+def test_a_layer_of_few_samples_is_summed_as_defined(version, dtype, n, d, k, shift):
+    micro_kernel.use(version)
+    rng = np.random.default_rng(n)
+    x, w, dy = (rng.standard_normal(shape).astype(dtype) for shape in ((n, d), (k, d), (n, k)))
+    y, context = core.linear.forward(x, unaligned(w, shift))
+    dx, dw = core.linear.backward(dy, context)
+    for name, ours, theirs in zip(("y", "dx", "dw"), (y, dx, dw), defined_linear(x, w, dy), strict=True):
+        assert ours.tobytes() == theirs.tobytes(), name
+
+
+@every_dtype
+@every_version
+def test_a_row_of_a_layer_is_the_same_in_any_batch_and_for_any_number_of_threads(version, dtype):
+    micro_kernel.use(version)
+    rng = np.random.default_rng(1)
+    x, w, dy = (rng.standard_normal(shape).astype(dtype) for shape in ((300, 528), (67, 528), (300, 67)))
+    w = unaligned(w, 4)
+    y, context = core.linear.forward(x, w)
+    dx, _ = core.linear.backward(dy, context)
+    for count in (*range(1, FEW + 3), 33):
+        rows = slice(7, 7 + count)
+        bits = set()
+        for threads in (1, 2, 3):
+            with threadpool_limits(threads):
+                part, context = core.linear.forward(x[rows], w)
+                part_dx, part_dw = core.linear.backward(dy[rows], context)
+            assert part.tobytes() == y[rows].tobytes(), count
+            assert part_dx.tobytes() == dx[rows].tobytes(), count
+            bits.add(part_dw.tobytes())
+        assert len(bits) == 1
+        dw = in_order(chains(dy[rows][:, :, None], x[rows][:, None]))
+        assert bits == {dw.tobytes()}, count
+
+
+@every_dtype
+@every_version
+def test_an_infinity_in_a_layer_of_few_samples_stays_where_it_belongs(version, dtype):
+    micro_kernel.use(version)
+    rng = np.random.default_rng(2)
+    x, w, dy = (rng.standard_normal(shape).astype(dtype) for shape in ((3, 83), (37, 83), (3, 37)))
+    x[1, 5], w[3, 80], w[36, 0], dy[0, 11], dy[2, 36] = np.inf, np.nan, -np.inf, np.inf, np.nan
+    with np.errstate(invalid="ignore"):
+        expected = defined_in_double(x, w, dy)
+    y, context = core.linear.forward(x, unaligned(w, 3))
+    for ours, theirs in zip((y, *core.linear.backward(dy, context)), expected, strict=True):
+        for where in (np.isnan, np.isposinf, np.isneginf):
+            assert np.array_equal(where(ours), where(theirs))
+
+
+def defined_in_double(x, w, dy):
+    """(y, dx, dw) by NumPy's products and sums."""
+    x, w, dy = (v.astype("float64") for v in (x, w, dy))
+    y, dx = (x[:, None] * w).sum(2), (dy[:, :, None] * w).sum(1)
+    return y, dx, (dy[:, :, None] * x[:, None]).sum(0)

@@ -24,6 +24,7 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 #include "gather.h"
 #include "micro_kernel.h"
 #include "moves.h"
+#include "linear.h"
 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
 static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, LANE_RANGE(0, 2) == 3, MR, NR,

@@ -1,7 +1,7 @@
 /* The kernels of one instruction set and floating-point type, and its micro-tile.
 
-   A new kernel is a function in one of the templates (micro_kernel.h, gather.h, moves.h), a line in the list below
-   and its declaration in simd.pxd. */
+   A new kernel is a function in one of the templates (micro_kernel.h, gather.h, moves.h, linear.h), a line in the list
+   below and its declaration in simd.pxd. */
 
 #ifndef REFNET_SIMD_H
 #define REFNET_SIMD_H
@@ -21,6 +21,12 @@
     KERNEL(void, copy, (const void *from, ptrdiff_t pitch, void *to, ptrdiff_t to_pitch, ptrdiff_t rows, \
                         ptrdiff_t n)) \
     KERNEL(int, all_finite, (const void *lhs, ptrdiff_t rows, ptrdiff_t depth)) \
+    KERNEL(void, linear_forward, (const void *x, const void *w, void *y, ptrdiff_t samples, ptrdiff_t rows, \
+                                  ptrdiff_t D, ptrdiff_t y_pitch)) \
+    KERNEL(void, linear_input_gradient, (const void *dy, const void *w, void *dx, ptrdiff_t samples, ptrdiff_t K, \
+                                         ptrdiff_t columns, ptrdiff_t pitch)) \
+    KERNEL(void, linear_weight_gradient, (const void *dy, const void *x, void *dw, ptrdiff_t samples, \
+                                          ptrdiff_t rows, ptrdiff_t D, ptrdiff_t pitch)) \
     KERNEL(double, spin, (ptrdiff_t rounds))
 
 #define KERNEL_FIELD(result, name, arguments) result(*name) arguments;

@@ -134,7 +134,7 @@ OP = Op(
         Case("without bias", ((1, 8), (5, 8))),
         Case("flattened", ((2, 3, 1, 2, 2), (4, 12), (4,))),
     ),
-    benchmarks=(benchmark("linear", (32, 2048), (1000, 2048), (1000,)),),
+    benchmarks=tuple(benchmark("linear", (n, 2048), (1000, 2048), (1000,)) for n in (1, 32)),
     roles=("kernel", "bias"),
     reach=everything,
     keeps=(0, 1),

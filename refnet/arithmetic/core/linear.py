@@ -1,12 +1,13 @@
-"""The kernel of `refnet.ops.linear`: products of matrices by the kernels of a convolution of one tap.
+"""The kernel of `refnet.ops.linear`: the products of a convolution of one tap.
 
 Each element is a sum in the order of conv3d.pyx: y as a gradient of weights, over D; dx as an output, over
 K; dw as a gradient of the input, over N. So a row of y or dx does not depend on the rest of the batch.
+Few samples have kernels of their own, which sum in the same order.
 """
 
 from typing import Any
 
-from refnet._core import conv3d as kernels
+from refnet._core import conv3d, linear
 from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, rows
 from refnet.arithmetic.core.conv3d import partial_sums, scratch
@@ -15,11 +16,17 @@ from refnet.arrays import Array
 from refnet.op import InputGradients, Needs
 from refnet.shapes import ONES, ZEROS
 
+# Samples up to which reading or writing the weights takes longer than the sums: nothing is packed then.
+FEW = 8
+
 
 def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     """Compute x w' + b."""
     y = empty((len(x), len(w)), x.dtype)
-    kernels.backward_weights(rows(x)[None], _image(w), y, scratch(x.dtype), partial_sums(y), *_window(w))
+    if len(x) <= FEW:
+        linear.forward(rows(x), w, y)
+    else:
+        conv3d.backward_weights(rows(x)[None], _image(w), y, scratch(x.dtype), partial_sums(y), *_window(w))
     if b is not None:
         y += b
     return y, (x, w, b is not None)
@@ -30,10 +37,15 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     x, w, has_bias = context
     dx = empty(x.shape, x.dtype) if needs[0] else None
     dw = empty(w.shape, w.dtype) if needs[1] else None
-    if dx is not None:
-        kernels.forward(_image(w), dy, rows(dx)[None], scratch(x.dtype), *_window(w))
-    if dw is not None:
-        kernels.backward_data(rows(x)[None], dy, _image(dw), scratch(x.dtype), *_window(w))
+    few = len(x) <= FEW
+    if dx is not None and few:
+        linear.input_gradient(dy, w, rows(dx))
+    elif dx is not None:
+        conv3d.forward(_image(w), dy, rows(dx)[None], scratch(x.dtype), *_window(w))
+    if dw is not None and few:
+        linear.weight_gradient(dy, rows(x), dw)
+    elif dw is not None:
+        conv3d.backward_data(rows(x)[None], dy, _image(dw), scratch(x.dtype), *_window(w))
     if not has_bias:
         return dx, dw
     return dx, dw, channels.sums(dy[:, :, None, None, None]) if needs[2] else None
