@@ -9,7 +9,7 @@ from support import every_arithmetic, every_case, every_dtype
 
 import refnet
 from refnet import run as walks
-from refnet.arithmetic import Kernel, core
+from refnet.arithmetic import Kernel, core, reference
 from refnet.check import composition, frozen
 from refnet.check.residues import LARGEST, SLACK, Residues, exact_up_to, is_prime, modulus
 from refnet.errors import RefnetError
@@ -101,7 +101,7 @@ def test_right_compositions_pass(name, arithmetic, dtype):
     found = composition.check(run)
     assert found.ok and found.failures == ()
     assert found.draws == (2 if dtype == "float32" else 1)
-    assert found.miss == pytest.approx(found.modulus**-found.draws) and found.miss < 1e-12
+    assert found.miss == pytest.approx(found.modulus**-found.draws, rel=1e-3) and found.miss < 1e-12
     inexact = {node.name for node in net.nodes if node.op in INEXACT}
     assert set(found.stand_ins) <= inexact
     assert inexact & net.gradient_flow() <= set(found.stand_ins)
@@ -114,12 +114,11 @@ INEXACT = {
 
 @every_dtype
 def test_no_false_alarm_over_seeds(dtype):
-    makers = [bundles.NETS[name] for name in ("18 conv4, basic", "18 conv4", "pyramid", "training step")]
+    makers = [bundles.NETS[name] for name in ("18 conv4, basic", "training step")]
     for make in makers:
         net = make()
         run = ran(net, dtype)
-        for seed in range(20):
-            assert composition.check(run, seed).ok
+        assert [seed for seed in range(20) if not composition.check(run, seed).ok] == []
 
 
 def test_every_exact_operator_is_itself_and_every_other_has_a_stand_in():
@@ -202,6 +201,52 @@ def test_no_sum_has_more_terms_than_stated(op, case, dtype):
             needs = (True,) * len(ones)
             sums = op.backward(np.ones(net.nodes[0].shape), context, needs)
             assert max(g.max() for g in sums) <= node.terms and len(ones) <= node.terms
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_product_with_turned_filters_is_the_turned_product(groups):
+    rng = np.random.default_rng(0)
+    turn = frozen.Turn(groups, 5, rng)
+    x, w = rng.integers(-4, 5, (2, 3, 2, 4, 4)), rng.integers(-4, 5, (5 * groups, 3 // groups, 1, 3, 3))
+    x, w = x.astype("float64"), w.astype("float64")
+    y, _ = reference.conv3d.forward(x, w, groups=groups)
+    turned, _ = reference.conv3d.forward(x, turn(w, 0), groups=groups)
+    assert np.array_equal(turned, turn(y, 1))
+    # Each filter is the next one of its group, times a sign.
+    for k in range(5 * groups):
+        following = w[k // 5 * 5 + (k + 1) % 5]
+        assert np.array_equal(turn(w, 0)[k], following) or np.array_equal(turn(w, 0)[k], -following)
+
+
+def test_a_second_draw_of_weights_costs_no_call():
+    net = refnet.build("resnet18_conv4", input=(1, 3, 2, 16, 16), freeze_at=0)
+    calls = []
+
+    def counted(x, w, **attrs):
+        calls.append(w.shape)
+        return core.kernels["conv3d"].forward(x, w, **attrs)
+
+    run = ran(net, "float32", core.replace(conv3d=Kernel(counted, core.kernels["conv3d"].backward)))
+    convolutions = len(calls)
+    found = composition.check(run)
+    assert found.ok and found.draws == 2 and len(calls) - convolutions == 3 * convolutions
+    assert found.modulus**-2 < found.miss < 1.001 * found.modulus**-2
+
+
+WIDE = {
+    "one filter": lambda dw: dw * (np.arange(len(dw)) != 3)[:, None, None, None, None],
+    "filters rolled": lambda dw: np.roll(dw, 1, axis=0),
+    "signs": lambda dw: -dw,
+    "the same error in all": lambda dw: dw + dw.sum(axis=0),
+}
+
+
+@pytest.mark.parametrize("defect", WIDE)
+def test_wrong_gradients_of_turned_weights_are_found(defect):
+    net = bundles.narrow((1, 1), (32, 32, 36), (1, 3, 2, 32, 32), transformation="basic")
+    found = composition.check(ran(net, "float32", doing("conv3d", changed(1, WIDE[defect]))))
+    after = {node.name for node in net.nodes if node.op == "conv3d"} & net.gradient_flow()
+    assert {(f.tensor, f.node) for f in found.failures} == {(f"{name}_w", name) for name in after}
 
 
 # What is wrong is found, and named.

@@ -27,6 +27,8 @@ from refnet.shapes import Geometry, Shape, pooling, size, taps
 MOST = {"float32": 12, "float64": 48}
 # Entries that are not 0: of each row of weights, and of each channel of x.
 EACH = 4
+# Filters of a group from which on a second draw of weights is made from the first: see `Turn`.
+TURNED = 32
 
 Tangents = Sequence[Array | None]
 
@@ -121,6 +123,30 @@ class Linear:
         return self._calls.all(found)
 
 
+class Turn:
+    """Filters moved by one within their groups, with random signs: a second draw of weights from a first.
+
+    The product of x with the second is that with the first, moved likewise: it need not be computed.
+
+    Parameters
+    ----------
+    groups, filters : int
+        How many groups there are, and filters in each.
+    rng : Generator
+    """
+
+    def __init__(self, groups: int, filters: int, rng: np.random.Generator):
+        self._signs = _signs(rng, (groups, filters, 1))
+
+    def __call__(self, a: Array, axis: int) -> Array:
+        """Turn an array along the axis of its filters."""
+        old = a.reshape(size(a.shape[:axis]), *self._signs.shape[:2], -1)
+        new, signs = empty(old.shape, a.dtype), self._signs.astype(a.dtype)
+        np.multiply(old[:, :, 1:], signs[:, :-1], out=new[:, :, :-1])
+        np.multiply(old[:, :, :1], signs[:, -1:], out=new[:, :, -1:])
+        return new.reshape(a.shape)
+
+
 class Product:
     """An operator affine in x and in its weights, y = x w + b: the derivative is dx w + x dw + db.
 
@@ -133,13 +159,25 @@ class Product:
         The most terms of a sum, those over all positions aside.
     positions : int
         The terms of a sum of dy for one element of b.
+    turn : Turn, optional
+        What makes a second draw of the weights from a first one.
     """
 
-    def __init__(self, calls: Calls, x: Array, w: Array, *, terms: int, positions: int):
+    def __init__(
+        self, calls: Calls, x: Array, w: Array, *, terms: int, positions: int, turn: Turn | None = None
+    ):
         self._calls, self._x, self._w, self.terms, self._positions = calls, x, w, terms, positions
-        self.faults = calls.faults
+        self.faults, self.turn = calls.faults, turn
+        self._first: Array | None = None
+        self._turned: Array | None = None
         # The gradient of x reads w alone, that of w reads x alone: by the input whose gradient they serve.
         self._contexts: dict[int, Context] = {}
+
+    def turned(self, w_t: Array) -> Array:
+        """A second draw of the weights' tangent, whose product is taken from that of the first."""
+        assert self.turn is not None
+        self._turned = self.turn(w_t, 0)
+        return self._turned
 
     def tangent(self, tangents: Tangents, residues: Residues) -> Array:
         """Two calls, whose contexts serve backward: each holds one of the frozen operands."""
@@ -151,9 +189,14 @@ class Product:
             y, self._contexts[0] = self._calls.forward(x_t, self._w, *bias)
             terms.append(y)
             bias = [self._calls.zeros(2)] if bias else []
-        if w_t is not None:
+        if w_t is not None and w_t is self._turned:
+            assert self.turn is not None and self._first is not None
+            terms.append(self.turn(self._first, 1))
+            self._first = None
+        elif w_t is not None:
             y, self._contexts[1] = self._calls.forward(self._x, w_t, *bias)
             terms.append(y)
+            self._first = None if self._turned is None else y
         return residues.total(*terms)
 
     def gradients(self, dy: Array, needs: Needs, residues: Residues) -> InputGradients:
@@ -336,12 +379,13 @@ def _convolution(run: Run, node: Node, calls: Calls, rng: np.random.Generator) -
         for tap, outputs, _ in taps(x.shape, node.shape, window)
         if all(o.start < o.stop for o in outputs)
     ]
-    terms = {"terms": 2 * most + 1, "positions": len(x) * size(node.shape[2:])}
+    filters, depth = len(w) // groups, w.shape[1]
+    turn = Turn(groups, filters, rng) if len(calls.shapes) == 2 and filters >= TURNED else None
+    frozen = Product(calls, x, w, terms=2 * most + 1, positions=len(x) * size(node.shape[2:]), turn=turn)
     if not live:  # every tap of every output reads padding
-        return Product(calls, x, w, **terms)
+        return frozen
     chosen_taps, boxes = np.array([tap for tap, _ in live]), np.array([box for _, box in live])
 
-    filters, depth = len(w) // groups, w.shape[1]
     for group in range(groups):
         rows, columns = _balanced(rng, filters, depth, EACH, most)
         tap = chosen_taps[rng.integers(0, len(live), rows.shape)].T
@@ -358,7 +402,7 @@ def _convolution(run: Run, node: Node, calls: Calls, rng: np.random.Generator) -
         kept = rng.random(len(entries[0])) < max(0.5, most / read)
         entries = tuple(index[kept] for index in entries)
     x[entries] = _signs(rng, entries[0].shape)
-    return Product(calls, x, w, **terms)
+    return frozen
 
 
 def _most_in_a_window(entries: tuple[Array, ...], depth: int, x: Shape, y: Shape, window: Geometry) -> int:

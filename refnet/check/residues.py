@@ -70,6 +70,7 @@ class Residues:
 
     def __init__(self, p: int, dtype: np.dtype[Any]):
         self.p, self.dtype = p, dtype
+        self._block = DOT[dtype.name]
         self._p, self._inverse = dtype.type(p), dtype.type(1) / dtype.type(p)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -98,8 +99,8 @@ class Residues:
         """The sum of a b modulo p, from 0 to p - 1; None where it is no whole number, or NaN."""
         a, b, found = a.reshape(-1), b.reshape(-1), 0
         with np.errstate(invalid="ignore", over="ignore"):
-            for start in range(0, a.size, DOT[self.dtype.name]):
-                part = slice(start, start + DOT[self.dtype.name])
+            for start in range(0, a.size, self._block):
+                part = slice(start, start + self._block)
                 for unit, total in self._dots(a[part].astype(np.float64), b[part].astype(np.float64)):
                     if not total.is_integer():
                         return None
