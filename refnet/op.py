@@ -191,6 +191,8 @@ class Op:
     reach : ``(*shapes, **attrs) -> Reaches``, optional
         What an output position reads along T, H and W; None where `window` says it, and where it is
         the same position.
+    context : ``(*arrays, **attrs) -> context``, optional
+        What forward hands to backward, in the definition and in core, where that is known without computing y.
     keeps : tuple of int
         Which inputs `backward` may read, by position; OUTPUT is y.
     cheap : bool
@@ -219,6 +221,7 @@ class Op:
     hands_on: bool = False
     window: Callable[..., Geometry] | None = None
     reach: Callable[..., Reaches] | None = None
+    context: Callable[..., Any] | None = None
     keeps: tuple[int, ...] = ()
     cheap: bool = False
 

@@ -568,13 +568,14 @@ DEFECTS = (
         NODE4,
         planted("conv3d", backward=rounded_to_half, on=RES4),
         dtype="float32",
+        alone=False,
     ),
     Defect(
         "dw of the first sample alone",
         batch_norms,
         ("res3_0_branch1_w", "res3_0_branch2a_w"),
         "res3_0_branch1",
-        planted("conv3d", backward=first_sample, on=on_weights(8, 4, 1, 1, 1)),
+        planted("conv3d", backward=first_sample, on=on_weights(8, 4, 1, 1, 1), alone=False),
     ),
     # Norms, rectifiers, pools, losses.
     of_norm("ds missing", changed(1, np.zeros_like), 1),
@@ -734,5 +735,6 @@ DEFECTS = (
         ("res3_0_branch2a_w",),
         "res3_0_branch2a",
         walk=too_early("res3_0_branch2a_w"),
+        alone=False,
     ),
 )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic import Arithmetic, Kernel, named
+from refnet.arithmetic.table import Context
 from refnet.arrays import Array, wide
 from refnet.check import composition
 from refnet.check.bounds import EXACT, bound, plain
@@ -41,10 +42,11 @@ def check_net(
 
     A forward and a backward pass run in the arithmetic that is checked, from random gradients of the
     outputs. Each node that gradients go through is judged on the inputs and the dy that it was given, in
-    float64, by `reference` where its kernel is core's own and by `core` otherwise: its value and all that
-    its backward returns, within the bound that follows from the dtype; rectifiers, pools and moves exactly.
+    float64, by `reference` where its kernel is core's own and by `core` otherwise: all that its backward
+    returns, within the bound that follows from the dtype, and its value; rectifiers, pools and moves exactly.
     Then the composition of all calls is checked modulo a prime, with threshold 0, and which gradients are
-    blocked.
+    blocked. The values of products, which take longest and which no gradient reads, are judged where the
+    composition is wrong: `check_op` judges them all.
 
     Parameters
     ----------
@@ -65,8 +67,8 @@ def check_net(
     -------
     Report
         A verdict for the gradient of each of these tensors and of each node that it goes through, under its
-        name, and for the node's value, under ``"value of NAME"``. The node of a verdict is the one whose
-        call made the worst part of a gradient.
+        name, and for values that are judged, under ``"value of NAME"``. The node of a verdict is the one
+        whose call made the worst part of a gradient.
 
     Raises
     ------
@@ -193,12 +195,8 @@ class _Walk:
         self._step(node)
 
     def _judge_call(self, node: Node, call: _Call) -> None:
-        run = self._run
-        arrays = tuple(run.given[name] if name in run.given else run.blobs[name] for name in node.inputs)
-        judge = Judge.of(self._watch.of, node.op, self._claim, arrays, node.attrs)
-        expected, context = judge.forward()
-        y = run.blobs[node.name]
-        self._keep_diagnosed(f"value of {node.name}", node, judge, OUTPUT, y, judge.output(y, expected))
+        judge = self._judge_of(node)
+        context = self._judge_value(node, judge) if judge.op.context is None else judge.context()
         judged = self._wanted & self._expected.reached
         needs = tuple(name in judged and name in learns_from(node) for name in node.inputs)
         comparisons = judge.gradients(call.dy, call.gradients, context, needs)
@@ -208,6 +206,18 @@ class _Walk:
                 self._keep_diagnosed(name, node, judge, index, found, comparison, call.dy)
             elif needs[index]:
                 self._fail(name, node, f"{node.op} returned no gradient of it")
+
+    def _judge_of(self, node: Node) -> Judge:
+        run = self._run
+        arrays = tuple(run.given[name] if name in run.given else run.blobs[name] for name in node.inputs)
+        return Judge.of(self._watch.of, node.op, self._claim, arrays, node.attrs)
+
+    def _judge_value(self, node: Node, judge: Judge) -> Context:
+        """Judge the value of a node; return the oracle's context."""
+        expected, context = judge.forward()
+        y = self._run.blobs[node.name]
+        self._keep_diagnosed(f"value of {node.name}", node, judge, OUTPUT, y, judge.output(y, expected))
+        return context
 
     def _keep_diagnosed(
         self,
@@ -281,14 +291,24 @@ class _Walk:
         return backward(Run(net, self._watch.of, run.given, run.blobs, run._tape), starts)
 
     def fail_composed(self, failure: composition.Failure) -> None:
-        """Note what the composition found, where nothing else has explained it."""
+        """Note what the composition found, where nothing else has explained it, not even the node's value."""
+        for node in self._run.net.nodes:
+            if node.name == failure.node:
+                self._judge_value(node, self._judge_of(node))
+                if self.verdicts[f"value of {node.name}"].verdict == "wrong":
+                    return
         name = failure.tensor or "composition"
         before = self.verdicts.get(name)
         if before is None or before.verdict != "wrong" or not before.cause:
             changed = before or Verdict(tensor=name, verdict="wrong")
             node = failure.node or changed.node
             self.verdicts[name] = replace(
-                changed, verdict="wrong", margin=inf, node=node, cause=failure.sentence, hypothesis="composition"
+                changed,
+                verdict="wrong",
+                margin=inf,
+                node=node,
+                cause=failure.sentence,
+                hypothesis="composition",
             )
 
     def _fail(self, name: str, node: Node | None, cause: str) -> None:

@@ -94,7 +94,12 @@ def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[A
         here += np.matmul(_of_tap(w, groups, tap), _columns(x, groups, inputs)).reshape(here.shape)
     if b is not None:
         y += b[:, None, None, None]
-    return y, (x, w, b is not None, attrs)
+    return y, context(x, w, b, **attrs)
+
+
+def context(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Any, ...]:
+    """The operands, whether there is a bias, and the attributes."""
+    return x, w, b is not None, attrs
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
@@ -302,6 +307,7 @@ OP = Op(
         ),
     ),
     roles=("kernel", "bias"),
+    context=context,
     window=window,
     keeps=(0, 1),
 )

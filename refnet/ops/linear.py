@@ -51,7 +51,12 @@ def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     y = np.matmul(x.reshape(len(x), -1), w.T)
     if b is not None:
         y += b
-    return y, (x, w, b is not None)
+    return y, context(x, w, b)
+
+
+def context(x: Array, w: Array, b: Array | None = None) -> tuple[Any, ...]:
+    """The operands, and whether there is a bias."""
+    return x, w, b is not None
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
@@ -136,6 +141,7 @@ OP = Op(
     ),
     benchmarks=tuple(benchmark("linear", (n, 2048), (1000, 2048), (1000,)) for n in (1, 32)),
     roles=("kernel", "bias"),
+    context=context,
     reach=everything,
     keeps=(0, 1),
 )

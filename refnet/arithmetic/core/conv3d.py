@@ -10,7 +10,7 @@ from refnet.arithmetic.core.buffers import empty, flat, rows, workspace
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
 from refnet.op import InputGradients, Needs
-from refnet.ops.conv3d import infer
+from refnet.ops.conv3d import context, infer
 from refnet.shapes import ONES, ZEROS, Triple
 
 # Values of weight gradients that are held at once, for spans of positions computed at the same time.
@@ -28,7 +28,7 @@ def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[A
     kernels.forward(x, rows(w), flat(y), scratch(x.dtype), *_window(w, y, **attrs))
     if b is not None:
         y += b[:, None, None, None]
-    return y, (x, w, b is not None, attrs)
+    return y, context(x, w, b, **attrs)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:

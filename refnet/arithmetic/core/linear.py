@@ -14,6 +14,7 @@ from refnet.arithmetic.core.conv3d import partial_sums, scratch
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
 from refnet.op import InputGradients, Needs
+from refnet.ops.linear import context
 from refnet.shapes import ONES, ZEROS
 
 # Samples up to which reading or writing the weights takes longer than the sums: nothing is packed then.
@@ -29,7 +30,7 @@ def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
         conv3d.backward_weights(rows(x)[None], _image(w), y, scratch(x.dtype), partial_sums(y), *_window(w))
     if b is not None:
         y += b
-    return y, (x, w, b is not None)
+    return y, context(x, w, b)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
