@@ -19,6 +19,8 @@ from refnet.op import OUTPUT
 
 # Of the wrong elements, how many a hypothesis may leave unexplained, beside being the best one.
 LEFT = 0.02
+# Relative to the values, what no format's rounding makes of most elements.
+FAR = 0.125
 
 
 class Cause(NamedTuple):
@@ -57,7 +59,7 @@ def explain(judge: Judge, kind: str | int, found: Array, dy: Array | None = None
     explains the most is named, with what it leaves, provided that this is at most 2 % of the elements that
     are wrong. Factors and formats, which explain much, are tried last.
 
-    A convolution of 10**9 products or more is replayed in part: some filters or channels, the worst among
+    A convolution of very many products is replayed in part: some filters or channels, the worst among
     them.
 
     Parameters
@@ -105,27 +107,29 @@ def _fits(call: Call, tier: tuple[Proposer, ...]) -> list[Fit]:
 
 
 def _fit(call: Call, hypothesis: Hypothesis) -> Fit | None:
-    """Replay a hypothesis; None where it cannot be, or does not bring the result nearer."""
+    """Replay a hypothesis; None where it cannot be, or does not bring the result near."""
     try:
         values = hypothesis.replay(call)
     except RefnetError:  # the mistake makes a call that cannot be
         return None
-    found = None if values is None else call.found_of(values)
-    if values is None or found is None:
+    if values is None or values.shape not in call.shapes:
         return None
-    part = found is not call.found
-    assert call.part is not None or not part, "a part of what is whole"
-    right = call.part.cut(call.subject, call.right) if part and call.part is not None else call.right
-    if not np.linalg.norm((found - values).ravel()) < np.linalg.norm((found - right).ravel()):
+    found, right, wrong, near = (
+        call.cut(array, values.shape) for array in (call.found, call.right, call.wrong, call.near)
+    )
+    left = np.abs(found - values)
+    if not np.linalg.norm(left.ravel()) < np.linalg.norm((found - right).ravel()):
         return None
-    wrong = call.part.cut(call.subject, call.wrong) if part and call.part is not None else call.wrong
-    if not wrong.any():
+    # Magnitudes cost as much as the replay: only where at least half of what is wrong may be explained.
+    far = wrong & (left > FAR * (np.abs(found) + np.abs(values))) & (left > near)
+    count = int(np.count_nonzero(wrong))
+    if 2 * np.count_nonzero(far) >= count:
         return None
     sizes = (hypothesis.sizes or hypothesis.replay)(call.in_magnitudes)
     assert sizes is not None, "what can be replayed has a magnitude"
     stored = 0.0 if hypothesis.stored is None else hypothesis.stored.unit
-    left = int(np.count_nonzero(beyond(found, values, call.bound(sizes, stored))))
-    return Fit(hypothesis, left, int(np.count_nonzero(wrong)), part)
+    beyond_it = beyond(found, values, call.bound(sizes, stored))
+    return Fit(hypothesis, int(np.count_nonzero(beyond_it)), count, values.shape != call.found.shape)
 
 
 def _cause(call: Call, fits: list[Fit]) -> Cause:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import signature
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from refnet.op import OUTPUT, Magnitude
 from refnet.shapes import Geometry, Shape
 
 # Products of a call from which on it is replayed in part, and of how many such a part has.
-LARGE, PART = 10**9, 2 * 10**8
+LARGE, PART = 2 * 10**8, 5 * 10**7
+# Bounds within which a replayed value is near, whatever is judged of it.
+MANY = 64
 # Roundings of a replay beside those of the operator.
 OWN = 4
 
@@ -162,19 +164,36 @@ class Call:
     @cached_property
     def right(self) -> Array:
         """What the call should have made; all of it, even where replays are of a part."""
-        return (
-            self.magnitude.sum_abs if self.measures else self._values(self.arrays, self.judge.attrs, self.dy)
+        return (self._sizes if self.measures else self._values)(
+            self.arrays, self.judge.attrs, self["dy"] if self.has("dy") else None
         )
 
-    @cached_property
-    def magnitude(self) -> Magnitude:
+    @property
+    def sizes(self) -> Array:
         """The magnitude of the right result."""
-        return self._magnitude(self.arrays, self.judge.attrs, self.dy)
+        return self.in_magnitudes.right
+
+    @cached_property
+    def terms(self) -> int:
+        """How many terms an element of the right result has at most."""
+        op = self.judge.op
+        if self.kind == OUTPUT:
+            return int((op.norms or op.magnitude)(*self.arrays.values(), **self.judge.attrs).terms.max())
+        magnitudes = (op.gradient_norms or op.gradient_magnitude)(
+            self.dy, *self.arrays.values(), needs=self._needs(), **self.judge.attrs
+        )
+        return int(_present(magnitudes[self.kind]).terms.max())
 
     @cached_property
     def wrong(self) -> Array:
         """Which elements are further from the right ones than two bounds, as replays are judged."""
-        return beyond(self.found, self.right, self.bound(self.magnitude.sum_abs, 0.0))
+        return beyond(self.found, self.right, self.bound(self.sizes, 0.0))
+
+    @cached_property
+    def near(self) -> Array:
+        """Many bounds of the right result."""
+        one = self.bound(self.sizes, 0.0)
+        return np.broadcast_to(MANY * one.absolute, self.found.shape)
 
     @cached_property
     def in_magnitudes(self) -> "Call":
@@ -207,16 +226,19 @@ class Call:
             arrays = {name: self.part.cut(name, array) for name, array in arrays.items()}
             dy = None if dy is None else self.part.cut("dy", dy)
         given = {**self.judge.attrs, **(attrs or {})}
-        if self.measures:
-            return call._magnitude(arrays, given, dy).sum_abs
-        return call._values(arrays, given, dy)
+        return (call._sizes if self.measures else call._values)(arrays, given, dy)
 
-    def found_of(self, values: Array) -> Array | None:
-        """What was found of what was replayed: all of it, or the part; None if it is neither."""
-        if values.shape == self.found.shape:
-            return self.found
-        part = None if self.part is None else self.part.cut(self.subject, self.found)
-        return part if part is not None and part.shape == values.shape else None
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """What a replay of it all, and one of the part, have for shapes."""
+        whole = self.found.shape
+        return (whole,) if self.part is None else (whole, self.part.cut(self.subject, self.found).shape)
+
+    def cut(self, array: Array, shape: Shape) -> Array:
+        """All of an array that is like the result, or the part, whichever has that shape."""
+        if array.shape == shape or self.part is None:
+            return array
+        return self.part.cut(self.subject, array)
 
     def bound(self, sum_abs: Array, stored: float) -> Bound:
         """How far the found values may be from replayed ones: B of both, for both are computed.
@@ -228,7 +250,7 @@ class Call:
         stored : float
             The unit roundoff of a format in which results were stored, beside the claimed one; 0 for none.
         """
-        count = np.full((), int(self.magnitude.terms.max()) + OWN, np.int64)
+        count = np.full((), self.terms + OWN, np.int64)
         one = bound(Magnitude(np.abs(sum_abs), count), self.judge.claim)
         return Bound(2 * one.absolute, 2 * one.relative + stored)
 
@@ -241,19 +263,26 @@ class Call:
         if self.kind == OUTPUT:
             return y
         assert dy is not None, "a gradient is that of a dy"
-        gradient = door.backward(dy, context, self._needs())[self.kind]
-        assert gradient is not None, "what has no gradient is not explained"
-        return gradient
+        return _present(door.backward(dy, context, self._needs())[self.kind])
 
-    def _magnitude(
-        self, arrays: Mapping[str, Array], attrs: Mapping[str, Any], dy: Array | None
-    ) -> Magnitude:
+    def _sizes(self, arrays: Mapping[str, Array], attrs: Mapping[str, Any], dy: Array | None) -> Array:
+        """The sums of magnitudes; of products, those that the oracle itself makes of magnitudes."""
         op = self.judge.op
+        if op.family == "product":
+            return self._values({name: np.abs(a) for name, a in arrays.items()}, attrs, dy)
         if self.kind == OUTPUT:
-            return op.magnitude(*arrays.values(), **attrs)
-        found = op.gradient_magnitude(dy, *arrays.values(), needs=self._needs(), **attrs)[self.kind]
-        assert found is not None, "what has no gradient is not explained"
-        return found
+            return op.magnitude(*arrays.values(), **attrs).sum_abs
+        found = op.gradient_magnitude(dy, *arrays.values(), needs=self._needs(), **attrs)
+        return _present(found[self.kind]).sum_abs
+
+
+Found = TypeVar("Found")
+
+
+def _present(gradient: Found | None) -> Found:
+    """A gradient, or its magnitude, of what has one."""
+    assert gradient is not None, "what has no gradient is not explained"
+    return gradient
 
 
 def parameters(judge: Judge) -> list[str]:

@@ -16,7 +16,7 @@ ENOUGH = 32
 
 def scale(call: Call) -> Iterator[Hypothesis]:
     """The one factor that fits best, weighted by the bounds."""
-    sizes = call.in_magnitudes.right
+    sizes = call.sizes
     weight = np.where(sizes > 0, 1 / sizes, 0.0)
     f, r = call.found * weight, call.right * weight
     if np.count_nonzero(r) < 2:
@@ -91,10 +91,9 @@ def accumulated(call: Call) -> Iterator[Hypothesis]:
     """
     if call.judge.op.family not in ("product", "norm", "pooling", "activation", "other"):
         return
-    magnitude = call.magnitude
-    terms = int(magnitude.terms.max())
+    terms = call.terms
     with np.errstate(invalid="ignore", divide="ignore"):
-        off = np.abs(call.found - call.right) / magnitude.sum_abs
+        off = np.abs(call.found - call.right) / call.sizes
     off = off[np.isfinite(off)]
     for form in (FLOAT32, FLOAT16, BFLOAT16):
         if form not in below(call.found.dtype) or terms * form.unit > 0.25 or off.size < ENOUGH:
