@@ -42,7 +42,7 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
         holds no integers.
     """
     expected = "integers" if integer else " or ".join(DTYPES)
-    given, array = array, _seen_by_numpy(name, array, expected)
+    given, array = array, seen_by_numpy(name, array, expected)
     wanted = array.dtype.newbyteorder("=")
     if integer and wanted != INTEGER:
         if wanted.kind not in "iu" or not np.can_cast(wanted, np.int64):
@@ -70,10 +70,26 @@ def require_mapping(what: str, given: object) -> None:
         raise DTypeError(f"{what} is {_kind(given)}: expected a mapping of names to arrays")
 
 
-def _seen_by_numpy(name: str, array: Any, expected: str) -> Array:
+def seen_by_numpy(name: str, array: Any, expected: str) -> Array:
     """Somebody's array as one of NumPy's, in the same memory where it can be.
 
     Libraries are known by their protocols alone: `__array__`, `__dlpack__`, PyTorch's `detach`.
+
+    Parameters
+    ----------
+    name, expected : str
+        What the array is called in messages, and what was expected.
+    array : array_like
+
+    Returns
+    -------
+    ndarray
+        Of any dtype.
+
+    Raises
+    ------
+    DTypeError
+        If it is no array in main memory.
     """
     if type(array) is np.ndarray:
         return array
