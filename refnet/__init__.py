@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from refnet import golden, interop, networks, trace
+from refnet import golden, gradcheck, interop, networks, trace
 from refnet.arithmetic import Arithmetic, Kernel
 from refnet.errors import RefnetError
 from refnet.inputs import clip, fill
@@ -25,6 +25,7 @@ __all__ = [
     "fill",
     "forward",
     "golden",
+    "gradcheck",
     "interop",
     "networks",
     "trace",

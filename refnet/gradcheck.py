@@ -1,10 +1,11 @@
 """Gradient checks: every element of every gradient within the bound that follows from its dtype.
 
-`check_op` checks an operator of an arithmetic, `check_net` a whole network with the composition of its calls.
-Each returns a `Report`.
+`check_op` checks an operator of an arithmetic, `check_net` a whole network with the composition of its calls,
+`check` any function. Each returns a `Report`.
 """
 
 from refnet.check import Report, Verdict
+from refnet.check.differences import check
 from refnet.check.network import check_net
 
-__all__ = ["Report", "Verdict", "check_net"]
+__all__ = ["Report", "Verdict", "check", "check_net"]

@@ -192,7 +192,7 @@ class Op:
         What an output position reads along T, H and W; None where `window` says it, and where it is
         the same position.
     context : ``(*arrays, **attrs) -> context``, optional
-        What forward hands to backward, in the definition and in core, where that is known without computing y.
+        What forward hands to backward, in the definition and in core, where that takes no y.
     keeps : tuple of int
         Which inputs `backward` may read, by position; OUTPUT is y.
     cheap : bool

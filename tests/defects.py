@@ -560,6 +560,7 @@ DEFECTS = (
         (X4,),
         NODE4,
         planted("conv3d", backward=rounded_to_half, on=RES4),
+        alone=False,
     ),
     Defect(
         "operands of dx in float16, of float32",

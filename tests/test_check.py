@@ -70,7 +70,7 @@ def test_what_is_too_large_for_float32_may_be_infinite():
 
 @every_dtype
 def test_sums_in_any_order_are_within_their_bound(dtype):
-    """Against Fractions: forwards, backwards, by size, pairwise; cancelling to nothing; subnormal products."""
+    """Against Fractions: forwards, backwards, by size, pairwise; cancelling; with subnormal products."""
     rng = np.random.default_rng(0)
     finfo = np.finfo(dtype)
     for scale in (1.0, float(finfo.tiny) ** 0.5 * 2.0**-10):

@@ -301,12 +301,12 @@ class _Walk:
         before = self.verdicts.get(name)
         if before is None or before.verdict != "wrong" or not before.cause:
             changed = before or Verdict(tensor=name, verdict="wrong")
-            node = failure.node or changed.node
+            at = failure.node or changed.node
             self.verdicts[name] = replace(
                 changed,
                 verdict="wrong",
                 margin=inf,
-                node=node,
+                node=at,
                 cause=failure.sentence,
                 hypothesis="composition",
             )
