@@ -67,6 +67,8 @@ def test_convolutions_are_grouped_depthwise_and_biased_or_not():
     assert {1, 2, 3, 5} <= groups
     assert any(case.shapes[0][1] == case.attrs["groups"] > 1 for case in cases), "depthwise"
     assert {len(case.shapes) for case in cases} == {2, 3}
+    square = [w[0] == w[1] > 1 for _, w, *_ in (case.shapes for case in cases)]
+    assert DRAWS / 10 < sum(square) < DRAWS / 2, "transposed weights fit"
     assert any(
         (n + 2 * p - d * (k - 1) - 1) % s != 0
         for case in cases

@@ -237,9 +237,13 @@ def _of_tap(w: Array, groups: int, tap: Triple) -> Array:
 
 
 def propose(rng: draws.Rng) -> Case:
-    """Any window; one group, several, or one for each channel; with a bias or without."""
+    """Any window; one group, several, or one for each channel; with a bias or without.
+
+    Every other one has as many filters as channels: a kernel that is transposed still fits.
+    """
     kernel, stride, pad, dilation = geometry = draws.window(rng)
-    c, k = draws.pick(rng, draws.CHANNELS), draws.pick(rng, draws.CHANNELS)
+    c = draws.pick(rng, draws.CHANNELS)
+    k = c if draws.chance(rng) else draws.pick(rng, draws.CHANNELS)
     groups = draws.pick(rng, (1, 1, 2, 3, 5))
     if draws.pick(rng, range(4)) == 0:
         groups, c, k = c, 1, draws.pick(rng, (1, 1, 2))
@@ -274,6 +278,7 @@ OP = Op(
             ((2, 6, 5, 9, 8), (4, 3, 2, 3, 2), (4,)),
             {"stride": (2, 1, 3), "pad": (1, 2, 0), "dilation": (2, 2, 3), "groups": 2},
         ),
+        Case("as many filters as channels", ((1, 4, 3, 5, 6), (4, 4, 3, 2, 3)), {"pad": (1, 0, 1)}),
         Case("depthwise", ((1, 4, 3, 5, 5), (4, 1, 3, 3, 3)), {"pad": (1, 1, 1), "groups": 4}),
         Case("taps that see only padding", ((1, 2, 1, 4, 4), (3, 2, 5, 3, 3)), {"pad": (2, 1, 1)}),
     ),

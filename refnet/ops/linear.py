@@ -116,9 +116,10 @@ def cost(x: Shape, w: Shape, b: Shape | None = None, *, itemsize: int) -> Cost:
 
 
 def propose(rng: draws.Rng) -> Case:
-    """Samples that are rows or blobs, with a bias or without."""
+    """Samples that are rows or blobs, with a bias or without; a third of the weights are square."""
     n, c, t, h, w = draws.blob(rng)
-    k, x = draws.pick(rng, draws.CHANNELS), (n, c, t, h, w) if draws.chance(rng) else (n, c * h)
+    x: Shape = (n, c, t, h, w) if draws.chance(rng) else (n, c * h)
+    k = size(x[1:]) if draws.pick(rng, range(3)) == 0 else draws.pick(rng, draws.CHANNELS)
     return drawn_case(x, (k, size(x[1:])), *([(k,)] if draws.chance(rng) else []))
 
 
@@ -136,6 +137,7 @@ OP = Op(
     cost=cost,
     cases=(
         Case("matrix", ((3, 8), (5, 8), (5,))),
+        Case("as many rows as columns", ((3, 6), (6, 6))),
         Case("without bias", ((1, 8), (5, 8))),
         Case("flattened", ((2, 3, 1, 2, 2), (4, 12), (4,))),
     ),
