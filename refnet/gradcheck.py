@@ -7,5 +7,6 @@
 from refnet.check import Report, Verdict
 from refnet.check.differences import check
 from refnet.check.network import check_net
+from refnet.check.operators import check_op
 
-__all__ = ["Report", "Verdict", "check", "check_net"]
+__all__ = ["Report", "Verdict", "check", "check_net", "check_op"]
