@@ -28,11 +28,17 @@ def checked(monkeypatch):
             right = {name: Verdict(tensor=name, verdict="ok", margin=0.25) for name in ("conv1", "conv1_w")}
             return Report(title="a net", verdicts=right | {v.tensor: v for v in self.bad})
 
+        def check_op(self, name, arithmetic, seed, *, progress, **draws):
+            progress(f"check {name}", 1, 1)
+            self.update(name=name, arithmetic=arithmetic, seed=seed, **draws)
+            return Report(title=f"{name} in {arithmetic}", verdicts={v.tensor: v for v in (DX, *self.bad)})
+
     made = Checked()
     monkeypatch.setattr(command, "checks", made)
     return made
 
 
+DX = Verdict(tensor="dx", verdict="ok", margin=0.5, node="strided")
 WRONG = Verdict(tensor="res3_0_branch2b_w", verdict="wrong", margin=2.0, node="res3_0_branch2b", op="conv3d")
 
 
@@ -129,6 +135,22 @@ def test_the_line_of_a_failure_checks_the_same_again(refnet, checked):
             assert all((checked["blobs"][key] == blob).all() for key, blob in first["blobs"].items())
 
 
+def test_an_operator(refnet, checked, tmp_path):
+    code, out, err = refnet("gradcheck", "conv3d", "--html", "a.html")
+    assert (code, err) == (0, "") and "conv3d in core: ok; 1 ok" in out and "strided" in out
+    assert checked == {"name": "conv3d", "arithmetic": "core", "seed": 0}
+    assert "<h2>Graph" not in (tmp_path / "a.html").read_text()
+    checked.bad = [Verdict(tensor="dw", verdict="wrong", margin=3.0, reproduce="Python")]
+    given = ["--arithmetic", "reference", "--seed", "5", "--draws", "7"]
+    code, out, err = refnet("gradcheck", "conv3d", *given)
+    first = dict(checked)
+    assert first == {"name": "conv3d", "arithmetic": "reference", "seed": 5, "draws": 7}
+    assert (code, err) == (1, "") and "dw: wrong" in out
+    line = next(line for line in out.splitlines() if line.startswith("    refnet gradcheck"))
+    checked.clear()
+    assert refnet(*shlex.split(line)[1:])[0] == 1 and checked == first
+
+
 def test_a_page_is_written(refnet, checked, tmp_path):
     checked.bad = [WRONG]
     code, out, err = refnet("gradcheck", "resnet18_conv4", "--html", "a.html", *SMALL)
@@ -143,7 +165,7 @@ def test_help_says_what_there_is(refnet, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = refnet("gradcheck", "--help")
     assert code == 0 and all(
-        o in out for o in ("--tensors", "--html", "--all", "--training", "float64 rounds less")
+        o in out for o in ("--tensors", "--html", "--all", "--training", "--draws", "which rounds less")
     )
 
 
@@ -151,7 +173,14 @@ def test_help_says_what_there_is(refnet, monkeypatch):
     ("arguments", "words"),
     [
         ([], ["ARCH"]),
-        (["resnet18_con4"], ["resnet18_con4", "did you mean resnet18_conv4"]),
+        (["resnet18_con4"], ["architecture or operator 'resnet18_con4'", "did you mean resnet18_conv4"]),
+        (["conv2d"], ["architecture or operator 'conv2d'", "did you mean conv3d"]),
+        (["conv3d", "--input", "1x3x2x8x8"], ["--input is given", "conv3d is an operator"]),
+        (["conv3d", "--dtype", "float32"], ["--dtype is given", "conv3d is an operator"]),
+        (["relu", "--tensors", "x"], ["--tensors is given", "expected an architecture"]),
+        (["relu", "--freeze-at", "0"], ["--freeze-at is given", "relu is an operator"]),
+        (["relu", "--draws", "0"], ["--draws is 0", "1 to 100000"]),
+        (["resnet18_conv4", "--draws", "3"], ["--draws is given", "resnet18_conv4 is an architecture"]),
         (["resnet18_conv4", "--dtype", "float16"], ["dtype 'float16'", "float64"]),
         (["resnet18_conv4", "--arithmetic", "x"], ["arithmetic 'x'", "core"]),
         (["resnet18_conv4", "--seed", "-1", *SMALL], ["seed is -1", "2**64"]),

@@ -1,9 +1,10 @@
 """``refnet gradcheck``."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,37 +14,50 @@ from refnet.arrays import DTYPES
 from refnet.check import Report
 from refnet.cli.ending import FAILED
 from refnet.cli.options import (
-    Arch,
     Input,
     Json,
     Options,
     arguments,
+    in_range,
     input_shape,
     number,
     parse_words,
     takes_groups,
     title,
 )
+from refnet.errors import ValueRangeError, require_known
 from refnet.golden import Recipe
 from refnet.inputs import fill
 from refnet.net import Net
+from refnet.networks import ARCHITECTURES
+from refnet.ops import OPS
 from refnet.render import files, terminal, verdict_page, verdicts
 from refnet.shapes import text
+
+MOST_DRAWS = 100_000
 
 
 @takes_groups
 def gradcheck(
-    arch: Arch,
+    name: Annotated[
+        str, typer.Argument(metavar="ARCH|OP", help="A name of `refnet list`, or an operator: conv3d.")
+    ],
     input: Input = None,
     dtype: Annotated[
-        str,
-        typer.Option(help=f"{' or '.join(DTYPES)}; float64 rounds less, so that smaller mistakes show."),
-    ] = "float64",
-    seed: Annotated[int, number("Of input, parameters and the outputs' gradients.")] = 0,
+        str | None,
+        typer.Option(
+            help=f"{' or '.join(DTYPES)}. Of an architecture float64 if not given, which rounds less, so "
+            "that smaller mistakes show; an operator is checked in both."
+        ),
+    ] = None,
+    seed: Annotated[int, number("Of all that is drawn.")] = 0,
     arithmetic: Annotated[str, typer.Option(help=f"What is checked: {' or '.join(ARITHMETICS)}.")] = "core",
     tensors: Annotated[
         str | None,
         typer.Option(metavar="NAME,NAME", help="Inputs and parameters; all that are learnt if not given."),
+    ] = None,
+    draws: Annotated[
+        int | None, number("Geometries drawn for an operator beside its cases; 32 if not given.")
     ] = None,
     html: Annotated[
         Path | None,
@@ -56,13 +70,25 @@ def gradcheck(
     *,
     options: Options,
 ) -> None:
-    """Check every element of every gradient of a network, within what rounding can do."""
+    """Check every element of every gradient of a network or an operator, within what rounding can do."""
     if html is not None:
         files.require_writable(html, ".html")
-    recipe = Recipe(arch, input_shape(arch, input), options, seed, dtype=dtype, arithmetic=arithmetic)
-    net = recipe.net()
-    report = check_architecture(recipe, net, tensors, as_json)
-    folded = report.verdicts.keys() - net.inputs.keys() - net.params.keys()
+    require_known("architecture or operator", name, [*ARCHITECTURES, *OPS])
+    net = None
+    folded: set[str] = set()
+    if name in OPS:
+        require_none(
+            {"input": input, "dtype": dtype, "tensors": tensors, **options},
+            f"{name} is an operator: expected an architecture",
+        )
+        report = check_operator(name, arithmetic, seed, draws, as_json)
+    else:
+        require_none({"draws": draws}, f"{name} is an architecture: expected an operator")
+        shape = input_shape(name, input)
+        recipe = Recipe(name, shape, options, seed, dtype=dtype or "float64", arithmetic=arithmetic)
+        net = recipe.net()
+        report = check_architecture(recipe, net, tensors, as_json)
+        folded = report.verdicts.keys() - net.inputs.keys() - net.params.keys()
     if html is not None:
         terminal.save(html, verdict_page.html(report, net, folded).encode(), as_json)
     if as_json:
@@ -71,6 +97,25 @@ def gradcheck(
         verdicts.show(report, terminal.screen(), folded=folded, every=every)
     if not report.ok:
         raise typer.Exit(FAILED)
+
+
+def require_none(given: Mapping[str, Any], why: str) -> None:
+    """Refuse options of the other kind."""
+    for option, value in given.items():
+        if value is not None:
+            raise ValueRangeError(f"--{option.replace('_', '-')} is given, but {why}")
+
+
+def check_operator(name: str, arithmetic: str, seed: int, draws: int | None, quiet: bool) -> Report:
+    """Check an operator; each failure has the command that shows it again."""
+    chosen = {} if draws is None else {"draws": in_range("--draws", draws, MOST_DRAWS)}
+    with terminal.progress_bar(quiet) as progress:
+        found = checks.check_op(name, arithmetic, seed, progress=progress, **chosen)
+    words = ["refnet", "gradcheck", name, "--seed", str(seed), "--arithmetic", arithmetic]
+    for option, value in chosen.items():
+        words += [f"--{option}", str(value)]
+    again = {v.tensor: replace(v, reproduce=shlex.join(words)) for v in found.failures}
+    return replace(found, verdicts={**found.verdicts, **again})
 
 
 def check_architecture(recipe: Recipe, net: Net, tensors: str | None, quiet: bool) -> Report:
