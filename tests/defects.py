@@ -576,7 +576,7 @@ DEFECTS = (
         batch_norms,
         ("res3_0_branch1_w", "res3_0_branch2a_w"),
         "res3_0_branch1",
-        planted("conv3d", backward=first_sample, on=on_weights(8, 4, 1, 1, 1), alone=False),
+        planted("conv3d", backward=first_sample, on=on_weights(8, 4, 1, 1, 1)),
     ),
     # Norms, rectifiers, pools, losses.
     of_norm("ds missing", changed(1, np.zeros_like), 1),
