@@ -352,9 +352,12 @@ def batch_norm_dx(mean_term, variance_term):
 
 def rounded_to_half(gradients, dy, arrays, attrs):
     """Dx of operands in float16."""
-    return conv_dx(
-        lambda dy, w: (dy.astype("float16").astype(dy.dtype), w.astype("float16").astype(w.dtype))
-    )(gradients, dy, arrays, attrs)
+
+    def halves(*operands):
+        with np.errstate(over="ignore"):
+            return tuple(operand.astype("float16").astype(operand.dtype) for operand in operands)
+
+    return conv_dx(halves)(gradients, dy, arrays, attrs)
 
 
 def unstrided(g):
