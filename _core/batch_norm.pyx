@@ -12,60 +12,78 @@ from libc.math cimport isfinite, sqrt
 from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
-from refnet._core.sums cimport Pair, Planes, Products, add_moments, added, pair, planes, products_of
+from refnet._core.sums cimport (KEPT, Pair, Planes, Products, add_moments, added, offset, pair, planes, products_of,
+                                total)
 
 cdef extern from "batch_norm.h" nogil:
     void normalise_float32 "refnet_normalise_float32"(const float*, Pair, double, double, float*, Py_ssize_t)
     void normalise_float64 "refnet_normalise_float64"(const double*, Pair, double, double, double*, Py_ssize_t)
+    void normalise_kept "refnet_normalise_kept"(const double*, Pair, double, double, float*, Py_ssize_t)
+    void project_kept "refnet_project_kept"(const double*, const double*, Pair, double, double, double, float*,
+                                            Py_ssize_t)
     void project_float32 "refnet_project_float32"(const float*, const float*, Pair, double, double, double, float*,
                                                   Py_ssize_t)
     void project_float64 "refnet_project_float64"(const double*, const double*, Pair, double, double, double, double*,
                                                   Py_ssize_t)
 
 
-cdef inline double root(double variance, double epsilon, double unit) noexcept nogil:
-    """sqrt(variance + epsilon), in units of `unit`; at least sqrt(epsilon), should its square be lost."""
-    return max(sqrt(variance + epsilon * unit * unit), sqrt(epsilon) * unit)
-
-
 cdef enum:
     SAMPLE = 64
+    TOGETHER = 4    # short channels: sums of one and quotients of another overlap in time
 
 
-# Of a channel.
+cdef inline double* on_a_line(double* room) noexcept nogil:
+    """The first place in `room` where a cache line begins."""
+    return <double*> ((<size_t> room + 63) & ~<size_t> 63)
+
+
+cdef inline bint is_short(Planes channel) noexcept nogil:
+    """Whether what is kept of a channel may be so long."""
+    return channel.planes * channel.n <= KEPT
+
+
+# Of a channel. Its mean is `about`, too: the number that x was taken from, and the rest.
 cdef struct Moments:
-    Pair mean
+    Pair mean, about
     double variance
 
 
-cdef inline Moments moments_about(Pair mean, const floating* x, Planes all_) noexcept nogil:
-    """The moments of the values of some planes, from a mean nearby."""
-    cdef double n = <double> (all_.planes * all_.n), off
-    cdef Pair sums[2]
-    sums[0] = sums[1] = pair(0, 0)
-    add_moments(x, mean, all_, sums)
-    off = sums[0].high / n
-    return Moments(added(mean, off), sums[1].high / n - off * off)
+cdef inline double nearby(const floating* x, Planes channel) noexcept nogil:
+    """A number near the mean: the first value or, of a longer channel, the mean of more than 32 values."""
+    cdef Py_ssize_t few = min(channel.n, <Py_ssize_t> SAMPLE)
+    cdef Planes some = planes(min(channel.planes, SAMPLE // few), channel.apart, few)
+    cdef double found = x[0] if is_short(channel) else total(x, some) / <double> (some.planes * some.n)
+    return found if isfinite(found) else 0
 
 
-cdef inline Moments moments(const floating* x, Py_ssize_t N, Py_ssize_t apart, Py_ssize_t P) noexcept nogil:
-    """The moments of N planes of P values; the mean with as many digits as the deviation has.
+cdef inline void moments(const floating* x, Py_ssize_t C, Planes channel, double* kept, Moments* found) noexcept nogil:
+    """The moments of C channels of n values, one plane behind the other; the mean with the digits of the deviation.
 
-    Both are taken about the mean of a sample of more than 32 values, which is at most sqrt(n / 32) deviations off. By
-    the error of sums.h, that leaves the variance of n floats an error of at most 113 2**-53 (1 + n / 32) of it. For
-    doubles, both are taken once more about the mean just found.
+    Both are taken about a number that is at most sqrt(n) deviations off the mean or, if n > KEPT, sqrt(n / 32). By the
+    error of sums.h, that leaves the variance of n floats an error of at most 113 2**-53 (1 + max(n / 32, KEPT)) of it.
+    For doubles, both are taken about the mean found so. Of floats, x - about is put where `kept` says, if anywhere.
     """
-    cdef Py_ssize_t few = min(P, <Py_ssize_t> SAMPLE)
-    cdef Moments found = moments_about(pair(x[0], 0), x, planes(min(N, SAMPLE // few), apart, few))
-    if floating is float:
-        found.mean.low = 0
-    if not isfinite(found.mean.high):
-        found.mean = pair(0, 0)
-    found = moments_about(found.mean, x, planes(N, apart, P))
+    cdef double n = <double> (channel.planes * channel.n), off
+    cdef Pair sums[TOGETHER][2]
+    cdef Py_ssize_t c
+    for c in range(C):
+        found[c].about = pair(nearby(x + c * channel.n, channel), 0)
     if floating is double:
-        if isfinite(found.mean.high):
-            found = moments_about(found.mean, x, planes(N, apart, P))
-    return found
+        for c in range(C):
+            off = offset(x + c * channel.n, found[c].about, channel) / n
+            if isfinite(off):
+                found[c].about = added(found[c].about, off)
+    for c in range(C):
+        sums[c][0] = sums[c][1] = pair(0, 0)
+        add_moments(x + c * channel.n, found[c].about, channel, sums[c], kept + c * KEPT if kept != NULL else NULL)
+    for c in range(C):
+        off = sums[c][0].high / n
+        found[c].variance = sums[c][1].high / n - off * off
+        found[c].mean = added(found[c].about, off)
+        if floating is float:
+            found[c].about.low = off
+        else:
+            found[c].about = found[c].mean
 
 
 cdef inline void centre_and_scale(const floating* x, Pair mean, double scale, double b, floating* y,
@@ -77,18 +95,69 @@ cdef inline void centre_and_scale(const floating* x, Pair mean, double scale, do
         normalise_float64(x, mean, scale, b, y, P)
 
 
+cdef Moments moments_of(const floating* x, Planes channel) noexcept nogil:
+    cdef Moments found
+    moments(x, 1, channel, NULL, &found)
+    return found
+
+
 def statistics(const floating[:, :, ::1] x, double[::1] high, double[::1] low, double[::1] variance):
     """The mean of each channel, high + low, and its variance, that of the population."""
     cdef Py_ssize_t c, N = x.shape[0], C = x.shape[1], P = x.shape[2]
+    cdef Planes channel = planes(N, C * P, P)
     cdef Moments found
     cdef Environment before
     require(N > 0 and P > 0 and high.shape[0] == C and low.shape[0] == C and variance.shape[0] == C)
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
         for c in prange(C, schedule="static"):
-            found = moments(&x[0, c, 0], N, C * P, P)
+            found = moments_of(&x[0, c, 0], channel)
             high[c], low[c], variance[c] = found.mean.high, found.mean.low, found.variance
         environment.restore(before)
+
+
+# What batch norm is given for each channel; x, and so all statistics, are in units of `unit`.
+cdef struct Given:
+    const double* s
+    const double* b
+    const double* unit
+
+
+# What it finds.
+cdef struct Found:
+    double* high
+    double* low
+    double* variance
+    double* deviation
+
+
+cdef void train_channels(const floating* x, floating* y, Given* given, Found* of, Py_ssize_t first, Py_ssize_t C,
+                         Planes channel, double epsilon) noexcept nogil:
+    """The statistics and y of C channels, at most TOGETHER, from the first one on."""
+    cdef double room[TOGETHER * KEPT + 8]
+    cdef double* kept = on_a_line(room) if floating is float and is_short(channel) else NULL
+    cdef double scale[TOGETHER]
+    cdef double root = sqrt(epsilon), square
+    cdef Moments found[TOGETHER]
+    cdef Py_ssize_t n, c, at
+    moments(x + first * channel.n, C, channel, kept, found)
+    for c in range(C):
+        at = first + c
+        of.high[at], of.low[at], of.variance[at] = found[c].mean.high, found[c].mean.low, found[c].variance
+        # At least sqrt(epsilon), should its square be lost.
+        square = found[c].variance + epsilon * given.unit[at] * given.unit[at]
+        of.deviation[at] = max(sqrt(square), root * given.unit[at])
+        scale[c] = given.s[at] / of.deviation[at]
+        if not isfinite(scale[c]):  # the sign of x - mean decides, and whether it is 0
+            found[c].about = found[c].mean
+    for c in range(C):
+        for n in range(channel.planes):
+            at = n * channel.apart + (first + c) * channel.n
+            if floating is float and kept != NULL and isfinite(scale[c]):
+                normalise_kept(kept + c * KEPT + n * channel.n, found[c].about, scale[c], given.b[first + c], y + at,
+                               channel.n)
+            else:
+                centre_and_scale(x + at, found[c].about, scale[c], given.b[first + c], y + at, channel.n)
 
 
 def train(const floating[:, :, ::1] x, const double[::1] s, const double[::1] b, const double[::1] unit,
@@ -99,20 +168,22 @@ def train(const floating[:, :, ::1] x, const double[::1] s, const double[::1] b,
     x, and so all statistics, are in units of `unit`, in which epsilon is epsilon unit**2. A channel is read from memory
     once, if a cache holds it.
     """
-    cdef Py_ssize_t c, n, N = x.shape[0], C = x.shape[1], P = x.shape[2]
-    cdef Moments found
+    cdef Py_ssize_t share, N = x.shape[0], C = x.shape[1], P = x.shape[2]
+    cdef Planes channel = planes(N, C * P, P)
+    cdef Py_ssize_t together = TOGETHER if is_short(channel) else 1
+    cdef Given given
+    cdef Found of
     cdef Environment before
     require(N > 0 and P > 0 and s.shape[0] == C and b.shape[0] == C and unit.shape[0] == C
             and high.shape[0] == C and low.shape[0] == C and variance.shape[0] == C and deviation.shape[0] == C
             and y.shape[0] == N and y.shape[1] == C and y.shape[2] == P)
+    given.s, given.b, given.unit = &s[0], &b[0], &unit[0]
+    of.high, of.low, of.variance, of.deviation = &high[0], &low[0], &variance[0], &deviation[0]
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
-        for c in prange(C, schedule="static"):
-            found = moments(&x[0, c, 0], N, C * P, P)
-            high[c], low[c], variance[c] = found.mean.high, found.mean.low, found.variance
-            deviation[c] = root(variance[c], epsilon, unit[c])
-            for n in range(N):
-                centre_and_scale(&x[n, c, 0], found.mean, s[c] / deviation[c], b[c], &y[n, c, 0], P)
+        for share in prange((C + together - 1) // together, schedule="static"):
+            train_channels(&x[0, 0, 0], &y[0, 0, 0], &given, &of, share * together,
+                           min(C - share * together, together), channel, epsilon)
         environment.restore(before)
 
 
@@ -127,7 +198,7 @@ def products(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const do
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
         for c in prange(C, schedule="static"):
-            found = products_of(&dy[0, c, 0], &x[0, c, 0], pair(high[c], low[c]), planes(N, C * P, P))
+            found = products_of(&dy[0, c, 0], &x[0, c, 0], pair(high[c], low[c]), planes(N, C * P, P), NULL)
             sums[c], totals[c] = found.product, found.total
         environment.restore(before)
 
@@ -148,6 +219,32 @@ def normalise(const floating[:, :, ::1] x, const double[::1] mean, const double[
         environment.restore(before)
 
 
+# Of a channel: its mean, and s / deviation for gradients of x itself.
+cdef struct Normalised:
+    Pair mean
+    double deviation, scale
+
+
+cdef Products project_channel(const floating* dy, const floating* x, floating* dx, Normalised of,
+                              Planes channel) noexcept nogil:
+    """The sums of a channel, and its dx."""
+    cdef double room[2 * KEPT + 8]
+    cdef double* kept = on_a_line(room) if floating is float and is_short(channel) else NULL
+    cdef Products found = products_of(dy, x, of.mean, channel, kept)
+    cdef double count = <double> (channel.planes * channel.n), of_mean = found.total / count
+    cdef double of_variance = found.product / of.deviation / (count * of.deviation)
+    cdef Py_ssize_t n, at, P = channel.n
+    for n in range(channel.planes):
+        at = n * channel.apart
+        if floating is double:
+            project_float64(dy + at, x + at, of.mean, of.scale, of_mean, of_variance, dx + at, P)
+        elif kept != NULL:
+            project_kept(kept + KEPT + n * P, kept + n * P, of.mean, of.scale, of_mean, of_variance, dx + at, P)
+        else:
+            project_float32(dy + at, x + at, of.mean, of.scale, of_mean, of_variance, dx + at, P)
+    return found
+
+
 def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const double[::1] s,
                     const double[::1] unit, const double[::1] high, const double[::1] low,
                     const double[::1] deviation, double[::1] ds, double[::1] db, floating[:, :, ::1] dx):
@@ -155,10 +252,10 @@ def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, c
 
     With z = (x - mean) / deviation; x and its statistics are in units of `unit`.
     """
-    cdef Py_ssize_t c, n, N = x.shape[0], C = x.shape[1], P = x.shape[2]
-    cdef Pair mean
+    cdef Py_ssize_t c, N = x.shape[0], C = x.shape[1], P = x.shape[2]
+    cdef Planes channel = planes(N, C * P, P)
     cdef Products found
-    cdef double count = <double> (N * P), scale, of_variance
+    cdef Normalised of
     cdef Environment before
     require(N > 0 and P > 0 and s.shape[0] == C and unit.shape[0] == C
             and high.shape[0] == C and low.shape[0] == C and deviation.shape[0] == C
@@ -168,17 +265,8 @@ def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, c
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
         for c in prange(C, schedule="static"):
-            mean = pair(high[c], low[c])
-            found = products_of(&dy[0, c, 0], &x[0, c, 0], mean, planes(N, C * P, P))
+            of = Normalised(pair(high[c], low[c]), deviation[c], s[c] / deviation[c] * unit[c])
+            found = project_channel(&dy[0, c, 0], &x[0, c, 0], &dx[0, c, 0], of, channel)
             ds[c] = found.product / deviation[c]
             db[c] = found.total
-            scale = s[c] / deviation[c] * unit[c]
-            of_variance = ds[c] / (count * deviation[c])
-            for n in range(N):
-                if floating is float:
-                    project_float32(&dy[n, c, 0], &x[n, c, 0], mean, scale, db[c] / count, of_variance,
-                                    &dx[n, c, 0], P)
-                else:
-                    project_float64(&dy[n, c, 0], &x[n, c, 0], mean, scale, db[c] / count, of_variance,
-                                    &dx[n, c, 0], P)
         environment.restore(before)

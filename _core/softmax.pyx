@@ -74,7 +74,7 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating
     with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * K)):
         before = environment.enter_default()
         for n in prange(y.shape[0], schedule="static"):
-            mean = <floating> products_of(&dy[n, 0], &y[n, 0], pair(0, 0), planes(1, K, K)).product
+            mean = <floating> products_of(&dy[n, 0], &y[n, 0], pair(0, 0), planes(1, K, K), NULL).product
             for k in range(K):
                 dx[n, k] = y[n, k] * (dy[n, k] - mean)
         environment.restore(before)

@@ -17,6 +17,9 @@
 
        |error of high + low| <= (2^-94 + 2^-114 n) sum |terms|.
 
+   Of floats, the second number of a mean is taken off the sum of products, not off each value: it is within u of the
+   first, and so beyond the last digit of what values differ by.
+
    Only + - * and conversions: all versions of sums_loops.h give the same bits. What is infinite or NaN stays so.
 */
 #ifndef REFNET_SUMS_H
@@ -42,6 +45,10 @@
 
 enum { REFNET_LANES = 16, REFNET_CHAIN = 32, REFNET_BLOCK = REFNET_LANES * REFNET_CHAIN };
 
+/* Values of a float channel that are kept, as doubles, from its sums to its results: not a power of two, lest two rows
+   of them have the same place in a cache. */
+enum { REFNET_KEPT = 520 };
+
 /* An unevaluated sum: high is the sum of both, rounded. */
 struct refnet_pair {
     double high, low;
@@ -62,82 +69,34 @@ static inline struct refnet_pair refnet_added(struct refnet_pair sum, double ter
     return (struct refnet_pair){high, lost - (high - rough)};
 }
 
-#define REFNET_CENTRED(u) (((u) - mean.high) - mean.low)
-
-#define REFNET_JOIN_(a, b) a##_##b
-#define REFNET_JOIN(a, b) REFNET_JOIN_(a, b)
-
-#define VERSION baseline
-#define TARGET
-#ifdef __GNUC__
-typedef double refnet_two __attribute__((vector_size(16)));
-typedef float refnet_two_floats __attribute__((vector_size(8)));
-static inline refnet_two refnet_widen_two(const float* p) {
-    refnet_two_floats floats;
-    memcpy(&floats, p, sizeof floats);
-    return __builtin_convertvector(floats, refnet_two);
+/* Of what is infinite, and will be with its other part, nothing is taken off. */
+static inline double refnet_without(double whole, double part) {
+    return isfinite(part) ? whole - part : whole;
 }
-#define VECTOR refnet_two
-#define WIDTH 2
-#define WIDEN(p) refnet_widen_two(p)
-#define FOLD(v) ((v)[0] + (v)[1])
-#else
-#define VECTOR double
-#define WIDTH 1
-#define WIDEN(p) (*(p))
-#define FOLD(v) (v)
-#endif
-#include "sums_loops.h"
 
-#if defined(__GNUC__) && defined(__x86_64__)
-#include <immintrin.h>
-
-#define REFNET_AVX2 __attribute__((target("avx2")))
-REFNET_AVX2 static inline double refnet_fold_four(__m256d v) {
-    const __m128d two = _mm256_castpd256_pd128(v) + _mm256_extractf128_pd(v, 1);
-    return two[0] + two[1];
-}
-#define VERSION avx2
-#define TARGET REFNET_AVX2
-#define VECTOR __m256d
-#define WIDTH 4
-#define WIDEN(p) _mm256_cvtps_pd(_mm_loadu_ps(p))
-#define FOLD(v) refnet_fold_four(v)
-#include "sums_loops.h"
-
-#define REFNET_AVX512 __attribute__((target("avx512f")))
-REFNET_AVX512 static inline double refnet_fold_eight(__m512d v) {
-    const __m256d four = _mm512_castpd512_pd256(v) + _mm512_extractf64x4_pd(v, 1);
-    const __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
-    return two[0] + two[1];
-}
-#define VERSION avx512
-#define TARGET REFNET_AVX512
-#define VECTOR __m512d
-#define WIDTH 8
-#define WIDEN(p) _mm512_cvtps_pd(_mm256_loadu_ps(p))
-#define FOLD(v) refnet_fold_eight(v)
-#include "sums_loops.h"
-
-#define REFNET_BEST(NAME)                                          \
-    (__builtin_cpu_supports("avx512f") ? REFNET_JOIN(NAME, avx512) \
-     : __builtin_cpu_supports("avx2")  ? REFNET_JOIN(NAME, avx2)   \
-                                       : REFNET_JOIN(NAME, baseline))
-#else
-#define REFNET_BEST(NAME) REFNET_JOIN(NAME, baseline)
-#endif
+#define REFNET_LOOPS "sums_loops.h"
+#include "versions.h"
 
 #define REFNET_DOOR(NAME, REAL)                                                                                \
     static inline void NAME(const REAL* a, const REAL* b, struct refnet_pair mean, struct refnet_planes all,   \
                             struct refnet_pair* sums) {                                                        \
-        REFNET_BEST(NAME)(a, b, mean, &all, sums);                                                             \
+        REFNET_BEST(NAME)(a, b, mean, &all, sums, NULL);                                                       \
+    }
+#define REFNET_KEEPING(NAME, REAL)                                                                             \
+    static inline void NAME(const REAL* a, const REAL* b, struct refnet_pair mean, struct refnet_planes all,   \
+                            struct refnet_pair* sums, double* kept) {                                          \
+        REFNET_BEST(NAME)(a, b, mean, &all, sums, kept);                                                       \
     }
 REFNET_DOOR(refnet_total_float32, float)
 REFNET_DOOR(refnet_total_float64, double)
+REFNET_DOOR(refnet_offset_float32, float)
+REFNET_DOOR(refnet_offset_float64, double)
 REFNET_DOOR(refnet_moments_float32, float)
 REFNET_DOOR(refnet_moments_float64, double)
 REFNET_DOOR(refnet_products_float32, float)
 REFNET_DOOR(refnet_products_float64, double)
+REFNET_KEEPING(refnet_moments_kept, float)
+REFNET_KEEPING(refnet_products_kept, float)
 
 static inline void refnet_compensated(const double* a, ptrdiff_t n, struct refnet_pair* sum) {
     REFNET_BEST(refnet_compensated)(a, n, sum);

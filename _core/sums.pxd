@@ -12,6 +12,13 @@ cdef extern from "sums.h" nogil:
     void compensated "refnet_compensated"(const double*, Py_ssize_t, Pair*)
     void total_float32 "refnet_total_float32"(const float*, const float*, Pair, Planes, Pair*)
     void total_float64 "refnet_total_float64"(const double*, const double*, Pair, Planes, Pair*)
+    enum:
+        KEPT "REFNET_KEPT"
+    void offset_float32 "refnet_offset_float32"(const float*, const float*, Pair, Planes, Pair*)
+    void offset_float64 "refnet_offset_float64"(const double*, const double*, Pair, Planes, Pair*)
+    void moments_kept "refnet_moments_kept"(const float*, const float*, Pair, Planes, Pair*, double*)
+    void products_kept "refnet_products_kept"(const float*, const float*, Pair, Planes, Pair*, double*)
+    double without "refnet_without"(double, double)
     void moments_float32 "refnet_moments_float32"(const float*, const float*, Pair, Planes, Pair*)
     void moments_float64 "refnet_moments_float64"(const double*, const double*, Pair, Planes, Pair*)
     void products_float32 "refnet_products_float32"(const float*, const float*, Pair, Planes, Pair*)
@@ -39,10 +46,26 @@ cdef inline void add_totals(const floating* a, Planes all_, Pair* sums) noexcept
         total_float64(a, a, pair(0, 0), all_, sums)
 
 
-cdef inline void add_moments(const floating* a, Pair mean, Planes all_, Pair* sums) noexcept nogil:
-    """Add all (a - mean) to the first sum, and their squares to the second; of floats, mean.low is left out."""
+cdef inline double offset(const floating* a, Pair mean, Planes all_) noexcept nogil:
+    """Sum of all (a - mean); of floats, mean.low is left out."""
+    cdef Pair sum_ = pair(0, 0)
     if floating is float:
-        moments_float32(a, a, mean, all_, sums)
+        offset_float32(a, a, mean, all_, &sum_)
+    else:
+        offset_float64(a, a, mean, all_, &sum_)
+    return sum_.high
+
+
+cdef inline void add_moments(const floating* a, Pair mean, Planes all_, Pair* sums, double* kept) noexcept nogil:
+    """Add all (a - mean) to the first sum, and their squares to the second; of floats, mean.low is left out.
+
+    Of floats, a - mean.high is put where `kept` says, if anywhere.
+    """
+    if floating is float:
+        if kept != NULL:
+            moments_kept(a, a, mean, all_, sums, kept)
+        else:
+            moments_float32(a, a, mean, all_, sums)
     else:
         moments_float64(a, a, mean, all_, sums)
 
@@ -51,16 +74,22 @@ cdef struct Products:
     double product, total
 
 
-cdef inline Products products_of(const floating* a, const floating* b, Pair mean, Planes all_) noexcept nogil:
-    """Sum of all a (b - mean), and of all a."""
+cdef inline Products products_of(const floating* a, const floating* b, Pair mean, Planes all_,
+                                 double* kept) noexcept nogil:
+    """Sum of all a (b - mean), and of all a. Of floats, b - mean.high is kept, and a behind it, KEPT values on."""
     cdef Pair sums[2]
     cdef Products found
     sums[0] = sums[1] = pair(0, 0)
     if floating is float:
-        products_float32(a, b, mean, all_, sums)
+        if kept != NULL:
+            products_kept(a, b, mean, all_, sums, kept)
+        else:
+            products_float32(a, b, mean, all_, sums)
+        found.product = without(sums[0].high, mean.low * sums[1].high)
     else:
         products_float64(a, b, mean, all_, sums)
-    found.product, found.total = sums[0].high, sums[1].high
+        found.product = sums[0].high
+    found.total = sums[1].high
     return found
 
 

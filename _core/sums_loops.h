@@ -1,15 +1,13 @@
-/* The loops of sums.h, for one instruction set. The includer defines its name VERSION; the attribute TARGET that
-   compiles for it; VECTOR, of WIDTH doubles, which live in registers, where compilers do not always put sixteen by
-   themselves; WIDEN(p), as many floats made doubles; FOLD(v), the sum of a vector: lanes i and i + 4, i + 2, i + 1. */
+/* The loops of sums.h, for an instruction set of versions.h: in vectors, as compilers do not always put sixteen lanes
+   into registers by themselves. */
 
-#define NAMED(name) REFNET_JOIN(name, VERSION)
 #define LOAD_FLOAT32(v, p) v = WIDEN(p)
 #define LOAD_FLOAT64(v, p) memcpy(&v, p, sizeof v)
 
-/* COUNT sums at once, of FIRST and SECOND of the values u and v of a and b. */
-#define SUMS(NAME, REAL, LOAD, COUNT, FIRST, SECOND)                                                           \
+/* COUNT sums at once, of FIRST and SECOND of the values u and v of a and b. KEEP sees each of them, too. */
+#define SUMS(NAME, REAL, LOAD, COUNT, FIRST, SECOND, KEEP)                                                     \
     TARGET static void NAMED(NAME)(const REAL* a, const REAL* b, struct refnet_pair mean,                      \
-                                   const struct refnet_planes* all, struct refnet_pair* sums) {                \
+                                   const struct refnet_planes* all, struct refnet_pair* sums, double* kept) {  \
         enum { VECTORS = REFNET_LANES / WIDTH };                                                               \
         const ptrdiff_t n = all->n;                                                                            \
         for (ptrdiff_t plane = 0; plane < all->planes; ++plane) {                                              \
@@ -25,14 +23,16 @@
                         LOAD(u, a + p + i * WIDTH);                                                            \
                         LOAD(v, b + p + i * WIDTH);                                                            \
                         (void)v;                                                                               \
-                        lane[0][i] += FIRST(u, v);                                                             \
-                        if (COUNT > 1) lane[COUNT - 1][i] += SECOND(u, v);                                     \
+                        KEEP(VECTOR, ALL_MINUS, kept + plane * n + p + i * WIDTH, u, v);                       \
+                        lane[0][i] += FIRST(ALL_MINUS, u, v);                                                  \
+                        if (COUNT > 1) lane[COUNT - 1][i] = PLUS(SECOND(ALL_MINUS, u, v), lane[COUNT - 1][i]); \
                     }                                                                                          \
                 for (ptrdiff_t p = whole; p < end; ++p) {                                                      \
                     const double u = a[p], v = b[p];                                                           \
                     (void)v;                                                                                   \
-                    rest[0] += FIRST(u, v);                                                                    \
-                    if (COUNT > 1) rest[COUNT - 1] += SECOND(u, v);                                            \
+                    KEEP(double, ONE_MINUS, kept + plane * n + p, u, v);                                       \
+                    rest[0] += FIRST(ONE_MINUS, u, v);                                                         \
+                    if (COUNT > 1) rest[COUNT - 1] += SECOND(ONE_MINUS, u, v);                                 \
                 }                                                                                              \
                 for (int s = 0; s < COUNT; ++s) {                                                              \
                     for (int i = 0; i < VECTORS / 2; ++i) lane[s][i] += lane[s][i + VECTORS / 2];              \
@@ -41,7 +41,7 @@
                     for (int i = 0; i < VECTORS / 16; ++i) lane[s][i] += lane[s][i + VECTORS / 16];            \
                     const double total = FOLD(lane[s][0]) + rest[s];                                           \
                     /* What is added to nothing is not rounded. */                                             \
-                    sums[s] = sums[s].high == 0 ? (struct refnet_pair){total, 0} : refnet_added(sums[s], total); \
+                    sums[s] = sums[s].high == 0 ? (struct refnet_pair){total, 0} : refnet_added(sums[s], total);\
                 }                                                                                              \
             }                                                                                                  \
             a += all->apart;                                                                                   \
@@ -50,19 +50,38 @@
         }                                                                                                      \
     }
 
-#define VALUE(u, v) (u)
-#define FROM_HIGH(u, v) ((u) - mean.high)
-#define SQUARE_FROM_HIGH(u, v) (FROM_HIGH(u, v) * FROM_HIGH(u, v))
-#define CENTRED(u, v) REFNET_CENTRED(u)
-#define CENTRED_SQUARE(u, v) (REFNET_CENTRED(u) * REFNET_CENTRED(u))
-#define CENTRED_PRODUCT(u, v) ((u) * REFNET_CENTRED(v))
+#define NOT_KEPT(TYPE, MINUS, p, u, v) (void)0
+#define KEPT_FROM_HIGH(TYPE, MINUS, p, u, v)           \
+    do {                                               \
+        const TYPE from_high = FROM_HIGH(MINUS, u, v); \
+        memcpy(p, &from_high, sizeof from_high);       \
+    } while (0)
+#define KEPT_BOTH(TYPE, MINUS, p, u, v)           \
+    do {                                          \
+        KEPT_FROM_HIGH(TYPE, MINUS, p, v, v);     \
+        memcpy((p) + REFNET_KEPT, &u, sizeof u);  \
+    } while (0)
 
-SUMS(refnet_total_float32, float, LOAD_FLOAT32, 1, VALUE, VALUE)
-SUMS(refnet_total_float64, double, LOAD_FLOAT64, 1, VALUE, VALUE)
-SUMS(refnet_moments_float32, float, LOAD_FLOAT32, 2, FROM_HIGH, SQUARE_FROM_HIGH)
-SUMS(refnet_moments_float64, double, LOAD_FLOAT64, 2, CENTRED, CENTRED_SQUARE)
-SUMS(refnet_products_float32, float, LOAD_FLOAT32, 2, CENTRED_PRODUCT, VALUE)
-SUMS(refnet_products_float64, double, LOAD_FLOAT64, 2, CENTRED_PRODUCT, VALUE)
+#define ONE_MINUS(u, x) ((u) - (x))
+#define ALL_MINUS(u, x) MINUS(u, SPREAD(x))
+#define VALUE(MINUS, u, v) (u)
+#define FROM_HIGH(MINUS, u, v) MINUS(u, mean.high)
+#define SQUARE_FROM_HIGH(MINUS, u, v) (FROM_HIGH(MINUS, u, v) * FROM_HIGH(MINUS, u, v))
+#define PRODUCT_FROM_HIGH(MINUS, u, v) ((u) * FROM_HIGH(MINUS, v, v))
+#define CENTRED(MINUS, u, v) MINUS(MINUS(u, mean.high), mean.low)
+#define CENTRED_SQUARE(MINUS, u, v) (CENTRED(MINUS, u, v) * CENTRED(MINUS, u, v))
+#define CENTRED_PRODUCT(MINUS, u, v) ((u) * CENTRED(MINUS, v, v))
+
+SUMS(refnet_total_float32, float, LOAD_FLOAT32, 1, VALUE, VALUE, NOT_KEPT)
+SUMS(refnet_total_float64, double, LOAD_FLOAT64, 1, VALUE, VALUE, NOT_KEPT)
+SUMS(refnet_offset_float32, float, LOAD_FLOAT32, 1, FROM_HIGH, VALUE, NOT_KEPT)
+SUMS(refnet_offset_float64, double, LOAD_FLOAT64, 1, CENTRED, VALUE, NOT_KEPT)
+SUMS(refnet_moments_float32, float, LOAD_FLOAT32, 2, FROM_HIGH, SQUARE_FROM_HIGH, NOT_KEPT)
+SUMS(refnet_moments_kept, float, LOAD_FLOAT32, 2, FROM_HIGH, SQUARE_FROM_HIGH, KEPT_FROM_HIGH)
+SUMS(refnet_moments_float64, double, LOAD_FLOAT64, 2, CENTRED, CENTRED_SQUARE, NOT_KEPT)
+SUMS(refnet_products_float32, float, LOAD_FLOAT32, 2, PRODUCT_FROM_HIGH, VALUE, NOT_KEPT)
+SUMS(refnet_products_kept, float, LOAD_FLOAT32, 2, PRODUCT_FROM_HIGH, VALUE, KEPT_BOTH)
+SUMS(refnet_products_float64, double, LOAD_FLOAT64, 2, CENTRED_PRODUCT, VALUE, NOT_KEPT)
 
 /* One more term of a sum, and what its rounding loses. */
 #define ADD(TYPE, SUM, LOST, TERM)                          \
@@ -113,15 +132,14 @@ TARGET static void NAMED(refnet_compensated)(const double* a, ptrdiff_t n, struc
 #undef FROM_HIGH
 #undef SQUARE_FROM_HIGH
 #undef CENTRED
+#undef ONE_MINUS
+#undef ALL_MINUS
 #undef CENTRED_SQUARE
 #undef CENTRED_PRODUCT
+#undef PRODUCT_FROM_HIGH
+#undef NOT_KEPT
+#undef KEPT_FROM_HIGH
+#undef KEPT_BOTH
 #undef SUMS
 #undef LOAD_FLOAT32
 #undef LOAD_FLOAT64
-#undef NAMED
-#undef FOLD
-#undef WIDEN
-#undef VECTOR
-#undef WIDTH
-#undef TARGET
-#undef VERSION

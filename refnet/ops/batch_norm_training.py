@@ -9,9 +9,10 @@ the mean is kept as the sum of two numbers; the mean of d**2, the variance; scal
 epsilon); d scale; + b; rounded to the dtype. The error of d scale is at most 48 2**-53 (|d scale| + |s|),
 however many values there are and however large the mean is beside the deviation: Chan, Golub and LeVeque,
 *The American Statistician* 37(3), 1983, have the variance by two passes and what its mean's rounding costs.
-Of float32, `core` takes mean and variance in one pass, about the mean of a few values; that adds at most
-57 2**-53 (1 + n / 32) |d scale|, 7 roundings of float32 for 2**31 values a channel. A
-channel whose squares would overflow is taken times 2**-540 first, which is exact and leaves y as it is.
+Of float32, `core` takes mean and variance in one pass, about the first value or the mean of a few; that
+adds at most 57 2**-53 (1 + max(n / 32, 520)) (|d scale| + |s|), 7 roundings of float32 for 2**31 values a
+channel. A channel whose squares would overflow is taken times 2**-540 first, which is exact and leaves y
+as it is.
 """
 
 from typing import Any, NamedTuple
