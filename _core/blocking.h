@@ -11,6 +11,7 @@ enum {
     MIN_NR = 2,                           /* columns of the narrowest panel, */
     MAX_NR = 32,                          /* of the widest, */
     MAX_MR = 12,                          /* and rows of the tallest micro-tile */
+    LINE_POSITIONS = 14,                  /* of an output line, of a micro-tile whose lanes are filters; or half */
     SPAN_CHAINS = 8,                      /* chains of a span of dw */
     PAD = 8,                              /* behind each row of a packed operand or a tile: its pitch is no power of
                                              two, or rows would compete for the same sets of the cache */

@@ -6,6 +6,7 @@ cdef extern from "blocking.h":
         NC
         MAX_MR
         MAX_NR
+        LINE_POSITIONS
         SPAN_CHAINS
         PAD
         LHS_PITCH

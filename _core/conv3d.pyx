@@ -39,6 +39,8 @@ from refnet._core.group_convolution cimport GroupConvolution, convolve_group, gr
 from refnet._core.group_convolution cimport pays as groups_pay
 from refnet._core.group_gradients cimport GroupGradients, group_gradient, group_gradients
 from refnet._core.group_gradients cimport pays as group_gradients_pay
+from refnet._core.line_convolution cimport LineConvolution, convolve_lines, line_convolution
+from refnet._core.line_convolution cimport pays as lines_pay
 from refnet._core.macro_kernel cimport add_spans
 from refnet._core.nonfinite cimport all_finite, met_padding, reads_padding, sum_again, sum_weights_again
 from refnet._core.phases cimport (Places, are_merged, has_taps, merge_weights, merged_kernel,
@@ -115,18 +117,43 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
                   Convolution* conv, Py_ssize_t samples, Py_ssize_t groups) except -1:
     """y (samples, groups * results, maps) = weights times the patches of x (samples, groups * channels, ...)."""
     cdef const Simd* simd = micro_kernel.active(x)
-    cdef GroupConvolution convolution = group_convolution(simd, conv, groups)
+    cdef GroupConvolution by_groups = group_convolution(simd, conv, groups)
+    cdef LineConvolution by_lines
     cdef Workspace carved
     cdef Py_ssize_t i
+    if lines_pay(simd, conv):
+        by_lines = line_convolution(simd, conv, samples, groups)
+        convolve_by_lines(x, w, y, workspace, &by_lines, samples)
+        return 0  # no sum has met padding
     for i in range(openmp.max_threads()):
         carve(&carved, &workspace[i, 0], sizeof(floating))
         carved.packed.weights = carved.planned.kernel = NULL
-    if groups_pay(simd, &convolution, samples):
-        convolve_groups(x, w, y, workspace, &convolution, samples)
+    if groups_pay(simd, &by_groups, samples):
+        convolve_groups(x, w, y, workspace, &by_groups, samples)
     else:
         convolve_tiles(x, w, y, workspace, conv, samples, groups)
     if met_padding(simd, w, y, conv, samples, groups):
         sum_again(x, w, y, conv, samples, groups)
+    return 0
+
+
+cdef int convolve_by_lines(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
+                           const LineConvolution* convolution, Py_ssize_t samples) except -1:
+    """Convolve line by line, in tiles."""
+    cdef const Simd* simd = micro_kernel.active(x)
+    cdef Py_ssize_t tasks = samples * convolution.groups * convolution.down * convolution.across
+    cdef Py_ssize_t work = (convolution.tile_panels * convolution.filters * convolution.tile_lines
+                            * convolution.conv.subkernels.g.oW * convolution.terms)  # of a task
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, UNINTERRUPTED // work), begin, end, task
+    cdef Environment before
+    for begin in range(0, tasks, batch):
+        end = min(begin + batch, tasks)
+        with nogil, parallel(use_threads_if=openmp.pays(tasks * work // 8)):
+            before = environment.enter_default()
+            for task in prange(begin, end, schedule="dynamic"):
+                convolve_lines(simd, x, w, y, &workspace[openmp.thread_num(), 0], convolution, task)
+            environment.restore(before)
+        PyErr_CheckSignals()
     return 0
 
 

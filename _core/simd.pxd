@@ -42,13 +42,29 @@ cdef extern from "simd/simd.h":
         bint accumulate
         PrefetchRun prefetch
         const FusedPack* fused
+    enum: FIRST_OUTSIDE
+    enum: LAST_OUTSIDE
+    ctypedef struct LineTerm "struct line_term":
+        Py_ssize_t at
+        unsigned short index, edge
+    ctypedef struct LineTile "struct line_tile":
+        const void* x
+        const void* weights
+        void* c
+        Py_ssize_t pitch, next_line
+        const LineTerm* terms
+        Py_ssize_t count
+        unsigned edges
+        bint halved, accumulate
+        PrefetchRun prefetch
     ctypedef struct Simd "struct simd":
         const char* name
         bint masked_loads
         int vector_stride
         bint bit_masks
-        Py_ssize_t mr, nr
+        Py_ssize_t mr, nr, line_filters
         void micro_kernel(const MicroTile* tile) noexcept nogil
+        void line_kernel(const LineTile* tile) noexcept nogil
         void add_span(const void* sums, void* dw, Py_ssize_t channels, Py_ssize_t sections, Py_ssize_t run,
                       bint accumulate, Py_ssize_t prefetch_distance) noexcept nogil
         void gather(const void* x, const GatherPlan* plan, const GatherRegion* region, void* to) noexcept nogil

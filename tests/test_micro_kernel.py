@@ -430,6 +430,9 @@ PROBLEMS = {
         {"pad": (2, 3, 5), "groups": 3},
     ),
     "in groups, lines of 19 and of 37": ((1, 6, 2, 3, 37), (12, 2, 1, 2, 19), {"groups": 3}),
+    "lines of 14": ((1, 12, 2, 3, 14), (32, 12, 3, 3, 3), {"pad": (1, 1, 1)}),
+    "lines of 28, two samples, chains": ((2, 60, 2, 2, 28), (34, 60, 1, 3, 3), {"pad": (0, 1, 1)}),
+    "lines of 7": ((1, 64, 3, 3, 7), (61, 64, 3, 3, 3), {"pad": (1, 1, 1)}),
     "dw, groups, two spans, two samples": (
         (2, 6, 2, 35, 37),
         (12, 2, 1, 3, 2),

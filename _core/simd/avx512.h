@@ -3,6 +3,7 @@
 #define ISA avx512
 #define TARGET __attribute__((target("avx512f")))
 #define MR 12
+#define LINE_VECTORS 2
 
 #define LANE_RANGES(first, last) ((1u << (last)) - (1u << (first)))
 #define INSERT(to, p, i) _mm512_insertf32x4(to, _mm_loadu_ps((const float *) (p)), i)
@@ -77,3 +78,4 @@
 #undef ISA
 #undef TARGET
 #undef MR
+#undef LINE_VECTORS

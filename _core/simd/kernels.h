@@ -3,7 +3,8 @@
        ISA, TARGET, MR                the instruction set: its name, how functions are compiled for it, rows of its tile
        REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
-   defined, and what the templates below call optional where the instruction set has it. What depends on the type is
+   defined, LINE_VECTORS where the micro-kernel of lines is used, and what the templates below call optional where the
+   instruction set has it. What depends on the type is
    undefined at the end, so that it can be included again. */
 
 #define NAME(what) JOIN(what, ISA, REAL)
@@ -22,15 +23,17 @@ typedef REAL UNALIGNED;
 _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of " TEXT(ISA));
 
 #include "gather.h"
+#include "line_kernel.h"
 #include "micro_kernel.h"
 #include "moves.h"
 #include "linear.h"
 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
 static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, LANE_RANGE(0, 2) == 3, MR, NR,
-                                       SIMD_KERNELS(KERNEL_ENTRY)};
+                                       LINE_FILTERS, SIMD_KERNELS(KERNEL_ENTRY)};
 
 #undef KERNEL_ENTRY
+#undef LINE_FILTERS
 #undef NAME
 #undef VECTOR
 #undef UNALIGNED

@@ -65,16 +65,17 @@ TARGET static void NAME(transpose)(const void *from_, ptrdiff_t pitch, void *to_
     REAL *to = to_;
     ptrdiff_t row = 0;
 #ifdef LOAD_ROWS
-    for (; row + LANES <= rows; row += LANES, from += LANES * pitch, to += LANES) {
-        ptrdiff_t i = 0;
-        for (; i + LANES <= values; i += LANES) {
+    for (; row + LANES <= rows && SQUARE <= values; row += LANES, from += LANES * pitch, to += LANES) {
+        ptrdiff_t begin = 0;
+        for (; begin + LANES <= values; begin += LANES) {
             VECTOR column[LANES];
-            NAME(transpose_block)(from + i, pitch, column);
+            NAME(transpose_block)(from + begin, pitch, column);
             UNROLL
             for (int j = 0; j < LANES; j++)
-                *(UNALIGNED *) (to + (i + j) * width) = column[j];
+                *(UNALIGNED *) (to + (begin + j) * width) = column[j];
         }
-        for (; i + SQUARE <= values; i += SQUARE) {
+        for (; begin < values; begin += SQUARE) {
+            const ptrdiff_t i = begin + SQUARE <= values ? begin : values - SQUARE; /* the last overlaps another */
             VECTOR some[SQUARE], column[SQUARE];
             UNROLL
             for (int j = 0; j < SQUARE; j++)
@@ -84,9 +85,6 @@ TARGET static void NAME(transpose)(const void *from_, ptrdiff_t pitch, void *to_
             for (int j = 0; j < SQUARE; j++)
                 *(UNALIGNED *) (to + (i + j) * width) = column[j];
         }
-        for (; i < values; i++)
-            for (ptrdiff_t lane = 0; lane < LANES; lane++)
-                to[i * width + lane] = from[lane * pitch + i];
     }
 #endif
     for (; row < rows; row++, from += pitch, to++)

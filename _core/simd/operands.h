@@ -72,4 +72,29 @@ struct micro_tile {
     const struct fused_pack *fused;
 };
 
+/* A term of the sums of a line: where it reads for the line's first position, relative to that position's place in the
+   first channel of the chain; which term of the chain it is; and whether it lies outside for the line's first or last
+   position. */
+enum { FIRST_OUTSIDE = 1, LAST_OUTSIDE = 2 };
+
+struct line_term {
+    ptrdiff_t at;
+    unsigned short index, edge;
+};
+
+/* One call of the micro-kernel of lines: c (LINE_POSITIONS, filters) = or += `count` terms of x times weights (KC,
+   filters), a panel; rows of c are `pitch` values apart. If `halved`, half as many positions and twice as many filters.
+   `edges`: which ends of the line are among the positions. What the terms read `next_line` values behind x is
+   prefetched, and a line of `prefetch` with every term. */
+struct line_tile {
+    const void *x, *weights;
+    void *c;
+    ptrdiff_t pitch, next_line;
+    const struct line_term *terms;
+    ptrdiff_t count;
+    unsigned edges;
+    int halved, accumulate;
+    struct prefetch_run prefetch;
+};
+
 #endif

@@ -1,6 +1,10 @@
 /* The kernels of one instruction set and floating-point type, and its micro-tile.
 
+<<<<<<< HEAD
    A new kernel is a function in one of the templates (micro_kernel.h, gather.h, moves.h, linear.h), a line in the list
+=======
+   A new kernel is a function in one of the templates (micro_kernel.h, line_kernel.h, gather.h, moves.h), a line in the list
+>>>>>>> e1205dc (conv3d: y and dx line by line, with nothing for taps in the padding)
    below and its declaration in simd.pxd. */
 
 #ifndef REFNET_SIMD_H
@@ -10,6 +14,7 @@
 
 #define SIMD_KERNELS(KERNEL) \
     KERNEL(void, micro_kernel, (const struct micro_tile *tile)) \
+    KERNEL(void, line_kernel, (const struct line_tile *tile)) \
     KERNEL(void, add_span, (const void *sums, void *dw, ptrdiff_t channels, ptrdiff_t sections, ptrdiff_t run, \
                             int accumulate, ptrdiff_t prefetch_distance)) \
     KERNEL(void, gather, (const void *x, const struct gather_plan *plan, const struct gather_region *region, \
@@ -37,6 +42,7 @@ struct simd {
     int vector_stride; /* up to which stride along W, */
     int bit_masks;     /* and whether LANE_RANGE has a bit for each lane */
     ptrdiff_t mr, nr;  /* the micro-tile: rows at most, and columns, two vectors */
+    ptrdiff_t line_filters; /* of a micro-tile of LINE_POSITIONS; 0 if lines are not computed so */
     SIMD_KERNELS(KERNEL_FIELD)
 };
 

@@ -1,0 +1,20 @@
+from cython cimport floating
+
+from refnet._core.simd cimport Simd
+from refnet._core.tiles cimport Convolution
+
+
+# How a convolution of stride 1 along W is computed line by line: a micro-tile is some `positions` of an output line and
+# a panel of some `filters`. A group has `panels` panels and `lines` lines; a tile some of both, and there are `down`
+# times `across` tiles for each group of each sample, one task each.
+cdef struct LineConvolution:
+    const Convolution* conv
+    Py_ssize_t groups, terms, positions, filters, panels, lines
+    Py_ssize_t tile_panels, tile_lines, down, across
+
+
+cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t samples,
+                                      Py_ssize_t groups) noexcept nogil
+cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil
+cdef void convolve_lines(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
+                         const LineConvolution* convolution, Py_ssize_t task) noexcept nogil

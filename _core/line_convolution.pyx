@@ -1,0 +1,229 @@
+"""Forward and backward-data of stride 1 along W, line by line, with nothing for taps in the padding.
+
+Lanes are filters: weights are packed transposed, and each value of the image is one value in all lanes, read from where
+it lies (simd/line_kernel.h). So nothing is gathered, and what a tap would read in the padding is left out: frames and
+lines of it for all positions of an output line, as they are no terms of its list; columns of it for the line's first
+or last position. tiles.pyx leaves out frames alone, and multiplies zeros for the rest: a fifth of all terms at 7 x 7.
+
+The sums are those of tiles.pyx. A tile is some panels of filters and some lines; blocks of KC terms are packed one
+after the other, and the tile's sums are transposed when all are finished.
+"""
+
+from cython cimport floating
+from libc.string cimport memset
+
+from refnet._core cimport openmp, prefetch
+from refnet._core.blocking cimport (CACHE_LINE, KC, LINE_POSITIONS, MC, PAD, TILE_PITCH, TRANSPOSED,
+                                    ceil_div)
+from refnet._core.geometry cimport Geometry
+from refnet._core.im2col3d cimport Range
+from refnet._core.pack cimport LhsLayout
+from refnet._core.prefetch cimport PrefetchQueue
+from refnet._core.simd cimport FIRST_OUTSIDE, LAST_OUTSIDE, LineTerm, LineTile, PrefetchRun
+from refnet._core.tiles cimport Subkernel
+from refnet._core.workspace cimport Workspace, carve
+
+cdef enum:
+    PACK_POSITIONS = 32    # packing a weight takes as long as so many positions of its multiply-adds
+    LINE_PANELS = 1        # what else a line takes, in panels
+    MAX_EXTRA = 16         # tiles along the lines, to have all threads busy to the end
+
+
+cdef inline Py_ssize_t filters_of_panel(const Simd* simd, const Geometry* g) noexcept nogil:
+    """How many filters a micro-tile has: for half as many positions, twice as many."""
+    return simd.line_filters if g.oW % LINE_POSITIONS == 0 else 2 * simd.line_filters
+
+
+cdef inline Py_ssize_t max_lines(const Geometry* g, Py_ssize_t filters) noexcept nogil:
+    """How many lines of some filters the workspace holds."""
+    return MC * TILE_PITCH // (filters + PAD) // g.oW
+
+
+cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t samples,
+                                      Py_ssize_t groups) noexcept nogil:
+    """How it would be computed: in the tiles that take the busiest thread least. No bit depends on them."""
+    cdef const Geometry* g = &conv.subkernels.g
+    cdef Py_ssize_t threads = openmp.max_threads(), fewest, down, across, panels, lines, work, least = 0
+    cdef LineConvolution found
+    found.conv, found.groups, found.terms = conv, groups, conv.channels * g.kT * g.kH * g.kW
+    found.positions = LINE_POSITIONS if g.oW % LINE_POSITIONS == 0 else LINE_POSITIONS // 2
+    found.filters = filters_of_panel(simd, g)
+    found.panels, found.lines = ceil_div(conv.rows, found.filters), g.oT * g.oH
+    found.tile_panels = found.tile_lines = 1
+    for down in range(ceil_div(found.panels, MC // found.filters), found.panels + 1):
+        panels = ceil_div(found.panels, down)
+        if max_lines(g, panels * found.filters) == 0:
+            continue
+        fewest = ceil_div(found.lines, max_lines(g, panels * found.filters))
+        for across in range(fewest, min(fewest + MAX_EXTRA, found.lines) + 1):
+            lines = ceil_div(found.lines, across)
+            work = (ceil_div(samples * groups * down * across, threads)
+                    * (panels * (lines * g.oW + PACK_POSITIONS) + LINE_PANELS * lines))
+            if least == 0 or work < least:
+                least = work
+                found.tile_panels, found.tile_lines = panels, lines
+    found.down, found.across = ceil_div(found.panels, found.tile_panels), ceil_div(found.lines, found.tile_lines)
+    return found
+
+
+cdef inline bint reaches_one_column(const Geometry* g) noexcept nogil:
+    """Whether no tap reads more than one column of padding, of which a line's first or last position is the only one.
+
+    So each tap reads, for position i, what lies at i - 1, i or i + 1.
+    """
+    cdef Py_ssize_t zero = 0, reach = (g.kW - 1) * g.dW
+    return g.sW == 1 and g.oW <= g.W and min(zero, reach) - g.pW >= -1 and max(zero, reach) - g.pW <= 1
+
+
+cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil:
+    """Whether padding may be left out, lines and filters fill whole micro-tiles, and weights lie as packed."""
+    cdef const Subkernel* kernel = conv.subkernels
+    cdef const Geometry* g = &kernel.g
+    cdef Py_ssize_t filters = filters_of_panel(simd, g)
+    return (filters > 0 and conv.count_subkernels == 1 and not kernel.empty and conv.maps.dense
+            and kernel.phases_at == NULL and 1 < g.kH * g.kW and reaches_one_column(g)
+            and g.oW % (LINE_POSITIONS // 2) == 0 and max_lines(g, filters) > 0
+            and 16 * ceil_div(conv.rows, filters) * filters <= 17 * conv.rows
+            and kernel.layout.w == 1 and (kernel.layout.h == g.kW or g.kH == 1)
+            and (kernel.layout.t == g.kH * g.kW or g.kT == 1))
+
+
+cdef void convolve_lines(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
+                         const LineConvolution* convolution, Py_ssize_t task) noexcept nogil:
+    """Compute one tile: y (filters, lines) = weights times what the lines' windows have inside of x."""
+    cdef const Convolution* conv = convolution.conv
+    cdef const Subkernel* kernel = conv.subkernels
+    cdef const Geometry* g = &kernel.g
+    cdef Py_ssize_t volume = g.T * g.H * g.W, taps = g.kT * g.kH * g.kW
+    # Tasks go through filters last: the threads read the same lines.
+    cdef Py_ssize_t n = task // convolution.down, group = n // convolution.across
+    cdef Py_ssize_t panel = task % convolution.down * convolution.tile_panels, row = panel * convolution.filters
+    cdef Py_ssize_t rows = min(convolution.tile_panels * convolution.filters, conv.rows - row)
+    cdef Py_ssize_t first_line = n % convolution.across * convolution.tile_lines
+    cdef Py_ssize_t last_line = min(first_line + convolution.tile_lines, convolution.lines)
+    cdef Py_ssize_t pitch = convolution.tile_panels * convolution.filters + PAD
+    cdef Py_ssize_t positions = (last_line - first_line) * g.oW, i
+    cdef Range terms
+    cdef Workspace workspace
+    cdef floating* sums
+    cdef PrefetchQueue queue
+    carve(&workspace, memory, sizeof(floating))
+    sums = <floating*> workspace.tile
+    w += group % convolution.groups * kernel.layout.group + row * kernel.layout.row + kernel.layout.first
+    x += group * conv.channels * volume
+    for i in range(ceil_div(convolution.terms, KC)):
+        terms = Range(i * KC, min((i + 1) * KC, convolution.terms))
+        pack_panels(simd, w, <floating*> workspace.lhs, convolution, rows, terms)
+        prefetch.clear(&queue)
+        prefetch_weights(&queue, w, convolution, rows, Range(terms.high, min(terms.high + KC, convolution.terms)))
+        add_chains(simd, x + terms.low // taps * volume, <floating*> workspace.lhs, sums, convolution, terms,
+                   Range(first_line, last_line), ceil_div(rows, convolution.filters), &queue)
+    y += (group * conv.rows + row) * conv.maps.volume + first_line * g.oW
+    for i in range(ceil_div(rows, TRANSPOSED)):
+        simd.transpose(sums + i * TRANSPOSED, pitch, y + i * TRANSPOSED * conv.maps.volume, conv.maps.volume, positions,
+                       min(rows - i * TRANSPOSED, <Py_ssize_t> TRANSPOSED))
+
+
+cdef void pack_panels(const Simd* simd, const floating* w, floating* panels, const LineConvolution* convolution,
+                      Py_ssize_t rows, Range terms) noexcept nogil:
+    """panels (any number, KC, filters) <- some terms of the rows of weights that begin at w, transposed, and zeros."""
+    cdef const Subkernel* kernel = convolution.conv.subkernels
+    cdef const LhsLayout* layout = &kernel.layout
+    cdef Py_ssize_t taps = kernel.g.kT * kernel.g.kH * kernel.g.kW, filters = convolution.filters
+    cdef Py_ssize_t panel, row, term, last, count
+    for panel in range(ceil_div(rows, filters)):
+        row = panel * filters
+        count = min(filters, rows - row)
+        if count < filters:
+            memset(panels, 0, KC * filters * sizeof(floating))
+        term = terms.low
+        while term < terms.high:
+            last = terms.high if layout.dense else min(term + taps - term % taps, terms.high)
+            simd.transpose(w + row * layout.row + term // taps * layout.channel + term % taps, layout.row,
+                           panels + (term - terms.low) * filters, filters, count, last - term)
+            term = last
+        panels += KC * filters
+
+
+cdef void prefetch_weights(PrefetchQueue* queue, const floating* w, const LineConvolution* convolution,
+                           Py_ssize_t rows, Range terms) noexcept nogil:
+    """Queue some terms of the rows of weights that begin at w."""
+    cdef const Subkernel* kernel = convolution.conv.subkernels
+    cdef const LhsLayout* layout = &kernel.layout
+    cdef Py_ssize_t taps = kernel.g.kT * kernel.g.kH * kernel.g.kW, itemsize = sizeof(floating), channel
+    if terms.low == terms.high:
+        return
+    if layout.dense:
+        prefetch.push(queue, w + terms.low, (terms.high - terms.low) * itemsize, layout.row * itemsize, rows)
+    else:  # the rows of a channel lie one after the other
+        channel = terms.low // taps
+        prefetch.push(queue, w + channel * layout.channel, rows * layout.row * itemsize, layout.channel * itemsize,
+                      (terms.high - 1) // taps + 1 - channel)
+
+
+cdef void add_chains(const Simd* simd, const floating* x, const floating* panels, floating* sums,
+                     const LineConvolution* convolution, Range terms, Range lines, Py_ssize_t count,
+                     PrefetchQueue* queue) noexcept nogil:
+    """sums (lines, `count` panels) = or += chains of some terms, the first of which reads x (channels, ...)."""
+    cdef const Geometry* g = &convolution.conv.subkernels.g
+    cdef Py_ssize_t filters = convolution.filters, line, t, h, part, column, panel
+    cdef Range frames, of_frame, reached = Range(0, 0), of_reached = Range(0, 0)
+    cdef LineTile tile
+    cdef LineTerm list[KC]
+    tile.terms, tile.count, tile.pitch = &list[0], 0, convolution.tile_panels * filters + PAD
+    tile.next_line = g.sH * g.W
+    tile.halved, tile.accumulate = convolution.positions < LINE_POSITIONS, terms.low > 0
+    for line in range(lines.low, lines.high):
+        t, h = line // g.oH * g.sT, line % g.oH * g.sH
+        frames = taps_inside(g.kT, t - g.pT, g.dT, g.T)
+        of_frame = taps_inside(g.kH, h - g.pH, g.dH, g.H)
+        if line == lines.low or not (same(frames, reached) and same(of_frame, of_reached)):
+            reached, of_reached = frames, of_frame
+            tile.count = list_terms(list, g, terms, frames, of_frame)
+        for part in range(g.oW // convolution.positions):
+            column = part * convolution.positions
+            tile.x = x + (t * g.H + h) * g.W + column
+            tile.edges = ((FIRST_OUTSIDE if column == 0 else 0)
+                          | (LAST_OUTSIDE if column + convolution.positions == g.oW else 0))
+            for panel in range(count):
+                tile.weights = panels + panel * KC * filters
+                tile.c = sums + ((line - lines.low) * g.oW + column) * tile.pitch + panel * filters
+                if prefetch.is_empty(queue):
+                    tile.prefetch = PrefetchRun(<const char*> tile.weights, KC, CACHE_LINE, KC * CACHE_LINE)
+                else:
+                    tile.prefetch = prefetch.pop(queue, max(tile.count, <Py_ssize_t> 1))
+                simd.line_kernel(&tile)
+
+
+cdef inline bint same(Range a, Range b) noexcept nogil:
+    return a.low == b.low and a.high == b.high
+
+
+cdef inline Range taps_inside(Py_ssize_t kernel, Py_ssize_t first, Py_ssize_t dilation, Py_ssize_t size) noexcept nogil:
+    """The taps along one axis that read inside, of a window whose tap 0 reads at `first`."""
+    cdef Range inside = Range(0, kernel)
+    while inside.low < kernel and not 0 <= first + inside.low * dilation < size:
+        inside.low += 1
+    while inside.high > inside.low and not 0 <= first + (inside.high - 1) * dilation < size:
+        inside.high -= 1
+    return inside
+
+
+cdef Py_ssize_t list_terms(LineTerm* list, const Geometry* g, Range terms, Range frames,
+                           Range lines) noexcept nogil:
+    """List the terms of a chain at some frames and lines of the kernel; return how many."""
+    cdef Py_ssize_t volume = g.T * g.H * g.W, taps = g.kT * g.kH * g.kW, count = 0
+    cdef Py_ssize_t first = terms.low // taps * taps  # the chain's first channel
+    cdef Py_ssize_t channel, kt, kh, kw, term, shift, at
+    for channel in range(ceil_div(terms.high - first, taps)):
+        for kt in range(frames.low, frames.high):
+            for kh in range(lines.low, lines.high):
+                at = channel * volume + ((kt * g.dT - g.pT) * g.H + kh * g.dH - g.pH) * g.W
+                term = first + channel * taps + (kt * g.kH + kh) * g.kW
+                for kw in range(max(terms.low - term, <Py_ssize_t> 0), min(terms.high - term, g.kW)):
+                    shift = kw * g.dW - g.pW
+                    list[count].at, list[count].index = at + shift, <unsigned short> (term + kw - terms.low)
+                    list[count].edge = ((FIRST_OUTSIDE if shift < 0 else 0)
+                                        | (LAST_OUTSIDE if g.oW + shift > g.W else 0))
+                    count += 1
+    return count
