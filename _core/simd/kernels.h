@@ -4,8 +4,7 @@
        REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
    defined, LINE_VECTORS where the micro-kernel of lines is used, and what the templates below call optional where the
-   instruction set has it. What depends on the type is
-   undefined at the end, so that it can be included again. */
+   instruction set has it. What depends on the type is undefined at the end, so that it can be included again. */
 
 #define NAME(what) JOIN(what, ISA, REAL)
 #define VECTOR NAME(vector)
