@@ -13,8 +13,10 @@ from refnet.arithmetic import Kernel, core, reference
 from refnet.check import Report, Verdict
 from refnet.check.bounds import Bound, bound, plain
 from refnet.check.compare import beyond, compare
+from refnet.check.diagnosis import verdict_of
 from refnet.check.flow import flow, without_stops
 from refnet.check.judge import oracle_of
+from refnet.check.network import check_net
 from refnet.net import Net
 from refnet.op import Magnitude
 
@@ -66,6 +68,31 @@ def test_what_is_too_large_for_float32_may_be_infinite():
     found = np.array([np.inf, -np.inf, 1.0], "float32")
     assert compare(found, expected, Bound(np.zeros(()), 0.0)).ok
     assert not compare(-found, expected, Bound(np.ones(()), 1.0)).ok
+
+
+def test_what_overflows_says_nothing():
+    expected, found = np.ones(3), np.ones(3)
+    assert compare(found, expected, Bound(np.ones(3), 0.0)).says
+    for unbounded in (np.inf, np.nan):
+        assert not compare(found, expected, Bound(np.array([1, unbounded, 1]), 0.0)).says
+    expected[1] = found[1] = np.nan
+    result = compare(found, expected, Bound(np.zeros(()), 0.0))
+    assert result.ok and not result.says
+    assert verdict_of("x", "n", "op", result).verdict == "undecided"
+    found[1] = 1
+    assert verdict_of("x", "n", "op", compare(found, expected, Bound(np.ones(()), 1.0))).verdict == "wrong"
+
+
+def test_a_net_whose_numbers_overflow_is_undecided():
+    net = Net()
+    x, w = net.input("data", (1, 2, 1, 3, 3)), net.param("w", (2, 2, 1, 1, 1))
+    net.output(net.add("conv3d", "y", (x, w)))
+    huge = {"data": np.full((1, 2, 1, 3, 3), 1e200), "w": np.full((2, 2, 1, 1, 1), 1e-200)}
+    assert check_net(net, huge).ok
+    net.output(net.add("affine", "z", ("y", net.param("s", (2,)), net.param("b", (2,)))))
+    huge |= {"w": np.full((2, 2, 1, 1, 1), 1e200), "s": np.ones(2), "b": np.ones(2)}
+    report = check_net(net, huge)
+    assert not report.ok and {v.verdict for v in report.failures} == {"undecided"}
 
 
 @every_dtype

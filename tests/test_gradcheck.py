@@ -26,6 +26,7 @@ def test_a_planted_defect_is_found_and_named(defect):
     assert not report.ok
     assert set(defect.tensors) <= set(wrong)
     assert defect.node in {verdict.node for verdict in wrong.values()}
+    assert all(verdict.reproduce for verdict in wrong.values())
     if defect.alone:
         assert {name for name in wrong if not name.startswith("value of ")} <= set(defect.tensors)
 

@@ -1,6 +1,6 @@
 """Results against expected values and bounds, element by element."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Comparison:
     wrong : int
         How many elements are beyond their bounds.
     elements : int
+    says : bool
+        Whether the comparison says something of every element: no bound is infinite, nothing expected is NaN.
     beyond : ndarray of bool, optional
         Which ones; None where none is.
     """
@@ -35,6 +37,7 @@ class Comparison:
     bound: float
     wrong: int
     elements: int
+    says: bool = True
     beyond: Array | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -60,6 +63,7 @@ def compare(found: Array, expected: Array, bound: Bound) -> Comparison:
     """
     found = np.ascontiguousarray(found)
     absolute = np.asarray(bound.absolute, np.float64)
+    says = bool(np.isfinite(absolute.max(initial=0)))
     if absolute.size > 1:
         absolute = np.broadcast_to(absolute, found.shape)
     flat = [np.ascontiguousarray(a).reshape(-1) for a in (found, expected, absolute)]
@@ -69,9 +73,11 @@ def compare(found: Array, expected: Array, bound: Bound) -> Comparison:
     if wrong.any():
         with np.errstate(over="ignore"):
             rounds_to = expected.astype(found.dtype)
-        same = (found == rounds_to) & ~np.isfinite(found)
+        both = np.isnan(found) & np.isnan(expected)
+        same = (found == rounds_to) & ~np.isfinite(found) | both
         if same.any():
-            return compare(np.where(same, 0, found), np.where(same, 0.0, expected), bound)
+            others = compare(np.where(same, 0, found), np.where(same, 0.0, expected), bound)
+            return replace(others, says=others.says and not both.any())
     piece = int(margins.argmax())
     worst = piece * kernels.piece_length() + int(places[piece])
     of_worst = absolute.reshape(-1)[0] if absolute.size == 1 else flat[2][worst]
@@ -84,6 +90,7 @@ def compare(found: Array, expected: Array, bound: Bound) -> Comparison:
         bound=float(of_worst + bound.relative * abs(expected_there)),
         wrong=int(wrong.sum()),
         elements=found.size,
+        says=says,
         beyond=beyond(found, expected, bound) if wrong.any() else None,
     )
 

@@ -13,7 +13,7 @@ from refnet.op import OUTPUT
 
 
 def verdict_of(tensor: str, node: str, op: str, found: Comparison, *, cause: str = "") -> Verdict:
-    """The verdict of a comparison, ok or wrong.
+    """The verdict of a comparison: ok, wrong, or undecided where it does not speak of every element.
 
     Parameters
     ----------
@@ -23,9 +23,11 @@ def verdict_of(tensor: str, node: str, op: str, found: Comparison, *, cause: str
     cause : str
         What it means if it is wrong, where that is known.
     """
+    decided = found.says or not found.ok
     return Verdict(
         tensor=tensor,
-        verdict="ok" if found.ok else "wrong",
+        verdict="wrong" if not found.ok else "ok" if decided else "undecided",
+        why="" if decided else "numbers overflow in what some elements are bounded by or compared with",
         margin=found.margin,
         node=node,
         op=op,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arithmetic import Arithmetic, Kernel, named
+from refnet.arithmetic import ARITHMETICS, Arithmetic, Kernel, named
 from refnet.arithmetic.table import Context
 from refnet.arrays import Array, wide
 from refnet.check import composition
@@ -29,6 +29,7 @@ from refnet.progress import Progress, silent, steps
 from refnet.run import Gradients, Run, backward, forward
 
 
+@np.errstate(all="ignore")
 def check_net(
     net: Net,
     blobs: Mapping[str, Array],
@@ -86,6 +87,7 @@ def check_net(
     composed = composition.check(run, seed)
     for failure in composed.failures:
         walk.fail_composed(failure)
+    walk.say_how(seed)
     return Report(
         title=f"gradients of {len(net.nodes)} nodes in {arithmetic.name}, {_dtype(run)}",
         verdicts=walk.verdicts,
@@ -289,6 +291,16 @@ class _Walk:
             # No gradient went through some reader of a stop, or a stop is an output.
             starts = {reads.get(name, name): dy for name, dy in self._dy.items()}
         return backward(Run(net, self._watch.of, run.given, run.blobs, run._tape), starts)
+
+    def say_how(self, seed: int) -> None:
+        """Say of each failure how to see it again."""
+        name = self._watch.of.name
+        arithmetic = repr(name) if name in ARITHMETICS else "arithmetic"
+        for verdict in self.verdicts.values():
+            if verdict.verdict in ("wrong", "undecided"):
+                again = f"refnet.gradcheck.check_net(net, blobs, {arithmetic}, seed={seed})"
+                line = f'{again}.verdicts["{verdict.tensor}"]'
+                self.verdicts[verdict.tensor] = replace(verdict, reproduce=line)
 
     def fail_composed(self, failure: composition.Failure) -> None:
         """Note what the composition found, where nothing else has explained it, not even the node's value."""
