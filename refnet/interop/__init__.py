@@ -1,5 +1,5 @@
 """Names and formats of other frameworks."""
 
-from refnet.interop import caffe2
+from refnet.interop import caffe2, torch
 
-__all__ = ["caffe2"]
+__all__ = ["caffe2", "torch"]
