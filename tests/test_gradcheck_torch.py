@@ -414,6 +414,73 @@ def test_a_layer_called_twice_or_never(porters):
         check_torch(module, inputs, net=net)
 
 
+def test_what_cannot_be_taken_is_said(porters, torch):
+    net = porters.net()
+    (x,) = porters.data(net)
+    shared, normed = porters.Body(), porters.Body()
+    shared.stages[2][1].conv2.weight = shared.stages[2][0].conv2.weight
+    porters.nn.utils.parametrizations.weight_norm(normed.stages[2][1].conv2)
+    cases = [
+        (shared, x, {}, ValueRangeError, r"stages.2.1.conv2.weight is stages.2.0.conv2.weight"),
+        (normed, x, {}, ValueRangeError, r"stages.2.1.conv2 computes its weight"),
+        (porters.Body(), x.float(), {}, DTypeError, "float32"),
+        (porters.Body(), x / 0, {}, ValueRangeError, "NaN or infinity"),
+        (porters.Body(), [x, x], {}, ValueRangeError, "2 inputs"),
+        (porters.Body(), x, {"names": 5}, DTypeError, "names is 5"),
+        (porters.Body(), x, {"seed": -1}, ValueRangeError, "seed"),
+    ]
+    for module, inputs, options, error, words in cases:
+        with pytest.raises(error, match=words):
+            check_torch(porters.fill(module), inputs, net=net, **options)
+    with pytest.raises(DTypeError, match="stem.weight is float16"):
+        check_torch(porters.fill(porters.Body()).half(), x.half(), net=net)
+    with pytest.raises(DTypeError, match=r"torch.nn.Module"):
+        check_torch(porters.Body, x, net=net)
+
+
+def test_modes_of_the_caller_change_nothing(porters, torch):
+    net, module = porters.net(), porters.fill(porters.Body()).float()
+    (x,) = porters.data(net, dtype="float32")
+    report = check_torch(module, x, net=net)
+    for mode in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+        with mode:
+            assert check_torch(module, x, net=net) == report
+
+
+# What is recognised.
+
+
+def wide_body(porters, **options):
+    """`resnet18_conv4` itself."""
+    module = porters.Body(dims=(64, 128, 256), inner=64, **options)
+    module.stem = porters.nn.Conv3d(3, 64, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
+    module.stem_bn = porters.Frozen(64)
+    module.stages[0][0] = porters.Block(64, 64, 64, 1, 1, True, porters.Frozen, False)
+    return module
+
+
+def test_an_architecture_is_recognised(porters, torch):
+    x = torch.rand(1, 3, 2, 32, 32) * 256 - 128
+    module = porters.fill(wide_body(porters), dtype=torch.float32)
+    report = check_torch(module, x)
+    assert report.ok and report.title == "gradients of Body as resnet18_conv4, float32"
+    assert report.verdicts["conv1_w"].verdict == "blocked"
+    module = porters.fill(wide_body(porters, time=5, stop=0), dtype=torch.float32)
+    for part in (module.stem, module.stem_bn, *module.stages[:2]):
+        part.requires_grad_(False)
+    report = check_torch(module, x)
+    assert report.ok and "resnet18_conv4 with time_kernel=5, freeze_at=3" in report.title, report
+
+
+def test_a_layer_that_no_architecture_has(porters, torch):
+    module = wide_body(porters)
+    module.stages[1][1].conv3 = porters.nn.Conv3d(128, 129, 1, bias=False)
+    with pytest.raises(
+        ShapeError, match=r"nearest is resnet18_conv4: stages.1.1.conv3 .*128x128x1x1x1.*Pass net="
+    ):
+        check_torch(module, torch.zeros(1, 3, 2, 32, 32))
+
+
 def test_an_epsilon_that_is_another(porters):
     module = porters.Body(norm=porters.nn.BatchNorm3d).eval()
     module.stem_bn.eps = 1e-3

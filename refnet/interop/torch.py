@@ -70,6 +70,10 @@ def check_torch(
     RefnetError
         If the module is not that net: which layer, input or output does not fit, and what was expected.
     """
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise DTypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
     tensors = _as_tensors(inputs)
     title = "the net"
     if net is None:
@@ -171,8 +175,10 @@ def capture(module: Any, inputs: Any, net: Net, names: Mapping[str, str], *, see
             constant[param] = f"{path}.{name} is a buffer of the module, which it does not learn"
         elif param in of_norms:
             constant[param] = f"{path}.{name} is not learnt by the module: requires_grad is False"
-    with _Recorder(module, net, names) as recorder, _buffers_kept(module), torch.enable_grad():
-        with torch.autocast("cpu", enabled=False):
+    _require_alike(given)
+    recorder, device = _Recorder(module, net, names), tensors[0].device.type
+    with torch.inference_mode(False), torch.enable_grad(), _buffers_kept(module), recorder:
+        with torch.autocast(device, enabled=False):
             returned = module(*tensors)
         recorder.listening = False
         outputs = _outputs(net, returned, recorder)
@@ -284,7 +290,7 @@ class _Recorder:
                 raise DTypeError(f"{path} returned a {type(y).__name__}: expected a tensor, {node.name}")
             if len(record.arrays) < len(read):
                 raise ShapeError(f"{path} read {len(record.arrays)} tensors: expected {', '.join(read)}")
-            record.y, record.value = y, _copy(f"{path} returned what", y, node.shape, as_what=node.name)
+            record.y, record.value = y, _copy(f"what {path} returned", y, node.shape, as_what=node.name)
             if y.requires_grad:
                 y.register_hook(lambda gradient: setattr(record, "dy", gradient))
 
@@ -346,6 +352,17 @@ def _tensors(module: Any, net: Net, names: Mapping[str, str]) -> dict[str, tuple
         for param, (own, tensor) in zip(params, layer.tensors.items(), strict=True):
             found[param] = (path, own, tensor)
     return found
+
+
+def _require_alike(given: Mapping[str, Array]) -> None:
+    """Refuse inputs and parameters of two dtypes, or that hold NaN or infinity."""
+    real = {name: value for name, value in given.items() if value.dtype.kind == "f"}
+    first = next(iter(real))
+    for name, value in real.items():
+        if value.dtype != real[first].dtype:
+            raise DTypeError(f"{name} is {value.dtype}: expected {real[first].dtype}, the dtype of {first}")
+        if not np.isfinite(value).all():
+            raise ValueRangeError(f"{name} holds NaN or infinity: expected finite numbers")
 
 
 def _as_tensors(inputs: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
-from refnet.errors import RefnetError, ShapeError, ValueRangeError, require_known
+from refnet.errors import DTypeError, RefnetError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node
 from refnet.networks.catalog import ARCHITECTURES, Architecture
 from refnet.shapes import Shape, size, text
@@ -41,8 +41,29 @@ class Layer(NamedTuple):
 
 
 def layers(module: Any) -> list[Layer]:
-    """The layers of a module, in the order in which they were registered."""
-    return [layer for path, part in module.named_modules() if (layer := layer_of(path, part)).tensors]
+    """The layers of a module, in the order in which they were registered.
+
+    Raises
+    ------
+    ValueRangeError
+        If two share a tensor, or one computes its weights from others.
+    """
+    found = [layer for path, part in module.named_modules() if (layer := layer_of(path, part)).tensors]
+    owner: dict[int, str] = {}
+    for layer in found:
+        where, _, parametrized = layer.path.partition(".parametrizations.")
+        if parametrized:
+            raise ValueRangeError(
+                f"{where} computes its {parametrized} anew at each call: expected a parameter "
+                "(torch.nn.utils.parametrize.remove_parametrizations)"
+            )
+        for name, tensor in layer.tensors.items():
+            path = f"{layer.path}.{name}"
+            if owner.setdefault(id(tensor), path) != path:
+                raise ValueRangeError(
+                    f"{path} is {owner[id(tensor)]}: expected parameters of its own, as every node has"
+                )
+    return found
 
 
 def layer_of(path: str, part: Any) -> Layer:
@@ -122,7 +143,11 @@ def match(net: Net, module: Any, names: Names | None = None) -> dict[str, str]:
         if reason is None:
             return named | {layer.path: node.name for layer, node in zip(left, order, strict=True)}
         best = max(best, (fitting, reason), key=lambda found: found[0])
-    raise ShapeError(best[1])
+    said = "of the layers that are not named" if named else "layers"
+    raise ShapeError(
+        f"{best[1]}; {best[0]} {said} fit in their order before it: "
+        "name what stands elsewhere, names={path of a submodule: node}"
+    )
 
 
 def _named(paths: Mapping[str, Any], nodes: Mapping[str, Node], names: Names | None) -> dict[str, str]:
@@ -133,6 +158,8 @@ def _named(paths: Mapping[str, Any], nodes: Mapping[str, Node], names: Names | N
         return {path: name for path, name in found.items() if name in nodes}
     if isinstance(names, Mapping):
         found = dict(names)
+    elif not callable(names):
+        raise DTypeError(f"names is {names!r}: expected a mapping of paths to nodes, or a function")
     else:
         found = {path: name for path in paths if (name := names(path)) is not None}
     by_node: dict[str, str] = {}
@@ -152,10 +179,7 @@ def _in_order(net: Net, left: list[Layer], nodes: list[Node]) -> tuple[int, str 
     for place, (layer, node) in enumerate(zip(left, nodes, strict=False)):
         reason = misfit(net, layer, node)
         if reason:
-            return place, (
-                f"{reason}; {place} of the layers that are not named fit in their order, this one not: "
-                f"name what stands elsewhere, names={{{layer.path!r}: the node that it is, ...}}"
-            )
+            return place, reason
     if len(left) > len(nodes):
         extra = left[len(nodes)]
         return len(
