@@ -438,6 +438,20 @@ def test_what_cannot_be_taken_is_said(porters, torch):
         check_torch(porters.Body, x, net=net)
 
 
+def test_a_layer_that_writes_into_its_input(porters, torch):
+    """A rectifier may, and says so; of another nobody could tell what it handed back."""
+    net, module = porters.net(), porters.Body(inplace=True)
+    module.stem_bn.forward = lambda x: x.mul_(2)
+    with pytest.raises(ValueRangeError, match="stem_bn writes into what it reads"):
+        check(porters, module, porters.net(freeze_at=0))
+    nodes = porters.Nodes(net, refnet.fill.params(net))
+    named = {node.name: node.name for node in net.nodes if node.op == "relu"}
+    for name in named:
+        nodes.add_module(name, porters.nn.ReLU(inplace=True))
+    report = check_torch(nodes, porters.data(net), net=net, names=named)
+    assert report.ok and report.verdicts["value of res4_0_branch2a_relu"].elements, report
+
+
 def test_modes_of_the_caller_change_nothing(porters, torch):
     net, module = porters.net(), porters.fill(porters.Body()).float()
     (x,) = porters.data(net, dtype="float32")

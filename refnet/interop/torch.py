@@ -217,6 +217,7 @@ class _Record:
     value: Array | None = None
     dy: Any = None
     gradients: list[Any] = field(default_factory=list)
+    handed: list[tuple[Any, int]] = field(default_factory=list)
 
 
 class _Recorder:
@@ -278,6 +279,7 @@ class _Recorder:
                 # A layer that writes into its input has no other reader of what it reads.
                 handed = value if getattr(part, "inplace", False) else value.view_as(value)
                 handed.register_hook(lambda gradient: record.gradients.__setitem__(index, gradient))
+                record.handed.append((handed, handed._version))
                 return handed
 
             return tuple(map(seen, args)), {key: seen(value) for key, value in kwargs.items()}
@@ -290,6 +292,11 @@ class _Recorder:
                 raise DTypeError(f"{path} returned a {type(y).__name__}: expected a tensor, {node.name}")
             if len(record.arrays) < len(read):
                 raise ShapeError(f"{path} read {len(record.arrays)} tensors: expected {', '.join(read)}")
+            inplace = getattr(part, "inplace", False)
+            if not inplace and any(value._version != version for value, version in record.handed):
+                raise ValueRangeError(
+                    f"{path} writes into what it reads: expected a layer that leaves it as it is"
+                )
             record.y, record.value = y, _copy(f"what {path} returned", y, node.shape, as_what=node.name)
             if y.requires_grad:
                 y.register_hook(lambda gradient: setattr(record, "dy", gradient))
