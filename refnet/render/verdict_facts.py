@@ -58,8 +58,10 @@ def maker(verdict: Verdict) -> str:
 
 
 def facts(report: Report) -> Iterator[tuple[str, str]]:
-    """How it was checked, a fact at a time."""
+    """How it was checked, a fact at a time; what is empty is none."""
     for name, value in report.facts.items():
+        if value == [] or value == {}:
+            continue
         yield name.replace("_", " "), _fact(value)
 
 
