@@ -78,6 +78,14 @@ def large(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "large", "tests/test_large.py", *session.posargs)
 
 
+@nox.session
+def seeds(session: nox.Session) -> None:
+    """Gradient checks of what is right, over 200 seeds: no false alarm. About an hour of one core."""
+    session.install("-e", ".[test]")
+    files = ("tests/test_gradcheck.py", "tests/test_check_op.py")
+    session.run("python", "-m", "pytest", "-m", "seeds", *files, *session.posargs)
+
+
 def wheel(session: nox.Session, folder: Path, env: dict[str, str]) -> Path:
     """Build the package with the compiler that the environment names, and no object of another build."""
     session.install(*PYPROJECT["build-system"]["requires"])
