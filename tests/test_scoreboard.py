@@ -15,6 +15,12 @@ import scoreboard  # noqa: E402
 every_defect = pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
 
 
+def test_the_document_lists_every_defect():
+    text = (ROOT / "docs" / "gradcheck.md").read_text()
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert set(rows) >= {defect.name for defect in DEFECTS}
+
+
 @every_defect
 def test_what_the_peers_are_given_shows_the_defect(defect):
     """The wrong function or its gradients differ from the right ones, on the same arrays."""
