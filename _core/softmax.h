@@ -92,6 +92,16 @@ REFNET_ROW(refnet_row_float32, float, refnet_exponentials_float32, refnet_sum_fl
 REFNET_SOFTMAX(refnet_softmax_float64, double, refnet_row_float64, refnet_exponentials_float64)
 REFNET_SOFTMAX(refnet_softmax_float32, float, refnet_row_float32, refnet_exponentials_float32)
 
+/* dx = y (dy - mean), mean the sum of dy y, in the dtype. */
+#define REFNET_SOFTMAX_GRADIENT(NAME, REAL)                                                                    \
+    REFNET_VERSIONS                                                                                            \
+    static void NAME(const REAL* restrict dy, const REAL* restrict y, REAL mean, REAL* restrict dx, ptrdiff_t n) { \
+        for (ptrdiff_t k = 0; k < n; ++k) dx[k] = y[k] * (dy[k] - mean);                                       \
+    }
+
+REFNET_SOFTMAX_GRADIENT(refnet_softmax_gradient_float64, double)
+REFNET_SOFTMAX_GRADIENT(refnet_softmax_gradient_float32, float)
+
 /* log(sum) - (x[label] - largest), with the rest of sum = others + of_label, so that a small loss is not
    lost beside 1: log(sum + rest) = log(sum) + rest / sum. */
 static inline double refnet_loss(refnet_row row, double of_label) {

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t
 from refnet._core cimport environment, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
-from refnet._core.sums cimport Pair, compensated, pair, planes, products_of
+from refnet._core.sums cimport Pair, compensated, dot, pair, planes
 
 cdef extern from "softmax.h" nogil:
     double refnet_exp(double x, double rest)
@@ -18,6 +18,8 @@ cdef extern from "softmax.h" nogil:
     double refnet_log(double x)
     void refnet_softmax_float32(const float* x, float* y, Py_ssize_t K)
     void refnet_softmax_float64(const double* x, double* y, Py_ssize_t K)
+    void refnet_softmax_gradient_float32(const float* dy, const float* y, float mean, float* dx, Py_ssize_t K)
+    void refnet_softmax_gradient_float64(const double* dy, const double* y, double mean, double* dx, Py_ssize_t K)
     double refnet_loss_float32(const float* x, Py_ssize_t K, Py_ssize_t label)
     double refnet_loss_float64(const double* x, Py_ssize_t K, Py_ssize_t label)
     void refnet_loss_gradient_float32(const float* x, float* dx, Py_ssize_t K, Py_ssize_t label, double dy)
@@ -66,17 +68,19 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y):
 
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] y, floating[:, ::1] dx):
     """dx = y (dy - sum of dy y over the row)."""
-    cdef Py_ssize_t n, k, K = y.shape[1]
-    cdef floating mean
+    cdef Py_ssize_t n, K = y.shape[1]
+    cdef double mean
     cdef Environment before
     require(K > 0 and dy.shape[0] == y.shape[0] and dy.shape[1] == K
             and dx.shape[0] == y.shape[0] and dx.shape[1] == K)
-    with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * K)):
+    with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * K * 4)):  # both are read twice
         before = environment.enter_default()
         for n in prange(y.shape[0], schedule="static"):
-            mean = <floating> products_of(&dy[n, 0], &y[n, 0], pair(0, 0), planes(1, K, K), NULL).product
-            for k in range(K):
-                dx[n, k] = y[n, k] * (dy[n, k] - mean)
+            mean = dot(&dy[n, 0], &y[n, 0], planes(1, K, K))
+            if floating is float:
+                refnet_softmax_gradient_float32(&dy[n, 0], &y[n, 0], <float> mean, &dx[n, 0], K)
+            else:
+                refnet_softmax_gradient_float64(&dy[n, 0], &y[n, 0], mean, &dx[n, 0], K)
         environment.restore(before)
 
 

@@ -89,6 +89,8 @@ static inline double refnet_without(double whole, double part) {
     }
 REFNET_DOOR(refnet_total_float32, float)
 REFNET_DOOR(refnet_total_float64, double)
+REFNET_DOOR(refnet_dot_float32, float)
+REFNET_DOOR(refnet_dot_float64, double)
 REFNET_DOOR(refnet_offset_float32, float)
 REFNET_DOOR(refnet_offset_float64, double)
 REFNET_DOOR(refnet_moments_float32, float)

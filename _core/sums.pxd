@@ -12,6 +12,8 @@ cdef extern from "sums.h" nogil:
     void compensated "refnet_compensated"(const double*, Py_ssize_t, Pair*)
     void total_float32 "refnet_total_float32"(const float*, const float*, Pair, Planes, Pair*)
     void total_float64 "refnet_total_float64"(const double*, const double*, Pair, Planes, Pair*)
+    void dot_float32 "refnet_dot_float32"(const float*, const float*, Pair, Planes, Pair*)
+    void dot_float64 "refnet_dot_float64"(const double*, const double*, Pair, Planes, Pair*)
     enum:
         KEPT "REFNET_KEPT"
     void offset_float32 "refnet_offset_float32"(const float*, const float*, Pair, Planes, Pair*)
@@ -44,6 +46,16 @@ cdef inline void add_totals(const floating* a, Planes all_, Pair* sums) noexcept
         total_float32(a, a, pair(0, 0), all_, sums)
     else:
         total_float64(a, a, pair(0, 0), all_, sums)
+
+
+cdef inline double dot(const floating* a, const floating* b, Planes all_) noexcept nogil:
+    """Sum of all a b."""
+    cdef Pair sum_ = pair(0, 0)
+    if floating is float:
+        dot_float32(a, b, pair(0, 0), all_, &sum_)
+    else:
+        dot_float64(a, b, pair(0, 0), all_, &sum_)
+    return sum_.high
 
 
 cdef inline double offset(const floating* a, Pair mean, Planes all_) noexcept nogil:

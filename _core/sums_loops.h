@@ -67,6 +67,7 @@
 #define VALUE(MINUS, u, v) (u)
 #define FROM_HIGH(MINUS, u, v) MINUS(u, mean.high)
 #define SQUARE_FROM_HIGH(MINUS, u, v) (FROM_HIGH(MINUS, u, v) * FROM_HIGH(MINUS, u, v))
+#define PRODUCT(MINUS, u, v) ((u) * (v))
 #define PRODUCT_FROM_HIGH(MINUS, u, v) ((u) * FROM_HIGH(MINUS, v, v))
 #define CENTRED(MINUS, u, v) MINUS(MINUS(u, mean.high), mean.low)
 #define CENTRED_SQUARE(MINUS, u, v) (CENTRED(MINUS, u, v) * CENTRED(MINUS, u, v))
@@ -74,6 +75,8 @@
 
 SUMS(refnet_total_float32, float, LOAD_FLOAT32, 1, VALUE, VALUE, NOT_KEPT)
 SUMS(refnet_total_float64, double, LOAD_FLOAT64, 1, VALUE, VALUE, NOT_KEPT)
+SUMS(refnet_dot_float32, float, LOAD_FLOAT32, 1, PRODUCT, VALUE, NOT_KEPT)
+SUMS(refnet_dot_float64, double, LOAD_FLOAT64, 1, PRODUCT, VALUE, NOT_KEPT)
 SUMS(refnet_offset_float32, float, LOAD_FLOAT32, 1, FROM_HIGH, VALUE, NOT_KEPT)
 SUMS(refnet_offset_float64, double, LOAD_FLOAT64, 1, CENTRED, VALUE, NOT_KEPT)
 SUMS(refnet_moments_float32, float, LOAD_FLOAT32, 2, FROM_HIGH, SQUARE_FROM_HIGH, NOT_KEPT)
@@ -136,6 +139,7 @@ TARGET static void NAMED(refnet_compensated)(const double* a, ptrdiff_t n, struc
 #undef ALL_MINUS
 #undef CENTRED_SQUARE
 #undef CENTRED_PRODUCT
+#undef PRODUCT
 #undef PRODUCT_FROM_HIGH
 #undef NOT_KEPT
 #undef KEPT_FROM_HIGH
