@@ -15,7 +15,7 @@ from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
 from refnet._core.pooling cimport Overlap, inside, line_of, overlap, windows
 from refnet._core.checks cimport require
 from refnet._core.simd cimport Simd
-from refnet._core.sums cimport LINE, SHORT, Pair, Planes, Totals, add_totals, begin, count, finish, planes
+from refnet._core.sums cimport LINE, SHORT, Pair, Planes, Totals, add_totals, begin, clear, count, finish, planes
 
 
 ctypedef fused real:
@@ -45,6 +45,18 @@ cdef inline void scatter(const floating* y, real* sums, Py_ssize_t stride, Py_ss
             sums[i * stride] += y[i]
 
 
+cdef inline void put(const floating* x, real* sums, Py_ssize_t n) noexcept nogil:
+    """sums = 0 + x, so that -0 is 0 as in all sums."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        sums[i] = <real> 0 + x[i]
+
+
+cdef inline bint takes_lines(const Geometry* g) noexcept nogil:
+    """Whether each tap reads whole lines."""
+    return g.kW == g.sW == 1 and g.pW == 0 and g.W == g.oW
+
+
 cdef inline Py_ssize_t values(Py_ssize_t ow, Geometry* g, Py_ssize_t lines) noexcept nogil:
     """How many values the window of an output has inside; `lines` of them along T and H."""
     return lines * inside(ow, g.kW, g.sW, g.pW, g.W)
@@ -60,16 +72,25 @@ cdef void pool(const floating* x, real* chain, floating* y, Geometry g) noexcept
     cdef Py_ssize_t ot, oh, ow, tap, start, kw, piece, end, first, last, lines
     cdef Overlap s
     cdef Totals totals
+    cdef bint whole = takes_lines(&g), is_first
     for ot in range(g.oT):
         for oh in range(g.oH):
             lines = lines_inside(ot, oh, &g)
             piece = 0
             while piece < g.oW:
                 end = min(piece + <Py_ssize_t> LINE, g.oW)
-                begin(chain, &totals, end - piece)
+                begin(&totals, end - piece)
+                is_first = whole
+                if not whole:
+                    clear(chain, &totals)
                 for tap in range(g.kT * g.kH):
                     start = line_of(&g, ot, oh, tap)
                     if start < 0:
+                        continue
+                    if is_first:
+                        put(x + start + piece, chain, end - piece)
+                        count(chain, &totals)
+                        is_first = False
                         continue
                     for kw in range(g.kW):
                         s = overlap(kw, g.sW, g.pW, g.W, g.oW)
@@ -78,6 +99,8 @@ cdef void pool(const floating* x, real* chain, floating* y, Geometry g) noexcept
                             collect(x + start + s.at + (first - s.first) * g.sW, g.sW,
                                     chain + first - piece, last - first)
                             count(chain, &totals)
+                if is_first:
+                    clear(chain, &totals)
                 finish(chain, &totals)
                 if g.kW == 1:
                     for ow in range(piece, end):
@@ -122,6 +145,7 @@ cdef void hand_back(const floating* shares, real* buffer, floating* dx, Geometry
     cdef Py_ssize_t t, h, w, ot, oh, kw, piece, end, skip, at, n
     cdef Overlap s, along_t, along_h
     cdef Totals totals
+    cdef bint whole = takes_lines(&g), is_first
     cdef real* chain
     for t in range(g.T):
         along_t = windows(t, g.kT, g.sT, g.pT, g.oT)
@@ -131,9 +155,17 @@ cdef void hand_back(const floating* shares, real* buffer, floating* dx, Geometry
             while piece < g.W:
                 end = min(piece + <Py_ssize_t> LINE, g.W)
                 chain = <real*> (dx + piece) if sizeof(real) == sizeof(floating) else buffer
-                begin(chain, &totals, end - piece)
+                begin(&totals, end - piece)
+                is_first = whole
+                if not whole:
+                    clear(chain, &totals)
                 for ot in range(along_t.first, along_t.last):
                     for oh in range(along_h.first, along_h.last):
+                        if is_first:
+                            put(shares + (ot * g.oH + oh) * g.oW + piece, chain, end - piece)
+                            count(chain, &totals)
+                            is_first = False
+                            continue
                         for kw in range(g.kW):
                             s = overlap(kw, g.sW, g.pW, g.W, g.oW)
                             skip = max(0, (piece - s.at + g.sW - 1) // g.sW) if piece > s.at else 0
@@ -143,6 +175,8 @@ cdef void hand_back(const floating* shares, real* buffer, floating* dx, Geometry
                                 scatter(shares + (ot * g.oH + oh) * g.oW + s.first + skip,
                                         chain + at - piece, g.sW, n)
                                 count(chain, &totals)
+                if is_first:
+                    clear(chain, &totals)
                 finish(chain, &totals)
                 if sizeof(real) != sizeof(floating):
                     for w in range(end - piece):
@@ -209,15 +243,22 @@ def whole(const floating[:, ::1] x, floating[::1] y):
     return bool(micro_kernel.active(&y[0]).all_finite(&y[0], 1, N))
 
 
+cdef inline bint overlaps(const Geometry* g) noexcept nogil:
+    """Whether some value may be in several windows."""
+    return g.sT < g.kT and g.oT > 1 or g.sH < g.kH and g.oH > 1 or g.sW < g.kW and g.oW > 1
+
+
 def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, ::1] shares,
                    volume, window):
     """dx (planes, T * H * W) = dy (planes, P) shared out over the windows; shares is (threads, P).
 
-    Return whether all are finite.
+    Return whether all are finite. Where each value is in one window at most, its gradient is a share, and the shares,
+    which are fewer, are searched.
     """
     cdef Geometry g = geometry(volume, window)
     cdef const Simd* simd = micro_kernel.active(&dy[0, 0])
     cdef Py_ssize_t plane, overflown = 0
+    cdef bint adds = overlaps(&g)
     cdef Environment before
     require(fits(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0]
             and shares.shape[0] >= openmp.max_threads() and shares.shape[1] >= dy.shape[1])
@@ -227,6 +268,7 @@ def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, :
         for plane in prange(dx.shape[0], schedule="static"):
             share_out(&dy[plane, 0], &shares[openmp.thread_num(), 0], g)
             hand_back_plane(&shares[openmp.thread_num(), 0], &dx[plane, 0], g)
-            overflown += not simd.all_finite(&dx[plane, 0], 1, dx.shape[1])
+            overflown += not (simd.all_finite(&dx[plane, 0], 1, dx.shape[1]) if adds else
+                              simd.all_finite(&shares[openmp.thread_num(), 0], 1, dy.shape[1]))
         environment.restore(before)
     return overflown == 0

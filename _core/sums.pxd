@@ -125,9 +125,14 @@ cdef struct Totals:
     bint spilled
 
 
-cdef inline void begin(floating* chain, Totals* totals, Py_ssize_t length) noexcept nogil:
+cdef inline void begin(Totals* totals, Py_ssize_t length) noexcept nogil:
+    """Begin `length` sums; their first chains are to begin with 0 or a term, each of them."""
     totals.length, totals.terms, totals.spilled = length, 0, False
-    memset(chain, 0, length * sizeof(floating))
+
+
+cdef inline void clear(floating* chain, const Totals* totals) noexcept nogil:
+    """Begin each chain with 0."""
+    memset(chain, 0, totals.length * sizeof(floating))
 
 
 cdef inline void spill(floating* chain, Totals* totals) noexcept nogil:
@@ -137,7 +142,7 @@ cdef inline void spill(floating* chain, Totals* totals) noexcept nogil:
         memset(totals.total, 0, totals.length * sizeof(Pair))
     for i in range(totals.length):
         totals.total[i] = added(totals.total[i], chain[i])
-    memset(chain, 0, totals.length * sizeof(floating))
+    clear(chain, totals)
     totals.terms, totals.spilled = 0, True
 
 

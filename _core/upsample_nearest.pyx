@@ -8,7 +8,7 @@ from refnet._core cimport environment, micro_kernel, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
 from refnet._core.simd cimport Simd
-from refnet._core.sums cimport LINE, Totals, begin, count, finish
+from refnet._core.sums cimport LINE, Totals, begin, clear, count, finish
 
 
 cdef void repeat(const floating* x, floating* y, Py_ssize_t W, Py_ssize_t scale) noexcept nogil:
@@ -47,7 +47,8 @@ cdef void add_squares(const floating* dy, floating* dx, Py_ssize_t W, Py_ssize_t
     cdef Totals totals
     while piece < W:
         n = min(W - piece, <Py_ssize_t> LINE)
-        begin(dx + piece, &totals, n)
+        begin(&totals, n)
+        clear(dx + piece, &totals)
         for i in range(scale):
             for j in range(scale):
                 for w in range(n):
