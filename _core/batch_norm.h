@@ -14,7 +14,7 @@
                                                  double shift, REAL* y, ptrdiff_t n) {                         \
         REFNET_BEST(refnet_normalise_##SUFFIX)(x, mean, scale, shift, y, n);                                   \
     }                                                                                                          \
-    static inline void refnet_project_##SUFFIX(const GIVEN* dy, const GIVEN* x, struct refnet_pair mean,       \
+    static inline void refnet_project_##SUFFIX(const REAL* dy, const GIVEN* x, struct refnet_pair mean,        \
                                                double scale, double of_mean, double of_variance, REAL* dx,     \
                                                ptrdiff_t n) {                                                  \
         REFNET_BEST(refnet_project_##SUFFIX)(dy, x, mean, scale, of_mean, of_variance, dx, n);                 \

@@ -19,7 +19,7 @@ cdef extern from "batch_norm.h" nogil:
     void normalise_float32 "refnet_normalise_float32"(const float*, Pair, double, double, float*, Py_ssize_t)
     void normalise_float64 "refnet_normalise_float64"(const double*, Pair, double, double, double*, Py_ssize_t)
     void normalise_kept "refnet_normalise_kept"(const double*, Pair, double, double, float*, Py_ssize_t)
-    void project_kept "refnet_project_kept"(const double*, const double*, Pair, double, double, double, float*,
+    void project_kept "refnet_project_kept"(const float*, const double*, Pair, double, double, double, float*,
                                             Py_ssize_t)
     void project_float32 "refnet_project_float32"(const float*, const float*, Pair, double, double, double, float*,
                                                   Py_ssize_t)
@@ -219,30 +219,47 @@ def normalise(const floating[:, :, ::1] x, const double[::1] mean, const double[
         environment.restore(before)
 
 
-# Of a channel: its mean, and s / deviation for gradients of x itself.
+# What the gradients are made of, and those of s and b, for each channel.
 cdef struct Normalised:
-    Pair mean
-    double deviation, scale
+    const double* s
+    const double* unit
+    const double* high
+    const double* low
+    const double* deviation
+    double* ds
+    double* db
 
 
-cdef Products project_channel(const floating* dy, const floating* x, floating* dx, Normalised of,
-                              Planes channel) noexcept nogil:
-    """The sums of a channel, and its dx."""
-    cdef double room[2 * KEPT + 8]
+cdef void project_channels(const floating* dy, const floating* x, floating* dx, Normalised* of, Py_ssize_t first,
+                           Py_ssize_t C, Planes channel) noexcept nogil:
+    """ds, db and dx of C channels, at most TOGETHER, from the first one on."""
+    cdef double room[TOGETHER * KEPT + 8]
     cdef double* kept = on_a_line(room) if floating is float and is_short(channel) else NULL
-    cdef Products found = products_of(dy, x, of.mean, channel, kept)
-    cdef double count = <double> (channel.planes * channel.n), of_mean = found.total / count
-    cdef double of_variance = found.product / of.deviation / (count * of.deviation)
-    cdef Py_ssize_t n, at, P = channel.n
-    for n in range(channel.planes):
-        at = n * channel.apart
-        if floating is double:
-            project_float64(dy + at, x + at, of.mean, of.scale, of_mean, of_variance, dx + at, P)
-        elif kept != NULL:
-            project_kept(kept + KEPT + n * P, kept + n * P, of.mean, of.scale, of_mean, of_variance, dx + at, P)
-        else:
-            project_float32(dy + at, x + at, of.mean, of.scale, of_mean, of_variance, dx + at, P)
-    return found
+    cdef Products found[TOGETHER]
+    cdef double[TOGETHER] scale, of_mean, of_variance
+    cdef double count = <double> (channel.planes * channel.n)
+    cdef Py_ssize_t n, c, at, P = channel.n
+    cdef Pair mean
+    for c in range(C):
+        at = first + c
+        found[c] = products_of(dy + at * P, x + at * P, pair(of.high[at], of.low[at]), channel,
+                               kept + c * KEPT if kept != NULL else NULL)
+    for c in range(C):
+        at = first + c
+        of.ds[at], of.db[at] = found[c].product / of.deviation[at], found[c].total
+        scale[c] = of.s[at] / of.deviation[at] * of.unit[at]
+        of_mean[c] = of.db[at] / count
+        of_variance[c] = of.ds[at] / (count * of.deviation[at])
+    for c in range(C):
+        mean = pair(of.high[first + c], of.low[first + c])
+        for n in range(channel.planes):
+            at = n * channel.apart + (first + c) * P
+            if floating is double:
+                project_float64(dy + at, x + at, mean, scale[c], of_mean[c], of_variance[c], dx + at, P)
+            elif kept != NULL:
+                project_kept(dy + at, kept + c * KEPT + n * P, mean, scale[c], of_mean[c], of_variance[c], dx + at, P)
+            else:
+                project_float32(dy + at, x + at, mean, scale[c], of_mean[c], of_variance[c], dx + at, P)
 
 
 def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const double[::1] s,
@@ -252,9 +269,9 @@ def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, c
 
     With z = (x - mean) / deviation; x and its statistics are in units of `unit`.
     """
-    cdef Py_ssize_t c, N = x.shape[0], C = x.shape[1], P = x.shape[2]
+    cdef Py_ssize_t share, N = x.shape[0], C = x.shape[1], P = x.shape[2]
     cdef Planes channel = planes(N, C * P, P)
-    cdef Products found
+    cdef Py_ssize_t together = TOGETHER if is_short(channel) else 1
     cdef Normalised of
     cdef Environment before
     require(N > 0 and P > 0 and s.shape[0] == C and unit.shape[0] == C
@@ -262,11 +279,11 @@ def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, c
             and ds.shape[0] == C and db.shape[0] == C
             and dy.shape[0] == N and dy.shape[1] == C and dy.shape[2] == P
             and dx.shape[0] == N and dx.shape[1] == C and dx.shape[2] == P)
+    of.s, of.unit, of.ds, of.db = &s[0], &unit[0], &ds[0], &db[0]
+    of.high, of.low, of.deviation = &high[0], &low[0], &deviation[0]
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
-        for c in prange(C, schedule="static"):
-            of = Normalised(pair(high[c], low[c]), deviation[c], s[c] / deviation[c] * unit[c])
-            found = project_channel(&dy[0, c, 0], &x[0, c, 0], &dx[0, c, 0], of, channel)
-            ds[c] = found.product / deviation[c]
-            db[c] = found.total
+        for share in prange((C + together - 1) // together, schedule="static"):
+            project_channels(&dy[0, 0, 0], &x[0, 0, 0], &dx[0, 0, 0], &of, share * together,
+                             min(C - share * together, together), channel)
         environment.restore(before)

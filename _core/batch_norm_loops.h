@@ -9,7 +9,7 @@
 #define AS_KEPT(u) (u)
 #define ONE_AS_KEPT(u) (u)
 
-#define PASSES(GIVEN, LOAD, REAL, STORE, SUFFIX, LESS)                                                         \
+#define PASSES(GIVEN, LOAD, REAL, LOAD_REAL, STORE, SUFFIX, LESS)                                              \
     TARGET static void NAMED(refnet_normalise_##SUFFIX)(const GIVEN* restrict x, struct refnet_pair mean,      \
                                                         double scale, double shift, REAL* restrict y,          \
                                                         ptrdiff_t n) {                                         \
@@ -24,14 +24,14 @@
         }                                                                                                      \
         for (; p < n; ++p) y[p] = (REAL)(ONE_##LESS(x[p]) * scale + all);                                      \
     }                                                                                                          \
-    TARGET static void NAMED(refnet_project_##SUFFIX)(const GIVEN* restrict dy, const GIVEN* restrict x,       \
+    TARGET static void NAMED(refnet_project_##SUFFIX)(const REAL* restrict dy, const GIVEN* restrict x,        \
                                                       struct refnet_pair mean, double scale, double of_mean,   \
                                                       double of_variance, REAL* restrict dx, ptrdiff_t n) {    \
         const double all = refnet_without(of_mean, mean.low * of_variance);                                    \
         ptrdiff_t p = 0;                                                                                       \
         for (; p + WIDTH <= n; p += WIDTH) {                                                                   \
             VECTOR u, v;                                                                                       \
-            LOAD(u, dy + p);                                                                                   \
+            LOAD_REAL(u, dy + p);                                                                              \
             LOAD(v, x + p);                                                                                    \
             v = LESS(v) * of_variance;                                                                         \
             u = scale * (MINUS(u, SPREAD(all)) - v);                                                           \
@@ -41,9 +41,9 @@
             dx[p] = (REAL)(scale * ((dy[p] - all) - ONE_##LESS(x[p]) * of_variance));                          \
     }
 
-PASSES(float, LOAD_FLOAT32, float, STORE_FLOAT32, float32, LESS_HIGH)
-PASSES(double, LOAD_FLOAT64, float, STORE_FLOAT32, kept, AS_KEPT)
-PASSES(double, LOAD_FLOAT64, double, STORE_FLOAT64, float64, LESS_HIGH)
+PASSES(float, LOAD_FLOAT32, float, LOAD_FLOAT32, STORE_FLOAT32, float32, LESS_HIGH)
+PASSES(double, LOAD_FLOAT64, float, LOAD_FLOAT32, STORE_FLOAT32, kept, AS_KEPT)
+PASSES(double, LOAD_FLOAT64, double, LOAD_FLOAT64, STORE_FLOAT64, float64, LESS_HIGH)
 
 #undef PASSES
 #undef AS_KEPT

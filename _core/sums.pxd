@@ -88,7 +88,7 @@ cdef struct Products:
 
 cdef inline Products products_of(const floating* a, const floating* b, Pair mean, Planes all_,
                                  double* kept) noexcept nogil:
-    """Sum of all a (b - mean), and of all a. Of floats, b - mean.high is kept, and a behind it, KEPT values on."""
+    """Sum of all a (b - mean), and of all a. Of floats, b - mean.high is put where `kept` says, if anywhere."""
     cdef Pair sums[2]
     cdef Products found
     sums[0] = sums[1] = pair(0, 0)

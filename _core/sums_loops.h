@@ -56,11 +56,7 @@
         const TYPE from_high = FROM_HIGH(MINUS, u, v); \
         memcpy(p, &from_high, sizeof from_high);       \
     } while (0)
-#define KEPT_BOTH(TYPE, MINUS, p, u, v)           \
-    do {                                          \
-        KEPT_FROM_HIGH(TYPE, MINUS, p, v, v);     \
-        memcpy((p) + REFNET_KEPT, &u, sizeof u);  \
-    } while (0)
+#define KEPT_SECOND(TYPE, MINUS, p, u, v) KEPT_FROM_HIGH(TYPE, MINUS, p, v, v)
 
 #define ONE_MINUS(u, x) ((u) - (x))
 #define ALL_MINUS(u, x) MINUS(u, SPREAD(x))
@@ -83,7 +79,7 @@ SUMS(refnet_moments_float32, float, LOAD_FLOAT32, 2, FROM_HIGH, SQUARE_FROM_HIGH
 SUMS(refnet_moments_kept, float, LOAD_FLOAT32, 2, FROM_HIGH, SQUARE_FROM_HIGH, KEPT_FROM_HIGH)
 SUMS(refnet_moments_float64, double, LOAD_FLOAT64, 2, CENTRED, CENTRED_SQUARE, NOT_KEPT)
 SUMS(refnet_products_float32, float, LOAD_FLOAT32, 2, PRODUCT_FROM_HIGH, VALUE, NOT_KEPT)
-SUMS(refnet_products_kept, float, LOAD_FLOAT32, 2, PRODUCT_FROM_HIGH, VALUE, KEPT_BOTH)
+SUMS(refnet_products_kept, float, LOAD_FLOAT32, 2, PRODUCT_FROM_HIGH, VALUE, KEPT_SECOND)
 SUMS(refnet_products_float64, double, LOAD_FLOAT64, 2, CENTRED_PRODUCT, VALUE, NOT_KEPT)
 
 /* One more term of a sum, and what its rounding loses. */
@@ -143,7 +139,7 @@ TARGET static void NAMED(refnet_compensated)(const double* a, ptrdiff_t n, struc
 #undef PRODUCT_FROM_HIGH
 #undef NOT_KEPT
 #undef KEPT_FROM_HIGH
-#undef KEPT_BOTH
+#undef KEPT_SECOND
 #undef SUMS
 #undef LOAD_FLOAT32
 #undef LOAD_FLOAT64
