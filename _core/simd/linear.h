@@ -18,17 +18,26 @@ enum {
 
 #endif
 
-/* chain (at_once, samples) += at most LANES terms of chains KC apart, of at most LANES rows of w. */
+/* chain (at_once, samples) += at most LANES terms of chains KC apart, of at most LANES rows of w. Each row has `before`
+   terms before them and `behind` terms from them on: where it has room, a whole block is read, and `skip` of its terms
+   are left out before those that are added. */
 INLINE TARGET void NAME(add_some_terms)(const REAL *x, const REAL *w, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t terms,
-                                        const int at_once, const int samples, VECTOR *chain)
+                                        ptrdiff_t skip, ptrdiff_t before, ptrdiff_t behind, const int at_once,
+                                        const int samples, VECTOR *chain)
 {
     const unsigned lanes = LANE_RANGE(0, terms);
     for (int j = 0; j < at_once; j++) {
-        VECTOR column[LANES];
-        REAL block[LANES][LANES] = {{0}};
-        for (ptrdiff_t row = 0; row < rows; row++)
-            *(UNALIGNED *) block[row] = MASKED_LOAD((VECTOR) {0}, MASK(lanes), w + row * pitch + j * KC);
-        NAME(transpose_block)(block[0], LANES, column);
+        VECTOR columns[LANES];
+        const VECTOR *column = columns;
+        if (rows == LANES && before + j * KC >= skip && behind - j * KC >= LANES - skip) {
+            NAME(transpose_block)(w + j * KC - skip, pitch, columns);
+            column += skip;
+        } else {
+            REAL block[LANES][LANES] = {{0}};
+            for (ptrdiff_t row = 0; row < rows; row++)
+                *(UNALIGNED *) block[row] = MASKED_LOAD((VECTOR) {0}, MASK(lanes), w + row * pitch + j * KC);
+            NAME(transpose_block)(block[0], LANES, columns);
+        }
         for (ptrdiff_t term = 0; term < terms; term++)
             UNROLL
             for (int n = 0; n < samples; n++) {
@@ -39,16 +48,20 @@ INLINE TARGET void NAME(add_some_terms)(const REAL *x, const REAL *w, ptrdiff_t 
 }
 
 /* chain (at_once, samples) <- chains of `count` terms, KC apart, of each row of w, a lane each: x (samples, pitch)
-   times w (rows, pitch). The first `lead` terms lie before a boundary of cache lines. */
-INLINE TARGET void NAME(chains_of_rows)(const REAL *x, const REAL *w, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t lead,
-                                        ptrdiff_t count, const int at_once, const int samples, VECTOR *chain)
+   times w (rows, pitch), from the term `first` of each row on. The first `lead` terms lie before a boundary of cache
+   lines. */
+INLINE TARGET void NAME(chains_of_rows)(const REAL *x, const REAL *w, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t first,
+                                        ptrdiff_t lead, ptrdiff_t count, const int at_once, const int samples,
+                                        VECTOR *chain)
 {
+    x += first;
+    w += first;
     ptrdiff_t i = lead < count ? lead : count;
     UNROLL
     for (int j = 0; j < at_once * samples; j++)
         chain[j] = (VECTOR) {0};
     if (lead)
-        NAME(add_some_terms)(x, w, pitch, rows, i, at_once, samples, chain);
+        NAME(add_some_terms)(x, w, pitch, rows, i, LANES - i, first, pitch - first, at_once, samples, chain);
     for (; rows == LANES && i + LANES <= count; i += LANES) {
         UNROLL
         for (int j = 0; j < at_once; j++) {
@@ -64,7 +77,8 @@ INLINE TARGET void NAME(chains_of_rows)(const REAL *x, const REAL *w, ptrdiff_t 
         }
     }
     for (; i < count; i += LANES)
-        NAME(add_some_terms)(x + i, w + i, pitch, rows, count - i < LANES ? count - i : LANES, at_once, samples, chain);
+        NAME(add_some_terms)(x + i, w + i, pitch, rows, count - i < LANES ? count - i : LANES, 0, first + i,
+                             pitch - first - i, at_once, samples, chain);
 }
 
 /* y (samples, rows), `y_pitch` values apart, for at most LANES rows of w. Where a block has few multiply-adds, two
@@ -90,14 +104,13 @@ INLINE TARGET void NAME(sums_of_rows)(const REAL *x, const REAL *w, REAL *y, ptr
         for (int n = 0; n < samples; n++)
             sum[n] = (VECTOR) {0};
         for (; at_once > 1 && first + at_once * KC <= end; first += at_once * KC) {
-            NAME(chains_of_rows)(x + first, w + first, D, rows, lead, KC, at_once, samples, chain);
+            NAME(chains_of_rows)(x, w, D, rows, first, lead, KC, at_once, samples, chain);
             for (int j = 0; j < at_once; j++)
                 for (int n = 0; n < samples; n++)
                     sum[n] = sum[n] + chain[j * samples + n];
         }
         for (; first < end; first += KC) {
-            NAME(chains_of_rows)(x + first, w + first, D, rows, lead, end - first < KC ? end - first : KC, 1, samples,
-                                 chain);
+            NAME(chains_of_rows)(x, w, D, rows, first, lead, end - first < KC ? end - first : KC, 1, samples, chain);
             for (int n = 0; n < samples; n++)
                 sum[n] = sum[n] + chain[n];
         }
