@@ -11,7 +11,8 @@ enum {
     MIN_NR = 2,                           /* columns of the narrowest panel, */
     MAX_NR = 32,                          /* of the widest, */
     MAX_MR = 12,                          /* and rows of the tallest micro-tile */
-    LINE_POSITIONS = 14,                  /* of an output line, of a micro-tile whose lanes are filters; or half */
+    LINE_POSITIONS = 14,                  /* of an output line, of a micro-tile whose lanes are filters; or half; */
+    TAP_CHANNELS = 8,                     /* or channels at one tap */
     SPAN_CHAINS = 8,                      /* chains of a span of dw */
     PAD = 8,                              /* behind each row of a packed operand or a tile: its pitch is no power of
                                              two, or rows would compete for the same sets of the cache */
@@ -33,6 +34,7 @@ _Static_assert(KC <= LHS_PITCH && NC <= TILE_COLUMNS, "a block fits between rows
 _Static_assert(MAX_BLOCKS <= MC, "blocks that are packed at once share the rows of the left operand");
 _Static_assert(NC * W_PHASES + PAD <= TILE_PITCH, "a tile holds a strip of each phase");
 _Static_assert(MERGED_PHASES <= 16, "a bit of an unsigned short for each merged phase");
+_Static_assert(TRANSPOSED % TAP_CHANNELS == 0, "channels that are transposed at once are whole micro-tiles");
 _Static_assert(TRANSPOSED * MC <= MAX_NR * LHS_PITCH, "filters that are transposed fit into the lines before packing");
 
 #endif

@@ -7,6 +7,7 @@ cdef extern from "blocking.h":
         MAX_MR
         MAX_NR
         LINE_POSITIONS
+        TAP_CHANNELS
         SPAN_CHAINS
         PAD
         LHS_PITCH

@@ -3,7 +3,8 @@
 Each is Y = W X, dX = W' dY or dW = dY X', with X the patch matrix of x (im2col3d.pyx), blocked as BLIS blocks
 a GEMM; docs/design.md draws the loops. This file has the doors, the choice of algorithm, and loop 5: over the
 tiles of the result, in parallel. tiles.pyx has loops 4 and 3, macro_kernel.pyx loops 2 and 1,
-simd/micro_kernel.h the chains; group_convolution.pyx and group_gradients.pyx compute whole groups of few channels.
+simd/micro_kernel.h the chains; line_convolution.pyx and tap_gradients.pyx leave out all of the padding, and
+group_convolution.pyx and group_gradients.pyx compute whole groups of few channels.
 
 The order in which each element is summed is part of the definition. A *chain* is a sequence of
 multiply-adds from 0, each of which rounds once:
@@ -46,6 +47,7 @@ from refnet._core.nonfinite cimport all_finite, met_padding, reads_padding, sum_
 from refnet._core.phases cimport (Places, are_merged, has_taps, merge_weights, merged_kernel,
                                   merged_places, phase_kernel, phase_map)
 from refnet._core.simd cimport Simd
+from refnet._core.tap_gradients cimport pays as taps_pay
 from refnet._core.tiles cimport Convolution, Subkernel, Tiling, convolve_task, tile_shape
 from refnet._core.weights_tiles cimport Spans, WeightsGradient, weights_gradient, weights_task
 from refnet._core.workspace cimport Workspace, carve
@@ -316,12 +318,16 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
     cdef Py_ssize_t size = dw.shape[0] * dw.shape[1], values = dy.shape[0] * dy.shape[1] * dy.shape[2]
     cdef GroupGradients gradients
+    cdef bint by_taps
     require_sizes(&g, x, dw, dy, workspace, groups)
     gradients = group_gradients(simd, &g, x.shape[0], groups, dw.shape[0] // groups, x.shape[1] // groups)
     if group_gradients_pay(simd, &gradients):
         gradients_of_groups(dy, x, dw, workspace, &gradients)
     else:
-        gradients_of_spans(dy, x, dw, workspace, partial, &g, groups)
+        by_taps = taps_pay(simd, &g, dw.shape[0] // groups, x.shape[1] // groups)
+        gradients_of_spans(dy, x, dw, workspace, partial, &g, groups, by_taps)
+        if by_taps:
+            return  # no sum has met padding
     if reads_padding(&g) and not (all_finite(simd, &dw[0, 0], size) if size < values
                                   else all_finite(simd, &dy[0, 0, 0], values)):
         sum_weights_again(&dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &g, x.shape[0], dw.shape[0] // groups,
@@ -349,7 +355,7 @@ cdef int gradients_of_groups(const floating[:, :, ::1] dy, const floating[:, :, 
 
 cdef int gradients_of_spans(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x, floating[:, ::1] dw,
                             unsigned char[:, ::1] workspace, floating[:, :, ::1] partial, const Geometry* g,
-                            Py_ssize_t groups) except -1:
+                            Py_ssize_t groups, bint by_taps) except -1:
     """Compute dw as tiles of spans."""
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
     cdef Py_ssize_t size = dw.shape[0] * dw.shape[1], total, at_once, batch, begin, end, task, count, k
@@ -365,7 +371,7 @@ cdef int gradients_of_spans(const floating[:, :, ::1] dy, const floating[:, :, :
     at_once = min(max(1, partial.shape[0]), total)
     # The last span of a sample may be short: it does not count where threads should have equal work.
     gradient = weights_gradient(simd, g, dw.shape[0] // groups, x.shape[1] // groups, groups, SPAN_CHAINS * KC,
-                                min(at_once, x.shape[0] * (dy.shape[2] // (SPAN_CHAINS * KC))))
+                                min(at_once, x.shape[0] * (dy.shape[2] // (SPAN_CHAINS * KC))), by_taps)
     batch = openmp.max_threads() * max(1, UNINTERRUPTED // (gradient.tiling.rows * gradient.tiling.columns
                                                             * gradient.positions))
     for spans.first in range(0, total, at_once):

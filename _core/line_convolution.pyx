@@ -172,7 +172,7 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
     cdef LineTerm list[KC]
     tile.terms, tile.count, tile.pitch = &list[0], 0, convolution.tile_panels * filters + PAD
     tile.next_line = g.sH * g.W
-    tile.halved, tile.accumulate = convolution.positions < LINE_POSITIONS, terms.low > 0
+    tile.positions, tile.accumulate = convolution.positions, terms.low > 0
     for line in range(lines.low, lines.high):
         t, h = line // g.oH * g.sT, line % g.oH * g.sH
         frames = taps_inside(g.kT, t - g.pT, g.dT, g.T)

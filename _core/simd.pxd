@@ -55,7 +55,8 @@ cdef extern from "simd/simd.h":
         const LineTerm* terms
         Py_ssize_t count
         unsigned edges
-        bint halved, accumulate
+        Py_ssize_t positions
+        bint accumulate
         PrefetchRun prefetch
     ctypedef struct Simd "struct simd":
         const char* name

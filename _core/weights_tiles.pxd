@@ -12,7 +12,7 @@ from refnet._core.tiles cimport Tiling
 cdef struct WeightsGradient:
     Geometry g
     Py_ssize_t K, filters, channels, sections
-    bint upright
+    bint upright, by_taps
     Tiling tiling
     Py_ssize_t spans, positions
 
@@ -24,7 +24,8 @@ cdef struct Spans:
 
 
 cdef WeightsGradient weights_gradient(const Simd* simd, const Geometry* g, Py_ssize_t filters, Py_ssize_t channels,
-                                      Py_ssize_t groups, Py_ssize_t positions, Py_ssize_t at_once) noexcept nogil
+                                      Py_ssize_t groups, Py_ssize_t positions, Py_ssize_t at_once,
+                                      bint by_taps) noexcept nogil
 cdef void weights_task(const Simd* simd, const floating* dy, const floating* x, floating* dw,
                        unsigned char* memory, const WeightsGradient* gradient, const Spans* spans,
                        Py_ssize_t task) noexcept nogil

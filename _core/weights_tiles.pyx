@@ -7,7 +7,7 @@ are cut into spans, which are independent sums; a task is a tile of dw over one 
 from cython cimport floating
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport KC, LHS_PITCH, MAX_MR, MAX_PANELS, NC, PAD, TILE_COLUMNS, TRANSPOSED, ceil_div
+from refnet._core.blocking cimport KC, LHS_PITCH, MAX_MR, MAX_PANELS, MC, NC, PAD, TILE_COLUMNS, TRANSPOSED, ceil_div
 from refnet._core.geometry cimport in_long_lines
 from refnet._core.im2col3d cimport Range, frames_of_tap, pack_patch_rows, plan_gather, prefetch_patches
 from refnet._core.macro_kernel cimport MacroBlock, macro_kernel
@@ -15,6 +15,7 @@ from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport LhsSource, pack_rhs
 from refnet._core.prefetch cimport PrefetchQueue
 from refnet._core.simd cimport GatherPlan, Terms
+from refnet._core.tap_gradients cimport TapTile, add_tap_chains, tap_tile
 from refnet._core.tiles cimport NextTile, tile_shape
 from refnet._core.workspace cimport Workspace, carve
 
@@ -27,20 +28,28 @@ cdef struct WeightsTile:
 
 
 cdef WeightsGradient weights_gradient(const Simd* simd, const Geometry* g, Py_ssize_t filters, Py_ssize_t channels,
-                                      Py_ssize_t groups, Py_ssize_t positions, Py_ssize_t at_once) noexcept nogil:
+                                      Py_ssize_t groups, Py_ssize_t positions, Py_ssize_t at_once,
+                                      bint by_taps) noexcept nogil:
     """Choose how dw is computed, and its tiles.
 
     A group has `filters` filters and `channels` channels of x; `at_once` spans of `positions` positions are computed
-    at once.
+    at once; `by_taps` if tap_gradients.pyx computes them.
     """
     cdef WeightsGradient gradient
     cdef Tiling* tiling = &gradient.tiling
+    cdef TapTile tile
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, height = 1, repeats = groups * max(1, at_once)
-    gradient.g, gradient.K, gradient.channels, gradient.sections = in_long_lines(g[0]), channels * taps, channels, 1
+    gradient.g = g[0] if by_taps else in_long_lines(g[0])
+    gradient.K, gradient.channels, gradient.sections = channels * taps, channels, 1
     gradient.filters, gradient.positions = filters, positions
     gradient.spans = ceil_div(g.oT * g.oH * g.oW, positions)
     gradient.upright = filters > gradient.K or 4 * filters <= simd.nr
-    if gradient.upright:
+    gradient.by_taps = by_taps
+    if by_taps:
+        gradient.upright = False
+        tile = tap_tile(simd, g, filters, channels, repeats)
+        tiling.rows, tiling.columns = tile.channels * taps, tile.filters
+    elif gradient.upright:
         tiling.columns, tiling.rows = tile_shape(filters, 1, gradient.K, TILE_COLUMNS, simd.nr, repeats, 1, 4)
     else:
         if 1 < g.kT and taps <= KC:  # tiles of whole channels
@@ -92,8 +101,36 @@ cdef void weights_task(const Simd* simd, const floating* dy, const floating* x, 
                              there.start)
     dw += ((here.span - spans.first) * spans.apart
            + (here.group % gradient.tiling.groups * filters + here.filter) * gradient.K)
-    weights_tile(simd, dy + (here.group * filters + here.filter) * P, x + here.group * volume, dw, gradient, &tile,
-                 &workspace)
+    dy += (here.group * filters + here.filter) * P
+    x += here.group * volume
+    if gradient.by_taps:
+        taps_of_tile(simd, dy, x, dw, gradient, &tile, &workspace)
+    else:
+        weights_tile(simd, dy, x, dw, gradient, &tile, &workspace)
+
+
+cdef void taps_of_tile(const Simd* simd, const floating* dy, const floating* x, floating* dw,
+                       const WeightsGradient* gradient, const WeightsTile* tile,
+                       const Workspace* workspace) noexcept nogil:
+    """dw (filters, rows) of a tile = or += what tap_gradients.pyx adds up over the positions of a span."""
+    cdef const Geometry* g = &gradient.g
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, first, row, i
+    cdef Py_ssize_t pitch = ceil_div(tile.filters, simd.line_filters) * simd.line_filters + PAD
+    cdef const floating* channels = x + tile.row // taps * g.T * g.H * g.W
+    cdef floating* sums = <floating*> workspace.tile
+    cdef TapTile shape = TapTile(tile.rows // taps, tile.filters)
+    cdef WeightsTile some = tile[0]
+    cdef PrefetchQueue queue
+    for i in range(ceil_div(tile.stop - tile.start, KC)):
+        first = tile.start + i * KC
+        prefetch.clear(&queue)
+        prefetch_next_positions(&queue, dy, x, gradient, tile, first + KC)
+        add_tap_chains(simd, dy, channels, sums, pitch, g, &shape, Range(first, min(first + KC, tile.stop)),
+                       first > tile.start, workspace, &queue)
+    for i in range(ceil_div(tile.rows, MC)):
+        row = i * MC
+        some.row, some.rows = tile.row + row, min(tile.rows - row, <Py_ssize_t> MC)
+        add_transposed(simd, sums + row * pitch, pitch, dw, gradient, &some, <floating*> workspace.lines)
 
 
 cdef void weights_tile(const Simd* simd, const floating* dy, const floating* x, floating* dw,

@@ -455,6 +455,23 @@ PROBLEMS = {
     "dw, three chains, pointwise, tiles": ((1, 200, 1, 20, 30), (5, 200, 1, 1, 1), {}),
     "dw, three chains, frames of the padding": ((1, 30, 5, 9, 15), (4, 30, 3, 1, 3), {"pad": (1, 0, 1)}),
     "dw, three spans, three samples": ((3, 2, 1, 1, 4600), (3, 2, 1, 1, 3), {"pad": (0, 0, 1)}),
+    "dw, tap by tap, two spans, two samples": (
+        (2, 16, 1, 46, 47),
+        (31, 16, 1, 3, 3),
+        {"pad": (0, 1, 1)},
+    ),
+    "dw, tap by tap, tiles": ((1, 80, 2, 5, 6), (160, 80, 3, 1, 2), {"pad": (1, 0, 1)}),
+    "dw, tap by tap, chains, groups, strided, dilated": (
+        (1, 32, 6, 20, 29),
+        (64, 16, 2, 3, 3),
+        {"stride": (1, 1, 2), "pad": (1, 3, 2), "dilation": (2, 3, 1), "groups": 2},
+    ),
+    "dw, tap by tap, more padding than kernel": ((1, 16, 2, 3, 4), (32, 16, 2, 2, 3), {"pad": (2, 3, 5)}),
+    "dw, tap by tap, stride beyond the kernel": (
+        (1, 16, 7, 19, 30),
+        (128, 16, 2, 1, 3),
+        {"stride": (3, 2, 4), "pad": (1, 0, 1)},
+    ),
     "dw, four spans, strided": ((1, 3, 2, 70, 101), (4, 3, 1, 2, 1), {"stride": (1, 1, 2), "pad": (0, 1, 0)}),
 }
 
@@ -543,6 +560,11 @@ NONFINITE = {
     "image of other phases": ((2, 2, 5, 5, 9), (60, 2, 3, 2, 4), {"stride": (2, 1, 3), "pad": (1, 1, 2)}),
     "two spans": ((2, 2, 1, 50, 50), (3, 2, 1, 3, 3), {"pad": (0, 1, 1)}),
     "lines of 28": ((1, 32, 2, 3, 28), (32, 32, 3, 3, 3), {"pad": (1, 1, 1)}),
+    "dw tap by tap, strided": (
+        (2, 16, 3, 9, 10),
+        (32, 16, 3, 3, 3),
+        {"stride": (1, 2, 2), "pad": (1, 1, 1)},
+    ),
     "pointwise padded": ((2, 4, 3, 5, 4), (6, 4, 1, 1, 1), {"pad": (1, 0, 2)}),
 }
 

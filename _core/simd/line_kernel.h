@@ -1,4 +1,5 @@
-/* The micro-kernel of line_convolution.pyx: positions of an output line times panels of filters. See kernels.h.
+/* The micro-kernel of line_convolution.pyx, positions of an output line times panels of filters, and of
+   tap_gradients.pyx, where channels at one tap take the place of positions. See kernels.h.
 
    Its lanes are filters, and each value of the image is one value in all lanes, taken from where it lies. So a term
    that is none for some positions can be left out for them alone. Sums are those of micro_kernel.h.
@@ -67,13 +68,14 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
     }
 }
 
-/* For LINE_POSITIONS positions, or half as many and twice as many filters. */
+/* For LINE_POSITIONS positions, half as many and twice as many filters, or TAP_CHANNELS channels. */
 TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 {
-    if (tile->halved)
-        NAME(line_sums)(tile, LINE_POSITIONS / 2, 2 * LINE_VECTORS);
-    else
-        NAME(line_sums)(tile, LINE_POSITIONS, LINE_VECTORS);
+    switch (tile->positions) {
+        case LINE_POSITIONS / 2: NAME(line_sums)(tile, LINE_POSITIONS / 2, 2 * LINE_VECTORS); break;
+        case TAP_CHANNELS: NAME(line_sums)(tile, TAP_CHANNELS, LINE_VECTORS); break;
+        default: NAME(line_sums)(tile, LINE_POSITIONS, LINE_VECTORS);
+    }
 }
 
 #else

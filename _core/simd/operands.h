@@ -82,10 +82,11 @@ struct line_term {
     unsigned short index, edge;
 };
 
-/* One call of the micro-kernel of lines: c (LINE_POSITIONS, filters) = or += `count` terms of x times weights (KC,
-   filters), a panel; rows of c are `pitch` values apart. If `halved`, half as many positions and twice as many filters.
-   `edges`: which ends of the line are among the positions. What the terms read `next_line` values behind x is
-   prefetched, and a line of `prefetch` with every term. */
+/* One call of the micro-kernel of lines: c (`positions`, filters) = or += `count` terms of x times weights (KC,
+   filters), a panel; rows of c are `pitch` values apart. There are LINE_POSITIONS, or half as many and twice as many
+   filters, or TAP_CHANNELS: for dw they are channels of x, terms are positions, and weights are dy. `edges`: which ends
+   of the line are among the positions. What the terms read `next_line` values behind x is prefetched, and a line of
+   `prefetch` with every term. */
 struct line_tile {
     const void *x, *weights;
     void *c;
@@ -93,7 +94,8 @@ struct line_tile {
     const struct line_term *terms;
     ptrdiff_t count;
     unsigned edges;
-    int halved, accumulate;
+    ptrdiff_t positions;
+    int accumulate;
     struct prefetch_run prefetch;
 };
 
