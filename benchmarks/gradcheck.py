@@ -2,8 +2,8 @@
 
     python benchmarks/gradcheck.py [--rounds 5] [--input 1x3x8x224x224]
 
-Of resnet18_conv4, both transformations: in float32 with a convolution that is replaced (by core's own, so that
-both sides multiply as fast), judged by core in float64; in float64 core itself, judged by reference. In each
+Of resnet18_conv4, both transformations: in float32 with a convolution replaced (by core's own, so that both
+sides multiply as fast), judged by core in float64; in float64 core itself, judged by reference. In each
 round the pass and the check take turns; a row has the median of their ratios, the largest, and that of the
 first check in the process, which meets cold memory. A check whose report is not ok ends the run.
 """

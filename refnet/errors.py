@@ -50,6 +50,10 @@ class ValueRangeError(RefnetError, ValueError):
     """An option, or a value in an array, outside what is allowed."""
 
 
+class KernelError(RefnetError, RuntimeError):
+    """A kernel of somebody's own that raised an exception."""
+
+
 class TooLargeError(RefnetError, MemoryError):
     """Work that would not fit into the memory or onto the disk that is left."""
 

@@ -7,9 +7,10 @@ from defects import DEFECTS, stopped
 from support import every_arithmetic, every_dtype
 
 import refnet
-from refnet.arithmetic import core
-from refnet.errors import UnknownNameError
+from refnet.arithmetic import Kernel, core
+from refnet.errors import KernelError, UnknownNameError, ValueRangeError
 from refnet.gradcheck import check_net
+from refnet.net import Net
 from refnet.networks.resnet3d import body
 
 
@@ -91,6 +92,96 @@ def test_some_tensors_alone():
     assert "res4_0_branch2a_w" not in report.verdicts and "res4_0_branch2c" in report.verdicts
     with pytest.raises(UnknownNameError, match="did you mean .*res4_0_branch2b_w"):
         check_net(net, given(net), tensors=["res4_0_branch2_w"])
+
+
+def small():
+    """Two convolutions with rectifiers, a sum of both, an affine."""
+    net = Net()
+    x = net.input("data", (2, 3, 2, 6, 6))
+    x = net.add("conv3d", "c1", (x, net.param("a_w", (4, 3, 1, 3, 3))), pad=(0, 1, 1))
+    r1 = net.add("relu", "r1", (x,))
+    x = net.add("conv3d", "c2", (r1, net.param("v_w", (4, 4, 3, 3, 3))), pad=(1, 1, 1))
+    x = net.add("add", "s", (net.add("relu", "r2", (x,)), r1))
+    net.output(net.add("affine", "af", (x, net.param("sc_s", (4,)), net.param("sc_b", (4,)))))
+    return net
+
+
+def wrong_names(report):
+    return {name for name, verdict in report.verdicts.items() if verdict.verdict == "wrong"}
+
+
+@pytest.mark.parametrize("change", [lambda y: y * (1 + 1e-9), lambda y: y + 1e-3], ids=["larger", "shifted"])
+def test_fractions_of_one_forward_accuse_no_other_node(change):
+    right = core.kernels["conv3d"]
+
+    def forward(*arrays, **attrs):
+        y, context = right.forward(*arrays, **attrs)
+        return change(y), context
+
+    net = small()
+    report = check_net(net, given(net), core.replace(conv3d=Kernel(forward, right.backward)))
+    assert wrong_names(report) == {"value of c1", "value of c2"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("float32", 1e15), ("float32", 1e30), ("float64", 1e150), ("float64", 1e300)],
+)
+def test_overflow_is_no_false_alarm(dtype, scale):
+    net = small()
+    blobs = {name: (blob * scale).astype(dtype) for name, blob in given(net).items()}
+    assert not wrong_names(check_net(net, blobs))
+
+
+def test_a_nan_is_blamed_on_who_made_it():
+    kernel = Kernel(lambda x: (np.maximum(x, 0), x > 0), lambda dy, context, needs: (dy * np.nan,))
+    net = small()
+    report = check_net(net, given(net), core.replace(relu=kernel))
+    assert {report.verdicts[name].op for name in wrong_names(report)} == {"relu"}
+
+
+def test_stops_as_outputs():
+    """On an input; twice on one value, whose derivatives add up; read by a layer that learns."""
+    net = Net()
+    x = net.input("data", (1, 2, 1, 3, 3))
+    stop = net.add("stop_gradient", "stop", (x,))
+    net.output(stop)
+    c = net.add("conv3d", "c", (x, net.param("u_w", (2, 2, 1, 1, 1))))
+    for name in ("s1", "s2"):
+        net.output(net.add("stop_gradient", name, (c,)))
+    net.output(net.add("conv3d", "read", (stop, net.param("v_w", (2, 2, 1, 1, 1)))))
+    blobs, dy = given(net), refnet.fill.output_gradients(net)
+    report = check_net(net, blobs)
+    assert report.ok and report.verdicts["v_w"].verdict == "ok"
+    _, context = core.conv3d.forward(blobs["data"], blobs["u_w"])
+    through_c, dw = core.conv3d.backward(dy["s1"] + dy["s2"], context)
+    _, context = core.conv3d.forward(blobs["data"], blobs["v_w"])
+    through_read, _ = core.conv3d.backward(dy["read"], context)
+    expected = {"u_w": dw, "data": dy["stop"] + through_c + through_read}
+    for name, gradient in expected.items():
+        norm = np.linalg.norm(gradient)
+        assert abs(report.verdicts[name].through - norm) <= 1e-12 * norm
+
+
+def test_a_kernel_that_raises_is_named():
+    def backward(dy, context, needs):
+        dy *= context
+        return (dy,)
+
+    net = small()
+    mine = core.replace(relu=Kernel(lambda x: (np.maximum(x, 0), x > 0), backward))
+    with pytest.raises(KernelError, match="relu backward raised ValueError: .* read-only"):
+        check_net(net, given(net), mine)
+
+
+def test_what_cannot_be_checked_is_refused():
+    net = Net()
+    net.input("data", (1, 2, 1, 3, 3))
+    with pytest.raises(ValueRangeError, match="the net has no nodes"):
+        check_net(net, given(net))
+    with pytest.raises(ValueRangeError, match="no tensors to judge"):
+        check_net(small(), given(small()), tensors=[])
+    assert set(check_net(stopped(), given(stopped()), tensors="data").verdicts) == {"data"}
 
 
 def test_a_check_changes_neither_the_blobs_nor_the_arithmetic():

@@ -46,6 +46,13 @@ def smallest(dtype: DTypeLike) -> float:
     return float(np.finfo(dtype).smallest_subnormal)
 
 
+def may_overflow(magnitude: Magnitude, claim: Claim) -> Array:
+    """Where a sum that is made in some order could be beyond the largest number of the claimed format."""
+    most = magnitude.sum_abs * (1 + magnitude.terms * unit(claim.accumulate))
+    may: Array = ~(most <= float(np.finfo(claim.accumulate).max))
+    return may
+
+
 class Bound(NamedTuple):
     """B of an element whose exact value is r: absolute + relative |r|.
 

@@ -76,8 +76,9 @@ def compare(found: Array, expected: Array, bound: Bound) -> Comparison:
         both = np.isnan(found) & np.isnan(expected)
         same = (found == rounds_to) & ~np.isfinite(found) | both
         if same.any():
-            others = compare(np.where(same, 0, found), np.where(same, 0.0, expected), bound)
-            return replace(others, says=others.says and not both.any())
+            spared = Bound(np.where(same, 0.0, absolute), bound.relative)
+            others = compare(np.where(same, 0, found), np.where(same, 0.0, expected), spared)
+            return replace(others, says=says and others.says and not both.any())
     piece = int(margins.argmax())
     worst = piece * kernels.piece_length() + int(places[piece])
     of_worst = absolute.reshape(-1)[0] if absolute.size == 1 else flat[2][worst]

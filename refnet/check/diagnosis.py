@@ -27,7 +27,7 @@ def verdict_of(tensor: str, node: str, op: str, found: Comparison, *, cause: str
     return Verdict(
         tensor=tensor,
         verdict="wrong" if not found.ok else "ok" if decided else "undecided",
-        why="" if decided else "numbers overflow in what some elements are bounded by or compared with",
+        why="" if decided else "some elements, or what bounds them, overflow or hold NaN",
         margin=found.margin,
         node=node,
         op=op,

@@ -4,7 +4,8 @@ Errors do not accumulate, for a call is judged on what it was given. What lies b
 too: the gradient of a value is the sum of what its readers handed back, and none comes from behind a stop.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -21,7 +22,7 @@ from refnet.check.diagnosis import diagnosed, verdict_of
 from refnet.check.flow import Flow, flow, readers_of_stops, relevant, without_stops
 from refnet.check.judge import Judge, oracle_of
 from refnet.check.report import Report, Verdict
-from refnet.errors import require_known
+from refnet.errors import KernelError, RefnetError, ValueRangeError, one_line, require_known
 from refnet.inputs import fill
 from refnet.net import Net, Node, learns_from
 from refnet.op import OUTPUT, InputGradients, Magnitude, Needs
@@ -77,6 +78,8 @@ def check_net(
         If the blobs do not fit the net, or a kernel returns what is no result.
     """
     arithmetic = named(arithmetic)
+    if not net.nodes:
+        raise ValueRangeError("the net has no nodes: expected at least one")
     wanted = _wanted(net, tensors)
     watch = _Watch(arithmetic)
     run = forward(net, blobs, watch.arithmetic, on_node=steps(progress, "forward", len(net.nodes)))
@@ -110,7 +113,9 @@ def _wanted(net: Net, tensors: Iterable[str] | None) -> set[str]:
     learnt = net.learnt()
     if tensors is None:
         return relevant(net, learnt)
-    tensors = list(tensors)
+    tensors = [tensors] if isinstance(tensors, str) else list(tensors)
+    if not tensors:
+        raise ValueRangeError("no tensors to judge: expected at least one, or None for all")
     for name in tensors:
         require_known("input or parameter with a gradient", name, sorted(learnt))
     return relevant(net, tensors)
@@ -135,16 +140,32 @@ class _Watch:
         self.of = arithmetic
         self.last: _Call | None = None
         self.arithmetic = Arithmetic(
-            arithmetic.name, {op: self._watched(kernel) for op, kernel in arithmetic.kernels.items()}
+            arithmetic.name, {op: self._watched(op, kernel) for op, kernel in arithmetic.kernels.items()}
         )
 
-    def _watched(self, kernel: Kernel) -> Kernel:
+    def _watched(self, op: str, kernel: Kernel) -> Kernel:
+        def forward(*arrays: Array, **attrs: Any) -> tuple[Array, Any]:
+            with self._named(op, "forward"):
+                return kernel.forward(*arrays, **attrs)
+
         def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
-            gradients = kernel.backward(dy, context, needs)
+            with self._named(op, "backward"):
+                gradients = kernel.backward(dy, context, needs)
             self.last = _Call(dy, gradients)
             return gradients
 
-        return Kernel(kernel.forward, backward)
+        return Kernel(forward, backward)
+
+    @contextmanager
+    def _named(self, op: str, which: str) -> Iterator[None]:
+        """Say whose kernel it is that raises."""
+        try:
+            yield
+        except (RefnetError, MemoryError):
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {one_line(error)}"
+            raise KernelError(f"{self.of.name} {op} {which} raised {said}") from error
 
 
 @dataclass(frozen=True)
@@ -259,7 +280,7 @@ class _Walk:
         through = self._through() if expected.blocked else {}
         for name in (*net.inputs, *net.params):
             reader = next((node for node in net.nodes if name in node.inputs), None)
-            if name in expected.blocked:
+            if name in expected.blocked & self._wanted:
                 self._judge_blocked(name, reader, gradients, through.get(name))
             elif name in expected.reached & self._wanted:
                 if name in gradients:
@@ -286,11 +307,19 @@ class _Walk:
         """The derivatives through the stops, which training does not see."""
         run = self._run
         net, reads = without_stops(run.net)
-        starts: Mapping[str, Array] = self._behind_stops
+        starts = self._behind_stops
         if starts.keys() != self._readers_of_stops or not reads.keys().isdisjoint(self._dy):
             # No gradient went through some reader of a stop, or a stop is an output.
-            starts = {reads.get(name, name): dy for name, dy in self._dy.items()}
-        return backward(Run(net, self._watch.of, run.given, run.blobs, run._tape), starts)
+            starts = {}
+            for name, dy in self._dy.items():
+                start = reads.get(name, name)
+                starts[start] = starts[start] + dy if start in starts else dy
+        given = {name: dy for name, dy in starts.items() if name in run.given}
+        made = {name: dy for name, dy in starts.items() if name not in run.given}
+        found = (
+            dict(backward(Run(net, self._watch.of, run.given, run.blobs, run._tape), made)) if made else {}
+        )
+        return found | {name: found[name] + dy if name in found else dy for name, dy in given.items()}
 
     def say_how(self, seed: int) -> None:
         """Say of each failure how to see it again."""
@@ -311,7 +340,11 @@ class _Walk:
                     return
         name = failure.tensor or "composition"
         before = self.verdicts.get(name)
-        if before is None or before.verdict != "wrong" or not before.cause:
+        if not self._is_finite(failure):
+            why = "there are infinities or NaN at this node: no pattern is to be kept there"
+            self._keep(Verdict(tensor=name, verdict="undecided", node=failure.node, why=why))
+            return
+        if before is None or before.verdict != "wrong" or not (before.cause or before.structure):
             changed = before or Verdict(tensor=name, verdict="wrong")
             at = failure.node or changed.node
             self.verdicts[name] = replace(
@@ -322,6 +355,13 @@ class _Walk:
                 cause=failure.sentence,
                 hypothesis="composition",
             )
+
+    def _is_finite(self, failure: composition.Failure) -> bool:
+        """Whether all values are finite at the node of a failure."""
+        blobs = self._run.blobs
+        at = [node for node in self._run.net.nodes if failure.node in (node.name, *node.inputs)]
+        names = {name for node in at for name in (node.name, *node.inputs)} & blobs.keys()
+        return all(np.isfinite(blobs[name]).all() for name in names)
 
     def _fail(self, name: str, node: Node | None, cause: str) -> None:
         """Note what is wrong as a whole."""

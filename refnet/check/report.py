@@ -91,7 +91,7 @@ class Verdict:
     why: str = ""
     reproduce: str = ""
     through: float | None = None
-    maps: tuple[Map, ...] = ()
+    maps: tuple[Map, ...] = field(default=(), repr=False)
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -120,7 +120,7 @@ class Report:
     def ok(self) -> bool:
         """Whether something was judged, and nothing is wrong or undecided."""
         words = {verdict.verdict for verdict in self.verdicts.values()}
-        return "ok" in words and words <= {"ok", "blocked"}
+        return bool(words) and words <= {"ok", "blocked"}
 
     @property
     def worst(self) -> Verdict | None:

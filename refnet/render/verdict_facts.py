@@ -12,9 +12,9 @@ BLOCKED_NOTE = "Through the block: the Euclidean norm of the derivative if nothi
 def word(report: Report) -> str:
     """The verdict of the whole: that of its worst part."""
     worst = report.worst
-    if worst is None or worst.verdict == "blocked":
+    if worst is None:
         return "nothing was judged"
-    return worst.verdict
+    return "ok" if worst.verdict == "blocked" else worst.verdict
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
