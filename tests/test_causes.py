@@ -732,6 +732,13 @@ def test_sums_of_lower_precision_are_named():
     assert cause_of(p, "y", y + channels(p.b).astype(np.float32)).hypothesis == "sums in float32"
 
 
+def test_an_offset_is_no_rounding():
+    p = problem("conv3d", CONV, PADDED)
+    for off in (1e-6, 1e-3):
+        cause = cause_of(p, "y", p.y + off)
+        assert cause is None or not cause.hypothesis.startswith("sums in")
+
+
 def test_what_almost_explains_is_named_with_what_it_leaves():
     p = problem("conv3d", CONV, PADDED)
     cause = cause_of(p, "dx", bump(p.gradients(w=p.w[:, :, ::-1])[0], (0, 1, 2, 3, 4), 1e-3))

@@ -34,7 +34,8 @@ class Kernel:
     forward : ``(*arrays, **attrs) -> (y, context)``
         `context` is whatever `backward` wants to know.
     backward : ``(dy, context, needs) -> gradients``
-        For each input its gradient, or None; `needs` says for which inputs one is wanted.
+        For each input its gradient, or None; `needs` says for which inputs one is wanted: for the others it
+        should be None, for whatever is computed there is lost.
     """
 
     forward: Callable[..., tuple[Array, Any]]

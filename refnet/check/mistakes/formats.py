@@ -10,6 +10,7 @@ from refnet.check.mistakes.hypothesis import Hypothesis, of_right, times
 from refnet.check.mistakes.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, WAYS, Format, Way, below
 from refnet.check.replay import Call
 
+TINY = np.finfo(np.float64).tiny
 # Elements from which on the typical size of errors says something.
 ENOUGH = 32
 
@@ -87,13 +88,18 @@ def accumulated(call: Call) -> Iterator[Hypothesis]:
     """Sums in a format of lower precision: errors all over, as large as such sums make them.
 
     Their order is unknown, so nothing is replayed. Of a sum of K terms, errors are within K u of the sum
-    of magnitudes, and most are above u / 64 of it.
+    of magnitudes, and most are above u / 64 of it. They are no offset and no factor.
     """
     if call.judge.op.family not in ("product", "norm", "pooling", "activation", "other"):
         return
-    terms = call.terms
+    terms, errors = call.terms, call.found - call.right
+    size = np.linalg.norm(errors)
+    offset = np.abs(errors.sum()) / np.sqrt(errors.size)
+    factor = np.abs((errors * call.right).sum()) / max(np.linalg.norm(call.right), TINY)
+    if not max(offset, factor) <= size / 2:
+        return
     with np.errstate(invalid="ignore", divide="ignore"):
-        off = np.abs(call.found - call.right) / call.sizes
+        off = np.abs(errors) / call.sizes
     off = off[np.isfinite(off)]
     for form in (FLOAT32, FLOAT16, BFLOAT16):
         if form not in below(call.found.dtype) or terms * form.unit > 0.25 or off.size < ENOUGH:
