@@ -261,6 +261,19 @@ def test_the_worst_is_the_worst_and_can_be_made_again():
     assert abs(right[1][verdict.where] - verdict.found) <= 2e-6 * abs(verdict.expected)
 
 
+def test_a_call_for_some_gradients_alone_can_be_made_again():
+    def backward(dy, context, needs):
+        dx, dw, *db = core.kernels["conv3d"].backward(dy, context, needs)
+        return dx, dw * 1.01 if dw is not None and not needs[0] else dw, *db
+
+    mine = core.replace(conv3d=Kernel(core.kernels["conv3d"].forward, backward))
+    verdict = check_op("conv3d", mine, draws=4).verdicts["dw"]
+    assert verdict.verdict == "wrong"
+    scope = {"arithmetic": mine}
+    exec(verdict.reproduce, scope)
+    assert scope["gradients"][1][verdict.where] == verdict.found
+
+
 def test_a_line_for_a_named_arithmetic_is_complete(monkeypatch):
     wrong = planted("relu", backward=scaled(0, 2)).kernels["relu"]
     spoilt = core.replace(relu=wrong)

@@ -187,6 +187,7 @@ class _Trial:
         self._attrs, self._door = given.case.attrs, found.arithmetic[given.op.name]
         self._judge = Judge.of(found.arithmetic, given.op.name, plain(given.dtype), given.arrays, self._attrs)
         self._expected, self._of_oracle = self._judge.forward()
+        self._asked = given.needs  # of the call that is judged
 
     def run(self, *, adjoint: bool) -> None:
         """Judge y and all gradients, then each gradient alone; then, where it holds, the adjoint identity."""
@@ -195,6 +196,7 @@ class _Trial:
         for i in range(len(needs)):
             if needs[i] and sum(needs) > 1:
                 self._judged(tuple(i == j for j in range(len(needs))))
+        self._asked = needs
         if adjoint and gradients is not None and not self._given.op.smooth:
             for i, gradient in enumerate(gradients):
                 if gradient is not None:
@@ -202,7 +204,7 @@ class _Trial:
 
     def _judged(self, needs: Needs) -> InputGradients | None:
         """Run forward and backward on copies, judge what comes back and what was left behind."""
-        given = self._given
+        given, self._asked = self._given, needs
         arrays, dy = [a.copy() for a in given.arrays], given.dy.copy()
         needed = [f"d{name}" for name, need in zip(self._found.inputs, needs, strict=False) if need]
         try:
@@ -271,7 +273,7 @@ class _Trial:
             elements=1,
             cause="" if ok else f"<{name}, d{name}> is not <y - y without {name}, dy>",
         )
-        self._found.keep(verdict, self._reproducible)
+        self._found.keep(verdict, partial(self._reproducible, self._asked))
 
     def _without(self, i: int) -> list[Array]:
         """The inputs, with zeros in place of one."""
@@ -292,10 +294,11 @@ class _Trial:
 
     def _keep(self, name: str, subject: int, result: Comparison, found: Array) -> None:
         """Keep the verdict of a comparison."""
+        asked = self._asked
 
         def diagnose(verdict: Verdict) -> Verdict:
             told = diagnosed(verdict, result, self._judge, subject, found, wide(self._given.dy))
-            return self._reproducible(told)
+            return self._reproducible(asked, told)
 
         self._found.keep(verdict_of(name, self._given.case.name, self._given.op.name, result), diagnose)
 
@@ -315,9 +318,9 @@ class _Trial:
             op=self._given.op.name,
             cause=cause,
         )
-        self._found.keep(verdict, self._reproducible)
+        self._found.keep(verdict, partial(self._reproducible, self._asked))
 
-    def _reproducible(self, verdict: Verdict) -> Verdict:
+    def _reproducible(self, asked: Needs, verdict: Verdict) -> Verdict:
         """Add a line that makes the call again, where it is wrong; its arithmetic may be somebody's own."""
         if verdict.verdict == "ok":
             return verdict
@@ -326,10 +329,11 @@ class _Trial:
         if ARITHMETICS.get(arithmetic.name) is arithmetic:
             lines.append(f"from refnet.arithmetic import {arithmetic.name} as arithmetic")
         values = (name, given.dtype, given.kind, self._index, self._found.seed)
+        needs = "" if asked == given.needs else f", {asked}"
         lines += [
             f"p = problem{values}",
             f"y, context = arithmetic.{name}.forward(*p.arrays, **p.case.attrs)",
-            f"gradients = arithmetic.{name}.backward(p.dy, context)",
+            f"gradients = arithmetic.{name}.backward(p.dy, context{needs})",
         ]
         return replace(verdict, reproduce="; ".join(lines))
 
