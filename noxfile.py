@@ -13,8 +13,12 @@ nox.options.sessions = ["lint", "test", "wheel-test"]
 DIST = Path("dist")
 PYPROJECT = tomllib.loads(Path("pyproject.toml").read_text())
 KERNEL_TESTS = ("test_micro_kernel.py", "test_kernels.py", "test_hashes.py")
-# Emulated, these take minutes and show nothing that the others do not.
-SLOW_EMULATED = "workspace or (baseline and (integers or large_gradients or definition or pinned))"
+# Emulated, these take minutes and show nothing that the others do not: lines have a kernel for AVX-512
+# alone.
+SLOW_EMULATED = (
+    "workspace or (lines and not groups) or "
+    "(baseline and (integers or large_gradients or definition or pinned or layer))"
+)
 
 
 @nox.session
