@@ -160,11 +160,6 @@ def stopped():
     return narrow((1, 1, 1), CONV4, (1, 3, 3, 32, 32))
 
 
-def all_open():
-    """The same, all with gradients."""
-    return narrow((1, 1, 1), CONV4, (1, 3, 3, 32, 32), freeze_at=0)
-
-
 def grouped():
     return narrow((1, 1), (4, 8, 16), (1, 3, 2, 24, 24), groups=2, width_per_group=4, freeze_at=0)
 
@@ -253,18 +248,6 @@ def first_contribution_alone():
 def last_contribution_twice():
     right = run._total
     return patched(run, "_total", lambda c, arithmetic: right([*c, c[-1]] if len(c) > 1 else c, arithmetic))
-
-
-def other_stops(change):
-    """`run.backward` plans with a net whose stops are others."""
-    right = remat.planned
-
-    def planned(net):
-        plan = right(net)
-        trainable = change(net, set(plan.trainable))
-        return remat.Plan(**{**plan.__dict__, "trainable": frozenset(trainable)})
-
-    return lambda: patched(run, "planned", planned)
 
 
 STOP = "res2_0_stop"
