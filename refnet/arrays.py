@@ -147,6 +147,11 @@ def with_one_nan(array: Array) -> Array:
     return np.where(np.isnan(array), array.dtype.type(np.nan), array)
 
 
+def per_channel(v: Array) -> Array:
+    """View (C,) so that it meets (N, C, T, H, W)."""
+    return v[:, None, None, None]
+
+
 def channel_sums(x: Array) -> Array:
     """Sum of x (N, C, ...) over all axes but the second, (C,), in float64.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic import core
-from refnet.arrays import Array, at_the_door
+from refnet.arrays import Array, at_the_door, per_channel
 from refnet.check.bounds import plain
 from refnet.check.captured import Call, Capture, judge_capture
 from refnet.check.flow import flow
@@ -22,7 +22,7 @@ from refnet.interop.torch_names import Names, fits, layer_of, match, params_of, 
 from refnet.net import Net, Node
 from refnet.op import Magnitude
 from refnet.ops import OPS
-from refnet.ops.batch_norm import EPSILON, per_channel
+from refnet.ops.batch_norm import EPSILON
 from refnet.ops.batch_norm_training import statistics
 from refnet.shapes import Shape, text
 

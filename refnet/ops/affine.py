@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refnet import draws
-from refnet.arrays import Array, channel_sums, rounded
+from refnet.arrays import Array, channel_sums, per_channel, rounded
 from refnet.errors import ShapeError
 from refnet.op import (
     Case,
@@ -45,14 +45,14 @@ def infer(x: Shape, s: Shape, b: Shape) -> Shape:
 
 def forward(x: Array, s: Array, b: Array) -> tuple[Array, Any]:
     """Compute s x + b, channel by channel."""
-    return _per_channel(s) * x + _per_channel(b), (x, s)
+    return per_channel(s) * x + per_channel(b), (x, s)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx = s dy; ds = sum of dy x and db = sum of dy over N, T, H, W, both added up in float64."""
     x, s = context
     return (
-        _per_channel(s) * dy if needs[0] else None,
+        per_channel(s) * dy if needs[0] else None,
         rounded(channel_sums(np.multiply(dy, x, dtype=np.float64)), dy.dtype) if needs[1] else None,
         rounded(channel_sums(dy), dy.dtype) if needs[2] else None,
     )
@@ -60,7 +60,7 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
 
 def magnitude(x: Array, s: Array, b: Array) -> Magnitude:
     """|s x| + |b|: two terms."""
-    return Magnitude(np.abs(_per_channel(s) * x) + np.abs(_per_channel(b)), terms(2))
+    return Magnitude(np.abs(per_channel(s) * x) + np.abs(per_channel(b)), terms(2))
 
 
 def gradient_magnitude(dy: Array, x: Array, s: Array, b: Array, *, needs: Needs) -> GradientMagnitudes:
@@ -72,10 +72,6 @@ def gradient_magnitude(dy: Array, x: Array, s: Array, b: Array, *, needs: Needs)
 def cost(x: Shape, s: Shape, b: Shape, *, itemsize: int) -> Cost:
     """One multiply-add an element."""
     return Cost(size(x), (2 * size(x) + size(s) + size(b)) * itemsize)
-
-
-def _per_channel(v: Array) -> Array:
-    return v[:, None, None, None]
 
 
 def propose(rng: draws.Rng) -> Case:

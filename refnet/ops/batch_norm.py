@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet import draws
-from refnet.arrays import Array, channel_sums, rounded, wide
+from refnet.arrays import Array, channel_sums, per_channel, rounded, wide
 from refnet.errors import ShapeError, ValueRangeError, require_fraction
 from refnet.op import (
     ANYTHING,
@@ -53,11 +53,6 @@ def require_per_channel(name: str, shape: Shape, x: Shape) -> None:
     """Refuse what has not one entry for each channel of x."""
     if tuple(shape) != x[1:2]:
         raise ShapeError(f"{name} has shape {text(shape)}: expected {x[1]}, one entry for each channel of x")
-
-
-def per_channel(v: Array) -> Array:
-    """View (C,) so that it meets (N, C, T, H, W)."""
-    return v[:, None, None, None]
 
 
 def root(variance: Array, epsilon: float) -> Array:

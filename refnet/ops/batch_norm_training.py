@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet import draws
-from refnet.arrays import Array, channel_sums, rounded, wide
+from refnet.arrays import Array, channel_sums, per_channel, rounded, wide
 from refnet.errors import require_fraction
 from refnet.op import (
     Case,
@@ -36,7 +36,7 @@ from refnet.op import (
     magnitudes,
     terms,
 )
-from refnet.ops.batch_norm import EPSILON, per_channel, require_per_channel
+from refnet.ops.batch_norm import EPSILON, require_per_channel
 from refnet.shapes import Shape, size, volume
 
 # Of a channel with values this large, the squares are those of its values times SMALL.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from refnet import draws
-from refnet.arrays import Array, channel_sums, rounded
+from refnet.arrays import Array, channel_sums, per_channel, rounded
 from refnet.arrays import norms as euclidean
 from refnet.errors import ShapeError
 from refnet.op import (
@@ -155,9 +155,9 @@ def norms(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Magnitude
         return forward(_group_sums(squares, groups), np.ones((groups, 1, *w.shape[2:])), **attrs)[0]
 
     filters = euclidean(w, lambda squares: squares.sum(axis=(1, 2, 3, 4)))
-    sum_abs = euclidean(x, patches).repeat(len(w) // groups, axis=1) * _per_channel(filters)
+    sum_abs = euclidean(x, patches).repeat(len(w) // groups, axis=1) * per_channel(filters)
     if b is not None:
-        sum_abs += _per_channel(np.abs(b))
+        sum_abs += per_channel(np.abs(b))
     return Magnitude(sum_abs, terms(size(w.shape[1:]) + (b is not None)))
 
 
@@ -178,7 +178,7 @@ def gradient_norms(
         weights = euclidean(
             _grouped_weights(w, groups), lambda squares: squares.sum(axis=(1, 3, 4, 5)).reshape(-1)
         )
-        sum_abs = euclidean(dy, reached).repeat(w.shape[1], axis=1) * _per_channel(weights)
+        sum_abs = euclidean(dy, reached).repeat(w.shape[1], axis=1) * per_channel(weights)
         dx = Magnitude(sum_abs, terms(len(w) // groups * size(w.shape[2:])))
     if needs[1]:
         filters = euclidean(dy, lambda squares: squares.sum(axis=axes)).reshape(groups, -1, 1)
@@ -214,10 +214,6 @@ def _group_sums(blob: Array, groups: int) -> Array:
     """Add up the channels of each group of (N, C, T, H, W): (N, groups, T, H, W)."""
     sums: Array = _grouped(blob, groups).sum(axis=2)
     return sums
-
-
-def _per_channel(v: Array) -> Array:
-    return v[:, None, None, None]
 
 
 def _columns(blob: Array, groups: int, box: Box) -> Array:

@@ -6,15 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refnet.arrays import Array, channel_sums
+from refnet.arrays import Array, channel_sums, per_channel
 from refnet.check.mistakes.hypothesis import Hypothesis, of_right, with_attribute
 from refnet.check.replay import Call
 from refnet.op import OUTPUT
-
-
-def per_channel(v: Array) -> Array:
-    """View (C,) so that it meets (N, C, T, H, W)."""
-    return v[:, None, None, None]
 
 
 class Normal(NamedTuple):
