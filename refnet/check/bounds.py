@@ -25,10 +25,22 @@ class Claim(NamedTuple):
     ----------
     accumulate, store : dtype
         The format of its sums, and of its results.
+    operands : {"float32", "tf32", "bfloat16", "float16", "float64"}, optional
+        The format to which the operands of products are rounded; None for that in which they are.
+    operand_rounding : {"nearest", "away", "zero"}, optional
+        How: to nearest, ties to even; to nearest, ties away from zero; toward zero. None for any of these.
+    flush_to_zero : bool
+        Whether what is below the smallest normal number, operands included, may be taken as zero.
+    algorithm : {"direct", "winograd", "fft", "one-pass variance"}
+        *Direct*: a sum of products, in any order.
     """
 
     accumulate: DTypeLike
     store: DTypeLike
+    operands: str | None = None
+    operand_rounding: str | None = None
+    flush_to_zero: bool = False
+    algorithm: str = "direct"
 
 
 def plain(dtype: DTypeLike) -> Claim:

@@ -5,10 +5,86 @@ from dataclasses import asdict, dataclass, field
 from math import inf, isfinite, isnan
 from typing import Any, Literal
 
-Word = Literal["ok", "wrong", "undecided", "blocked"]
+# Of gradient checks: ok, wrong, undecided, blocked. Of certification: the other words, and blocked.
+Word = Literal[
+    "ok",
+    "wrong",
+    "undecided",
+    "blocked",
+    "exact",
+    "consistent",
+    "systematic",
+    "implausible",
+    "impossible",
+    "refused",
+]
 
 # From harmless to worst; within one, a larger margin is worse.
-SEVERITY: tuple[Word, ...] = ("blocked", "ok", "undecided", "wrong")
+SEVERITY: tuple[Word, ...] = (
+    "blocked",
+    "ok",
+    "exact",
+    "consistent",
+    "undecided",
+    "refused",
+    "systematic",
+    "implausible",
+    "wrong",
+    "impossible",
+)
+# What is as it should be, and what says nothing either way.
+PASSING = frozenset({"blocked", "ok", "exact", "consistent"})
+OPEN = frozenset({"undecided", "refused"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heat:
+    """How large the differences of a blob are over frames, lines and columns, in units of their bounds.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        T, H and W.
+    steps : tuple of int
+        How many indices of each are one cell; those of the last may be fewer.
+    values : tuple
+        The largest abs(found - expected) / bound of each cell over samples and channels: frames of lines of
+        columns.
+    """
+
+    shape: tuple[int, int, int]
+    steps: tuple[int, int, int]
+    values: tuple[tuple[tuple[float, ...], ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual:
+    """How the differences of an array from what was expected are spread.
+
+    Attributes
+    ----------
+    rms : float, optional
+        The root mean square of difference / sigma, the expected error of a plain sum; None where no such
+        error is expected.
+    largest : float, optional
+        The largest abs(difference) / sigma', where the expected error is that of a result near 0; and
+        `limit`, what it may be.
+    limit : float, optional
+    terms : int
+        Of the longest sum; 0 where nothing is summed.
+    histogram : tuple of int
+        How many elements have difference / bound in each of 41 equal bins from -1.025 to 1.025; those beyond
+        are counted in the first and the last.
+    heat : Heat, optional
+        Of a blob with frames, lines and columns, where a page shows it.
+    """
+
+    rms: float | None = None
+    largest: float | None = None
+    limit: float | None = None
+    terms: int = 0
+    histogram: tuple[int, ...] = ()
+    heat: Heat | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +120,13 @@ class Verdict:
     ----------
     tensor : str
         The array's name.
-    verdict : {"ok", "wrong", "undecided", "blocked"}
-        Every element is within its bound; some element is not; the check cannot say (`why`); there
-        is no gradient, and should be none.
+    verdict : str
+        Of a gradient check: *ok*, every element is within its bound; *wrong*, some element is not;
+        *undecided*, the check cannot say (`why`); *blocked*, there is no gradient, and should be none.
+        Of certification, beside *blocked*: *exact*, every element is the correctly rounded one; *consistent*
+        with rounding as claimed; *systematic*, within bounds, but the differences have structure;
+        *implausible*, larger than the expected error in any natural order of the sum; *impossible*, beyond
+        the bound: not rounding; *refused*, nothing can be said (`why`).
     margin : float
         The largest abs(found - expected) / bound; infinite where NaN was found, or where no rounding is
         allowed and there was some.
@@ -72,6 +152,8 @@ class Verdict:
         Of a blocked gradient: the Euclidean norm of the derivative through the block, where training sees 0.
     maps : tuple of Map
         Of a wrong array: what a page draws. `record` leaves them out, `structure` says it in words.
+    residual : Residual, optional
+        Of certification: how the differences are spread.
     """
 
     tensor: str
@@ -92,6 +174,12 @@ class Verdict:
     reproduce: str = ""
     through: float | None = None
     maps: tuple[Map, ...] = field(default=(), repr=False)
+    residual: Residual | None = field(default=None, repr=False)
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is as it should be."""
+        return self.verdict in PASSING
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -118,9 +206,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether something was judged, and nothing is wrong or undecided."""
-        words = {verdict.verdict for verdict in self.verdicts.values()}
-        return bool(words) and words <= {"ok", "blocked"}
+        """Whether something was judged, and all of it is as it should be."""
+        return bool(self.verdicts) and all(verdict.passes for verdict in self.verdicts.values())
 
     @property
     def worst(self) -> Verdict | None:
@@ -129,9 +216,15 @@ class Report:
 
     @property
     def failures(self) -> list[Verdict]:
-        """Verdicts that are wrong or undecided, the worst first."""
-        failed = [v for v in self.verdicts.values() if v.verdict in ("wrong", "undecided")]
+        """Verdicts that are not as they should be, the worst first."""
+        failed = [verdict for verdict in self.verdicts.values() if not verdict.passes]
         return sorted(failed, key=lambda verdict: verdict.badness, reverse=True)
+
+    @property
+    def first_failure(self) -> str | None:
+        """The node of the first verdict, in the order in which they are held, that something is wrong."""
+        failed = (v.node for v in self.verdicts.values() if not v.passes and v.verdict not in OPEN)
+        return next(failed, None)
 
     def record(self) -> dict[str, Any]:
         """The report as JSON has it; numbers that JSON lacks as strings: "inf", "nan"."""
@@ -160,6 +253,10 @@ class Report:
 def _fields(verdict: Verdict) -> dict[str, Any]:
     found = asdict(verdict)
     del found["maps"]
+    if verdict.residual is None:
+        del found["residual"]
+    else:
+        del found["residual"]["heat"]
     return found
 
 

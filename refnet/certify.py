@@ -1,0 +1,10 @@
+"""Rounding or bug: somebody else's arrays, judged by bounds that follow from what they claim.
+
+`certify` judges a network's blobs and gradients, `check` one operator.
+"""
+
+from refnet.check import Report, Verdict
+from refnet.check.certification import certify
+from refnet.inputs.candidate import Candidate
+
+__all__ = ["Candidate", "Report", "Verdict", "certify"]
