@@ -683,15 +683,15 @@ def test_a_planted_mistake_is_named(defect):
     assert cause.sentence.startswith(f"{kind} ")
 
 
-SIGNIFICAND = {"TF32": 11, "bfloat16": 8, "float16": 11}
+SIGNIFICAND = {"tf32": 11, "bfloat16": 8, "float16": 11}
 
 
 @pytest.mark.parametrize("form", SIGNIFICAND)
-@pytest.mark.parametrize("way", ["nearest", "toward zero"])
+@pytest.mark.parametrize("way", ["nearest", "zero"])
 @pytest.mark.parametrize("kind", ["y", "dx", "dw"])
 def test_operands_of_lower_precision_are_named(form, way, kind):
     p = problem("conv3d", CONV, PADDED, "float32")
-    narrow = {"nearest": to, "toward zero": toward_zero}[way]
+    narrow = {"nearest": to, "zero": toward_zero}[way]
     x, w, dy = (narrow(a.astype(float), SIGNIFICAND[form]) for a in (p.x, p.w, p.dy))
     values = {
         "y": lambda: p.forward(x=x, w=w),
@@ -701,26 +701,26 @@ def test_operands_of_lower_precision_are_named(form, way, kind):
     cause = cause_of(p, kind, values[kind](), "float32")
     named = {cause.hypothesis, *cause.others}
     # In the range of the data the two formats of 11 digits differ in nothing.
-    alike = ("TF32", "float16") if SIGNIFICAND[form] == 11 else (form,)
-    assert named & {f"operands in {one}, {way}" for one in alike}, cause
+    alike = ("tf32", "float16") if SIGNIFICAND[form] == 11 else (form,)
+    assert named & {f"operands {one} {way}" for one in alike}, cause
 
 
 def test_one_operand_of_lower_precision_is_named():
     p = problem("conv3d", CONV, PADDED, "float32")
     cause = cause_of(p, "y", p.forward(w=to(p.w.astype(float), 8)), "float32")
-    assert cause.hypothesis == "w in bfloat16, nearest"
+    assert cause.hypothesis == "w bfloat16 nearest"
     cause = cause_of(p, "dx", p.gradients(dy=to(p.dy.astype(float), 8))[0], "float32")
-    assert cause.hypothesis == "dy in bfloat16, nearest"
+    assert cause.hypothesis == "dy bfloat16 nearest"
 
 
 @pytest.mark.parametrize("name", ["float32", "float16"])
 def test_a_result_of_lower_precision_is_named(name):
     p = problem("conv3d", CONV, PADDED)
     cause = cause_of(p, "dx", p.dx.astype(name))
-    assert f"result in {name}" in (cause.hypothesis, *cause.others)
+    assert f"result {name}" in (cause.hypothesis, *cause.others)
     x, w = p.x.astype(name).astype(float), p.w.astype(name).astype(float)
     cause = cause_of(p, "y", p.forward(x=x, w=w).astype(name))
-    assert cause.hypothesis == f"all in {name}"
+    assert cause.hypothesis == f"all {name}"
 
 
 def test_sums_of_lower_precision_are_named():
@@ -729,14 +729,14 @@ def test_sums_of_lower_precision_are_named():
     for c in range(4):
         part = OPS["conv3d"].forward(p.x[:, c : c + 1], p.w[:, c : c + 1], **PADDED)[0]
         y = y + part.astype(np.float32)
-    assert cause_of(p, "y", y + channels(p.b).astype(np.float32)).hypothesis == "sums in float32"
+    assert cause_of(p, "y", y + channels(p.b).astype(np.float32)).hypothesis == "sums float32"
 
 
 def test_an_offset_is_no_rounding():
     p = problem("conv3d", CONV, PADDED)
     for off in (1e-6, 1e-3):
         cause = cause_of(p, "y", p.y + off)
-        assert cause is None or not cause.hypothesis.startswith("sums in")
+        assert cause is None or not cause.hypothesis.startswith("sums ")
 
 
 def test_what_almost_explains_is_named_with_what_it_leaves():

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from refnet.arrays import Array
+from refnet.check.precision import format_of
 from refnet.op import Magnitude
 
 # `core` adds up chains of so many products: the height of its summation tree is 256 + ceil(K / 256).
@@ -49,19 +50,19 @@ def plain(dtype: DTypeLike) -> Claim:
 
 
 def unit(dtype: DTypeLike) -> float:
-    """The unit roundoff u: half the distance from 1 to the next number."""
-    return float(np.finfo(dtype).eps) / 2
+    """The unit roundoff u of a format: half the distance from 1 to the next number."""
+    return format_of(dtype).unit
 
 
 def smallest(dtype: DTypeLike) -> float:
-    """The smallest subnormal number, eta."""
-    return float(np.finfo(dtype).smallest_subnormal)
+    """The smallest subnormal number of a format, eta."""
+    return format_of(dtype).smallest
 
 
 def may_overflow(magnitude: Magnitude, claim: Claim) -> Array:
     """Where a sum that is made in some order could be beyond the largest number of the claimed format."""
     most = magnitude.sum_abs * (1 + magnitude.terms * unit(claim.accumulate))
-    may: Array = ~(most <= float(np.finfo(claim.accumulate).max))
+    may: Array = ~(most <= format_of(claim.accumulate).largest)
     return may
 
 

@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic import core
-from refnet.arrays import Array, at_the_door, per_channel
+from refnet.arrays import Array, at_the_door
 from refnet.check.bounds import plain
 from refnet.check.captured import Call, Capture, judge_capture
 from refnet.check.flow import flow
+from refnet.check.formulas import FOLDED
 from refnet.check.report import Report
 from refnet.errors import DTypeError, ShapeError, ValueRangeError
 from refnet.inputs import fill
 from refnet.interop.torch_names import Names, fits, layer_of, match, params_of, recognised
 from refnet.net import Net, Node
-from refnet.op import Magnitude
 from refnet.ops import OPS
 from refnet.ops.batch_norm import EPSILON
-from refnet.ops.batch_norm_training import statistics
 from refnet.shapes import Shape, text
 
 
@@ -433,30 +432,3 @@ def _like(y: Any, dy: Array) -> Any:
     import torch
 
     return torch.from_numpy(dy.copy()).reshape(y.shape).to(y.device)
-
-
-def _folded(op_name: str, mean_and_variance: Callable[..., tuple[Array, Array]]) -> Any:
-    """A batch norm whose mean is folded into its shift, as PyTorch does on a CPU: scale x + (b - mean scale).
-
-    Both terms are rounded at their own size before they cancel.
-    """
-    op = OPS[op_name]
-
-    def magnitude(x: Array, s: Array, b: Array, *rest: Array, epsilon: float = EPSILON) -> Magnitude:
-        apart = op.magnitude(x, s, b, *rest, epsilon=epsilon)
-        mean, variance = mean_and_variance(x, *rest)
-        scale = per_channel(np.abs(s) / np.sqrt(variance + epsilon))
-        return Magnitude(apart.sum_abs + (np.abs(x) + per_channel(np.abs(mean))) * scale, apart.terms)
-
-    return replace(op, magnitude=magnitude)
-
-
-def _of_batch(x: Array) -> tuple[Array, Array]:
-    found = statistics(x)
-    return found.mean(), found.variance / found.unit**2
-
-
-FOLDED = dict(OPS) | {
-    "batch_norm": _folded("batch_norm", lambda x, mean, variance: (mean, variance)),
-    "batch_norm_training": _folded("batch_norm_training", _of_batch),
-}

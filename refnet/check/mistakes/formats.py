@@ -7,7 +7,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.check.mistakes.hypothesis import Hypothesis, of_right, times
-from refnet.check.mistakes.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, WAYS, Format, Way, below
+from refnet.check.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, WAYS, Format, Way, below
 from refnet.check.replay import Call
 
 TINY = np.finfo(np.float64).tiny
@@ -38,18 +38,17 @@ def operands(call: Call) -> Iterator[Hypothesis]:
         names = [name for name in ("x", "w", "dy") if call.has(name) and name != call.subject]
     for form in below(call.found.dtype):
         for chosen in [names, *([name] for name in names if len(names) > 1)]:
-            for way in WAYS:
+            for way, how in WAYS.items():
                 rounded = partial(with_operands, chosen, form, way)
                 which = "operands" if chosen is names else chosen[0]
-                how = {"nearest": "to nearest", "away": "ties away from zero", "toward zero": "toward zero"}
                 yield Hypothesis(
-                    f"{which} in {form.name}, {way}",
-                    f"is that of {which} rounded to {form.name}, {how[way]}",
+                    f"{which} {form.name} {way}",
+                    f"is that of {which} rounded to {form.title}, {how}",
                     rounded,
                 )
                 if way == "nearest" and chosen is names and form is not TF32 and holds(form, call.found):
                     yield Hypothesis(
-                        f"all in {form.name}",
+                        f"all {form.name}",
                         f"is that of operands and a result rounded to {form.name}",
                         rounded,
                         stored=form,
@@ -66,7 +65,7 @@ def stored(call: Call) -> Iterator[Hypothesis]:
     for form in below(call.found.dtype):
         if form is not TF32 and holds(form, call.found):
             yield Hypothesis(
-                f"result in {form.name}",
+                f"result {form.name}",
                 f"is rounded to {form.name}",
                 partial(stored_in, form),
                 sizes=of_right,
@@ -106,7 +105,7 @@ def accumulated(call: Call) -> Iterator[Hypothesis]:
             continue
         if form.unit / 64 <= np.median(off) <= np.sqrt(terms) * form.unit and off.max() <= terms * form.unit:
             yield Hypothesis(
-                f"sums in {form.name}",
+                f"sums {form.name}",
                 f"has errors as large as those of sums in {form.name}",
                 lambda call: call.found.astype(np.float64),
                 sizes=of_right,

@@ -6,8 +6,8 @@ from typing import Any
 
 from refnet.arrays import Array
 from refnet.check.mistakes.changes import Change
-from refnet.check.mistakes.precision import Format
 from refnet.check.mistakes.sliding import windowed
+from refnet.check.precision import Format
 from refnet.check.replay import Call
 
 Replay = Callable[[Call], Array | None]
