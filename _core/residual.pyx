@@ -10,13 +10,13 @@ from refnet._core.environment cimport Environment
 
 cdef enum:
     BINS = 41
-    # Of a region: elements, sums of d d / v, d r / v, r r / v, d / v, 1 / v.
-    SUMS = 6
+    # Of a region: elements, sums of d d / v, d r / v, r r / v, d / v, 1 / v, r / v.
+    SUMS = 7
 
 cdef struct Rule:
-    # B = relative |r| + scale absolute; variances, in units of scale**2: plain r r + spread / 6 for the
-    # typical error, plain r r + spread / 2 for that of a result near 0, both with floor.
-    double relative, scale, plain, floor
+    # B = relative |r| + scale per absolute + least; variances, in units of scale**2, r too:
+    # plain r r + spread_per spread / 6 + floor for the typical error, with spread / 2 for a result near 0.
+    double relative, scale, per, least, spread_per, plain, floor
 
 cdef struct Region:
     Py_ssize_t rows, columns
@@ -45,7 +45,7 @@ cdef void judge(
             if not isfinite(r):
                 counts[1] += 1
                 continue
-            bound = rule.relative * fabs(r) + rule.scale * absolute[i * absolute_step]
+            bound = rule.relative * fabs(r) + rule.scale * rule.per * absolute[i * absolute_step] + rule.least
             counts[0] += not fabs(d) <= bound
             ratio = 0 if d == 0 else d / bound
             ratio = ratio if ratio == ratio else INFINITY
@@ -56,7 +56,7 @@ cdef void judge(
                 continue
             r = r / rule.scale
             d = d / rule.scale
-            near = spread[i * spread_step]
+            near = rule.spread_per * spread[i * spread_step]
             v = rule.plain * r * r + near / 6 + rule.floor
             tail = rule.plain * r * r + near / 2 + rule.floor
             if not (v > 0 and isfinite(v)):
@@ -74,12 +74,13 @@ cdef void judge(
             at[3] += r * r * v
             at[4] += d * v
             at[5] += v
+            at[6] += r * v
 
 
 def residual(
     const floating[:, :, ::1] found, const double[:, :, ::1] expected, const float[::1] absolute,
-    const float[::1] spread, double relative, double scale, double plain, double floor,
-    Py_ssize_t rows, Py_ssize_t columns, double[:, ::1] tops, Py_ssize_t[:, ::1] counts, double[:, :, ::1] sums,
+    const float[::1] spread, double relative, double scale, double per, double least, double spread_per,
+    double plain, double floor, Py_ssize_t rows, Py_ssize_t columns, double[:, ::1] tops, Py_ssize_t[:, ::1] counts, double[:, :, ::1] sums,
 ):
     """Of each plane of (P, H, W): ratios to bounds and to expected errors, counts, a histogram, sums of regions.
 
@@ -88,10 +89,10 @@ def residual(
     found, expected : (P, H, W)
         d is their difference. Where nothing finite is expected, nothing is judged.
     absolute : one number, or P H W
-        B = relative |expected| + scale absolute.
+        B = relative |expected| + scale per absolute + least.
     spread : none, one number, or P H W
-        Variances in units of scale**2: plain (expected / scale)**2 + spread / 6 + floor, v, and with spread / 2
-        that of a result near 0. None: no expected error.
+        Variances in units of scale**2: v = plain (expected / scale)**2 + spread_per spread / 6 + floor, and with
+        spread / 2 that of a result near 0. None: no expected error.
     rows, columns : int
         Regions of a plane; each is told apart in its interior and what lies on the border of the plane.
     tops : (P, 4)
@@ -99,13 +100,13 @@ def residual(
         near 0, and its place.
     counts : (P, 43)
         How many are beyond B, how many are not judged, and in each of 41 bins of d / B.
-    sums : (P, 2 rows columns, 6)
-        Elements, and sums of d d / v, d r / v, r r / v, d / v, 1 / v, r and d in units of scale.
+    sums : (P, 2 rows columns, 7)
+        Elements, and sums of d d / v, d r / v, r r / v, d / v, 1 / v, r / v, r and d in units of scale.
     """
     cdef Py_ssize_t count = found.shape[0], height = found.shape[1], width = found.shape[2], size, p
     cdef Py_ssize_t absolute_step = absolute.shape[0] > 1, spread_step = spread.shape[0] > 1
     cdef bint statistics = spread.shape[0] > 0
-    cdef Rule rule = Rule(relative, scale, plain, floor)
+    cdef Rule rule = Rule(relative, scale, per, least, spread_per, plain, floor)
     cdef Region grid = Region(rows, columns)
     cdef Environment before
     cdef const float* of_spread = &spread[0] if statistics else &absolute[0]

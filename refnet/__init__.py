@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from refnet import golden, gradcheck, interop, networks, trace
+from refnet import certify, golden, gradcheck, interop, networks, trace
 from refnet.arithmetic import Arithmetic, Kernel
 from refnet.errors import RefnetError
 from refnet.inputs import clip, fill
@@ -21,6 +21,7 @@ __all__ = [
     "Run",
     "backward",
     "build",
+    "certify",
     "clip",
     "fill",
     "forward",

@@ -4,7 +4,7 @@
 """
 
 from refnet.check import Report, Verdict
-from refnet.check.certification import certify
+from refnet.check.certification import certify, check
 from refnet.inputs.candidate import Candidate
 
-__all__ = ["Candidate", "Report", "Verdict", "certify"]
+__all__ = ["Candidate", "Report", "Verdict", "certify", "check"]

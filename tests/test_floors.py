@@ -21,6 +21,7 @@ FLOORS = [
     ["arithmetic.core"],
     ["arithmetic"],
     ["net"],
+    ["inplace"],
     ["given", "remat"],
     ["run"],
     ["inputs.*", "machine"],
@@ -47,6 +48,12 @@ FLOORS = [
     ["check.diagnosis"],
     ["check.residues"],
     ["check.frozen"],
+    ["check.summands"],
+    ["check.expected", "check.dumped"],
+    ["check.choices", "check.plausible", "check.wrong_shape"],
+    ["check.natural"],
+    ["check.jury"],
+    ["check.certification"],
     ["check.operators", "check.composition", "check.differences"],
     ["check.enclosure"],
     ["check.network", "check.captured"],
@@ -54,7 +61,7 @@ FLOORS = [
     ["interop.torch_names"],
     ["interop.*"],
     ["interop"],
-    ["gradcheck"],
+    ["gradcheck", "certify"],
     ["bench"],
     ["bench.problem", "bench.limits", "bench.measurement", "bench.agreement", "bench.threads"],
     ["bench.peer", "bench.problems"],
@@ -122,7 +129,11 @@ NEIGHBOURS = {
     ("render.roofline", "render.figure"),
 }
 # What is no kernel of an operator.
-BESIDE_KERNELS = {("environment", "_core.environment"), ("check.compare", "_core.compare")}
+BESIDE_KERNELS = {
+    ("environment", "_core.environment"),
+    ("check.compare", "_core.compare"),
+    ("check.plausible", "_core.residual"),
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from refnet.arrays import Array
 from refnet.check.compare import beyond
 from refnet.check.judge import Judge
-from refnet.check.mistakes import CATALOGUE, Hypothesis, Proposer
+from refnet.check.mistakes import CATALOGUE, SMALL, Hypothesis, Proposer
 from refnet.check.replay import Call
 from refnet.errors import RefnetError
 from refnet.op import OUTPUT
@@ -21,6 +21,9 @@ from refnet.op import OUTPUT
 LEFT = 0.02
 # Relative to the values, what no format's rounding makes of most elements.
 FAR = 0.125
+# Of the norm of what is right, the norm of errors below which formats are tried first: simple mistakes of
+# what is nearly right are in a few places.
+NEARLY = 2.0**-8
 
 
 class Cause(NamedTuple):
@@ -50,7 +53,14 @@ class Fit(NamedTuple):
     part: bool
 
 
-def explain(judge: Judge, kind: str | int, found: Array, dy: Array | None = None) -> Cause | None:
+def explain(
+    judge: Judge,
+    kind: str | int,
+    found: Array,
+    dy: Array | None = None,
+    *,
+    typical: Array | None = None,
+) -> Cause | None:
     """Name the mistake that explains a wrong result.
 
     Every hypothesis is replayed in float64 by the judge's oracle, simple ones first. One explains the result
@@ -71,6 +81,9 @@ def explain(judge: Judge, kind: str | int, found: Array, dy: Array | None = None
     found : ndarray
     dy : ndarray, optional
         What backward was given.
+    typical : ndarray of float64, optional
+        What an honest error does not exceed, in units of the sum of magnitudes of the terms, element by
+        element of the result: hypotheses are judged by it where it is less than B.
 
     Returns
     -------
@@ -78,14 +91,20 @@ def explain(judge: Judge, kind: str | int, found: Array, dy: Array | None = None
         None if nothing is wrong, or nothing explains it.
     """
     with np.errstate(all="ignore"):
-        call = Call.of_judge(judge, OUTPUT if isinstance(kind, str) else kind, found, dy)
+        call = Call.of_judge(judge, OUTPUT if isinstance(kind, str) else kind, found, dy, typical)
         if not np.isfinite(found).all() or not call.wrong.any():
             return None
-        for tier in CATALOGUE:
+        for tier in SMALL if _is_small(call) else CATALOGUE:
             fits = _fits(call, tier)
             if fits:
                 return _cause(call, fits)
     return None
+
+
+def _is_small(call: Call) -> bool:
+    """Whether the result is nearly right as a whole: what a format's rounding makes, and few mistakes do."""
+    off = np.linalg.norm((call.found - call.right).ravel())
+    return bool(off < NEARLY * np.linalg.norm(call.right.ravel()))
 
 
 def _fits(call: Call, tier: tuple[Proposer, ...]) -> list[Fit]:

@@ -85,6 +85,9 @@ class Call:
         What is replayed of it.
     measures : bool
         Whether results are magnitudes.
+    typical : ndarray, optional
+        What an honest error does not exceed, in units of the magnitude of the result: taken where it is less
+        than B.
     """
 
     judge: Judge
@@ -94,13 +97,17 @@ class Call:
     found: Array
     part: Part | None = None
     measures: bool = False
+    typical: Array | None = None
 
     @classmethod
-    def of_judge(cls, judge: Judge, kind: int, found: Array, dy: Array | None) -> "Call":
+    def of_judge(
+        cls, judge: Judge, kind: int, found: Array, dy: Array | None, typical: Array | None = None
+    ) -> "Call":
         """The call that a judge judges; in part, if it is large."""
         values = [a if a.dtype == INTEGER else wide(a) for a in judge.arrays]
         names = dict(zip(parameters(judge), values, strict=False))
-        call = cls(judge=judge, kind=kind, arrays=names, dy=None if dy is None else wide(dy), found=found)
+        given = None if dy is None else wide(dy)
+        call = cls(judge=judge, kind=kind, arrays=names, dy=given, found=found, typical=typical)
         return replace(call, part=_part(call))
 
     @cached_property
@@ -252,7 +259,10 @@ class Call:
         """
         count = np.full((), self.terms + OWN, np.int64)
         one = bound(Magnitude(np.abs(sum_abs), count), self.judge.claim)
-        return Bound(2 * one.absolute, 2 * one.relative + stored)
+        absolute = 2 * one.absolute
+        if self.typical is not None:
+            absolute = np.minimum(absolute, 2 * self.cut(self.typical, sum_abs.shape) * np.abs(sum_abs))
+        return Bound(absolute, 2 * one.relative + stored)
 
     def _needs(self) -> tuple[bool, ...]:
         return tuple(i == self.kind for i in range(len(self.arrays)))

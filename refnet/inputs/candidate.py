@@ -8,7 +8,7 @@ from refnet.arrays import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """The arrays of one forward pass of an implementation under test, and of its backward pass, if it took one.
+    """The arrays of a forward pass of an implementation under test, and of its backward pass, if it took one.
 
     Attributes
     ----------

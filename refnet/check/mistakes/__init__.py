@@ -13,7 +13,7 @@ from refnet.check.mistakes.roles import masks, moves, rectifiers, roles
 from refnet.check.mistakes.scores import scores
 from refnet.check.mistakes.windows import kernels, offsets, steps
 
-__all__ = ["CATALOGUE", "Hypothesis", "Proposer"]
+__all__ = ["CATALOGUE", "SMALL", "Hypothesis", "Proposer"]
 
 # Simple ones first; of a tier, those that fit are named together.
 CATALOGUE: tuple[tuple[Proposer, ...], ...] = (
@@ -40,3 +40,5 @@ CATALOGUE: tuple[tuple[Proposer, ...], ...] = (
     (operands, stored),
     (accumulated,),
 )
+# What is nearly right: formats before the rest.
+SMALL = (CATALOGUE[2], CATALOGUE[0], CATALOGUE[1], CATALOGUE[3])

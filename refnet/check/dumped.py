@@ -1,0 +1,68 @@
+"""Arrays as a candidate has dumped them: any layout, any of the formats; what does not fit is a finding."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.arrays import Array, at_the_door
+from refnet.errors import RefnetError, ValueRangeError
+from refnet.shapes import Shape, text
+
+BLOB, KERNEL = "NCTHW", "KCTHW"
+
+
+def as_dumped(name: str, array: Any, *, integer: bool = False) -> Array:
+    """An array as it can be judged: its values in float32 or float64.
+
+    Raises
+    ------
+    DTypeError
+    """
+    return at_the_door(name, array, integer=integer)
+
+
+def laid_out(array: Any, axes: str) -> Any:
+    """A blob or kernel in our order of axes, given the order of its own; another rank is left as it is.
+
+    Raises
+    ------
+    ValueRangeError
+        If the letters are not those of a blob or a kernel.
+    """
+    ours = next((own for own in (BLOB, KERNEL) if sorted(own) == sorted(axes)), None)
+    if ours is None:
+        raise ValueRangeError(f"axes are {axes!r}: expected a permutation of {BLOB} or {KERNEL}")
+    if axes == ours or getattr(array, "ndim", 0) != 5:
+        return array
+    return np.transpose(at_the_door("array", array), [axes.index(letter) for letter in ours])
+
+
+class Dumped(NamedTuple):
+    """An array of a candidate.
+
+    Attributes
+    ----------
+    tensor, node, op : str
+    array : array_like
+    axes : str
+        The order of its axes.
+    integer : bool
+    """
+
+    tensor: str
+    node: str
+    op: str
+    array: Any
+    axes: str = BLOB
+    integer: bool = False
+
+    def read(self, shape: Shape) -> tuple[Array | None, tuple[str, str | None]]:
+        """The array, if it can be judged; if not, why, and the short name of that."""
+        try:
+            found = as_dumped(self.tensor, self.array, integer=self.integer)
+        except RefnetError as error:
+            return None, (str(error), "dtype")
+        laid = laid_out(found, self.axes)
+        if laid.shape != shape:
+            return None, (f"its shape is {text(laid.shape)}, expected {text(shape)}", "shape")
+        return np.ascontiguousarray(laid), ("", None)

@@ -1,0 +1,275 @@
+"""From a dumped array and what is expected of it to a verdict: its word, where, and why."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnet.arithmetic.core import core
+from refnet.arrays import Array
+from refnet.check.bounds import Claim, unit
+from refnet.check.causes import explain
+from refnet.check.expected import Expected, Known, Oracle
+from refnet.check.formulas import FOREIGN
+from refnet.check.judge import Judge
+from refnet.check.locate import axes_of, structure
+from refnet.check.maps import maps
+from refnet.check.natural import reconsidered
+from refnet.check.plausible import Assessment, Levels, assess, heat
+from refnet.check.precision import WAYS, Way, format_of
+from refnet.check.report import SEVERITY, Verdict
+from refnet.op import OUTPUT, Op
+
+# An expectation for each way in which operands may have been rounded.
+Ways = Mapping[Way | None, Callable[[], Expected]]
+
+
+class Call(NamedTuple):
+    """The call whose result is judged.
+
+    Attributes
+    ----------
+    op : Op
+    arrays : tuple of ndarray
+        Its inputs.
+    attrs : dict
+    subject : int
+        OUTPUT, or which input's gradient.
+    dy : ndarray, optional
+    exact : bool
+        Whether all of it was dumped: then terms can be looked at, and mistakes replayed.
+    """
+
+    op: Op
+    arrays: tuple[Array, ...]
+    attrs: dict[str, Any]
+    subject: int
+    dy: Array | None = None
+    exact: bool = True
+
+
+@dataclass
+class Jury:
+    """Judges the arrays of one report.
+
+    Attributes
+    ----------
+    claim : Claim
+    levels : Levels
+    verdicts : dict of str to Verdict
+        In the order in which arrays were judged.
+    """
+
+    claim: Claim
+    levels: Levels
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    _worst: str | None = None
+
+    def ways(self) -> tuple[Way | None, ...]:
+        """How operands may have been rounded, the usual way first; None: not at all, which is better."""
+        operands = self.claim.operands
+        if operands is None or unit(operands) <= unit(self.claim.accumulate):
+            return (None,)
+        if self.claim.operand_rounding is not None:
+            return (*tuple(way for way in WAYS if way == self.claim.operand_rounding), None)
+        return ("nearest", None, "zero", "away")
+
+    def oracle(self, way: Way | None) -> Oracle:
+        """Who computes what is expected."""
+        return Oracle(self.claim, way)
+
+    def judge(
+        self, tensor: str, node: str, found: Array, ways: Ways, call: Call | None, why: str = ""
+    ) -> None:
+        """Judge an array by the way that fits best.
+
+        Parameters
+        ----------
+        tensor, node : str
+            The array's name in the report, and whose result it is.
+        found : ndarray of float32 or float64
+        ways : mapping
+            What is expected, before it is stored.
+        call : Call, optional
+            Whose result it is, if it is that of one.
+        why : str
+            What is said of a verdict that passes.
+        """
+        axes = axes_of(call.op, call.subject, found.ndim) if call else _plain_axes(found.ndim)
+        best: tuple[Assessment, Expected, Way | None] | None = None
+        for way, expectation in ways.items():
+            expected = expectation().stored(self.claim)
+            found_here = self._overflowing(found, expected)
+            assessed = assess(found_here, expected, axes, self.levels)
+            if best is None or _badness(assessed) < _badness(best[0]):
+                best = assessed, expected, way
+            if assessed.word in ("exact", "consistent", "refused"):
+                break
+        assert best is not None, "there is a way"
+        assessed, expected, way = best
+        word, said = assessed.word, why
+        if word in ("implausible", "systematic") and call is not None and call.exact and expected.terms:
+            order = reconsidered(
+                call.op,
+                call.subject,
+                self._narrowed(call, way),
+                None
+                if call.dy is None
+                else self.oracle(way).narrowed(call.dy)
+                if call.op.family == "product"
+                else call.dy,
+                call.attrs,
+                found,
+                expected,
+                assessed.where,
+                self.claim,
+                self.levels,
+            )
+            if order.alike:
+                word = "consistent"
+                said = "its terms are alike, rounding errors are not of mean zero: the bound alone decides"
+            elif order.plausible and word == "implausible" and not assessed.structures:
+                word = "consistent"
+                said = f"larger than the error of a plain chain, as sums {order.name} make it"
+        if word in ("exact", "consistent") and assessed.unjudged:
+            word, said = "refused", f"{assessed.unjudged} elements are made of what is not finite"
+        if word == "refused" and not said:
+            said = "the bound is above the array's own scale: it says nothing"
+        verdict = Verdict(
+            tensor=tensor,
+            verdict=word,
+            margin=assessed.margin,
+            node=node,
+            op=call.op.name if call else "",
+            where=assessed.where,
+            found=assessed.found,
+            expected=assessed.expected,
+            bound=assessed.bound,
+            wrong=assessed.wrong,
+            elements=assessed.elements,
+            why=said,
+            residual=assessed.residual,
+        )
+        if not verdict.passes and word != "refused":
+            verdict = self._diagnosed(verdict, assessed, found, expected, axes, call)
+        self.keep(verdict, lambda: heat(found, expected))
+
+    def keep(self, verdict: Verdict, picture: Callable[[], Any] = lambda: None) -> None:
+        """Hold a verdict; of the worst one so far, draw where the differences are large."""
+        worst = None if self._worst is None else self.verdicts[self._worst]
+        if verdict.residual is not None and (worst is None or verdict.badness > worst.badness):
+            verdict = replace(verdict, residual=replace(verdict.residual, heat=picture()))
+            self._worst = verdict.tensor
+        self.verdicts[verdict.tensor] = verdict
+
+    def fail(self, tensor: str, node: str, op: str, cause: str, hypothesis: str | None = None) -> None:
+        """Note an array that is wrong as a whole."""
+        self.keep(
+            Verdict(
+                tensor=tensor,
+                verdict="impossible",
+                margin=np.inf,
+                node=node,
+                op=op,
+                cause=cause,
+                hypothesis=hypothesis,
+            )
+        )
+
+    def refuse(self, tensor: str, node: str, op: str, why: str) -> None:
+        """Note an array of which nothing can be said."""
+        self.keep(Verdict(tensor=tensor, verdict="refused", node=node, op=op, why=why))
+
+    def _narrowed(self, call: Call, way: Way | None) -> tuple[Array, ...]:
+        if call.op.family != "product":
+            return call.arrays
+        oracle = self.oracle(way)
+        return (*map(oracle.narrowed, call.arrays[:2]), *call.arrays[2:])
+
+    def _overflowing(self, found: Array, expected: Expected) -> Array:
+        """The array, with what is expected where it is infinite and may be: where a sum can overflow."""
+        if np.isfinite(found).all():
+            return found
+        most = format_of(self.claim.accumulate).largest
+        with np.errstate(over="ignore", invalid="ignore"):
+            size = np.maximum(expected.error() / max(expected.per, 2.0**-52), np.abs(expected.value))
+            may = (size >= most) | (np.abs(expected.value) >= format_of(self.claim.store).largest)
+        allowed = may & ~np.isfinite(found)
+        return np.where(allowed, expected.value, found) if allowed.any() else found
+
+    def _diagnosed(
+        self,
+        verdict: Verdict,
+        assessed: Assessment,
+        found: Array,
+        expected: Expected,
+        axes: tuple[str, ...],
+        call: Call | None,
+    ) -> Verdict:
+        """Say of a failure which elements, and what explains it."""
+        groups = call.attrs.get("groups", 1) if call else 1
+        with np.errstate(all="ignore"):
+            off = np.abs(found - expected.value)
+            limit = expected.error()
+            if verdict.verdict == "implausible":
+                limit = np.minimum(limit, self.levels.largest * np.sqrt(expected.variance(2.0)))
+            beyond = ~(off <= limit) & np.isfinite(expected.value)
+        where = structure(beyond, axes, groups) if beyond.any() else ""
+        regular = "; ".join(one.words for one in assessed.structures)
+        verdict = replace(
+            verdict,
+            structure="; ".join(filter(None, (where, regular if verdict.verdict == "systematic" else ""))),
+            maps=maps(beyond, axes) if beyond.any() else (),
+        )
+        nans = int(np.count_nonzero(~np.isfinite(found) & np.isfinite(expected.value)))
+        if nans:
+            return replace(
+                verdict, cause=f"{nans} of {found.size} elements are not finite", hypothesis="not finite"
+            )
+        if call is not None and call.exact:
+            judge = Judge(FOREIGN[call.op.name], core, self.claim, call.arrays, call.attrs)
+            kind = "output" if call.subject == OUTPUT else call.subject
+            cause = explain(judge, kind, found, call.dy, typical=self._typical(expected))
+            if cause is not None:
+                return replace(verdict, cause=cause.sentence, hypothesis=cause.hypothesis)
+        if assessed.structures:
+            first = assessed.structures[0]
+            name = "scaled" if first.kind == "factor" else "offset"
+            name = f"{name} {first.where}".strip()
+            return replace(verdict, cause=f"it is {first.words}", hypothesis=name)
+        return verdict
+
+    def _typical(self, expected: Expected) -> Array | None:
+        """What no honest error exceeds, in units of the sum of magnitudes; None where nothing is expected."""
+        if not expected.statistical or not expected.terms:
+            return None
+        size = expected.scale * np.broadcast_to(expected.absolute, expected.value.size).reshape(
+            expected.value.shape
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = self.levels.largest * np.sqrt(expected.variance(2.0)) / size
+        return np.where(size > 0, ratio, expected.per)
+
+
+def _badness(assessed: Assessment) -> tuple[int, float, float]:
+    return SEVERITY.index(assessed.word), assessed.residual.rms or 0.0, assessed.margin
+
+
+def _plain_axes(rank: int) -> tuple[str, ...]:
+    return ("sample", "channel", "frame", "line", "column")[:rank]
+
+
+def one_way(expected: Expected) -> Ways:
+    """What is expected, however operands were rounded."""
+    return {None: lambda: expected}
+
+
+def names_of(nodes: Iterable[str]) -> str:
+    """Some names, the first few."""
+    found = list(nodes)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[:3]) + more
+
+
+__all__ = ["Call", "Jury", "Known", "Ways", "names_of", "one_way"]

@@ -1,0 +1,393 @@
+"""Differences from what is expected: beyond every bound, larger than rounding is, or with structure.
+
+The tests of a report share one level of error, delta: docs/certify.md.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf, log, sqrt
+
+import numpy as np
+from scipy import stats
+
+from refnet._core import residual as kernels
+from refnet.arrays import Array
+from refnet.check.expected import Expected
+from refnet.check.maps import MOST_CELLS
+from refnet.check.report import Heat, Residual, Word
+from refnet.shapes import Shape, size
+
+BINS = 41
+# Sums of a region: elements, and of d d / v, d r / v, r r / v, d / v, 1 / v, r / v.
+COUNT, DD, DR, RR, D1, ONE, R1 = range(7)
+SUMS = 7
+# Planes of as many elements are divided into tiles, so many along a side.
+LARGE_PLANE, TILES = 64, 4
+# Blocks from which on their spread says something.
+FEW = 8
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What may be by chance, over all of a report.
+
+    Attributes
+    ----------
+    largest : float
+        lambda: of abs(d) in units of the error of a result near 0.
+    level : float
+        Of each test of the residual.
+    """
+
+    largest: float
+    level: float
+
+    @classmethod
+    def of(cls, shapes: list[Shape], delta: float) -> "Levels":
+        """The levels of a report on arrays of these shapes that is wrong with a probability of delta."""
+        elements = sum(map(size, shapes))
+        tests = sum(8 + 2 * (TILES**2 + sum(shape)) for shape in shapes)
+        return cls(sqrt(2 * log(2 * max(elements, 1) / delta)), delta / max(tests, 1))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a residual has beyond noise.
+
+    Attributes
+    ----------
+    kind : {"factor", "offset"}
+    where : str
+        "" for everywhere; "channel 3", "frame 0", "the border", "tile ...".
+    by : float
+        The relative factor by which it is larger, or the offset.
+    certainty : float
+        In standard errors.
+    """
+
+    kind: str
+    where: str
+    by: float
+    certainty: float
+
+    @property
+    def words(self) -> str:
+        """Such as "larger by 4.0e-06 of itself in channel 3"."""
+        place = f" in {self.where}" if self.where else ""
+        if self.kind == "factor":
+            return f"{'larger' if self.by > 0 else 'smaller'} by {abs(self.by):.1e} of itself{place}"
+        return f"off by {self.by:+.2e} on average{place}"
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How an array stands against what is expected of it.
+
+    Attributes
+    ----------
+    word : str
+        exact, consistent, systematic, implausible, impossible or refused.
+    margin : float
+        The largest abs(d) / B.
+    where : tuple of int
+        The index of that element; of an implausible array, that of the largest d in units of its error.
+    found, expected, bound : float
+        Of that element.
+    wrong, elements : int
+        Elements beyond their bounds, of how many.
+    unjudged : int
+        Elements of which nothing finite is expected.
+    residual : Residual
+    structures : tuple of Structure
+        What has been found beyond noise.
+    """
+
+    word: Word
+    margin: float
+    where: tuple[int, ...]
+    found: float
+    expected: float
+    bound: float
+    wrong: int
+    elements: int
+    unjudged: int
+    residual: Residual
+    structures: tuple[Structure, ...] = field(default=())
+
+
+def assess(found: Array, expected: Expected, axes: tuple[str, ...], levels: Levels) -> Assessment:
+    """Judge an array.
+
+    Parameters
+    ----------
+    found : ndarray of float32 or float64
+    expected : Expected
+        With the rounding of the claimed storage.
+    axes : tuple of str
+        What the axes of the array are called.
+    levels : Levels
+    """
+    sums = _Pass(found, expected)
+    place = sums.worst
+    rms, limit = sums.rms(levels.level)
+    structures = tuple(_structures(sums, axes, levels)) if expected.statistical else ()
+    implausible = expected.statistical and not (rms <= limit and sums.largest <= levels.largest)
+    word: Word = "consistent"
+    if sums.wrong:
+        word = "impossible"
+    elif _says_nothing(expected, levels):
+        word = "refused"
+    elif implausible:
+        word, place = "implausible", sums.least_plausible if sums.largest > levels.largest else place
+    elif structures:
+        word = "systematic"
+    elif _is_rounded(found, expected):
+        word = "exact"
+    index = tuple(int(i) for i in np.unravel_index(place, found.shape))
+    r = float(expected.value[index])
+    return Assessment(
+        word=word,
+        margin=sums.margin,
+        where=index,
+        found=float(found[index]),
+        expected=r,
+        bound=_bound_at(expected, place, r),
+        wrong=sums.wrong,
+        elements=found.size,
+        unjudged=sums.unjudged,
+        residual=Residual(
+            rms=rms if expected.statistical else None,
+            largest=sums.largest if expected.statistical else None,
+            limit=levels.largest if expected.statistical else None,
+            terms=expected.terms,
+            histogram=tuple(int(n) for n in sums.histogram),
+        ),
+        structures=structures,
+    )
+
+
+def heat(found: Array, expected: Expected) -> Heat | None:
+    """Where the differences of a blob are large, over frames, lines and columns."""
+    if found.ndim != 5:
+        return None
+    with np.errstate(all="ignore"):
+        ratio = np.abs(found - expected.value) / expected.error()
+    ratio = np.where(np.isnan(ratio), np.where(np.isnan(found), inf, 0.0), ratio).max(axis=(0, 1))
+    sizes = ratio.shape
+    steps = (-(-sizes[0] // 16), -(-sizes[1] // MOST_CELLS), -(-sizes[2] // MOST_CELLS))
+    for axis, step in enumerate(steps):
+        ratio = np.maximum.reduceat(ratio, range(0, ratio.shape[axis], step), axis)
+    values = tuple(tuple(tuple(map(float, row)) for row in frame) for frame in ratio)
+    return Heat(shape=(sizes[0], sizes[1], sizes[2]), steps=steps, values=values)
+
+
+def _is_rounded(found: Array, expected: Expected) -> bool:
+    """Whether every element is the expected value rounded: to the dtype in which it was dumped."""
+    first = slice(0, 256)
+    with np.errstate(all="ignore"):
+        for part in (first, slice(None)):
+            if not np.array_equal(found.ravel()[part], expected.value.ravel()[part].astype(found.dtype)):
+                return False
+    return True
+
+
+def _bound_at(expected: Expected, place: int, r: float) -> float:
+    absolute = float(expected.absolute[place if expected.absolute.size > 1 else 0])
+    return expected.relative * abs(r) + expected.scale * expected.per * absolute + expected.least
+
+
+def _says_nothing(expected: Expected, levels: Levels) -> bool:
+    """Whether all that is expected is within what rounding may make of zero."""
+    size_ = np.linalg.norm(expected.value.ravel())
+    if size_ == 0 or not np.isfinite(size_):
+        return False
+    own = (
+        expected.scale
+        * expected.per
+        * np.linalg.norm(np.broadcast_to(expected.absolute, expected.value.size))
+    )
+    if own <= size_:
+        return False
+    if not expected.statistical:
+        return True
+    return bool(levels.largest * np.sqrt(expected.variance(2.0).sum()) > size_)
+
+
+class _Pass:
+    """One pass of the kernel over an array, and what follows from its sums."""
+
+    def __init__(self, found: Array, expected: Expected):
+        self.shape = found.shape
+        planes = _planes(found.shape)
+        self._tiles = TILES if planes[1] * planes[2] >= LARGE_PLANE else 1
+        count = planes[0]
+        tops, sums = np.zeros((count, 4)), np.zeros((count, 2 * self._tiles**2, SUMS))
+        counts = np.zeros((count, 2 + BINS), np.intp)
+        kernels.residual(
+            np.ascontiguousarray(found).reshape(planes),
+            np.ascontiguousarray(expected.value).reshape(planes),
+            expected.absolute * np.float32(1) if expected.absolute.ndim else expected.absolute.reshape(1),
+            expected.spread,
+            expected.relative,
+            expected.scale,
+            expected.per,
+            expected.least,
+            expected.spread_per,
+            expected.plain,
+            (expected.floor / expected.scale) ** 2,
+            self._tiles,
+            self._tiles,
+            tops,
+            counts,
+            sums,
+        )
+        self.margin, self.worst = _top(tops[:, 0], tops[:, 1], planes)
+        self.largest, self.least_plausible = _top(tops[:, 2], tops[:, 3], planes)
+        self.wrong, self.unjudged = int(counts[:, 0].sum()), int(counts[:, 1].sum())
+        self.histogram = counts[:, 2:].sum(axis=0)
+        self.scale = expected.scale
+        self.sums = sums.reshape(*_leading(found.shape), *sums.shape[1:])
+        self._shrink(expected.shrink)
+
+    def _shrink(self, most: float) -> None:
+        """Take the claimed truncation out of the residual: the factor that fits, 1 - most or more."""
+        square = float(self.sums[..., RR].sum())
+        slope = float(self.sums[..., DR].sum()) / square if square > 0 else 0.0
+        if not -most <= slope < 0:
+            return
+        d, r = self.sums, self.sums.copy()
+        d[..., DD] += slope**2 * r[..., RR] - 2 * slope * r[..., DR]
+        d[..., DR] -= slope * r[..., RR]
+        d[..., D1] -= slope * r[..., R1]
+
+    def rms(self, level: float) -> tuple[float, float]:
+        """The root mean square of d / sigma, and what it may be."""
+        blocks = self._blocks()
+        count = blocks[:, COUNT].sum()
+        if count == 0:
+            return 0.0, inf
+        square = blocks[:, DD].sum() / count
+        if len(blocks) >= FEW:
+            off = blocks[:, DD] - min(square, 1.0) * blocks[:, COUNT]
+            spread = sqrt(float(np.square(off).sum()) * len(blocks) / (len(blocks) - 1)) / count
+            most = 1 + stats.t.isf(level, len(blocks) - 1) * min(spread, 1.0)
+        else:
+            most = 1 + stats.norm.isf(level) * sqrt(6 / count)
+        return sqrt(float(square)), sqrt(float(most))
+
+    def _blocks(self) -> Array:
+        """Sums by channel or filter, or finer where there are few."""
+        by_channel = self.along(1 if len(self.sums.shape) == 5 else 0)
+        whole = self.sums.sum(axis=-2).reshape(-1, SUMS)
+        return by_channel if len(by_channel) >= FEW else whole[whole[:, COUNT] > 0]
+
+    def along(self, axis: int) -> Array:
+        """Sums of what has one index of a leading axis, (indices, 7)."""
+        others = tuple(i for i in range(self.sums.ndim - 1) if i != axis)
+        found: Array = self.sums.sum(axis=others)
+        return found
+
+
+def _planes(shape: Shape) -> tuple[int, int, int]:
+    """An array as planes: of a blob those of H and W, of a kernel its filters, of a matrix its rows."""
+    leading = _leading(shape)
+    if len(shape) == 5 and len(leading) == 3:
+        return size(leading), shape[3], shape[4]
+    return size(leading), 1, size(shape) // size(leading)
+
+
+def _leading(shape: Shape) -> Shape:
+    """The axes whose indices are blocks."""
+    if len(shape) == 5:
+        return shape[:3] if shape[3] * shape[4] >= 16 else shape[:2]
+    return shape[:1] if len(shape) > 1 else (1,)
+
+
+def _top(values: Array, places: Array, planes: tuple[int, int, int]) -> tuple[float, int]:
+    """The largest value of all planes, and its place in the array."""
+    plane = int(values.argmax())
+    return float(values[plane]), plane * planes[1] * planes[2] + int(places[plane])
+
+
+def _structures(sums: _Pass, axes: tuple[str, ...], levels: Levels) -> Iterator[Structure]:
+    """What regressions of the residual on r, and on 1, find: overall, by channel, frame, border, tile."""
+    blocks = sums._blocks()
+    for kind, cross, square, unit in (("factor", DR, RR, 1.0), ("offset", D1, ONE, sums.scale)):
+        overall = _regressed(blocks[:, cross], blocks[:, square], levels)
+        if overall is not None:
+            yield Structure(kind, "", overall[0] * unit, overall[1])
+            continue
+        for axis in range(sums.sums.ndim - 2):
+            by = sums.along(axis)
+            which = _outlier(by[:, cross], by[:, square], levels)
+            if which is not None:
+                index, slope, certainty = which
+                yield Structure(kind, f"{axes[axis]} {index}", slope * unit, certainty)
+        if sums.sums.ndim == 5:
+            yield from _regions(sums, kind, cross, square, unit, levels)
+
+
+def _regions(
+    sums: _Pass, kind: str, cross: int, square: int, unit: float, levels: Levels
+) -> Iterator[Structure]:
+    """Borders and tiles of planes, frames: each by the spread over channels."""
+    by_channel = sums.sums.sum(axis=0)  # (C, T, regions, 7)
+    if len(by_channel) < FEW:
+        return
+    frames = by_channel.sum(axis=2)
+    if frames.shape[1] > 1:
+        for t in range(frames.shape[1]):
+            one = _regressed(frames[:, t, cross], frames[:, t, square], levels)
+            if one is not None:
+                yield Structure(kind, f"frame {t}", one[0] * unit, one[1])
+                return
+    regions = by_channel.sum(axis=1)
+    if sums._tiles > 1:
+        border = regions[:, 1::2].sum(axis=1)
+        one = _regressed(border[:, cross], border[:, square], levels)
+        if one is not None:
+            yield Structure(kind, "the border", one[0] * unit, one[1])
+            return
+        height, width = sums.shape[-2:]
+        for tile in range(sums._tiles**2):
+            part = regions[:, 2 * tile : 2 * tile + 2].sum(axis=1)
+            one = _regressed(part[:, cross], part[:, square], levels)
+            if one is not None:
+                row, column = divmod(tile, sums._tiles)
+                lines, columns = (
+                    f"{-(-k * n // sums._tiles)} to {-(-(k + 1) * n // sums._tiles) - 1}"
+                    for k, n in ((row, height), (column, width))
+                )
+                yield Structure(kind, f"lines {lines}, columns {columns}", one[0] * unit, one[1])
+                return
+
+
+def _regressed(cross: Array, square: Array, levels: Levels) -> tuple[float, float] | None:
+    """The slope of d, and how many standard errors it is, if that is more than chance makes.
+
+    Neighbouring results share operands: the standard error is that of blocks. It is not taken for less than
+    what independent errors of the expected size would have.
+    """
+    total = float(square.sum())
+    if not total > 0 or len(cross) < FEW:
+        return None
+    slope = float(cross.sum()) / total
+    spread = sqrt(float(np.square(cross - slope * square).sum()) * len(cross) / (len(cross) - 1))
+    certainty = abs(slope) * total / max(spread, sqrt(total))
+    return (slope, certainty) if certainty > stats.t.isf(levels.level / 2, len(cross) - 1) else None
+
+
+def _outlier(cross: Array, square: Array, levels: Levels) -> tuple[int, float, float] | None:
+    """The index whose slope stands out among the others', its slope and certainty."""
+    some = square > 0
+    if int(some.sum()) < FEW:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = np.where(some, cross / np.sqrt(square), 0.0)
+    typical = max(1.0, float(np.median(np.square(z[some]))) / 0.4549)
+    # The typical square of few is itself uncertain.
+    certainty = np.abs(z) / sqrt(typical * (1 + 8 / int(some.sum())))
+    index = int(certainty.argmax())
+    if certainty[index] <= stats.norm.isf(levels.level / 2):
+        return None
+    return index, float(cross[index] / square[index]), float(certainty[index])
