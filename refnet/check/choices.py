@@ -10,7 +10,7 @@ import numpy as np
 from refnet.arithmetic.core import core
 from refnet.arrays import Array, wide
 from refnet.check.bounds import unit
-from refnet.check.expected import Expected, Known, of_errors
+from refnet.check.expected import NOTHING, Expected, Known, of_errors
 from refnet.shapes import Geometry, pooling, size, taps
 
 
@@ -34,6 +34,8 @@ def rectified(dy: Known, x: Known, y: Array | None) -> Expected:
 
 
 def _between(value: Array, dy: Known, positive: Array, open_: Array) -> Expected:
+    if dy.exact and not open_.any():
+        return of_errors(np.where(positive, value, 0.0), NOTHING, None, 0)
     middle = np.where(positive, value, np.where(open_, value / 2, 0.0))
     reached = positive | open_
     error = np.where(reached, dy.error, 0.0) + np.where(open_, np.abs(value) / 2, 0.0)

@@ -189,7 +189,8 @@ class Oracle:
         if op.family == "product":
             arrays = (*map(self.narrowed, arrays[:2]), *arrays[2:])
         value, _ = core[name].forward(*arrays, **attrs)
-        sizes = _output_sizes(op, arrays, attrs, self._least) if op.family == "product" else None
+        multiplies = op.family == "product" or name == "affine"
+        sizes = _output_sizes(op, arrays, attrs, self._least) if multiplies else None
         expected = self._sum(op, OUTPUT, value, arrays, None, attrs, sizes)
         if all(known.exact for known in inputs):
             return expected
@@ -278,7 +279,9 @@ class Oracle:
         accumulate, u = format_of(self.claim.accumulate), unit(self.claim.accumulate)
         if op.hands_on and (dy is None or not self._adds(op)):
             return Expected(value=value, absolute=np.zeros(1, np.float32), spread=np.empty(0, np.float32))
-        if sizes is None:
+        if sizes is not None and count is None:
+            count = 2
+        elif sizes is None:
             sizes, counted_all = self._sizes(op, subject, arrays, dy, attrs, count)
             count = count or counted_all
         assert count is not None, "a product is a sum"
@@ -500,6 +503,8 @@ def _output_sizes(op: Op, arrays: tuple[Array, ...], attrs: dict[str, Any], leas
     scale = x_unit * w_unit
     bias = [(np.abs(b) / scale).astype(np.float32) for b in arrays[2:]]
     sums, _ = core[op.name].forward(x, w, *bias, **attrs)
+    if op.family != "product":
+        return Sizes(sums.ravel(), np.empty(0, np.float32), scale)
     squares, _ = core[op.name].forward(x * x, w * w, *(b * b for b in bias), **attrs)
     return Sizes(sums.ravel(), squares.ravel(), scale)
 

@@ -100,8 +100,10 @@ class Jury:
         best: tuple[Assessment, Expected, Way | None] | None = None
         for way, expectation in ways.items():
             expected = expectation().stored(self.claim)
-            found_here = self._overflowing(found, expected)
-            assessed = assess(found_here, expected, axes, self.levels)
+            assessed = assess(found, expected, axes, self.levels)
+            if assessed.wrong:
+                spared = self._overflowing(found, expected)
+                assessed = assessed if spared is found else assess(spared, expected, axes, self.levels)
             if best is None or _badness(assessed) < _badness(best[0]):
                 best = assessed, expected, way
             if assessed.word in ("exact", "consistent", "refused"):

@@ -135,7 +135,7 @@ def assess(found: Array, expected: Expected, axes: tuple[str, ...], levels: Leve
     word: Word = "consistent"
     if sums.wrong:
         word = "impossible"
-    elif _says_nothing(expected, levels):
+    elif _says_nothing(sums, expected, levels):
         word = "refused"
     elif implausible:
         word, place = "implausible", sums.least_plausible if sums.largest > levels.largest else place
@@ -170,9 +170,17 @@ def heat(found: Array, expected: Expected) -> Heat | None:
     """Where the differences of a blob are large, over frames, lines and columns."""
     if found.ndim != 5:
         return None
-    with np.errstate(all="ignore"):
-        ratio = np.abs(found - expected.value) / expected.error()
-    ratio = np.where(np.isnan(ratio), np.where(np.isnan(found), inf, 0.0), ratio).max(axis=(0, 1))
+    ratio = np.zeros(found.shape[2:])
+    per_channel = expected.absolute.reshape(found.shape) if expected.absolute.size > 1 else None
+    for n, c in np.ndindex(*found.shape[:2]):
+        value = expected.value[n, c]
+        own = expected.absolute[0] if per_channel is None else per_channel[n, c]
+        bound = expected.relative * np.abs(value) + expected.scale * expected.per * own + expected.least
+        with np.errstate(all="ignore"):
+            here = np.abs(found[n, c] - value) / bound
+        np.maximum(
+            ratio, np.where(np.isnan(here), np.where(np.isnan(found[n, c]), inf, 0.0), here), out=ratio
+        )
     sizes = ratio.shape
     steps = (-(-sizes[0] // 16), -(-sizes[1] // MOST_CELLS), -(-sizes[2] // MOST_CELLS))
     for axis, step in enumerate(steps):
@@ -196,21 +204,26 @@ def _bound_at(expected: Expected, place: int, r: float) -> float:
     return expected.relative * abs(r) + expected.scale * expected.per * absolute + expected.least
 
 
-def _says_nothing(expected: Expected, levels: Levels) -> bool:
+def _says_nothing(sums: "_Pass", expected: Expected, levels: Levels) -> bool:
     """Whether all that is expected is within what rounding may make of zero."""
-    size_ = np.linalg.norm(expected.value.ravel())
-    if size_ == 0 or not np.isfinite(size_):
-        return False
-    own = (
-        expected.scale
-        * expected.per
-        * np.linalg.norm(np.broadcast_to(expected.absolute, expected.value.size))
-    )
-    if own <= size_:
+    if not 0 < sums.size <= sums.bound:
         return False
     if not expected.statistical:
         return True
-    return bool(levels.largest * np.sqrt(expected.variance(2.0).sum()) > size_)
+    return bool(levels.largest * np.sqrt(expected.variance(2.0).sum()) > sums.size)
+
+
+def _tile_of(length: int, tiles: int) -> Array:
+    """Which tile each index of an axis is in."""
+    return np.asarray(np.arange(length) * tiles // length, np.intp)
+
+
+def _stretches(width: int, tiles: int) -> Array:
+    """Where stretches of columns end, their tiles, and whether they are the first or last column."""
+    tile = _tile_of(width, tiles)
+    ends = np.union1d(np.flatnonzero(np.diff(tile)) + 1, [1, max(width - 1, 1), width])
+    last = ends - 1
+    return np.array([ends, tile[last], (last == 0) | (last == width - 1)], np.intp)
 
 
 class _Pass:
@@ -221,12 +234,12 @@ class _Pass:
         planes = _planes(found.shape)
         self._tiles = TILES if planes[1] * planes[2] >= LARGE_PLANE else 1
         count = planes[0]
-        tops, sums = np.zeros((count, 4)), np.zeros((count, 2 * self._tiles**2, SUMS))
+        tops, sums = np.zeros((count, 6)), np.zeros((count, 2 * self._tiles**2, SUMS))
         counts = np.zeros((count, 2 + BINS), np.intp)
         kernels.residual(
             np.ascontiguousarray(found).reshape(planes),
             np.ascontiguousarray(expected.value).reshape(planes),
-            expected.absolute * np.float32(1) if expected.absolute.ndim else expected.absolute.reshape(1),
+            expected.absolute,
             expected.spread,
             expected.relative,
             expected.scale,
@@ -235,12 +248,13 @@ class _Pass:
             expected.spread_per,
             expected.plain,
             (expected.floor / expected.scale) ** 2,
-            self._tiles,
-            self._tiles,
+            _tile_of(planes[1], self._tiles) * self._tiles,
+            _stretches(planes[2], self._tiles),
             tops,
             counts,
             sums,
         )
+        self.size, self.bound = (float(np.sqrt(tops[:, column].sum())) for column in (4, 5))
         self.margin, self.worst = _top(tops[:, 0], tops[:, 1], planes)
         self.largest, self.least_plausible = _top(tops[:, 2], tops[:, 3], planes)
         self.wrong, self.unjudged = int(counts[:, 0].sum()), int(counts[:, 1].sum())
