@@ -14,6 +14,8 @@ Array = NDArray[Any]
 
 DTYPES = ("float32", "float64")
 REAL = tuple(map(np.dtype, DTYPES))
+# Formats whose every value float32 holds, as which they are taken.
+NARROW = ("bfloat16", "float16")
 INTEGER = np.dtype(np.int64)
 
 
@@ -27,7 +29,8 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     array : array_like
         float32 or float64, or integers where those are wanted: an array of NumPy's, or of any library
         that lets NumPy see its arrays. One that carries a gradient's history (PyTorch's
-        ``requires_grad``) is its values.
+        ``requires_grad``) is its values. bfloat16 and float16 are their values in float32, which holds
+        each of them.
     integer : bool
         Whether integers are wanted; they come back as int64.
 
@@ -38,12 +41,15 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     Raises
     ------
     DTypeError
-        If it is no array in main memory, or not float32 or float64; where integers are wanted, if it
+        If it is no array in main memory, or of none of these formats; where integers are wanted, if it
         holds no integers.
     """
     expected = "integers" if integer else " or ".join(DTYPES)
     given, array = array, seen_by_numpy(name, array, expected)
     wanted = array.dtype.newbyteorder("=")
+    if not integer and wanted.name in NARROW:
+        array = array.astype(np.float32, order="C")
+        wanted = array.dtype
     if integer and wanted != INTEGER:
         if wanted.kind not in "iu" or not np.can_cast(wanted, np.int64):
             raise DTypeError(f"{name} is {_found(given, array)}: expected {expected}")
@@ -57,6 +63,62 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     clean = array.view()
     clean.flags.writeable = False
     return clean
+
+
+def stored_in(array: Any) -> str:
+    """The format that values are stored in, by its NumPy name: ``float32``, ``bfloat16``.
+
+    Parameters
+    ----------
+    array : array_like
+        Of NumPy, PyTorch, JAX or any other library; what has no dtype of its own is as NumPy makes it.
+    """
+    dtype = getattr(array, "dtype", None)
+    dtype = np.asarray(array).dtype if dtype is None else dtype
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
+
+
+def require_one_dtype(given: Mapping[str, Any], values: Mapping[str, Array]) -> None:
+    """Refuse arrays of real numbers that are not all taken in one dtype.
+
+    Parameters
+    ----------
+    given : mapping of str to array_like
+        Before the door.
+    values : mapping of str to ndarray
+        Behind it.
+
+    Raises
+    ------
+    DTypeError
+        Names the first array that differs, and what to convert.
+    """
+    real = {name: value.dtype for name, value in values.items() if value.dtype.kind == "f"}
+    first = next(iter(real), None)
+    for name, dtype in real.items():
+        if first is None or dtype == real[first]:
+            continue
+        stored, other = stored_in(given[name]), stored_in(given[first])
+        why = f"the dtype of {first}"
+        if other in NARROW:
+            why = f"as which {first}, {other}, is taken; convert {first} to float64"
+        elif stored in NARROW:
+            why += "; convert it"
+        raise DTypeError(f"{name} is {stored}: expected {real[first]}, {why}")
+
+
+def require_wide(name: str, array: Any) -> None:
+    """Refuse what was computed in a format that a gradient check has no bounds for.
+
+    Raises
+    ------
+    DTypeError
+    """
+    if (stored := stored_in(array)) in NARROW:
+        raise DTypeError(
+            f"{name} is {stored}: expected {' or '.join(DTYPES)}; compute it in float32, "
+            f"or let refnet.certify judge what is stored in {stored}"
+        )
 
 
 def require_mapping(what: str, given: object) -> None:
@@ -73,7 +135,8 @@ def require_mapping(what: str, given: object) -> None:
 def seen_by_numpy(name: str, array: Any, expected: str) -> Array:
     """Somebody's array as one of NumPy's, in the same memory where it can be.
 
-    Libraries are known by their protocols alone: `__array__`, `__dlpack__`, PyTorch's `detach`.
+    Libraries are known by their protocols alone: `__array__`, `__dlpack__`, PyTorch's `detach`, and its
+    `float`, because NumPy has no bfloat16 of its own.
 
     Parameters
     ----------
@@ -84,7 +147,7 @@ def seen_by_numpy(name: str, array: Any, expected: str) -> Array:
     Returns
     -------
     ndarray
-        Of any dtype.
+        Of any dtype; a tensor in bfloat16 as float32.
 
     Raises
     ------
@@ -101,6 +164,8 @@ def seen_by_numpy(name: str, array: Any, expected: str) -> Array:
         if getattr(device, "type", "cpu") != "cpu":
             raise DTypeError(f"{name} is on the device {device}: expected an array in main memory (.cpu())")
         values = array.detach() if callable(getattr(array, "detach", None)) else array
+        if str(dtype) == "torch.bfloat16" and callable(getattr(values, "float", None)):
+            values = values.float()
         only_dlpack = hasattr(values, "__dlpack__") and not hasattr(values, "__array__")
         found: Array = np.from_dlpack(values) if only_dlpack else np.asarray(values)
     except (DTypeError, MemoryError):
@@ -132,6 +197,8 @@ def _advice(given: object, dtype: object) -> str:
     """What to do with a sparse array, or with one of a narrower format, NumPy's or another library's."""
     if hasattr(given, "toarray"):
         return "; make it dense (.toarray())"
+    if str(dtype) == "|V2":
+        return "; if these are bfloat16, which NumPy saves so, give .view(ml_dtypes.bfloat16)"
     narrow = re.fullmatch(r"(torch\.)?b?float(4|6|8|16)(_\w+)?", str(dtype))
     return "; convert it to float32, which holds each of its values" if narrow else ""
 

@@ -43,7 +43,7 @@ class ShapeError(RefnetError, ValueError):
 
 
 class DTypeError(RefnetError, TypeError):
-    """A dtype other than float32 and float64, or a mixture of the two."""
+    """A dtype that is not taken, or a mixture of two."""
 
 
 class ValueRangeError(RefnetError, ValueError):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import Array, at_the_door, require_mapping
+from refnet.arrays import Array, at_the_door, require_mapping, require_one_dtype, stored_in
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.ops import OPS
@@ -33,12 +33,10 @@ def clean_values(net: Net, given: Mapping[str, Array], allow_nonfinite: bool) ->
         )
     integer = {name: net.domain(name).integer for name in shapes}
     values = {name: at_the_door(name, given[name], integer=integer[name]) for name in shapes}
-    first = next((name for name in values if not integer[name]), None)
+    require_one_dtype(given, values)
     for name, value in values.items():
         if value.shape != shapes[name]:
             raise ShapeError(f"{name} has shape {text(value.shape)}: expected {text(shapes[name])}")
-        if first is not None and not integer[name] and value.dtype != values[first].dtype:
-            raise DTypeError(f"{name} is {value.dtype}: expected {values[first].dtype}, the dtype of {first}")
         if not allow_nonfinite:
             _require_finite(name, value)
     _require_legal(net, values)
@@ -55,11 +53,11 @@ def clean_gradient(
     ShapeError, DTypeError, ValueRangeError
         If it is not of that shape and dtype, or not finite.
     """
-    dy = at_the_door(f"gradient of {name}", dy)
+    given, dy = dy, at_the_door(f"gradient of {name}", dy)
     if dy.shape != shape:
         raise ShapeError(f"gradient of {name} has shape {text(dy.shape)}: expected {text(shape)}")
     if dtype is not None and dy.dtype != dtype:
-        raise DTypeError(f"gradient of {name} is {dy.dtype}: expected {dtype}, the run's dtype")
+        raise DTypeError(f"gradient of {name} is {stored_in(given)}: expected {dtype}, the run's dtype")
     if not allow_nonfinite:
         _require_finite(f"gradient of {name}", dy)
     return dy.copy()

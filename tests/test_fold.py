@@ -90,7 +90,7 @@ def test_nonsense_is_refused():
     net, params = one_norm()
     with pytest.raises(UnknownNameError, match="parameter 'bn_riv'"):
         fold(net, {name: value for name, value in params.items() if name != "bn_riv"})
-    with pytest.raises(RefnetError, match="bn_b is float32: expected float64, as the others"):
+    with pytest.raises(RefnetError, match="bn_b is float32: expected float64, the dtype of"):
         fold(net, params | {"bn_b": np.ones(2, "float32")})
     with pytest.raises(RefnetError, match="bn_rm holds NaN"):
         fold(net, params | {"bn_rm": np.array([np.nan, 1])})

@@ -7,7 +7,8 @@ from support import peer
 
 import refnet
 from refnet.arithmetic import core
-from refnet.errors import DTypeError
+from refnet.arrays import at_the_door, stored_in, ulp_distance
+from refnet.errors import DTypeError, ShapeError
 from refnet.networks.fold import fold
 from refnet.networks.inflate import inflate, inflate_params
 
@@ -80,7 +81,7 @@ class Device:
         (np.zeros(2, "U3"), ["is <U3: expected float32"]),
         (np.zeros(2, "M8[s]"), ["is datetime64[s]: expected float32"]),
         (np.zeros(2, "c8"), ["is complex64: expected float32"]),
-        (np.zeros(2, "f2"), ["is float16: expected float32", "convert it to float32, which holds each"]),
+        (np.zeros(2, "V2"), ["is |V2: expected float32", ".view(ml_dtypes.bfloat16)"]),
         (np.ma.masked_equal(np.ones(SHAPE), 1), ["is a masked array: expected", "without a mask (.filled("]),
         (scipy.sparse.csr_array(np.eye(3)), ["is a csr_array: expected float32", "dense (.toarray())"]),
         (Foreign(np.ones(2)), ["is a Foreign: expected float32"]),
@@ -96,11 +97,138 @@ def test_what_is_no_array_of_real_numbers_is_refused(array, words):
     refused(array, *words)
 
 
-def test_narrower_formats_of_other_packages_are_refused_with_a_hint():
+def test_formats_of_a_byte_are_refused_with_a_hint():
     ml_dtypes = peer("ml_dtypes")
-    for name in ("bfloat16", "float8_e5m2", "float8_e4m3fn"):
+    for name in ("float8_e5m2", "float8_e4m3fn", "float4_e2m1fn"):
         array = np.ones(SHAPE, getattr(ml_dtypes, name))
         refused(array, f"is {name}: expected float32 or float64", "convert it to float32")
+
+
+def bfloat16_of(values):
+    """The nearest values that bfloat16 holds, ties to even, in float32; by the bits alone."""
+    bits = np.asarray(values, np.float32).view(np.uint32).astype(np.uint64)
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16
+    return bits.astype(np.uint32).view(np.float32)
+
+
+def float16_of(values):
+    return np.asarray(values).astype(np.float16).astype(np.float32)
+
+
+def of_numpy(values, name):
+    return values.astype(getattr(peer("ml_dtypes"), name, name))
+
+
+def of_torch(values, name):
+    torch = peer("torch")
+    return torch.from_numpy(values.copy()).to(getattr(torch, name)).requires_grad_()
+
+
+def of_jax(values, name):
+    jax = peer("jax")
+    return jax.numpy.asarray(values).astype(name)
+
+
+NARROW = {"bfloat16": bfloat16_of, "float16": float16_of}
+
+
+@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize("made", [of_numpy, of_torch, of_jax])
+def test_what_float32_holds_is_taken_as_float32(name, made):
+    """At every door; the same bits as for the values in float32."""
+    small = net(time_kernel=1)
+    given = refnet.fill.params(small, dtype="float32") | refnet.fill.inputs(small, dtype="float32")
+    dy = refnet.fill.output_gradients(small, dtype="float32")
+    narrow, values = ({k: f(v) for k, v in given.items()} for f in (lambda v: made(v, name), NARROW[name]))
+    run = refnet.forward(small, values)
+    grads = refnet.backward(run, {k: NARROW[name](v) for k, v in dy.items()})
+    other = refnet.forward(small, narrow)
+    found = refnet.backward(other, {k: made(v, name) for k, v in dy.items()})
+    for ours, theirs in (
+        (other.blobs, run.blobs),
+        (found, grads),
+        (inflate_params(narrow, net()), inflate_params(values, net())),
+        (fold(small, {k: narrow[k] for k in small.params}).params, {k: values[k] for k in small.params}),
+    ):
+        assert ours.keys() == theirs.keys()
+        assert all(ours[k].dtype == np.float32 and ours[k].tobytes() == theirs[k].tobytes() for k in ours)
+    x = np.linspace(-2, 2, 48, dtype=np.float32).reshape(SHAPE)
+    y, context = core.relu.forward(made(x, name))
+    dx = core.relu.backward(made(x, name), context)[0]
+    assert np.array_equal(y, np.maximum(NARROW[name](x), 0)) and y.dtype == np.float32
+    assert np.array_equal(dx, np.where(x > 0, NARROW[name](x), 0)) and dx.dtype == np.float32
+    assert not ulp_distance(made(x, name), NARROW[name](x)).any()
+
+
+def test_every_value_of_narrow_formats_is_taken_exactly():
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    for array, expected in (
+        (bits.view(peer("ml_dtypes").bfloat16), (bits.astype(np.uint32) << 16).view(np.float32)),
+        (bits.view(np.float16), bits.view(np.float16).astype(np.float32)),
+        (bits.view(np.float16).astype(">f2"), bits.view(np.float16).astype(np.float32)),
+    ):
+        assert np.array_equal(at_the_door("x", array), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("made", [of_numpy, of_torch, of_jax])
+def test_narrow_formats_beside_float64_are_refused(made):
+    small = net()
+    given = refnet.fill.params(small) | refnet.fill.inputs(small)
+    narrow = made(np.ones(small.inputs["data"], np.float32), "bfloat16")
+    with pytest.raises(
+        DTypeError, match="^conv1_w is float64: expected float32, as which data, bfloat16, is"
+    ) as e:
+        refnet.forward(small, given | {"data": narrow})
+    assert "convert data to float64" in str(e.value)
+    weights = made(np.ones(small.params["conv1_w"], np.float32), "bfloat16")
+    with pytest.raises(
+        DTypeError, match="^conv1_w is bfloat16: expected float64, the dtype of data; convert it"
+    ):
+        refnet.forward(small, given | {"conv1_w": weights})
+    with pytest.raises(
+        DTypeError, match="^res_conv1_bn_s is float64: expected float32, as which conv1_w, bfl"
+    ):
+        fold(small, {name: given[name] for name in small.params} | {"conv1_w": weights})
+    run = refnet.forward(small, given)
+    ones = {name: made(np.ones(small.shape(name), np.float32), "bfloat16") for name in small.outputs}
+    with pytest.raises(DTypeError, match="gradient of .* is bfloat16: expected float64, the run's dtype"):
+        refnet.backward(run, ones)
+    x, w = np.ones((1, 1, 1, 2, 2)), made(np.ones((1, 1, 1, 1, 1), np.float32), "bfloat16")
+    geometry = {"stride": (1, 1, 1), "pad": (0, 0, 0)}
+    with pytest.raises(DTypeError, match="conv3d inputs have dtypes float64, bfloat16: expected one dtype"):
+        core.conv3d.forward(x, w, **geometry)
+    _, context = core.relu.forward(x)
+    with pytest.raises(ShapeError, match="relu dy is bfloat16 1x1x1x2x2: expected float64"):
+        core.relu.backward(made(np.ones(x.shape, np.float32), "bfloat16"), context)
+
+
+@pytest.mark.parametrize("made", [of_numpy, of_torch, of_jax])
+def test_gradient_checks_take_narrow_arrays_and_refuse_narrow_results(made):
+    x = made(np.linspace(1, 2, 5, dtype=np.float32), "bfloat16")
+
+    def f(x):
+        return x * x
+
+    def vjp(dy, x):
+        return 2 * x * dy
+
+    assert refnet.gradcheck.check(f, vjp, [x], seed=3).ok
+    seen = []
+    refnet.gradcheck.check(lambda x: (seen.append(x), x * x)[1], vjp, [x], seed=3)
+    assert type(seen[0]).__module__ == type(x).__module__ and stored_in(seen[0]) == "float32"
+    with pytest.raises(
+        DTypeError, match="what f returns is bfloat16: expected float32 or float64; compute it"
+    ):
+        refnet.gradcheck.check(lambda x: made(np.ones(5, np.float32), "bfloat16"), vjp, [x])
+    with pytest.raises(DTypeError, match="gradient of array 0 is bfloat16: expected float32"):
+        refnet.gradcheck.check(f, lambda dy, x: made(np.ones(5, np.float32), "bfloat16"), [x])
+
+
+def test_the_format_of_an_array():
+    assert stored_in(np.zeros(2, ">f4")) == "float32" and stored_in([1.0]) == "float64"
+    for made in (of_numpy, of_torch, of_jax):
+        for name in ("bfloat16", "float16", "float32"):
+            assert stored_in(made(np.zeros(2, np.float32), name)) == name
 
 
 @pytest.mark.parametrize("given", [7, None, "checkpoint.pkl", [1.0], np.ones(3)])
@@ -180,10 +308,9 @@ def test_tensors_of_torch_are_their_values(dtype):
 def test_tensors_of_torch_that_numpy_cannot_hold_are_refused():
     torch = peer("torch")
     real = "expected float32 or float64"
-    refused(
-        torch.ones(SHAPE, dtype=torch.bfloat16), "Tensor of torch.bfloat16", real, "convert it to float32"
-    )
-    refused(torch.ones(SHAPE, dtype=torch.float16, requires_grad=True), "is float16", "convert it to float32")
+    refused(torch.ones(SHAPE).to(torch.float8_e5m2), "torch.float8_e5m2", real, "convert it to float32")
+    refused(torch.ones(SHAPE, dtype=torch.bfloat16).to_sparse(), "to_dense()", real)
+    refused(torch.ones(SHAPE, dtype=torch.bfloat16, device="meta"), "on the device meta: expected an array")
     refused(torch.ones(SHAPE, dtype=torch.int64), f"is int64: {real}")
     refused(torch.ones(SHAPE).to_sparse(), "Tensor of torch.float32", "to_dense()", real)
     refused(torch.ones(SHAPE, device="meta"), "on the device meta: expected an array in main memory")
@@ -201,4 +328,4 @@ def test_arrays_of_jax_are_taken():
     gone = jax.numpy.ones(SHAPE)
     gone.delete()
     refused(gone, "and NumPy cannot see its values (Array has been deleted")
-    refused(jax.numpy.ones(SHAPE, jax.numpy.bfloat16), "is bfloat16: expected", "convert it to float32")
+    refused(jax.numpy.ones(SHAPE, jax.numpy.float8_e5m2), "is float8_e5m2: expected", "convert it to float32")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet import memory
-from refnet.arrays import Array, at_the_door
+from refnet.arrays import Array, at_the_door, stored_in
 from refnet.environment import in_default
 from refnet.errors import DTypeError, ShapeError, UnknownNameError, require_known
 from refnet.op import InputGradients, Needs, Op
@@ -101,7 +101,7 @@ class Door:
         ]
         real = [a.dtype for i, a in enumerate(clean) if not integer[i]]
         if len(set(real)) > 1:
-            found = ", ".join(map(str, real))
+            found = ", ".join(stored_in(a) for i, a in enumerate(arrays) if not integer[i])
             raise DTypeError(f"{self._op.name} inputs have dtypes {found}: expected one dtype for all")
         shape = self._op.output_shape(tuple(a.shape for a in clean), attrs)
         if self._op.check is not None:
@@ -154,10 +154,10 @@ class Door:
             )
         has_gradient = [self._op.domain(i).gradient for i in range(len(needs))]
         needs = tuple(need and has for need, has in zip(needs, has_gradient, strict=True))
-        dy = at_the_door(f"{self._op.name} dy", dy)
+        given, dy = dy, at_the_door(f"{self._op.name} dy", dy)
         if dy.shape != context.output or dy.dtype != context.dtype:
             raise ShapeError(
-                f"{self._op.name} dy is {dy.dtype} {text(dy.shape)}: "
+                f"{self._op.name} dy is {stored_in(given)} {text(dy.shape)}: "
                 f"expected {context.dtype} {text(context.output)}, as y"
             )
         gradients = self._kernel.backward(dy, context.kernel, needs)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from refnet.arrays import REAL, Array, at_the_door, seen_by_numpy
+from refnet.arrays import REAL, Array, at_the_door, require_wide, seen_by_numpy
 from refnet.errors import DTypeError
 
 Convert = Callable[[Array], Any]
@@ -130,6 +130,8 @@ class Function:
         parts = [returned] if single else list(returned)
         names = ["what f returns"] if single else [f"output {i} of f" for i in range(len(parts))]
         arrays = tuple(np.array(at_the_door(name, part)) for name, part in zip(names, parts, strict=True))
+        for name, part in zip(names, parts, strict=True):
+            require_wide(name, part)
         kinds = tuple(converter(name, part) for name, part in zip(names, parts, strict=True))
         return Outputs(arrays, kinds, single), changed
 

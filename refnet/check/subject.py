@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arrays import REAL, Array, at_the_door, seen_by_numpy, wide
+from refnet.arrays import REAL, Array, at_the_door, seen_by_numpy, stored_in, wide
 from refnet.check.bounds import unit
 from refnet.check.foreign import Convert, Function, Outputs, converter
 from refnet.errors import DTypeError, ShapeError, ValueRangeError
@@ -143,8 +143,8 @@ class Subject:
             self.causes.setdefault(k, "vjp returned None, which stands for zeros")
             return np.zeros(value.shape, value.dtype)
         found = np.array(seen_by_numpy(name, returned, value.dtype.name))
-        if found.dtype != value.dtype:
-            raise DTypeError(f"{name} is {found.dtype}: expected {value.dtype}, as {self.names[k]}")
+        if stored_in(returned) != value.dtype.name:
+            raise DTypeError(f"{name} is {stored_in(returned)}: expected {value.dtype}, as {self.names[k]}")
         if found.shape != value.shape:
             raise ShapeError(f"{name} has shape {text(found.shape)}: expected {text(value.shape)}")
         return found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic import core
-from refnet.arrays import Array, at_the_door
+from refnet.arrays import Array, at_the_door, require_wide
 from refnet.check.bounds import plain
 from refnet.check.captured import Call, Capture, judge_capture
 from refnet.check.flow import flow
@@ -390,6 +390,7 @@ def _array(name: str, tensor: Any, shape: Shape, *, integer: bool = False, as_wh
     if not fits(found, shape):
         wanted = f", that of {as_what}" if as_what else ""
         raise ShapeError(f"{name} has shape {text(found)}: expected {text(shape)}{wanted}")
+    require_wide(name, tensor)
     return at_the_door(name, tensor.detach().cpu(), integer=integer).reshape(shape)
 
 

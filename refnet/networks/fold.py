@@ -15,9 +15,9 @@ from math import log2
 
 import numpy as np
 
-from refnet.arrays import Array, at_the_door, require_mapping, rounded
+from refnet.arrays import Array, at_the_door, require_mapping, require_one_dtype, rounded
 from refnet.environment import in_default
-from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
+from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node
 from refnet.ops.batch_norm import EPSILON, require_variance, root
 from refnet.shapes import text
@@ -69,10 +69,7 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
     for name in params:
         require_known("parameter", name, net.params)
     values = {name: _checked(name, shape, params) for name, shape in net.params.items()}
-    dtypes = {name: value.dtype for name, value in values.items()}
-    for name, dtype in dtypes.items():
-        if dtype != next(iter(dtypes.values())):
-            raise DTypeError(f"{name} is {dtype}: expected {next(iter(dtypes.values()))}, as the others")
+    require_one_dtype(params, values)
     reads = Counter(name for node in net.nodes for name in node.inputs)
     folded, lost_bits, kept = [], {}, {}
     for node in net.nodes:
