@@ -176,6 +176,26 @@ class Bundle:
             )
         return array
 
+    def pixels(self) -> Array | None:
+        """Read the pixels of the recipe's clip; None where it has none.
+
+        Raises
+        ------
+        FileError
+            If the bundle does not hold them, or others.
+        """
+        if self.recipe.clip is None:
+            return None
+        pixels = self.tensor("inputs", "data") if "data" in self.entries["inputs"] else None
+        if pixels is None:
+            raise FileError(f"{self.path} holds no pixels of its clip: expected inputs.safetensors")
+        if pixels.shape != self.recipe.input:
+            raise FileError(
+                f"{self.path} holds pixels of shape {text(pixels.shape)}: "
+                f"expected {text(self.recipe.input)}, the recipe's input"
+            )
+        return pixels
+
 
 def sha(array: Array) -> str:
     """SHA-256 of the elements in C order, little-endian, every NaN as `np.nan`."""

@@ -118,28 +118,23 @@ def derive(
     progress: Progress,
 ) -> tuple[Tensors, frozenset[str]]:
     """Compute everything that a bundle holds, every NaN as `np.nan`."""
-    if (pixels is None) != (recipe.clip is None):
-        raise ShapeError("pixels are given without a clip in the recipe, or the other way round")
-    params = fill.params(net, recipe.seed, recipe.dtype)
-    inputs = fill.inputs(net, recipe.seed, recipe.dtype)
-    if pixels is not None:
-        inputs["data"] = pixels
+    given = start(recipe, net, pixels)
     run = forward(
         net,
-        {**inputs, **params},
+        {**given["inputs"], **given["params"]},
         recipe.arithmetic,
         allow_nonfinite=allow_nonfinite,
         on_node=steps(progress, "forward", len(net.nodes)),
     )
     tensors: Tensors = {
         "inputs": {name: run.given[name] for name in net.inputs},
-        "params": params,
+        "params": given["params"],
         "blobs": run.blobs,
+        "output_gradients": given["output_gradients"],
+        "gradients": {},
     }
-    tensors |= {"output_gradients": {}, "gradients": {}}
     blocked: frozenset[str] = frozenset()
     if recipe.backward:
-        tensors["output_gradients"] = fill.output_gradients(net, recipe.seed, recipe.dtype)
         flowing = net.gradient_flow().intersection(run.blobs)
         grads = backward(
             run,
@@ -151,6 +146,20 @@ def derive(
         section: {name: with_one_nan(array) for name, array in arrays.items()}
         for section, arrays in tensors.items()
     }, blocked
+
+
+def start(recipe: Recipe, net: Net, pixels: Array | None) -> Tensors:
+    """What a run of a recipe starts from: inputs, parameters, and the gradients of its outputs."""
+    if (pixels is None) != (recipe.clip is None):
+        raise ShapeError("pixels are given without a clip in the recipe, or the other way round")
+    inputs = fill.inputs(net, recipe.seed, recipe.dtype)
+    if pixels is not None:
+        inputs["data"] = pixels
+    return {
+        "inputs": inputs,
+        "params": fill.params(net, recipe.seed, recipe.dtype),
+        "output_gradients": fill.output_gradients(net, recipe.seed, recipe.dtype) if recipe.backward else {},
+    }
 
 
 @in_default

@@ -10,7 +10,6 @@ import numpy as np
 
 from refnet.arrays import Array, ulp_distance, with_one_nan
 from refnet.environment import in_default
-from refnet.errors import FileError
 from refnet.golden.bundle import SECTIONS, Bundle, sha
 from refnet.golden.derive import derive
 from refnet.net import Net
@@ -99,17 +98,7 @@ def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
     """
     bundle = Bundle(path)
     net = bundle.recipe.net()
-    pixels = None
-    if bundle.recipe.clip is not None:
-        pixels = bundle.tensor("inputs", "data") if "data" in bundle.entries["inputs"] else None
-        if pixels is None:
-            raise FileError(f"{bundle.path} holds no pixels of its clip: expected inputs.safetensors")
-        if pixels.shape != bundle.recipe.input:
-            raise FileError(
-                f"{bundle.path} holds pixels of shape {text(pixels.shape)}: "
-                f"expected {text(bundle.recipe.input)}, the recipe's input"
-            )
-    tensors, blocked = derive(bundle.recipe, net, pixels, True, progress)
+    tensors, blocked = derive(bundle.recipe, net, bundle.pixels(), True, progress)
     findings = _each(
         _origins(net),
         bundle.entries,

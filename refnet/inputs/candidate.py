@@ -1,9 +1,13 @@
 """A candidate: what an implementation under test has computed, array by array."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from refnet.arrays import Array
+from refnet.errors import FileError
+from refnet.inputs import tensor_files
+from refnet.net import Net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +33,71 @@ class Candidate:
     blob_gradients: Mapping[str, Array] = field(default_factory=dict)
     output_gradients: Mapping[str, Array] = field(default_factory=dict)
     given: Mapping[str, Array] = field(default_factory=dict)
+
+
+# What a name begins with, and the part of a candidate that it then is.
+SECTIONS = {
+    "blob/": "blobs",
+    "input/": "given",
+    "param/": "given",
+    "dblob/": "gradients",
+    "grad/": "gradients",
+    "d ": "gradients",
+    "dY/": "output_gradients",
+    "dy/": "output_gradients",
+}
+# Beside the arrays, a description of them that is not read.
+DESCRIPTION = "meta"
+
+
+def read(path: str | Path, net: Net) -> Candidate:
+    """Read a candidate from a file or a folder that `refnet.inputs.tensor_files` reads.
+
+    | name | is |
+    |---|---|
+    | ``blob/NODE``, ``NODE`` | the value of a node, by its own name or the original's in-place name |
+    | ``dblob/NODE``, ``d NODE`` | the gradient of a node |
+    | ``grad/NAME``, ``d NAME`` | the gradient of an input or parameter |
+    | ``dY/NODE``, ``dy/NODE`` | what the backward pass started from |
+    | ``input/NAME``, ``param/NAME``, ``NAME`` | an input or parameter that it was given |
+    | ``meta`` | not read |
+
+    Parameters
+    ----------
+    path : str or Path
+    net : Net
+        Whose inputs, parameters and nodes the names are.
+
+    Returns
+    -------
+    Candidate
+
+    Raises
+    ------
+    FileError
+        If it cannot be read (`refnet.inputs.tensor_files.read`), or two names are of one array.
+    """
+    parts: dict[str, dict[str, Array]] = {part.name: {} for part in fields(Candidate)}
+    names: dict[tuple[str, str], str] = {}
+    for whole, array in tensor_files.read(path).items():
+        if whole == DESCRIPTION:
+            continue
+        part, name = _part(whole, net)
+        if name in parts[part]:
+            raise FileError(
+                f"{path} holds one array twice, as {names[part, name]} and as {whole}: expected it once"
+            )
+        names[part, name] = whole
+        parts[part][name] = array
+    return Candidate(**parts)
+
+
+def _part(whole: str, net: Net) -> tuple[str, str]:
+    """Of which part of a candidate an array is, and its name there."""
+    start = next((start for start in SECTIONS if whole.startswith(start)), "")
+    name, part = whole.removeprefix(start), SECTIONS.get(start, "blobs")
+    if part == "blobs" and (name in net.inputs or (not start and name in net.params)):
+        part = "given"
+    if part == "gradients" and name not in net.inputs and name not in net.params:
+        part = "blob_gradients"
+    return part, name

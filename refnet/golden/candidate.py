@@ -1,0 +1,86 @@
+"""What a bundle gives to certification: what its run starts from, and itself as a candidate."""
+
+from pathlib import Path
+
+from refnet.arrays import Array
+from refnet.environment import in_default
+from refnet.errors import FileError
+from refnet.golden.bundle import MANIFEST, Bundle, sha
+from refnet.golden.derive import Tensors, start
+from refnet.inputs import candidate
+from refnet.inputs.candidate import Candidate
+from refnet.net import Net
+
+
+@in_default
+def given(bundle: Bundle, net: Net) -> Tensors:
+    """Derive what the run of a bundle starts from, whether its tensors are stored or only their hashes.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    net : Net
+        That of its recipe.
+
+    Returns
+    -------
+    dict
+        The sections "inputs", "params" and "output_gradients", in the recipe's dtype.
+
+    Raises
+    ------
+    FileError
+        If a hash in the manifest is not that of what the recipe gives.
+    """
+    found = start(bundle.recipe, net, bundle.pixels())
+    for section, arrays in found.items():
+        for name, array in arrays.items():
+            if bundle.entries[section].get(name, {}).get("sha256") != sha(array):
+                raise FileError(
+                    f"{bundle.path}: {section} {name} is not what its recipe gives: "
+                    "`refnet golden verify` compares everything"
+                )
+    return found
+
+
+def read(path: str | Path, net: Net) -> Candidate:
+    """Read a candidate: a bundle's folder, or what `refnet.inputs.candidate.read` reads.
+
+    Parameters
+    ----------
+    path : str or Path
+    net : Net
+        Whose inputs, parameters and nodes the names are.
+
+    Returns
+    -------
+    Candidate
+
+    Raises
+    ------
+    FileError
+        If it cannot be read; of a bundle, if it holds hashes only.
+    """
+    path = Path(path)
+    if not (path / MANIFEST).is_file():
+        return candidate.read(path, net)
+    bundle = Bundle(path)
+    return Candidate(
+        blobs=_stored(bundle, "blobs"),
+        gradients=_stored(bundle, "gradients"),
+        output_gradients=_stored(bundle, "output_gradients"),
+        given=_stored(bundle, "inputs") | _stored(bundle, "params"),
+    )
+
+
+def _stored(bundle: Bundle, section: str) -> dict[str, Array]:
+    found = {}
+    for name in bundle.entries[section]:
+        array = bundle.tensor(section, name)
+        if array is None:
+            raise FileError(
+                f"{bundle.path} holds only the hash of {section} {name}: expected a bundle with its tensors, "
+                "made without --hashes-only"
+            )
+        found[name] = array
+    return found
