@@ -1,10 +1,11 @@
 """Rounding or bug: somebody else's arrays, judged by bounds that follow from what they claim.
 
-`certify` judges a network's blobs and gradients, `check` one operator.
+`certify` judges a network's blobs and gradients, `check` one operator; `read` reads a candidate from disk.
 """
 
 from refnet.check import Report, Verdict
 from refnet.check.certification import certify, check
+from refnet.golden.candidate import read
 from refnet.inputs.candidate import Candidate
 
-__all__ = ["Candidate", "Report", "Verdict", "certify", "check"]
+__all__ = ["Candidate", "Report", "Verdict", "certify", "check", "read"]

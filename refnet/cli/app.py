@@ -8,6 +8,7 @@ import typer
 
 from refnet import machine
 from refnet.cli.bench import bench
+from refnet.cli.certify import certify
 from refnet.cli.ending import UNUSABLE, fail
 from refnet.cli.golden_diff import diff
 from refnet.cli.golden_make import make
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 golden = typer.Typer(help="Golden bundles: make, verify, compare.", no_args_is_help=True)
 app.command("list")(list_architectures)
-for command in (info, trace, gradcheck, bench):
+for command in (info, trace, gradcheck, certify, bench):
     app.command()(command)
 for command in (make, verify, diff):
     golden.command()(command)

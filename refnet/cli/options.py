@@ -30,6 +30,14 @@ def integer(value: str) -> int:
         raise typer.BadParameter(f"{value!r} is not a whole number") from None
 
 
+def real(value: str) -> float:
+    """Read a number."""
+    try:
+        return float(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a number") from None
+
+
 def number(help: str) -> Any:
     """Declare an option that takes a whole number."""
     return typer.Option(parser=integer, metavar="INTEGER", help=help)

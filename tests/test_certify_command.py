@@ -1,0 +1,264 @@
+"""`refnet certify`: what it judges with which claims, exit codes, lines that reproduce a failure."""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+from support import fails, peer
+
+import refnet as package
+from refnet import golden
+from refnet.check.precision import BFLOAT16
+from refnet.check.report import Report, Verdict
+from refnet.cli import certify as command
+
+OPTIONS = {"width_per_group": 4, "time_kernel": 1, "freeze_at": 0}
+INPUT = (1, 3, 2, 32, 32)
+NET = package.build("resnet18_conv4", input=INPUT, **OPTIONS)
+
+
+def arrays(dtype):
+    run = package.forward(NET, package.fill.inputs(NET, 3, dtype) | package.fill.params(NET, 3, dtype))
+    gradients = package.backward(run, package.fill.output_gradients(NET, 3, dtype))
+    return run, gradients
+
+
+RUN, GRADIENTS = arrays("float32")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    recipe = golden.Recipe("resnet18_conv4", INPUT, OPTIONS, seed=3)
+    return golden.make(tmp_path_factory.mktemp("bundles") / "hashes", recipe, hashes_only=True).path
+
+
+@pytest.fixture
+def dump(tmp_path):
+    """Write a candidate: everything that a run computed, with some arrays in place of others."""
+
+    def write(name="dump.npz", **others):
+        blobs = {f"blob/{name}": blob for name, blob in RUN.blobs.items()}
+        gradients = {f"grad/{name}": gradient for name, gradient in GRADIENTS.items()}
+        np.savez(tmp_path / name, **blobs | gradients | others)
+        return name
+
+    return write
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """A certification that judges nothing: what it was asked, and the verdicts that it is to give."""
+
+    class Judged(dict):
+        bad = ()
+
+        def certify(self, net, given, candidate, **claims):
+            claims.pop("progress")("forward", 1, 1)
+            self.update(net=net, given=given, candidate=candidate, claims=claims)
+            right = {name: Verdict(tensor=name, verdict="exact", node=name) for name in ("conv1", "pool1")}
+            verdicts = right | {verdict.tensor: verdict for verdict in self.bad}
+            return Report(title="a candidate", verdicts=verdicts, facts={"store": "float32"})
+
+    made = Judged()
+    monkeypatch.setattr(command, "certification", made)
+    return made
+
+
+WRONG = Verdict(
+    tensor="res3_0_branch2b",
+    verdict="impossible",
+    margin=2.0,
+    node="res3_0_branch2b",
+    op="conv3d",
+    where=(0, 1, 2, 3, 4),
+)
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        assert array.dtype == expected[name].dtype and np.array_equal(array, expected[name]), name
+
+
+def test_what_is_judged(refnet, bundle, dump, judged):
+    code, out, err = refnet("certify", bundle, dump())
+    assert (code, err) == (0, "")
+    assert "dump.npz for resnet18_conv4 on 1x3x2x32x32, freeze_at 0, time_kernel 1, width_per_group 4" in out
+    assert judged["net"].nodes == NET.nodes
+    same(judged["given"], RUN.given)
+    same(judged["candidate"].blobs, RUN.blobs)
+    same(judged["candidate"].gradients, dict(GRADIENTS))
+    dy = judged["claims"].pop("output_gradients")
+    same(dy, package.fill.output_gradients(NET, 3, "float32"))
+    assert judged["claims"] == {}
+
+
+def test_every_claim_is_made(refnet, bundle, dump, judged):
+    claims = [
+        *("--accumulate", "float64", "--store", "bfloat16", "--operands", "tf32"),
+        *("--operand-rounding", "away", "--flush-to-zero", "--algorithm", "one-pass variance"),
+        *("--fused", "conv1,res_conv1_bn,conv1_relu", "--fused", "res2_0_sum,res2_0_relu"),
+        *("--axes", "NTHWC", "--kernel-axes", "THWCK", "--delta", "1e-9"),
+    ]
+    judged.bad = [WRONG]
+    code, out, err = refnet("certify", bundle, dump(), *claims)
+    assert (code, err) == (1, "")
+    first = judged["claims"]
+    first.pop("output_gradients")
+    assert first == {
+        "accumulate": "float64",
+        "store": "bfloat16",
+        "operands": "tf32",
+        "operand_rounding": "away",
+        "flush_to_zero": True,
+        "algorithm": "one-pass variance",
+        "fused": [["conv1", "res_conv1_bn", "conv1_relu"], ["res2_0_sum", "res2_0_relu"]],
+        "axes": "NTHWC",
+        "kernel_axes": "THWCK",
+        "delta": 1e-9,
+    }
+    line = next(line for line in out.splitlines() if line.startswith("    refnet certify"))
+    assert line.endswith("  # res3_0_branch2b at 0, 1, 2, 3, 4")
+    judged.clear()
+    assert refnet(*shlex.split(line, comments=True)[1:])[0] == 1
+    judged["claims"].pop("output_gradients")
+    assert judged["claims"] == first
+
+
+@pytest.mark.parametrize("word", ["impossible", "implausible", "systematic", "refused"])
+def test_a_candidate_that_fails(refnet, bundle, dump, judged, word):
+    judged.bad = [Verdict(**vars(WRONG) | {"verdict": word})]
+    code, out, err = refnet("certify", bundle, dump())
+    assert (code, err) == (1, "") and f"res3_0_branch2b: {word}" in out
+    code, out, err = refnet("certify", bundle, dump(), "--json")
+    found = json.loads(out)
+    assert (code, err) == (1, "") and not found["ok"] and found["facts"] == {"store": "float32"}
+    reproduce = {name: verdict["reproduce"] for name, verdict in found["verdicts"].items()}
+    assert reproduce["res3_0_branch2b"].startswith(f"refnet certify {bundle} dump.npz  # res3_0_branch2b")
+    assert not reproduce["conv1"]
+
+
+def test_a_page_is_written(refnet, bundle, dump, judged, tmp_path):
+    judged.bad = [WRONG]
+    code, out, err = refnet("certify", bundle, dump(), "--html", "a.html")
+    assert (code, err) == (1, "") and out.startswith("a.html: ")
+    page = (tmp_path / "a.html").read_text()
+    assert page.startswith("<!doctype html>") and "refnet certify" in page
+    code, out, _ = refnet("certify", bundle, dump(), "--html", "a.html", "--json")
+    assert code == 1 and not json.loads(out)["ok"] and (tmp_path / "a.html").read_text() == page
+
+
+# What the candidate's run started from.
+
+
+def test_no_gradients_start_nowhere(refnet, bundle, judged, tmp_path):
+    np.savez(tmp_path / "blobs.npz", **RUN.blobs)
+    assert refnet("certify", bundle, "blobs.npz")[0] == 0
+    assert judged["claims"]["output_gradients"] is None
+
+
+def test_gradients_start_from_the_candidates_own_or_the_bundles(refnet, bundle, dump, judged):
+    expected = package.fill.output_gradients(NET, 3, "float32")
+    for name, dy in expected.items():
+        own = np.full_like(dy, 0.5)
+        refnet("certify", bundle, dump(**{f"dY/{name}": own}))
+        same(judged["claims"]["output_gradients"], expected | {name: own})
+        refnet("certify", bundle, dump(**{f"dy/{name}": own.transpose(0, 2, 1, 3, 4)}), "--axes", "NTCHW")
+        same(judged["claims"]["output_gradients"], expected | {name: own})
+
+
+@pytest.mark.parametrize("store", ["bfloat16", "float16", "float64"])
+def test_a_bundles_values_are_rounded_to_the_candidates_storage(refnet, bundle, dump, judged, store):
+    """By another way than the command's: NumPy's, and of bfloat16 the bits."""
+    refnet("certify", bundle, dump(), "--store", store)
+    for name, value in (package.fill.inputs(NET, 3) | package.fill.params(NET, 3)).items():
+        match store:
+            case "float64":
+                expected = value
+            case "float16":
+                expected = value.astype("f4").astype("f2").astype("f4")
+            case _:
+                ml_dtypes = peer("ml_dtypes")
+                expected = value.astype("f4").astype(ml_dtypes.bfloat16).astype("f4")
+        found = judged["given"][name]
+        assert found.dtype == expected.dtype and np.array_equal(found, expected)
+
+
+def test_a_candidates_own_values_are_taken_where_they_are_the_bundles(refnet, bundle, dump, judged):
+    params = package.fill.params(NET, 3, "float32")
+    w, s = params["conv1_w"], params["res_conv1_bn_s"]
+    nearest, toward_zero = BFLOAT16.round(w.astype("f8")), BFLOAT16.round(w.astype("f8"), "zero")
+    assert not np.array_equal(nearest, toward_zero)
+    for own in (nearest, toward_zero, w):
+        own = own.astype("f4")
+        assert refnet("certify", bundle, dump(**{"param/conv1_w": own}), "--store", "bfloat16")[0] == 0
+        assert np.array_equal(judged["given"]["conv1_w"], own)
+        theirs = {"param/conv1_w": own.transpose(2, 3, 4, 1, 0)}
+        axes = ("--kernel-axes", "THWCK")
+        assert refnet("certify", bundle, dump(**theirs), "--store", "bfloat16", *axes)[0] == 0
+        assert np.array_equal(judged["given"]["conv1_w"], own)
+        assert "given otherwise" not in json.loads(refnet("certify", bundle, dump(), "--json")[1])["facts"]
+    nan = w.copy()
+    nan[0, 0, 0, 0, 0] = np.nan
+    for name, value, expected in (
+        ("conv1_w", toward_zero.astype("f4"), w),  # not a rounding to float32
+        ("conv1_w", w[:, ::-1], w),  # R, G, B for B, G, R
+        ("conv1_w", nan, w),
+        ("conv1_w", w[0], w),
+        ("res_conv1_bn_s", s.astype("i8"), s),
+    ):
+        out = refnet("certify", bundle, dump(**{f"param/{name}": value}), "--json")[1]
+        assert np.array_equal(judged["given"][name], expected)
+        assert json.loads(out)["facts"]["given otherwise"] == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["BUNDLE"]),
+        (["BUNDLE"], ["CANDIDATE"]),
+        (["none", "dump.npz"], ["none is not a folder: expected a golden bundle"]),
+        (["dump.npz", "dump.npz"], ["dump.npz is not a folder: expected a golden bundle"]),
+        (["BUNDLE", "none.npz"], ["none.npz cannot be read", "No such file"]),
+        (["BUNDLE", "BUNDLE"], ["holds only the hash of blobs conv1: expected a bundle with its tensors"]),
+        (["BUNDLE", "dump.npz", "--store", "tf32"], ["--store 'tf32'", "float32, float64"]),
+        (["BUNDLE", "dump.npz", "--accumulate", "fp32"], ["--accumulate 'fp32'", "float32"]),
+        (["BUNDLE", "dump.npz", "--operands", "bf16"], ["--operands 'bf16'", "bfloat16"]),
+        (["BUNDLE", "dump.npz", "--operand-rounding", "up"], ["--operand-rounding 'up'", "nearest, away"]),
+        (["BUNDLE", "dump.npz", "--algorithm", "winogrand"], ["did you mean winograd?"]),
+        (["BUNDLE", "dump.npz", "--delta", "small"], ["--delta", "small"]),
+        (["BUNDLE", "dump.npz", "--html", "a.svg"], ["a.svg cannot be written", ".html"]),
+        (["BUNDLE", "other.npz"], ["unknown input or parameter of the candidate 'conv1_v'", "conv1_w"]),
+    ],
+)
+def test_mistakes_get_one_clear_line(refnet, bundle, dump, judged, arguments, words):
+    dump()
+    dump("other.npz", **{"param/conv1_v": np.ones(2)})
+    fails(refnet("certify", *(bundle if word == "BUNDLE" else word for word in arguments)), *words)
+    assert not judged
+
+
+def test_help_says_what_there_is(refnet, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = refnet("certify", "--help")
+    options = (
+        "--accumulate",
+        "--store",
+        "--operands",
+        "--operand-rounding",
+        "--flush-to-zero",
+        "--algorithm",
+    )
+    more = (
+        "--fused",
+        "--axes",
+        "--kernel-axes",
+        "--delta",
+        "--json",
+        "--html",
+        "--all",
+        ".safetensors",
+        ".pb",
+    )
+    assert code == 0 and all(option in out for option in (*options, *more))
