@@ -1,10 +1,9 @@
-"""A PyTorch module that is one of the architectures: its weights, one training step, its gradients checked.
+"""A PyTorch module that is one of the architectures: captured, compared, its gradients checked.
 
 PyTorch is imported where it is used. Tensors on other devices are taken by ``.cpu()``.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,11 +18,15 @@ from refnet.check.formulas import FOLDED
 from refnet.check.report import Report
 from refnet.errors import DTypeError, ShapeError, ValueRangeError
 from refnet.inputs import fill
-from refnet.interop.torch_names import Names, fits, layer_of, match, params_of, recognised
+from refnet.interop.fit import fits
+from refnet.interop.torch_capture import buffers_kept, capture, compare, load_weights
+from refnet.interop.torch_names import Names, match, recognised, tensors_of
 from refnet.net import Net, Node
 from refnet.ops import OPS
 from refnet.ops.batch_norm import EPSILON
 from refnet.shapes import Shape, text
+
+__all__ = ["capture", "check_torch", "compare", "load_weights", "training_step", "weights"]
 
 
 def check_torch(
@@ -78,7 +81,7 @@ def check_torch(
     if net is None:
         title, net = recognised(module, [tuple(tensor.shape) for tensor in tensors])
     nodes = match(net, module, names)
-    captured = capture(module, tensors, net, nodes, seed=seed)
+    captured = training_step(module, tensors, net, nodes, seed=seed)
     dtype = next(y.dtype for y in captured.outputs.values()).name
     verdicts = judge_capture(net, captured, plain(dtype), FOLDED)
     line = f"check_torch(module, inputs, net=net, names=names, seed={seed}).verdicts[{{tensor!r}}]"
@@ -120,12 +123,12 @@ def weights(module: Any, net: Net, names: Mapping[str, str]) -> dict[str, Array]
         If a layer does not fit its node.
     """
     given: dict[str, Array] = {}
-    for param, (path, name, tensor) in _tensors(module, net, names).items():
+    for param, (path, name, tensor) in tensors_of(net, module, names).items():
         given[param] = _array(f"{path}.{name}", tensor, net.params[param])
     return given
 
 
-def capture(module: Any, inputs: Any, net: Net, names: Mapping[str, str], *, seed: int = 0) -> Capture:
+def training_step(module: Any, inputs: Any, net: Net, names: Mapping[str, str], *, seed: int = 0) -> Capture:
     """Take one training step of a module and record what its layers read, return and hand back.
 
     Each layer reads its input through a view, whose gradient is what this layer alone hands back. The
@@ -167,7 +170,7 @@ def capture(module: Any, inputs: Any, net: Net, names: Mapping[str, str], *, see
             learnt[name] = tensors[index] = tensors[index].detach().requires_grad_()
     constant: dict[str, str] = {}
     of_norms = {name for node in net.nodes if OPS[node.op].family == "norm" for name in node.inputs}
-    for param, (path, name, tensor) in _tensors(module, net, names).items():
+    for param, (path, name, tensor) in tensors_of(net, module, names).items():
         if tensor.requires_grad:
             learnt[param] = tensor
         elif not isinstance(tensor, torch.nn.Parameter):
@@ -176,7 +179,7 @@ def capture(module: Any, inputs: Any, net: Net, names: Mapping[str, str], *, see
             constant[param] = f"{path}.{name} is not learnt by the module: requires_grad is False"
     _require_alike(given)
     recorder, device = _Recorder(module, net, names), tensors[0].device.type
-    with torch.inference_mode(False), torch.enable_grad(), _buffers_kept(module), recorder:
+    with torch.inference_mode(False), torch.enable_grad(), buffers_kept(module), recorder:
         with torch.autocast(device, enabled=False):
             returned = module(*tensors)
         recorder.listening = False
@@ -326,38 +329,6 @@ class _Recorder:
             ]
             found[name] = Call(record.arrays, record.value, dy, gradients)
         return found
-
-
-@contextmanager
-def _buffers_kept(module: Any) -> Iterator[None]:
-    """Write back the buffers that a forward pass changes: running statistics, counters."""
-    import torch
-
-    before = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                if name in before and not torch.equal(buffer, before[name]):
-                    buffer.copy_(before[name])
-
-
-def _tensors(module: Any, net: Net, names: Mapping[str, str]) -> dict[str, tuple[str, str, Any]]:
-    """Of each parameter of a net, the path of the layer, the tensor's name in it, the tensor."""
-    nodes = {node.name: node for node in net.nodes}
-    found: dict[str, tuple[str, str, Any]] = {}
-    for path, name in names.items():
-        part, node = module.get_submodule(path), nodes[name]
-        layer, params = layer_of(path, part), params_of(net, node)
-        if len(params) != len(layer.tensors):
-            raise ShapeError(f"{layer}: expected {len(params)} tensors, those of {name} ({node.op})")
-        said, wanted = getattr(part, "eps", None), node.attrs.get("epsilon", EPSILON)
-        if node.op.startswith("batch_norm") and said not in (None, wanted):
-            raise ValueRangeError(f"{path} has eps {said}: expected {wanted}, the epsilon of {name}")
-        for param, (own, tensor) in zip(params, layer.tensors.items(), strict=True):
-            found[param] = (path, own, tensor)
-    return found
 
 
 def _require_alike(given: Mapping[str, Array]) -> None:

@@ -8,9 +8,11 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from refnet.errors import DTypeError, RefnetError, ShapeError, ValueRangeError, require_known
+from refnet.interop.fit import fits
 from refnet.net import Net, Node
 from refnet.networks.catalog import ARCHITECTURES, Architecture
-from refnet.shapes import Shape, size, text
+from refnet.ops.batch_norm import EPSILON
+from refnet.shapes import Shape, text
 
 Names = Mapping[str, str] | Callable[[str], str | None]
 
@@ -87,6 +89,23 @@ def params_of(net: Net, node: Node) -> list[str]:
         found += [
             beside[f"{node.name}_{kind}"].inputs[1] for kind in NO_LAYERS if f"{node.name}_{kind}" in beside
         ]
+    return found
+
+
+def tensors_of(net: Net, module: Any, names: Mapping[str, str]) -> dict[str, tuple[str, str, Any]]:
+    """Of each parameter of a net, the path of the layer, the tensor's name in it, the tensor."""
+    nodes = {node.name: node for node in net.nodes}
+    found: dict[str, tuple[str, str, Any]] = {}
+    for path, name in names.items():
+        part, node = module.get_submodule(path), nodes[name]
+        layer, params = layer_of(path, part), params_of(net, node)
+        if len(params) != len(layer.tensors):
+            raise ShapeError(f"{layer}: expected {len(params)} tensors, those of {name} ({node.op})")
+        said, wanted = getattr(part, "eps", None), node.attrs.get("epsilon", EPSILON)
+        if node.op.startswith("batch_norm") and said not in (None, wanted):
+            raise ValueRangeError(f"{path} has eps {said}: expected {wanted}, the epsilon of {name}")
+        for param, (own, tensor) in zip(params, layer.tensors.items(), strict=True):
+            found[param] = (path, own, tensor)
     return found
 
 
@@ -323,11 +342,3 @@ def _frozen(architecture: Architecture, found: list[Layer], order: list[Node]) -
     first = next((name for name, learns in learnt if learns), "res9")
     stage = int(first[3]) - 1 if first.startswith("res") else 0
     return min(stage, max(int(name[3]) for name, _ in learnt if name.startswith("res"))) if stage > 1 else 0
-
-
-def fits(found: Shape, expected: Shape) -> bool:
-    """Whether a shape is another but for axes of size 1 that it lacks, or for what is flattened in it."""
-    if len(found) == len(expected):
-        return found == expected
-    flat = len(found) == 2 and found == (*expected[:1], size(expected[1:]))
-    return flat or [n for n in found if n != 1] == [n for n in expected if n != 1]
