@@ -82,10 +82,28 @@ def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[st
 
     Parameters, returns and errors are those of `params`.
     """
-    losses = {name: shape for name, shape in net.outputs.items() if shape == ()}
+    return gradients_of(net.outputs, seed, dtype)
+
+
+@in_default
+def gradients_of(shapes: Mapping[str, Shape], seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
+    """Draw the gradients of outputs by their shapes, as `output_gradients` does.
+
+    Parameters
+    ----------
+    shapes : mapping of str to shape
+    seed, dtype
+        As for `params`; so are the errors.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Of all outputs, or of those alone that are one number.
+    """
+    losses = {name: shape for name, shape in shapes.items() if shape == ()}
     if losses:
         return _draw(losses, lambda name, shape: np.ones(shape), dtype)
-    return _draw(net.outputs, lambda name, shape: uniform(f"gradient of {name}", shape, seed), dtype)
+    return _draw(shapes, lambda name, shape: uniform(f"gradient of {name}", shape, seed), dtype)
 
 
 @in_default

@@ -444,14 +444,11 @@ def _starts(
     """The gradients that a backward pass starts from, tensors like the values."""
     import torch
 
-    found: dict[str, Array] = {}
     if output_gradients is None:
-        losses = [name for name in returned if recorder.values[name].shape == ()]
-        for name in losses or returned:
-            shape = recorder.values[name].shape
-            found[name] = fill.uniform(f"gradient of {name}", shape, seed) if shape else np.ones(())
+        found = fill.gradients_of({name: recorder.values[name].shape for name in returned}, seed)
     else:
         require_mapping("output_gradients", output_gradients)
+        found = {}
         for name, dy in output_gradients.items():
             require_known("node to start backward from", name, recorder.values)
             found[name] = at_the_door(f"gradient of {name}", dy)
