@@ -73,6 +73,11 @@ def require_fraction(name: str, value: object) -> None:
         raise ValueRangeError(f"{name} is {value!r}: expected a number above 0 and below 1")
 
 
+def printable(text: str) -> str:
+    r"""A text in which what is no printable character is written as an escape: ``\n`` for a line's end."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(error: BaseException) -> str:
     """The message of somebody else's exception, on one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -79,6 +79,7 @@ FLOORS = [
         "render.facts",
         "render.palette",
         "render.verdict_facts",
+        "render.words",
     ],
     ["render.terminal"],
     ["render.drawing"],

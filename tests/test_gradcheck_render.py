@@ -12,6 +12,7 @@ import refnet
 from refnet.check.maps import maps
 from refnet.check.report import Map, Report, Verdict
 from refnet.render import verdict_facts, verdict_page, verdicts
+from refnet.render.words import WORDS
 
 LINE = "refnet gradcheck resnet18_conv4 --input 1x3x8x224x224 --dtype float64 --tensors res3_0_branch2b_w"
 NUMBERS = "wrong; 1 wrong, 1 undecided, 4 ok, 2 blocked; largest margin within bounds 0.5, of res3_0_sum"
@@ -103,12 +104,13 @@ res3_0_branch2b_w: wrong, at res3_0_branch2b (conv3d)
 res4_0_branch1_w: undecided
   why  the bound says nothing
 
- tensor                verdict     margin  node
- res3_0_branch2b_w     wrong      3.4e+05  res3_0_branch2b
- res4_0_branch1_w      undecided
- res3_0_branch2a_bn_s  ok            0.25  res3_0_branch2a_bn
- res3_0_branch2a_bn_b  ok               0  res3_0_branch2a_bn
-Not shown in 80 columns: where (--json has all)
+ tensor                verdict     margin  cause
+ res3_0_branch2b_w     wrong      3.4e+05  dw is that of a kernel flipped along
+                                           W
+ res4_0_branch1_w      undecided           the bound says nothing
+ res3_0_branch2a_bn_s  ok            0.25
+ res3_0_branch2a_bn_b  ok               0
+Not shown in 80 columns: node, where (--json has all)
 2 ok beside these, largest margin within bounds 0.5, of res3_0_sum (--all lists them)
 
  blocked  training sees  through the block
@@ -139,12 +141,12 @@ def test_all_shows_what_is_folded_and_every_failure(capsys):
     many = [wrong(f"res3_{i}_w", margin=100.0 - i) for i in range(20)]
     out = shown(report(*many), capsys, 300, folded=FOLDED)
     assert out.count("worst at") == verdicts.MOST_IN_FULL and "... and 12 more (--all" in out
-    assert out.count("flipped along W") == verdicts.MOST_IN_FULL + 20  # the table says the causes, then
+    assert out.count("flipped along W") == verdicts.MOST_IN_FULL + 20  # the table says the causes
     assert out.index("res3_0_w: wrong") < out.index("res3_1_w: wrong")
     assert "value of" not in out and "2 ok beside these" in out
     out = shown(report(*many), capsys, 300, folded=FOLDED, every=True)
     assert out.count("worst at") == 20 and "value of" in out and "beside" not in out
-    assert out.count("flipped along W") == 20
+    assert out.count("flipped along W") == 20 + 20
 
 
 def test_a_report_of_one_kind(capsys):
@@ -201,7 +203,7 @@ def node_class(html, name):
     """The class of a node's shape in the graph, and its sign."""
     node = next(a for a in re.findall("<a href.*?</a>", html, re.S) if f"<title>{name}:" in a)
     sign = re.search("<text[^>]*>(.*?)</text>", node)
-    return re.search('class="(v-[a-z]+)"', node)[1], sign[1] if sign else ""
+    return re.search('class="(v-[a-z]+)(?: bad)?"', node)[1], sign[1] if sign else ""
 
 
 def test_a_page_of_a_net():
@@ -215,8 +217,8 @@ def test_a_page_of_a_net():
     assert node_class(html, "res4_1_branch2b") == ("v-none", "3x3x3")
     assert node_class(html, "res4_0_branch1") == ("v-undecided", "? 1x1x1")  # it reads the tensor
     assert "✓</i> 2 ok beside these" in html
-    for word, sign in verdict_page.SIGNS.items():
-        assert f'v-{word}">{sign}</i>' in html
+    for word in ("ok", "wrong", "undecided", "blocked"):
+        assert f'v-{word}">{WORDS[word].sign}</i>' in html
     assert "tap H 0 to 2 (down)<br>tap W 0 to 2" in html and "filter 0 to 127, 2 a cell" in html
     assert html.count('<circle class="ring"') == 0
 

@@ -1,11 +1,14 @@
 """What a report says, in words and numbers; terminal and page both show these."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isnan
 from typing import Any
 
-from refnet.check.report import SEVERITY, Report, Verdict
+from refnet.check.report import OPEN, SEVERITY, Report, Residual, Verdict
+from refnet.errors import printable
 
+# Of certification, whose verdicts are held in the order of computation: what fails first is where to look.
+IN_ORDER = frozenset({"systematic", "implausible", "impossible"})
 BLOCKED_NOTE = "Through the block: the Euclidean norm of the derivative if nothing were stopped."
 
 
@@ -23,24 +26,52 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number) or "none"
 
 
+def first(report: Report) -> Verdict | None:
+    """The first failure of a certification; none of a gradient check, whose order says nothing."""
+    return next((v for v in report.verdicts.values() if v.verdict in IN_ORDER), None)
+
+
+def failures(report: Report) -> list[Verdict]:
+    """What is not as it should be: the first failure of a certification, then the worst first."""
+    leading = first(report)
+    return sorted(report.failures, key=lambda verdict: verdict is not leading)
+
+
+def right(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """What was judged and is as it should be."""
+    return [v for v in verdicts if v.passes and v.verdict != "blocked"]
+
+
 def largest(verdicts: Sequence[Verdict]) -> str:
-    """The largest margin within bounds, and whose it is; nothing where nothing is."""
-    right = [v for v in verdicts if v.verdict == "ok"]
-    if not right:
+    """The largest margin within bounds, the largest rms, and whose they are; nothing where nothing is."""
+    judged = right(verdicts)
+    if not judged:
         return ""
-    worst = max(right, key=lambda v: v.badness)
-    return f"largest margin within bounds {margin(worst)}, of {worst.tensor}"
+    worst = max(judged, key=lambda v: v.badness[1])
+    said = f"largest margin within bounds {margin(worst)}, of {printable(worst.tensor)}"
+    spread = {v.tensor: v.residual.rms for v in judged if v.residual and v.residual.rms is not None}
+    if spread:
+        widest = max(spread, key=lambda name: spread[name])
+        said += f"; largest rms {spread[widest]:.3g} of the expected error, of {printable(widest)}"
+    return said
 
 
 def margin(verdict: Verdict) -> str:
     """Write a margin in three digits; in all of them where three would hide on which side of 1 it is."""
     value = verdict.margin
-    if verdict.verdict == "blocked" or (verdict.verdict == "undecided" and value == 0):
+    if verdict.verdict == "blocked" or (verdict.verdict in OPEN and value == 0):
         return ""
     if value == inf or isnan(value):
         return "infinite"
     short = f"{value:.3g}"
     return repr(value) if float(short) == 1 != value else short
+
+
+def rms(verdict: Verdict) -> str:
+    """Write the root mean square of the differences, in units of the expected error, in three digits."""
+    if verdict.residual is None or verdict.residual.rms is None:
+        return ""
+    return f"{verdict.residual.rms:.3g}"
 
 
 def place(verdict: Verdict) -> str:
@@ -53,8 +84,8 @@ def place(verdict: Verdict) -> str:
 def maker(verdict: Verdict) -> str:
     """The node whose call made the worst element, and its operator: ``conv1 (conv3d)``."""
     if verdict.node and verdict.op:
-        return f"{verdict.node} ({verdict.op})"
-    return verdict.node or verdict.op
+        return printable(f"{verdict.node} ({verdict.op})")
+    return printable(verdict.node or verdict.op)
 
 
 def facts(report: Report) -> Iterator[tuple[str, str]]:
@@ -62,7 +93,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     for name, value in report.facts.items():
         if value == [] or value == {}:
             continue
-        yield name.replace("_", " "), _fact(value)
+        yield printable(name.replace("_", " ")), printable(_fact(value))
 
 
 def _fact(value: Any) -> str:
@@ -101,12 +132,25 @@ def failure(verdict: Verdict) -> Iterator[tuple[str, str]]:
         times = f", {margin(verdict)} times the bound" if verdict.bound else ""
         if not isnan(off):
             yield "error", f"{off:.3g}{times}"
+    if verdict.residual is not None:
+        yield from _spread(verdict.residual)
     if verdict.structure:
-        yield "structure", verdict.structure
+        yield "structure", printable(verdict.structure)
     if verdict.cause:
-        yield "cause", verdict.cause + (f" [{verdict.hypothesis}]" if verdict.hypothesis else "")
+        short = f" [{verdict.hypothesis}]" if verdict.hypothesis else ""
+        yield "cause", printable(verdict.cause + short)
     if verdict.why:
-        yield "why", verdict.why
+        yield "why", printable(verdict.why)
+
+
+def _spread(residual: Residual) -> Iterator[tuple[str, str]]:
+    """How the differences are spread, beside what rounding makes."""
+    if residual.rms is not None:
+        terms = f" in sums of {residual.terms:,} terms" if residual.terms else ""
+        yield "rms", f"{residual.rms:.3g} times the expected error; a plain chain makes 0.735{terms}"
+    if residual.largest is not None:
+        limit = "" if residual.limit is None else f"; at most {residual.limit:.3g} is likely"
+        yield "largest", f"{residual.largest:.3g} times the expected error of a result near 0{limit}"
 
 
 def derivative(verdict: Verdict) -> str:

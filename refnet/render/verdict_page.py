@@ -15,31 +15,22 @@ from refnet.render.verdict_facts import (
     derivative,
     facts,
     failure,
+    failures,
     largest,
     maker,
     margin,
     place,
     word,
 )
+from refnet.render.words import WORDS
 from refnet.shapes import text
 
-# The sign of a verdict, so that nothing is said by colour alone, and its colours on light and on dark ground.
-SIGNS: dict[Word, str] = {"ok": "✓", "wrong": "✗", "undecided": "?", "blocked": "⊘"}
-COLOURS = {
-    "ok": ("#2b6cc4", "#74aef5"),
-    "wrong": ("#c2361b", "#ff8a6b"),
-    "undecided": ("#8a6100", "#e8b44a"),
-    "blocked": ("#646d7a", "#a7b0bd"),
+# Of the levels of a map, on light ground and on dark.
+LEVEL_COLOURS = {
     "few": ("#d07a22", "#9c5c2a"),
     "some": ("#a84a0e", "#d07a38"),
     "most": ("#6e2406", "#ffb377"),
     "all": ("#2a0c02", "#fff0e0"),
-}
-MEANINGS: dict[Word, str] = {
-    "ok": "every element is within its bound",
-    "wrong": "some element is not",
-    "undecided": "the check cannot say",
-    "blocked": "there is no gradient, and should be none",
 }
 # Levels of a map: from which share of a cell's elements on they hold.
 LEVELS = {"few": 0.0, "some": 0.01, "most": 0.5, "all": 1.0}
@@ -72,22 +63,23 @@ def html(report: Report, net: Net | None = None, folded: Collection[str] = ()) -
     anchors = {name: f"t{i}" for i, name in enumerate(report.verdicts)}
     judged = [v for v in report.verdicts.values() if v.verdict != "blocked"]
     blocked = [v for v in report.verdicts.values() if v.verdict == "blocked"]
-    failures = report.failures
+    failed = failures(report)
     parts = [
         f"<header><h1>{escape(report.title)}</h1>{_whole(report)}{_facts(report)}</header><main>",
-        section("What is not right", _failures(failures, anchors)) if failures else "",
+        section("What is not right", _failures(failed, anchors)) if failed else "",
         section("Graph", _graph(report, net, anchors)) if net is not None else "",
         section("Margins", _margins(judged, folded, anchors)) if judged else "",
         section("Blocked gradients", _blocked(blocked, anchors)) if blocked else "",
         "</main>",
     ]
-    kinds = "".join(f".v-{name}{{fill:var(--{name});--c:var(--{name})}}" for name in COLOURS)
-    styles = themes(COLOURS.items()) + kinds + asset("page.css") + asset("verdict_page.css")
+    colours = {name: shown.colours for name, shown in WORDS.items()} | LEVEL_COLOURS
+    kinds = "".join(f".v-{name}{{fill:var(--{name});--c:var(--{name})}}" for name in colours)
+    styles = themes(colours.items()) + kinds + asset("page.css") + asset("verdict_page.css")
     return document(report.title, styles, "".join(parts))
 
 
 def _mark(verdict: Word) -> str:
-    return f'<i class="mark v-{verdict}">{SIGNS[verdict]}</i>'
+    return f'<i class="mark v-{verdict}">{WORDS[verdict].sign}</i>'
 
 
 def _whole(report: Report) -> str:
@@ -103,9 +95,9 @@ def _facts(report: Report) -> str:
     return f"<dl>{cells}</dl>" if cells else ""
 
 
-def _failures(failures: Sequence[Verdict], anchors: Mapping[str, str]) -> str:
+def _failures(failed: Sequence[Verdict], anchors: Mapping[str, str]) -> str:
     parts = []
-    if any(verdict.maps for verdict in failures):
+    if any(verdict.maps for verdict in failed):
         levels = "".join(
             f'<li><i class="dot v-{level}"></i>{name}</li>' for level, name in LEVEL_NAMES.items()
         )
@@ -113,7 +105,7 @@ def _failures(failures: Sequence[Verdict], anchors: Mapping[str, str]) -> str:
             "<p>Maps: the wrong elements, counted over all other axes; how many of a cell's are wrong:</p>"
             f'<ul class="legend">{levels}</ul>'
         )
-    for i, verdict in enumerate(failures):
+    for i, verdict in enumerate(failed):
         rows = "".join(f"<tr><td>{label}<td>{escape(found)}" for label, found in failure(verdict))
         maps = "".join(map(_map, verdict.maps))
         made = f" <span>at {escape(maker(verdict))}</span>" if maker(verdict) else ""
@@ -183,7 +175,8 @@ def _level(count: int, elements: int) -> str:
 def _graph(report: Report, net: Net, anchors: Mapping[str, str]) -> str:
     worst = _by_node(report, net)
     looks = {node.name: _look(node, net, worst.get(node.name), anchors) for node in net.nodes}
-    signs = "".join(f"<li>{_mark(v)}{v}: {meaning}</li>" for v, meaning in MEANINGS.items())
+    said = {v.verdict for v in report.verdicts.values()}
+    signs = "".join(f"<li>{_mark(v)}{v}: {WORDS[v].meaning}</li>" for v in WORDS if v in said)
     none = '<li><i class="mark v-none"></i>no call of its backward was judged</li>'
 
     def about(blocks: Mapping[str, list[Node]]) -> str:
@@ -220,16 +213,16 @@ def _look(node: Node, net: Net, verdict: Verdict | None, anchors: Mapping[str, s
     tip += f"; {verdict.tensor} {verdict.verdict}"
     if margin(verdict):
         tip += f", margin {margin(verdict)}"
-    if verdict.verdict in ("wrong", "undecided"):
-        sign = f"{SIGNS[verdict.verdict]} {sign}".strip()
-    return drawing.Look(f"v-{verdict.verdict}", sign, tip, anchors[verdict.tensor])
+    kind = f"v-{verdict.verdict}"
+    if not verdict.passes:
+        kind, sign = f"{kind} bad", f"{WORDS[verdict.verdict].sign} {sign}".strip()
+    return drawing.Look(kind, sign, tip, anchors[verdict.tensor])
 
 
 def _margins(judged: Sequence[Verdict], folded: Collection[str], anchors: Mapping[str, str]) -> str:
     low, high = _decades(judged)
-    right = {v.tensor for v in judged if v.verdict == "ok"}
-    hidden = [v for v in judged if v.tensor in right.intersection(folded)]
-    shown = [v for v in judged if v.tensor not in right.intersection(folded)]
+    hidden = [v for v in judged if v.passes and v.tensor in folded]
+    shown = [v for v in judged if not v.passes or v.tensor not in folded]
     scale = "".join(_ticks(low, high))
     head = (
         f'<div class="m ticks"><span></span><span></span><span></span><span>{scale}</span><span></span></div>'
@@ -243,7 +236,9 @@ def _margins(judged: Sequence[Verdict], folded: Collection[str], anchors: Mappin
     if hidden:
         rows = "".join(_margin(v, low, high, anchors) for v in hidden)
         title = f"{counts(hidden)} beside these, {escape(largest(hidden))}"
-        parts.append(f'<details class="more"><summary>{_mark("ok")} {title}</summary>{rows}</details>')
+        parts.append(
+            f'<details class="more"><summary>{_mark(hidden[0].verdict)} {title}</summary>{rows}</details>'
+        )
     return "".join([*parts, "</div>"])
 
 
@@ -251,11 +246,12 @@ def _margin(verdict: Verdict, low: int, high: int, anchors: Mapping[str, str]) -
     bar = ""
     if margin(verdict) and verdict.margin != 0:
         share = _position(verdict.margin, low, high)
-        bar = f'<i class="bar v-{verdict.verdict}" style="--v:{share:.2f}%"></i>'
+        beyond = "" if verdict.margin <= 1 else " beyond"
+        bar = f'<i class="bar v-{verdict.verdict}{beyond}" style="--v:{share:.2f}%"></i>'
     anchor, name = anchors[verdict.tensor], f"<b>{escape(verdict.tensor)}</b>"
     where = f"worst at {place(verdict)} of {verdict.elements:,} elements" if place(verdict) else ""
     identifier = f' id="{anchor}"'
-    if verdict.verdict != "ok":  # its anchor is where the failure is explained
+    if not verdict.passes:  # its anchor is where the failure is explained
         identifier, name = "", f'<a href="#{anchor}">{name}</a>'
     return (
         f'<div class="m"{identifier} title="{where}"><span>{_mark(verdict.verdict)}</span><span>{name}</span>'
