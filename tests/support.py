@@ -1,6 +1,7 @@
 """What several test modules share: peers, layouts, values for an operator's cases, pages, comparisons."""
 
 import os
+import re
 from html.parser import HTMLParser
 from importlib import import_module
 
@@ -11,6 +12,7 @@ from threadpoolctl import threadpool_limits
 import refnet
 from refnet.arithmetic import ARITHMETICS
 from refnet.ops import OPS
+from refnet.render import verdict_page
 from refnet.shapes import size
 
 LAYOUTS = {
@@ -167,6 +169,17 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open[-2:] == ["span", "b"]:
             self.summaries.append(data)
+
+
+def page_of_verdicts(report, net=None, folded=()):
+    """A report's page; nothing is loaded, each link leads somewhere, and each array has a place."""
+    html = verdict_page.html(report, net, folded)
+    parsed = Page(html)
+    assert parsed.loaded == [] and not re.search(r"https?:|//[a-z]|@import|url\(", html)
+    assert all(link[0] == "#" and link[1:] in parsed.ids for link in parsed.links)
+    assert {f"t{i}" for i in range(len(report.verdicts))} <= parsed.ids
+    assert html == verdict_page.html(report, net, folded)
+    return html
 
 
 # Comparisons. A bound is derived from the number of terms n and the unit roundoff u, and says how.

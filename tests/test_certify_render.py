@@ -1,15 +1,19 @@
 """A certification on the terminal and as a page: each word, whatever its numbers, whatever it is called."""
 
 import re
+import subprocess
 from itertools import combinations
 from math import inf, nan
+from shutil import which
 
 import numpy as np
 import pytest
 from rich.console import Console
+from support import page_of_verdicts
 
+import refnet
 from refnet.check.report import Heat, Report, Residual, Verdict
-from refnet.render import verdict_facts, verdicts
+from refnet.render import verdict_drawing, verdict_facts, verdict_page, verdicts
 from refnet.render.words import WORDS
 
 CAUSE = "the operands were rounded to TF32, toward zero: under that the differences are those of rounding"
@@ -32,12 +36,13 @@ def residual(rms=0.5, counts=None, heat=None, **fields):
     )
 
 
-def heat(shape=(3, 6, 10), steps=(1, 1, 1), peak=40.0):
+def heat(peak=40.0):
     """Errors that grow along columns, and one cell of the second frame that is beyond the bound."""
-    cells = tuple(-(-size // step) for size, step in zip(shape, steps, strict=True))
-    values = np.broadcast_to(np.arange(cells[2]) / (2 * cells[2]), cells).copy()
-    values[min(1, cells[0] - 1), -1, 0] = peak
-    return Heat(shape=shape, steps=steps, values=tuple(tuple(map(tuple, f)) for f in values.tolist()))
+    values = np.broadcast_to(np.arange(10) / 20, (3, 6, 10)).copy()
+    values[1, -1, 0] = peak
+    return Heat(
+        shape=values.shape, steps=(1, 1, 1), values=tuple(tuple(map(tuple, f)) for f in values.tolist())
+    )
 
 
 def consistent(tensor, node=None, margin=0.3, op="conv3d", rms=0.5):
@@ -209,6 +214,224 @@ def test_control_characters_do_not_reach_a_terminal(capsys, width):
 def test_only_a_certification_has_a_first_failure():
     assert verdict_facts.first(each_word()).tensor == "res2_0_branch2b"
     assert verdict_facts.first(report(Verdict(tensor="w", verdict="wrong", margin=2.0))) is None
+
+
+# The page.
+
+NETWORK = "resnet18_conv4"
+
+
+def of_a_net(net, **words):
+    """A value and a gradient of each node and of each filter, as they should be but for `words`, by name."""
+    flow, found = net.gradient_flow(), []
+    for node in net.nodes:
+        found.append(consistent(node.name, op=node.op))
+        if node.name in flow:
+            found.append(consistent(f"d {node.name}", node.name, op=node.op))
+        else:
+            found.append(Verdict(tensor=f"d {node.name}", verdict="blocked", node=node.name, why="a stop"))
+        if node.op == "conv3d":
+            found.append(consistent(f"d {node.name}_w", node.name))
+    bad = {
+        name: failed(word, name, name.removeprefix("d ").removesuffix("_w")) for name, word in words.items()
+    }
+    return report(*(bad.get(verdict.tensor, verdict) for verdict in found))
+
+
+def part(html, title):
+    """A section of a page."""
+    return next(s for s in html.split("<section>") if s.startswith(f"<h2>{title}</h2>"))
+
+
+def shapes(html, name):
+    """The classes of a node's body and strip, where they lead, and what stands in the body."""
+    links = [a for a in re.findall("<a href=.*?</a>", part(html, "Graph")) if f"<title>{name}: " in a]
+    kinds = [re.search('class="(v-[a-z ]+)"', a)[1] for a in links]
+    where = [re.match('<a href="#([a-z0-9]+)"', a)[1] for a in links]
+    return kinds, where, re.search("<text[^>]*>(.*?)</text>", links[0])[1]
+
+
+def test_a_page_of_a_net():
+    net = refnet.build(NETWORK)
+    bad = {
+        "res3_0_branch2b": "impossible",
+        "d res4_0_branch2a": "implausible",
+        "res4_1_branch2b": "systematic",
+    }
+    found = of_a_net(net, **bad)
+    names = list(found.verdicts)
+    html = page_of_verdicts(found, net)
+    first = part(html, "First failure")
+    assert "<b>res3_0_branch2b</b> impossible" in first and CAUSE in first and "[operands tf32 zero]" in first
+    assert f'<pre class="copy">{found.verdicts["res3_0_branch2b"].reproduce}</pre>' in first
+    assert f'id="t{names.index("res3_0_branch2b")}"' in first
+    assert "186 times the expected error" in first and 'class="histogram"' in first and "frame 2" in first
+    others = part(html, "What else is not right")
+    assert others.count("<details") == 2 and others.index("d res4_0_branch2a") < others.index(
+        "res4_1_branch2b"
+    )
+
+    kinds, where, sign = shapes(html, "res3_0_branch2b")
+    assert kinds == ["v-impossible bad", "v-consistent"] and sign == "✗ 3x3x3"
+    assert where[0] == f"t{names.index('res3_0_branch2b')}"
+    assert where[1] in {f"t{names.index(n)}" for n in ("d res3_0_branch2b", "d res3_0_branch2b_w")}
+    kinds, where, sign = shapes(html, "res4_0_branch2a")
+    assert kinds == ["v-consistent", "v-implausible bad"] and sign == "d! 1x1x1"
+    assert where[1] == f"t{names.index('d res4_0_branch2a')}"
+    assert shapes(html, "res4_1_branch2b")[2] == "~ 3x3x3"
+    assert shapes(html, "conv1")[0] == ["v-consistent", "v-consistent"]  # its dw is worse than blocked
+
+    along = part(html, "Along the network")
+    assert "values: the largest" in along and "gradients: the largest" in along
+    assert along.count("<a ") == 2 * len(net.nodes)
+    rows = part(html, "Margins")
+    judged = sum(verdict.verdict != "blocked" for verdict in found.verdicts.values())
+    assert rows.count('class="spark"') == rows.count(" data-rms=") == judged
+    # From the graph to the failure, from the failure and from the rows back to the graph.
+    place = re.search(f'href="#t{names.index("res3_0_branch2b")}" id="(n[0-9]+)"', html)[1]
+    assert f'href="#{place}"' in first and f'href="#{place}"' in rows
+
+
+def test_a_page_of_values_alone_has_whole_nodes():
+    net = refnet.build(NETWORK)
+    html = page_of_verdicts(report(*(consistent(node.name, op=node.op) for node in net.nodes)), net)
+    assert shapes(html, "conv1")[0] == ["v-consistent"] and "strip" not in part(html, "Graph")
+    assert "gradients: the largest" not in html and "<h2>First failure" not in html
+    closest = part(html, "Closest to its bound")
+    assert "histogram" in closest and '<tr class="margin"><td>margin<td>0.3' in closest
+
+
+def test_a_page_of_each_word():
+    html = page_of_verdicts(each_word(), refnet.build(NETWORK))
+    legend = part(html, "Graph")
+    for word in CERTIFIED:
+        assert f'<i class="mark v-{word}">{WORDS[word].sign}</i>{word}: {WORDS[word].meaning}' in legend
+    assert "undecided" not in legend
+    assert "<b>impossible</b> 1 impossible, 1 implausible" in html
+    assert re.search('first failure <a href="#t[0-9]+">res2_0_branch2b</a>', html)
+
+
+@pytest.mark.parametrize("word", CERTIFIED)
+@pytest.mark.parametrize("margin", [0.0, 0.5, 1.0, 1e300, inf, nan])
+def test_a_page_of_one_verdict(word, margin):
+    spread = residual(margin, histogram(3), heat(peak=margin), largest=margin, limit=margin)
+    html = page_of_verdicts(report(failed(word, "y", "conv3d", margin=margin, residual=spread)))
+    assert word in html and "<h2>Graph" not in html and "<h2>Along" not in html
+    assert ("<h2>Margins" in html) == (word != "blocked")
+
+
+def test_a_page_without_verdicts():
+    assert "nothing was judged" in page_of_verdicts(report(facts={}), refnet.build(NETWORK))
+
+
+def test_a_page_of_300_nodes():
+    net = refnet.build("resnet101_conv5")
+    assert len(net.nodes) > 300
+    bad = {node.name: "implausible" for node in net.nodes if node.op == "conv3d"}
+    html = page_of_verdicts(of_a_net(net, **bad), net)
+    assert part(html, "What else is not right").count("<details") == len(bad) - 1
+    assert part(html, "What else is not right").count(" open>") == verdict_page.MOST_OPEN
+
+
+def test_names_are_escaped_on_a_page():
+    markup = NASTY + "<b>&\"'</script><svg onload=x>"
+    names = dict.fromkeys(("node", "op", "structure", "cause", "hypothesis", "why", "reproduce"), markup)
+    found = report(
+        *nasty().verdicts.values(),
+        failed(tensor=markup, **names),
+        title=markup,
+        facts={markup: {markup: markup}},
+    )
+    net = refnet.Net()
+    net.output(net.add("relu", markup, [net.input("data", (1, 1, 1, 1, 1))]))
+    html = page_of_verdicts(found, net)
+    assert all(character.isprintable() for character in html.replace("\n", ""))
+    assert "onload=x>" not in html and '<b>&"' not in html and HARMLESS in html
+    assert html.encode()
+
+
+def test_a_histogram_literally():
+    """Heights on a logarithmic scale: 1 of 1 + 1, 3 of 1 + 3; both ends apart."""
+    counts = [0] * 41
+    counts[0], counts[1], counts[40] = 1, 3, 3
+    drawn = verdict_drawing.spark(counts)
+    assert '<path class="bin" d="M2 17v-17.0h2v17.0z"/>' in drawn
+    assert '<path class="end" d="M0 17v-8.5h2v8.5zM80 17v-17.0h2v17.0z"/>' in drawn
+    assert verdict_drawing.spark([0] * 41) == ""
+    assert re.findall("<text[^>]*>([0-9,]+)</text>", verdict_drawing.histogram([10**6] * 41)) == [
+        *("1", "100", "10,000", "1,000,000"),
+        *("0", "1"),
+    ]
+
+
+def test_a_heat_map_literally():
+    """Levels are 10 times apart within the bound, here, and twice beyond it; 0 is the ground."""
+    values = (((0.0, 1e-4, 1e-3, 1e-2, 0.1, 1.0), (1.5, 3.0, 6.0, 12.0, 24.0, 24.0)),)
+    drawn = verdict_drawing.heat(Heat(shape=(2, 3, 12), steps=(2, 2, 2), values=values))
+    paths = dict(re.findall('<path class="v-([a-z]+)" d="([^"]+)"', drawn))
+    assert paths == {
+        "faint": "M16 0h32v16h-32z",
+        "weak": "M48 0h16v16h-16z",
+        "clear": "M64 0h16v16h-16z",
+        "strong": "M80 0h16v16h-16z",
+        "few": "M0 16h32v16h-32z",
+        "some": "M32 16h16v16h-16z",
+        "most": "M48 16h16v16h-16z",
+        "all": "M64 16h32v16h-32z",
+    }
+    assert "frames 0 to 1" in drawn and "2 lines of 2 elements" in drawn
+    assert re.findall("</i>([^<]+)</li>", drawn) == [
+        *("0", "0.0001 to 0.001", "0.001 to 0.01", "0.01 to 0.1", "0.1 to 1"),
+        *("1.5 to 3", "3 to 6", "6 to 12", "12 to 24"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "levels", "legend"),
+    [
+        (0.0, [], ["0"]),
+        (0.25, ["clear"], ["0.25"]),
+        (7.0, ["most"], ["7"]),
+        (inf, ["all"], ["infinite, NaN"]),
+        (nan, ["all"], ["infinite, NaN"]),
+    ],
+)
+def test_a_heat_map_of_one_value(value, levels, legend):
+    drawn = verdict_drawing.heat(Heat(shape=(1, 1, 1), steps=(1, 1, 1), values=(((value,),),)))
+    assert re.findall('<path class="v-([a-z]+)"', drawn) == levels
+    assert re.findall("</i>([^<]+)</li>", drawn) == legend
+    assert "frame 0<" in drawn and "a cell is an element" in drawn
+
+
+def test_rows_say_what_they_are_sorted_by():
+    html = page_of_verdicts(report(failed(margin=inf, residual=residual(nan)), consistent("y")))
+    assert re.findall(r'data-verdict="([\d.]+)" data-margin="(\S+)" data-rms="(\S+)"', html) == [
+        ("9.0", "Infinity", "Infinity"),
+        ("3.0", "0.3", "0.5"),
+    ]
+
+
+CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH; the page's script runs in a browser only")
+def test_a_browser_runs_the_page(tmp_path):
+    """A link to a failure opens it; the script adds what copies and sorts."""
+    net = refnet.build(NETWORK)
+    found = of_a_net(net, **{node.name: "implausible" for node in net.nodes if node.op == "conv3d"})
+    last = list(found.verdicts).index("res4_1_branch2c")
+    page = tmp_path / "page.html"
+    page.write_text(page_of_verdicts(found, net), encoding="utf-8")
+    quiet = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --dump-dom"
+    run = subprocess.run(
+        [CHROMIUM, *quiet.split(), f"--user-data-dir={tmp_path / 'profile'}", f"{page.as_uri()}#t{last}"],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=120,
+    )
+    assert re.search(f'<details class="failure" id="t{last}" open', run.stdout)
+    assert "by margin</button>" in run.stdout and "copy</button>" in run.stdout
 
 
 # Colours.

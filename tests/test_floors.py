@@ -82,7 +82,7 @@ FLOORS = [
         "render.words",
     ],
     ["render.terminal"],
-    ["render.drawing"],
+    ["render.drawing", "render.verdict_drawing"],
     ["render.*"],
     ["cli.options", "cli.ending", "cli.golden_findings", "cli.certify_start"],
     [

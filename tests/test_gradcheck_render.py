@@ -6,12 +6,12 @@ from math import inf, nan
 import numpy as np
 import pytest
 from rich.console import Console
-from support import Page
+from support import page_of_verdicts
 
 import refnet
 from refnet.check.maps import maps
 from refnet.check.report import Map, Report, Verdict
-from refnet.render import verdict_facts, verdict_page, verdicts
+from refnet.render import verdict_facts, verdicts
 from refnet.render.words import WORDS
 
 LINE = "refnet gradcheck resnet18_conv4 --input 1x3x8x224x224 --dtype float64 --tensors res3_0_branch2b_w"
@@ -189,16 +189,6 @@ def test_nan_and_exact_comparisons(capsys):
     assert "error      0.2\n" in shown(report(wrong(bound=0.0, margin=inf)), capsys)
 
 
-def page_of(found, net=None, folded=()):
-    html = verdict_page.html(found, net, folded)
-    parsed = Page(html)
-    assert parsed.loaded == [] and not re.search(r"https?:|//[a-z]|@import|url\(|<script", html)
-    assert all(link[0] == "#" and link[1:] in parsed.ids for link in parsed.links)
-    assert html == verdict_page.html(found, net, folded)
-    assert {f"t{i}" for i in range(len(found.verdicts))} <= parsed.ids
-    return html
-
-
 def node_class(html, name):
     """The class of a node's shape in the graph, and its sign."""
     node = next(a for a in re.findall("<a href.*?</a>", html, re.S) if f"<title>{name}:" in a)
@@ -208,7 +198,7 @@ def node_class(html, name):
 
 def test_a_page_of_a_net():
     net = refnet.build("resnet18_conv4")
-    html = page_of(report(wrong(), UNDECIDED), net, FOLDED)
+    html = page_of_verdicts(report(wrong(), UNDECIDED), net, FOLDED)
     assert "<b>wrong</b> 1 wrong, 1 undecided, 4 ok, 2 blocked" in html
     assert f'<pre class="copy">{LINE}</pre>' in html
     assert node_class(html, "res3_0_branch2b") == ("v-wrong", "✗ 3x3x3")
@@ -228,17 +218,17 @@ def test_the_worst_verdict_colours_a_node():
     bad = [
         wrong(name, node="res3_0_branch2a_bn", margin=m) for name, m in (("a", 2.0), ("b", 9.0), ("c", 3.0))
     ]
-    html = page_of(report(*bad), net)
+    html = page_of_verdicts(report(*bad), net)
     assert node_class(html, "res3_0_branch2a_bn")[0] == "v-wrong"
     assert ": affine, 1x128x8x28x28; b wrong, margin 9" in html
 
 
 def test_a_page_of_an_operator_and_of_nothing():
-    html = page_of(report(wrong(where=None, found=None, expected=None, bound=None, maps=())))
-    assert "<h2>Graph" not in html and "<h2>What is not right" in html and "Maps:" not in html
-    html = page_of(report())
-    assert "<h2>What is not right" not in html and "<b>ok</b>" in html
-    assert "nothing was judged" in page_of(report(ok={}, blocked={}, facts={}))
+    html = page_of_verdicts(report(wrong(where=None, found=None, expected=None, bound=None, maps=())))
+    assert "<h2>Graph" not in html and "<h2>Worst failure" in html and "Maps:" not in html
+    html = page_of_verdicts(report())
+    assert "<h2>Worst failure" not in html and "<b>ok</b>" in html
+    assert "nothing was judged" in page_of_verdicts(report(ok={}, blocked={}, facts={}))
 
 
 def test_names_are_escaped_on_a_page():
@@ -251,7 +241,7 @@ def test_names_are_escaped_on_a_page():
     axes = (nasty, "channel", "tap T", "tap H", "tap W")
     there = maps(np.ones((2, 3, 1, 1, 1), bool), axes)
     found = report(wrong(nasty, maps=there, **texts), ok=fine, blocked=stopped, facts={nasty: nasty})
-    html = page_of(found)
+    html = page_of_verdicts(found)
     assert '<b>&"' not in html and "onload=x>" not in html.replace("&lt;svg onload=x&gt;", "")
 
 
@@ -259,7 +249,7 @@ def test_the_scale_holds_every_margin():
     """Widths of bars, literally: 10**-3 to 10**2 on a scale of five decades."""
     values = {"a": 1e-3, "b": 0.1, "c": 1.0, "d": 0.0}
     ok = {name: Verdict(tensor=name, verdict="ok", margin=m) for name, m in values.items()}
-    html = page_of(report(wrong("e", margin=100.0), wrong("f", margin=inf), ok=ok, blocked={}))
+    html = page_of_verdicts(report(wrong("e", margin=100.0), wrong("f", margin=inf), ok=ok, blocked={}))
     widths = [float(w) for w in re.findall(r"--v:([\d.]+)%", html)]
     assert widths == [100, 100, 1, 40, 60]
     assert "--one:60.00%" in html
@@ -273,7 +263,7 @@ def test_a_map_literally():
     """Two lines of five cells; the last cell of a line holds one index of a column, the others two."""
     counts = ((0, 1, 1, 200, 100), (0, 1, 100, 199, 100))
     found = Map(axes=("line", "column"), shape=(2, 9), steps=(1, 2), counts=counts, depth=100)
-    html = page_of(report(wrong(maps=(found,))))
+    html = page_of_verdicts(report(wrong(maps=(found,))))
     paths = dict(re.findall(r'<path class="v-([a-z]+)" d="([^"]+)"', html))
     assert paths == {
         "few": "M16 0h32v16h-32zM16 16h16v16h-16z",
@@ -284,5 +274,5 @@ def test_a_map_literally():
 
 
 def test_a_lonely_element_is_ringed():
-    html = page_of(report(wrong(maps=maps(mask((1, 256, 1, 1, 56), np.s_[0, 200, 0, 0, 1]), AXES))))
+    html = page_of_verdicts(report(wrong(maps=maps(mask((1, 256, 1, 1, 56), np.s_[0, 200, 0, 0, 1]), AXES))))
     assert 'class="ring"' in html

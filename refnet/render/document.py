@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 
+from refnet.errors import printable
+
 
 def document(title: str, styles: str, body: str, script: str = "") -> str:
     """Write a page that can load nothing: a policy in its head forbids it.
@@ -21,9 +23,14 @@ def document(title: str, styles: str, body: str, script: str = "") -> str:
         '<meta name="color-scheme" content="light dark">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         f"style-src 'unsafe-inline';{scripts}\">"
-        f"<title>{escape(title)}</title><style>{styles}</style></head><body>"
+        f"<title>{escaped(title)}</title><style>{styles}</style></head><body>"
         f"{body}{f'<script>{script}</script>' if script else ''}</body></html>\n"
     )
+
+
+def escaped(words: str) -> str:
+    """A text as HTML has it; what is no printable character is seen as an escape."""
+    return escape(printable(words))
 
 
 def asset(name: str) -> str:

@@ -4,11 +4,12 @@ Colours are classes of the page's style sheet, so that a drawing follows its the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from math import sqrt
 from typing import NamedTuple
 
 from refnet.net import Net, Node
 from refnet.ops import OPS
+from refnet.render.document import escaped
 from refnet.render.facts import short
 from refnet.render.gather import Grid, corner_and_middle, planes, strip
 from refnet.render.palette import PANELS, bands, places
@@ -51,7 +52,7 @@ def _grid(grid: Grid, title: str, x: int, y: int) -> tuple[str, int, int]:
     """One grid of cells with its positions; its width and height."""
     margin = 8 + 6 * max(len(label) for label, _ in grid.rows)
     top = 30
-    parts = [f'<text x="{x}" y="{y + 11}" class="t">{escape(title)}</text>']
+    parts = [f'<text x="{x}" y="{y + 11}" class="t">{escaped(title)}</text>']
     for i, column in enumerate(grid.columns):
         at = x + margin + i * CELL + CELL / 2
         label = "⋯" if column is None else str(column)
@@ -89,7 +90,7 @@ def charts(nodes: Sequence[Row], anchors: Mapping[str, str]) -> str:
         middle = min(middle, WIDTH - 4 * len(stage))  # the name of a short last stage stays inside
         if first:
             parts.append(f'<path class="rule" d="M{left:.1f} 0V{height}"/>')
-        parts.append(f'<text x="{middle:.1f}" y="12" class="l m">{escape(stage)}</text>')
+        parts.append(f'<text x="{middle:.1f}" y="12" class="l m">{escaped(stage)}</text>')
     for k, (label, value) in enumerate(PANELS):
         top = 22 + k * (PANEL + TITLE) + TITLE
         values = [value(found) for found in nodes]
@@ -115,7 +116,7 @@ def charts(nodes: Sequence[Row], anchors: Mapping[str, str]) -> str:
         tip = f"{found.name}: {found.op}, {text(found.output)}, {short(found.multiply_adds)} multiply-adds"
         parts.append(
             f'<a href="#{anchors[found.name]}" tabindex="-1"><rect class="hit" x="{left:.2f}" y="18" '
-            f'width="{step:.2f}" height="{height - 18}"><title>{escape(tip)}</title></rect></a>'
+            f'width="{step:.2f}" height="{height - 18}"><title>{escaped(tip)}</title></rect></a>'
         )
     return "".join([*parts, "</svg></div>"])
 
@@ -136,12 +137,18 @@ class Look(NamedTuple):
         What a pointer over it is told.
     link : str
         Where a click leads: an identifier of the page.
+    name : str
+        Its own identifier on the page, where something leads to it.
+    below : Look, optional
+        Of a strip along the lower edge, which leads elsewhere; it has no sign.
     """
 
     kind: str
     sign: str
     tip: str
     link: str
+    name: str = ""
+    below: "Look | None" = None
 
 
 def sign(node: Node, net: Net) -> str:
@@ -175,9 +182,9 @@ def graph(
     before = next(iter(net.inputs), "")
     parts = []
     for stage, blocks in stages.items():
-        parts.append(f"<h3>{escape(stage)} <small>{about(blocks)}</small></h3><div class=blocks>")
+        parts.append(f"<h3>{escaped(stage)} <small>{about(blocks)}</small></h3><div class=blocks>")
         for name, nodes in blocks.items():
-            caption = f"{escape(name)} <span>{text(nodes[-1].shape)}</span>"
+            caption = f"{escaped(name)} <span>{text(nodes[-1].shape)}</span>"
             drawn = _block(net, nodes, before, looks, flow)
             parts.append(f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>")
             before = nodes[-1].name
@@ -219,7 +226,7 @@ def _block(net: Net, nodes: Sequence[Node], before: str, looks: Mapping[str, Loo
             edges.append(f'<path class="{kind}" d="{_route(begin, source, via, end, lane[node.name])}"/>')
             if name in labels:
                 y = _middle(source) + 3
-                named.append(f'<text x="{margin - 12}" y="{y}" class="l e">{escape(name)}</text>')
+                named.append(f'<text x="{margin - 12}" y="{y}" class="l e">{escaped(name)}</text>')
     last = nodes[-1].name
     right = starts[-1] + across[-1] + 14
     kind, begin = "edge" if last in flow else "edge cut", centre[last] + widths[last] / 2
@@ -230,10 +237,14 @@ def _block(net: Net, nodes: Sequence[Node], before: str, looks: Mapping[str, Loo
         for node in nodes
     ]
     linked = [
-        f'<a href="#{looks[node.name].link}"{"" if node.name in flow else " class=cut"}>{shape}'
-        f"<title>{escape(looks[node.name].tip)}</title></a>"
+        _link(looks[node.name], shape, node.name not in flow)
         for node, shape in zip(nodes, shapes, strict=True)
     ]
+    for node in nodes:
+        if (below := looks[node.name].below) is not None:
+            place = (centre[node.name], _middle(lane[node.name]), widths[node.name])
+            strip = _strip(looks[node.name], below, *place)
+            linked.append(_link(below, strip, node.name not in flow))
     height = (taken + 1) * LANE
     head = f'<svg class="block" width="{right}" height="{height}" viewBox="0 0 {right} {height}">'
     return "".join([head, *edges, *named, *linked, "</svg>"])
@@ -255,15 +266,37 @@ def _route(begin: float, source: int, via: int, end: float, target: int) -> str:
     return path + f"H{end:g}"
 
 
+def _link(look: Look, shape: str, cut: bool) -> str:
+    name, kind = f' id="{look.name}"' if look.name else "", " class=cut" if cut else ""
+    return f'<a href="#{look.link}"{name}{kind}>{shape}<title>{escaped(look.tip)}</title></a>'
+
+
+def _radius(look: Look) -> int:
+    return 8 if look.sign else 6
+
+
 def _glyph(look: Look, x: float, y: int, width: int) -> str:
     if width == ROUND:
-        radius = 8 if look.sign else 6
+        radius = _radius(look)
         shape = f'<circle class="{look.kind}" cx="{x:g}" cy="{y}" r="{radius}"/>'
     else:
         box = f'x="{x - width / 2:g}" y="{y - 10}" width="{width}" height="20" rx="5"'
         shape = f'<rect class="{look.kind}" {box}/>'
-    label = f'<text x="{x:g}" y="{y + 4}" class="on m">{escape(look.sign)}</text>' if look.sign else ""
+    line = y + (4 if look.below is None else 2)
+    label = f'<text x="{x:g}" y="{line}" class="on m">{escaped(look.sign)}</text>' if look.sign else ""
     return shape + label
+
+
+def _strip(look: Look, below: Look, x: float, y: int, width: int) -> str:
+    """The lower edge of what `_glyph` draws: below half the radius of a circle, the round part of a box."""
+    if width == ROUND:
+        radius = _radius(look)
+        half, top = radius * sqrt(3) / 2, y + radius / 2
+        round_edge = f"a{radius} {radius} 0 0 1-{2 * half:.2f} 0"
+    else:
+        half, top = width / 2, y + 5
+        round_edge = f"a5 5 0 0 1-5 5h-{width - 10}a5 5 0 0 1-5-5"
+    return f'<path class="{below.kind}" d="M{x - half:g} {top:g}h{2 * half:.2f}{round_edge}z"/>'
 
 
 def _layout(net: Net, nodes: Sequence[Node]) -> tuple[dict[str, int], dict[str, int]]:

@@ -1,18 +1,4 @@
 "use strict";
-const reveal = () => {
-  const node = document.getElementById(location.hash.slice(1));
-  if (node && node.tagName === "DETAILS") {
-    node.hidden = false;
-    node.open = true;
-    node.scrollIntoView();
-    node.firstElementChild.focus({ preventScroll: true });
-  }
-};
-addEventListener("hashchange", reveal);
-addEventListener("click", (event) => {
-  const link = event.target.closest("a[href^='#']");
-  if (link && link.getAttribute("href") === location.hash) reveal();
-});
 const find = document.getElementById("find");
 const nodes = [...document.querySelectorAll(".stage > details")];
 find.addEventListener("input", () => {
@@ -27,4 +13,3 @@ find.addEventListener("input", () => {
     stage.hidden = !stage.querySelector("details:not([hidden])");
   document.getElementById("found").value = words.length ? `${found} of ${nodes.length} nodes` : "";
 });
-reveal();

@@ -50,7 +50,7 @@ def html(title: str, net: Net, freeze: Sequence[FreezePoint] | None = None) -> s
         f".f-{name}{{fill:var(--{name});--c:var(--{name})}}" for name in FAMILIES
     )
     body = f"{_symbols(symbols)}{''.join(parts)}"
-    return document(title, colours + asset("page.css"), body, asset("page.js"))
+    return document(title, colours + asset("page.css"), body, asset("page.js") + asset("reveal.js"))
 
 
 _FILTER = (

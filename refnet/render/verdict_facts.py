@@ -9,6 +9,7 @@ from refnet.errors import printable
 
 # Of certification, whose verdicts are held in the order of computation: what fails first is where to look.
 IN_ORDER = frozenset({"systematic", "implausible", "impossible"})
+CERTIFIED = IN_ORDER | {"exact", "consistent", "refused"}
 BLOCKED_NOTE = "Through the block: the Euclidean norm of the derivative if nothing were stopped."
 
 
@@ -24,6 +25,11 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     """How many there are of each verdict: ``1 wrong, 40 ok, 22 blocked``."""
     numbers = {name: sum(v.verdict == name for v in verdicts) for name in reversed(SEVERITY)}
     return ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number) or "none"
+
+
+def certifies(report: Report) -> bool:
+    """Whether values were judged beside gradients, which are called ``d NAME`` then."""
+    return any(verdict.verdict in CERTIFIED for verdict in report.verdicts.values())
 
 
 def first(report: Report) -> Verdict | None:
@@ -132,6 +138,8 @@ def failure(verdict: Verdict) -> Iterator[tuple[str, str]]:
         times = f", {margin(verdict)} times the bound" if verdict.bound else ""
         if not isnan(off):
             yield "error", f"{off:.3g}{times}"
+    elif margin(verdict):
+        yield "margin", margin(verdict)
     if verdict.residual is not None:
         yield from _spread(verdict.residual)
     if verdict.structure:
