@@ -13,7 +13,7 @@ from support import page_of_verdicts
 
 import refnet
 from refnet.check.report import Heat, Report, Residual, Verdict
-from refnet.render import verdict_drawing, verdict_facts, verdict_page, verdicts
+from refnet.render import verdict_drawing, verdict_page, verdicts
 from refnet.render.words import WORDS
 
 CAUSE = "the operands were rounded to TF32, toward zero: under that the differences are those of rounding"
@@ -212,8 +212,8 @@ def test_control_characters_do_not_reach_a_terminal(capsys, width):
 
 
 def test_only_a_certification_has_a_first_failure():
-    assert verdict_facts.first(each_word()).tensor == "res2_0_branch2b"
-    assert verdict_facts.first(report(Verdict(tensor="w", verdict="wrong", margin=2.0))) is None
+    assert each_word().leading.tensor == "res2_0_branch2b"
+    assert report(Verdict(tensor="w", verdict="wrong", margin=2.0)).leading is None
 
 
 # The page.
@@ -432,6 +432,26 @@ def test_a_browser_runs_the_page(tmp_path):
     )
     assert re.search(f'<details class="failure" id="t{last}" open', run.stdout)
     assert "by margin</button>" in run.stdout and "copy</button>" in run.stdout
+
+
+# In Python.
+
+
+def test_a_report_in_python():
+    assert (
+        repr(each_word())
+        == f"""\
+<resnet18_conv4 1x3x8x224x224: 1 impossible, 1 implausible, 1 systematic, 1 refused, 2 consistent, 1 exact, \
+1 blocked, first failure res2_0_branch2b
+  res2_0_branch2b: systematic, the first column
+  res3_0_branch2b: impossible, {CAUSE}
+  res2_0_branch2c: implausible, {CAUSE}>"""
+    )
+    unexplained = failed(cause="", structure="", margin=inf)
+    assert repr(report(unexplained)).endswith("\n  res3_0_branch2b: impossible, margin inf, rms 186>")
+    assert repr(report(consistent("y"), title="conv3d")) == "<conv3d: 1 consistent>"
+    assert repr(report(title="conv3d")) == "<conv3d: nothing was judged>"
+    assert all(character.isprintable() or character == "\n" for character in repr(nasty()))
 
 
 # Colours.

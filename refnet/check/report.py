@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from math import inf, isfinite, isnan
 from typing import Any, Literal
 
+from refnet.errors import printable
+
 # Of gradient checks: ok, wrong, undecided, blocked. Of certification: the other words, and blocked.
 Word = Literal[
     "ok",
@@ -35,6 +37,10 @@ SEVERITY: tuple[Word, ...] = (
 # What is as it should be, and what says nothing either way.
 PASSING = frozenset({"blocked", "ok", "exact", "consistent"})
 OPEN = frozenset({"undecided", "refused"})
+# Failures of certification, whose verdicts are held in the order of computation.
+IN_ORDER = frozenset({"systematic", "implausible", "impossible"})
+# Failures that a report's repr lists.
+MOST_LISTED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +227,11 @@ class Report:
         return sorted(failed, key=lambda verdict: verdict.badness, reverse=True)
 
     @property
+    def leading(self) -> Verdict | None:
+        """The first failure of a certification, in the order of computation; none of a gradient check."""
+        return next((v for v in self.verdicts.values() if v.verdict in IN_ORDER), None)
+
+    @property
     def first_failure(self) -> str | None:
         """The node of the first verdict, in the order in which they are held, that something is wrong."""
         failed = (v.node for v in self.verdicts.values() if not v.passes and v.verdict not in OPEN)
@@ -239,15 +250,27 @@ class Report:
         return found
 
     def __repr__(self) -> str:
-        counts = [
-            f"{sum(v.verdict == word for v in self.verdicts.values())} {word}" for word in reversed(SEVERITY)
-        ]
-        lines = [f"<{self.title}: {', '.join(count for count in counts if not count.startswith('0 '))}"]
-        lines += [
-            f"  {v.tensor}: {v.verdict}, {v.cause or v.why or f'margin {v.margin:.3g}'}"
-            for v in self.failures[:3]
-        ]
-        return "\n".join(lines) + ">"
+        numbers = {
+            word: sum(v.verdict == word for v in self.verdicts.values()) for word in reversed(SEVERITY)
+        }
+        said = [f"{number} {word}" for word, number in numbers.items() if number] or ["nothing was judged"]
+        leading = self.leading
+        if leading is not None:
+            said.append(f"first failure {leading.node or leading.tensor}")
+        failed = sorted(self.failures, key=lambda verdict: verdict is not leading)
+        lines = [f"<{self.title}: {', '.join(said)}", *map(_line, failed[:MOST_LISTED])]
+        return "\n".join(map(printable, lines)) + ">"
+
+
+def _line(verdict: Verdict) -> str:
+    """A failure in a line."""
+    rms = (
+        ""
+        if verdict.residual is None or verdict.residual.rms is None
+        else f", rms {verdict.residual.rms:.3g}"
+    )
+    why = verdict.cause or verdict.why or verdict.structure or f"margin {verdict.margin:.3g}{rms}"
+    return f"  {verdict.tensor}: {verdict.verdict}, {why}"
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:

@@ -4,11 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf, isnan
 from typing import Any
 
-from refnet.check.report import OPEN, SEVERITY, Report, Residual, Verdict
+from refnet.check.report import IN_ORDER, OPEN, SEVERITY, Report, Residual, Verdict
 from refnet.errors import printable
 
-# Of certification, whose verdicts are held in the order of computation: what fails first is where to look.
-IN_ORDER = frozenset({"systematic", "implausible", "impossible"})
 CERTIFIED = IN_ORDER | {"exact", "consistent", "refused"}
 BLOCKED_NOTE = "Through the block: the Euclidean norm of the derivative if nothing were stopped."
 
@@ -32,14 +30,9 @@ def certifies(report: Report) -> bool:
     return any(verdict.verdict in CERTIFIED for verdict in report.verdicts.values())
 
 
-def first(report: Report) -> Verdict | None:
-    """The first failure of a certification; none of a gradient check, whose order says nothing."""
-    return next((v for v in report.verdicts.values() if v.verdict in IN_ORDER), None)
-
-
 def failures(report: Report) -> list[Verdict]:
     """What is not as it should be: the first failure of a certification, then the worst first."""
-    leading = first(report)
+    leading = report.leading
     return sorted(report.failures, key=lambda verdict: verdict is not leading)
 
 

@@ -4,20 +4,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import NamedTuple
 
-from refnet.check.report import OPEN, SEVERITY, Report, Verdict, Word
+from refnet.check.report import IN_ORDER, OPEN, SEVERITY, Report, Verdict, Word
 from refnet.net import Net, Node
 from refnet.render import drawing, verdict_drawing
 from refnet.render.document import asset, document, escaped, section, themes
 from refnet.render.verdict_facts import (
     BLOCKED_NOTE,
-    IN_ORDER,
     certifies,
     counts,
     derivative,
     facts,
     failure,
     failures,
-    first,
     largest,
     maker,
     margin,
@@ -92,7 +90,7 @@ def _whole(report: Report, links: Links) -> str:
     mark = _mark(worst.verdict) if worst else ""
     verdicts = list(report.verdicts.values())
     numbers = escaped("; ".join(filter(None, (counts(verdicts), largest(verdicts)))))
-    if leading := first(report):
+    if leading := report.leading:
         name = escaped(leading.node or leading.tensor)
         numbers += f'; first failure <a href="#{links.arrays[leading.tensor]}">{name}</a>'
     return f'<p class="whole">{mark} <b>{word(report)}</b> {numbers}</p>'

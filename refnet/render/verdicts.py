@@ -16,7 +16,6 @@ from refnet.render.verdict_facts import (
     facts,
     failure,
     failures,
-    first,
     largest,
     maker,
     margin,
@@ -70,7 +69,7 @@ def show(report: Report, console: Console, *, folded: Collection[str] = (), ever
     if report.facts:
         found = "; ".join(f"{name} {value}" for name, value in facts(report))
         console.print(found, soft_wrap=True)
-    if leading := first(report):
+    if leading := report.leading:
         console.print(f"First failure: {_short(leading)}", style=WORDS[leading.verdict].style, soft_wrap=True)
 
 
