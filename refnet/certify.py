@@ -4,7 +4,8 @@
 """
 
 from refnet.check import Report, Verdict
-from refnet.check.certification import certify, check
+from refnet.check.certification import certify
+from refnet.check.one_call import check
 from refnet.golden.candidate import read
 from refnet.inputs.candidate import Candidate
 

@@ -60,6 +60,7 @@ def explain(
     dy: Array | None = None,
     *,
     typical: Array | None = None,
+    slack: Array | None = None,
 ) -> Cause | None:
     """Name the mistake that explains a wrong result.
 
@@ -84,6 +85,8 @@ def explain(
     typical : ndarray of float64, optional
         What an honest error does not exceed, in units of the sum of magnitudes of the terms, element by
         element of the result: hypotheses are judged by it where it is less than B.
+    slack : ndarray of float64, optional
+        How far `found` may be from what was found, where it is the difference of two arrays.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def explain(
         None if nothing is wrong, or nothing explains it.
     """
     with np.errstate(all="ignore"):
-        call = Call.of_judge(judge, OUTPUT if isinstance(kind, str) else kind, found, dy, typical)
+        call = Call.of_judge(judge, OUTPUT if isinstance(kind, str) else kind, found, dy, typical, slack)
         if not np.isfinite(found).all() or not call.wrong.any():
             return None
         for tier in SMALL if _is_small(call) else CATALOGUE:

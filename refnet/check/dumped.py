@@ -63,6 +63,8 @@ class Dumped(NamedTuple):
         except RefnetError as error:
             return None, (str(error), "dtype")
         laid = laid_out(found, self.axes)
+        if laid.size == 1 and not any(n != 1 for n in (*laid.shape, *shape)):
+            laid = laid.reshape(shape)  # a loss, with or without an axis
         if laid.shape != shape:
             return None, (f"its shape is {text(laid.shape)}, expected {text(shape)}", "shape")
-        return np.ascontiguousarray(laid), ("", None)
+        return np.ascontiguousarray(laid).reshape(shape), ("", None)

@@ -124,6 +124,7 @@ class Expected:
 
 
 def _shaped(array: Array, like: Array) -> Array:
+    """An array of one element, or of all of them, as it meets another."""
     return array.reshape(like.shape) if array.size == like.size else array.reshape(())
 
 

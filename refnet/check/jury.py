@@ -9,7 +9,7 @@ import numpy as np
 from refnet.arithmetic.core import core
 from refnet.arrays import Array
 from refnet.check.bounds import Claim, unit
-from refnet.check.causes import explain
+from refnet.check.causes import Cause, explain
 from refnet.check.expected import Expected, Known, Oracle
 from refnet.check.formulas import FOREIGN
 from refnet.check.judge import Judge
@@ -18,6 +18,7 @@ from refnet.check.maps import maps
 from refnet.check.natural import reconsidered
 from refnet.check.plausible import Assessment, Levels, assess, heat
 from refnet.check.precision import WAYS, Way, format_of
+from refnet.check.replay import parameters
 from refnet.check.report import SEVERITY, Verdict
 from refnet.op import OUTPUT, Op
 
@@ -39,6 +40,8 @@ class Call(NamedTuple):
     dy : ndarray, optional
     exact : bool
         Whether all of it was dumped: then terms can be looked at, and mistakes replayed.
+    others : tuple of (int, str, ndarray)
+        Parameters that might be taken for its own: for which input, their names, their values.
     """
 
     op: Op
@@ -47,6 +50,7 @@ class Call(NamedTuple):
     subject: int
     dy: Array | None = None
     exact: bool = True
+    others: tuple[tuple[int, str, Array], ...] = ()
 
 
 @dataclass
@@ -229,18 +233,44 @@ class Jury:
             return replace(
                 verdict, cause=f"{nans} of {found.size} elements are not finite", hypothesis="not finite"
             )
-        if call is not None and call.exact:
-            judge = Judge(FOREIGN[call.op.name], core, self.claim, call.arrays, call.attrs)
-            kind = "output" if call.subject == OUTPUT else call.subject
-            cause = explain(judge, kind, found, call.dy, typical=self._typical(expected))
-            if cause is not None:
-                return replace(verdict, cause=cause.sentence, hypothesis=cause.hypothesis)
-        if assessed.structures:
-            first = assessed.structures[0]
-            name = "scaled" if first.kind == "factor" else "offset"
-            name = f"{name} {first.where}".strip()
-            return replace(verdict, cause=f"it is {first.words}", hypothesis=name)
+        cause = self.explained(call, found, expected) if call is not None and call.exact else None
+        if cause is not None:
+            return replace(verdict, cause=cause.sentence, hypothesis=cause.hypothesis)
+        if assessed.structures and verdict.verdict != "impossible":
+            first = max(assessed.structures, key=lambda one: one.certainty)
+            return replace(verdict, cause=f"it is {first.words}", hypothesis=first.name)
         return verdict
+
+    def explained(
+        self, call: Call, found: Array, expected: Expected, slack: Array | None = None
+    ) -> Cause | None:
+        """The mistake that explains a result, if one does; the result may be off by some slack."""
+        judge = Judge(FOREIGN[call.op.name], core, self.claim, call.arrays, call.attrs)
+        kind = "output" if call.subject == OUTPUT else call.subject
+        cause = explain(judge, kind, found, call.dy, typical=self._typical(expected), slack=slack)
+        return cause or self._of_another(call, judge, found)
+
+    def _of_another(self, call: Call, judge: Judge, found: Array) -> Cause | None:
+        """The parameter of another node that the call has read instead of its own."""
+        axes = axes_of(call.op, call.subject, found.ndim)
+        for index, name, array in call.others:
+            arrays = tuple(array if i == index else a for i, a in enumerate(call.arrays))
+            oracle = self.oracle(None)
+            known = [Known(a) for a in arrays]
+            if call.subject == OUTPUT:
+                right = oracle.forward(call.op.name, known, call.attrs)
+            else:
+                assert call.dy is not None, "a gradient is that of a dy"
+                needs = tuple(i == call.subject for i in range(len(arrays)))
+                right_of = oracle.gradients(call.op.name, Known(call.dy), known, needs, call.attrs)[
+                    call.subject
+                ]
+                assert right_of is not None, "it is needed"
+                right = right_of
+            if assess(found, right.stored(self.claim), axes, self.levels).wrong == 0:
+                what = parameters(judge)[index]
+                return Cause(f"{what} of {name}", f"it is that of the {what} of another node: {name}")
+        return None
 
     def _typical(self, expected: Expected) -> Array | None:
         """What no honest error exceeds, in units of the sum of magnitudes; None where nothing is expected."""

@@ -71,6 +71,13 @@ class Structure:
     certainty: float
 
     @property
+    def name(self) -> str:
+        """For programs: "scaled", "channel offset"."""
+        what = "scaled" if self.kind == "factor" else "offset"
+        noun = self.where.split()[0].removeprefix("the").rstrip("s") if self.where else ""
+        return " ".join(filter(None, ("border" if "border" in self.where else noun, what)))
+
+    @property
     def words(self) -> str:
         """Such as "larger by 4.0e-06 of itself in channel 3"."""
         place = f" in {self.where}" if self.where else ""
@@ -181,7 +188,7 @@ def heat(found: Array, expected: Expected) -> Heat | None:
         np.maximum(
             ratio, np.where(np.isnan(here), np.where(np.isnan(found[n, c]), inf, 0.0), here), out=ratio
         )
-    sizes = ratio.shape
+    sizes: Shape = ratio.shape
     steps = (-(-sizes[0] // 16), -(-sizes[1] // MOST_CELLS), -(-sizes[2] // MOST_CELLS))
     for axis, step in enumerate(steps):
         ratio = np.maximum.reduceat(ratio, range(0, ratio.shape[axis], step), axis)
@@ -331,7 +338,7 @@ def _structures(sums: _Pass, axes: tuple[str, ...], levels: Levels) -> Iterator[
         if overall is not None:
             yield Structure(kind, "", overall[0] * unit, overall[1])
             continue
-        for axis in range(sums.sums.ndim - 2):
+        for axis in range(min(sums.sums.ndim - 2, len(axes) - 1)):
             by = sums.along(axis)
             which = _outlier(by[:, cross], by[:, square], levels)
             if which is not None:

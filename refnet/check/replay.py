@@ -88,6 +88,8 @@ class Call:
     typical : ndarray, optional
         What an honest error does not exceed, in units of the magnitude of the result: taken where it is less
         than B.
+    slack : ndarray, optional
+        How far the found values may be from what was found, where they are the difference of two arrays.
     """
 
     judge: Judge
@@ -98,16 +100,23 @@ class Call:
     part: Part | None = None
     measures: bool = False
     typical: Array | None = None
+    slack: Array | None = None
 
     @classmethod
     def of_judge(
-        cls, judge: Judge, kind: int, found: Array, dy: Array | None, typical: Array | None = None
+        cls,
+        judge: Judge,
+        kind: int,
+        found: Array,
+        dy: Array | None,
+        typical: Array | None = None,
+        slack: Array | None = None,
     ) -> "Call":
         """The call that a judge judges; in part, if it is large."""
         values = [a if a.dtype == INTEGER else wide(a) for a in judge.arrays]
         names = dict(zip(parameters(judge), values, strict=False))
         given = None if dy is None else wide(dy)
-        call = cls(judge=judge, kind=kind, arrays=names, dy=given, found=found, typical=typical)
+        call = cls(judge=judge, kind=kind, arrays=names, dy=given, found=found, typical=typical, slack=slack)
         return replace(call, part=_part(call))
 
     @cached_property
@@ -262,6 +271,8 @@ class Call:
         absolute = 2 * one.absolute
         if self.typical is not None:
             absolute = np.minimum(absolute, 2 * self.cut(self.typical, sum_abs.shape) * np.abs(sum_abs))
+        if self.slack is not None:
+            absolute = absolute + self.cut(self.slack, sum_abs.shape)
         return Bound(absolute, 2 * one.relative + stored)
 
     def _needs(self) -> tuple[bool, ...]:

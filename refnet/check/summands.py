@@ -129,7 +129,7 @@ def _of_product(
             inside = (reads >= 0) & (reads < n)
             outs.append(np.flatnonzero(inside))
             ins.append(reads[inside])
-        return np.multiply(dy[:, k][_inner(outs)], wide(x)[:, channel][_inner(ins)])
+        return np.asarray(dy[:, k][_inner(outs)] * wide(x)[:, channel][_inner(ins)])
     n, c, *at = index
     group = c // channels
     outs, taps_of = [], []
@@ -139,7 +139,7 @@ def _of_product(
         outs.append(shifted[fits] // s)
         taps_of.append(np.flatnonzero(fits))
     some = slice(group * filters, (group + 1) * filters)
-    return np.multiply(dy[n, some][_inner(outs)], wide(w)[some, c % channels][_inner(taps_of)])
+    return np.asarray(dy[n, some][_inner(outs)] * wide(w)[some, c % channels][_inner(taps_of)])
 
 
 class _Taps:

@@ -66,4 +66,4 @@ def _rounded_up(
     more = [f - r for f, r in zip(found.shape[2:], right[2:], strict=True)]
     if found.shape[:2] != right[:2] or not all(m in (0, 1) for m in more) or not any(more):
         return None
-    return "that of an output size rounded up (ceil mode)", "ceil mode"
+    return "that of an output size rounded up (ceil mode)", "ceil"

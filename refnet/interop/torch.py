@@ -23,7 +23,6 @@ from refnet.interop.torch_capture import buffers_kept, capture, compare, load_we
 from refnet.interop.torch_names import Names, match, recognised, tensors_of
 from refnet.net import Net, Node
 from refnet.ops import OPS
-from refnet.ops.batch_norm import EPSILON
 from refnet.shapes import Shape, text
 
 __all__ = ["capture", "check_torch", "compare", "load_weights", "training_step", "weights"]

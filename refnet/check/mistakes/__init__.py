@@ -6,12 +6,12 @@ Each looks at a call and proposes the hypotheses that can be made there.
 from refnet.check.mistakes.formats import accumulated, operands, scale, stored
 from refnet.check.mistakes.hypothesis import Hypothesis, Proposer
 from refnet.check.mistakes.norms import norms, statistics
-from refnet.check.mistakes.order import factors, order, slabs
+from refnet.check.mistakes.order import factors, of_groups, order, slabs
 from refnet.check.mistakes.pools import pools
-from refnet.check.mistakes.reading import attributes, read, summed
+from refnet.check.mistakes.reading import attributes, offset, read, summed
 from refnet.check.mistakes.roles import masks, moves, rectifiers, roles
 from refnet.check.mistakes.scores import scores
-from refnet.check.mistakes.windows import kernels, offsets, steps
+from refnet.check.mistakes.windows import inflation, kernels, offsets, steps, taps_lost
 
 __all__ = ["CATALOGUE", "SMALL", "Hypothesis", "Proposer"]
 
@@ -22,6 +22,7 @@ CATALOGUE: tuple[tuple[Proposer, ...], ...] = (
         rectifiers,
         kernels,
         order,
+        of_groups,
         slabs,
         offsets,
         steps,
@@ -35,6 +36,9 @@ CATALOGUE: tuple[tuple[Proposer, ...], ...] = (
         summed,
         attributes,
         read,
+        offset,
+        inflation,
+        taps_lost,
     ),
     (scale,),
     (operands, stored),

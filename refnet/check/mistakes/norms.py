@@ -11,6 +11,9 @@ from refnet.check.mistakes.hypothesis import Hypothesis, of_right, with_attribut
 from refnet.check.replay import Call
 from refnet.op import OUTPUT
 
+# What frameworks and papers take.
+EPSILONS = (1e-3, 1e-5, 1e-6, 1e-2, 1.001e-5, 2e-5, 1e-4, 1e-8)
+
 
 class Normal(NamedTuple):
     """What a norm by statistics computes on the way.
@@ -49,6 +52,13 @@ def norms(call: Call) -> Iterator[Hypothesis]:
         return
     training = not call.has("variance")
     yield Hypothesis("epsilon missing", "is that of an epsilon of 0", with_attribute("epsilon", 1e-300))
+    for other in EPSILONS:
+        if other != epsilon:
+            yield Hypothesis(
+                f"epsilon {other:g}",
+                f"is that of an epsilon of {other:g} instead of {epsilon:g}",
+                with_attribute("epsilon", other),
+            )
     others: tuple[tuple[str, str, Callable[[Normal], Array]], ...] = (
         (
             "epsilon misplaced",

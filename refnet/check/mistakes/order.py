@@ -1,12 +1,13 @@
 """Factors of the right result, and its indices in another order, shifted, lost or doubled."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
 from refnet.check.locate import PLACES
 from refnet.check.mistakes.changes import Change, alone, flip, regroup, roll, shift, slab
-from refnet.check.mistakes.hypothesis import Hypothesis, Replay, result, times
+from refnet.check.mistakes.hypothesis import Hypothesis, Replay, given, result, times
 from refnet.check.replay import Call
 
 NOUNS = (*PLACES, "channel", "filter", "sample", "feature")
@@ -32,6 +33,7 @@ def order(call: Call) -> Iterator[Hypothesis]:
             yield Hypothesis(f"{noun}s rolled", f"has its {noun}s rolled by {by}", result(roll(noun, by)))
     for noun in ("channel", "filter"):
         yield from by_groups(call, noun, result, "has its")
+        yield from permuted(call, noun)
 
 
 def by_groups(call: Call, noun: str, changed: Callable[[Change], Replay], said: str) -> Iterator[Hypothesis]:
@@ -53,6 +55,32 @@ def by_groups(call: Call, noun: str, changed: Callable[[Change], Replay], said: 
             f"{said} {noun}s dealt to {groups} groups in turn",
             changed(regroup(noun, groups, "dealt")),
         )
+
+
+def of_groups(call: Call) -> Iterator[Hypothesis]:
+    """Filters of a grouped kernel permuted by groups."""
+    if call.has("w") and call.subject in ("y", "x") and (call.attribute("groups") or 1) > 1:
+        yield from by_groups(call, "filter", partial(given, "w"), "is that of w with its")
+
+
+def permuted(call: Call, noun: str) -> Iterator[Hypothesis]:
+    """Channels in another order: each is the one that it is like most, by random projections."""
+    if noun not in call.axes or call.right.shape[call.axes.index(noun)] < 3:
+        return
+    axis = call.axes.index(noun)
+    found, right = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1) for a in (call.found, call.right))
+    directions = np.random.default_rng(0).standard_normal((right.shape[1], 4))
+    f, r = found @ directions, right @ directions
+    like = np.square(f[:, None] - r[None]).sum(axis=2).argmin(axis=1)
+    moved = np.flatnonzero(like != np.arange(len(like)))
+    if not len(moved) or len(np.unique(like)) < len(like):
+        return
+    which = ", ".join(f"{like[i]} at {i}" for i in moved[:4]) + (", ..." if len(moved) > 4 else "")
+    yield Hypothesis(
+        f"{noun}s permuted",
+        f"has its {noun}s in another order: {which}",
+        lambda call: np.take(call.right, like, axis),
+    )
 
 
 def rolls(call: Call, noun: str) -> Iterator[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from refnet.arrays import Array
 from refnet.check.locate import PLACES
 from refnet.check.mistakes.changes import alone, flip, roll, shift, slab
-from refnet.check.mistakes.hypothesis import Hypothesis, given, times, with_attribute
+from refnet.check.mistakes.hypothesis import Hypothesis, given, times, with_attribute, with_input
 from refnet.check.mistakes.order import by_groups
 from refnet.check.replay import Call
 from refnet.op import OUTPUT
@@ -108,11 +108,32 @@ def kept_sum(axes: tuple[int, ...], call: Call) -> Array:
     return np.asarray(call["dy"].sum(axis=axes))
 
 
+def offset(call: Call) -> Iterator[Hypothesis]:
+    """Of a convolution of few channels: x off by one number a channel, those that fit best."""
+    if call.kind != OUTPUT or call.window is None or not call.has("x", "w") or call["x"].shape[1] > 4:
+        return
+    responses = []
+    for channel in range(call["x"].shape[1]):
+        one = np.zeros(call["x"].shape)
+        one[:, channel] = 1
+        moved = call.of({"x": one} | {name: np.zeros_like(call[name]) for name in ("b",) if call.has(name)})
+        responses.append(moved)
+    found, right = (call.cut(a, responses[0].shape) for a in (call.found, call.right))
+    basis = np.stack([response.ravel() for response in responses], axis=1)
+    means, *_ = np.linalg.lstsq(basis, (found - right).ravel(), rcond=None)
+    said = ", ".join(f"{mean:+.4g}" for mean in means)
+    by = means.reshape(1, -1, 1, 1, 1)
+    yield Hypothesis(
+        "x offset", f"is that of x with its channels off by {said}: a mean", with_input("x", lambda x: x + by)
+    )
+
+
 def attributes(call: Call) -> Iterator[Hypothesis]:
     """A switch the other way; an attribute left at its default; a momentum's complement."""
     if call.window is not None:
         return
-    for name, value in call.judge.attrs.items():
+    switches = {name: False for name in ("aligned",) if call.default(name) is False}
+    for name, value in (switches | call.judge.attrs).items():
         default = call.default(name)
         if isinstance(value, bool) or (default is not None and default != value):
             other = (not value) if isinstance(value, bool) else default

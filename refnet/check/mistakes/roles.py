@@ -10,6 +10,9 @@ from refnet.check.mistakes.hypothesis import Hypothesis, times, with_input
 from refnet.check.replay import Call
 from refnet.op import OUTPUT
 
+# A slope is known to the digits of what was stored, not to those of the replay.
+LEAST_DIGITS = 4
+
 
 def roles(call: Call) -> Iterator[Hypothesis]:
     """A bias, a scale, a term of a sum missing; gradients of scale and bias swapped; a rectifier too many."""
@@ -30,8 +33,9 @@ def roles(call: Call) -> Iterator[Hypothesis]:
             yield Hypothesis("term subtracted", f"has {name} subtracted", with_input(name, np.negative))
     if call.kind == OUTPUT and not is_rectifier(call):
         yield Hypothesis("ReLU after", "went through a ReLU", lambda call: call.right.clip(0))
-        if call.has("x"):
-            yield Hypothesis("ReLU before", "is that of x after a ReLU", with_input("x", positive))
+        for name in call.arrays if call.judge.op.family == "sum" else ("x",):
+            if call.has(name):
+                yield Hypothesis("ReLU before", f"is that of {name} after a ReLU", with_input(name, positive))
 
 
 def doubled(array: Array) -> Array:
@@ -58,6 +62,7 @@ def rectifiers(call: Call) -> Iterator[Hypothesis]:
         yield Hypothesis("no ReLU", "is x itself", lambda call: call["x"])
         yield Hypothesis("magnitude for ReLU", "is the magnitude of x", lambda call: np.abs(call["x"]))
         yield Hypothesis("ReLU inverted", "keeps what is negative", lambda call: call["x"].clip(None, 0))
+        yield from leaks(call)
         return
     yield Hypothesis("mask missing", "is dy itself, not masked", lambda call: call["dy"])
     yield Hypothesis(
@@ -74,6 +79,20 @@ def rectifiers(call: Call) -> Iterator[Hypothesis]:
     yield Hypothesis(
         "mask inverted", "is masked by x <= 0: the other half", lambda call: call["dy"] * (call["x"] <= 0)
     )
+
+
+def leaks(call: Call) -> Iterator[Hypothesis]:
+    """A slope below 0: the one that fits best."""
+    x = call["x"]
+    below = np.where(x < 0, x, 0.0)
+    slope = float((call.found * below).sum() / max(float(np.square(below).sum()), np.finfo(float).tiny))
+    if slope != 0:
+        yield Hypothesis(
+            "leaky ReLU",
+            f"has a slope of {slope:.3g} below 0",
+            lambda call: np.where(x < 0, slope * x, x),
+            sizes=lambda call: np.where(x < 0, abs(slope * x) * LEAST_DIGITS, np.abs(x)),
+        )
 
 
 def masks(call: Call) -> Iterator[Hypothesis]:

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from itertools import combinations, permutations
 
+import numpy as np
+
 from refnet.arrays import Array
 from refnet.check.locate import TAPS
 from refnet.check.mistakes.changes import Change, flip, roll, slab, swap
-from refnet.check.mistakes.hypothesis import Hypothesis, given, result, with_window
+from refnet.check.mistakes.hypothesis import Hypothesis, Replay, given, result, with_input, with_window
 from refnet.check.mistakes.order import rolls
 from refnet.check.mistakes.sliding import inside
 from refnet.check.replay import Call
-from refnet.shapes import ONES, Triple
+from refnet.shapes import ONES, Triple, size
 
 KERNEL_CHANGES: tuple[tuple[str, str, Change], ...] = (
     ("transposed", "transposed kernel", swap("filter", "channel")),
@@ -48,6 +50,58 @@ def kernels(call: Call) -> Iterator[Hypothesis]:
                 yield Hypothesis(
                     f"{end} {noun} lost", f"lacks the {end} {noun}", given("w", slab(noun, index, 0.0))
                 )
+
+
+# Of more taps than these, only the first and the last along each axis are tried.
+MOST_TAPS = 64
+
+
+def taps_lost(call: Call) -> Iterator[Hypothesis]:
+    """One tap of every filter lost: the one that takes most of the residual away."""
+    if call.window is None or not call.has("x", "w") or call.subject not in ("y", "x"):
+        return
+    if 1 < size(call.window.kernel) <= MOST_TAPS:
+        for tap in np.ndindex(*call.window.kernel):
+            yield Hypothesis("tap lost", f"lacks the tap {tap} of every filter", without_tap(tap))
+
+
+def without_tap(tap: tuple[int, ...]) -> Replay:
+    """The result of filters with a zero there."""
+
+    def replay(call: Call) -> Array:
+        w = call["w"].copy()
+        w[..., *tap] = 0
+        return call.of({"w": w})
+
+    return replay
+
+
+def inflation(call: Call) -> Iterator[Hypothesis]:
+    """A kernel that was made of a 2D one by repeating it in time, for one that holds it in the middle."""
+    if not call.has("x", "w") or call["w"].ndim != 5 or call["w"].shape[2] == 1 or call.subject == "w":
+        return
+    yield Hypothesis(
+        "inflation mean-repeat",
+        "is that of a kernel repeated in time, divided by its length",
+        with_input("w", repeated),
+    )
+    yield Hypothesis(
+        "inflation center-only",
+        "is that of a kernel that is zero but for its middle frame",
+        with_input("w", centred),
+    )
+
+
+def repeated(w: Array) -> Array:
+    """The mean over time, at each time."""
+    return np.broadcast_to(w.mean(axis=2, keepdims=True), w.shape)
+
+
+def centred(w: Array) -> Array:
+    """The sum over time, in the middle."""
+    changed = np.zeros_like(w)
+    changed[:, :, w.shape[2] // 2] = w.sum(axis=2)
+    return changed
 
 
 def at(index: int, triple: Triple, value: int) -> Triple:
@@ -123,6 +177,17 @@ def steps(call: Call) -> Iterator[Hypothesis]:
     for what, own in (("stride", call.window.stride), ("dilation", call.window.dilation)):
         if own != ONES:
             yield proposed(what, "dropped", "dropped", ONES)
+        if what == "dilation" and own != ONES:
+            window = call.window
+            t, h, w = (
+                p - (d - 1) * (k - 1) // 2
+                for k, p, d in zip(window.kernel, window.pad, window.dilation, strict=True)
+            )
+            yield Hypothesis(
+                "dilation dropped",
+                f"is that of a dilation dropped, padded for that: {ONES} instead of {own}",
+                with_window(dilation=ONES, before=(t, h, w)),
+            )
         for i, axis in enumerate("THW"):
             if own[i] != 1 and at(i, own, 1) != ONES:
                 yield proposed(what, f"dropped {axis}", f"dropped along {axis}", at(i, own, 1))

@@ -1,0 +1,48 @@
+"""What a candidate may claim: its words, checked, and how a report says them."""
+
+from typing import Any
+
+from refnet.check.bounds import Claim
+from refnet.check.precision import FORMATS, WAYS
+from refnet.errors import require_known
+
+ALGORITHMS = ("direct", "winograd", "fft", "one-pass variance")
+STORES = ("float64", "float32", "bfloat16", "float16")
+
+
+def claimed(
+    accumulate: str,
+    store: str,
+    operands: str,
+    operand_rounding: str | None,
+    flush_to_zero: bool,
+    algorithm: str,
+) -> Claim:
+    """A claim, its words checked.
+
+    Raises
+    ------
+    UnknownNameError
+        Naming what is not known.
+    """
+    require_known("format to accumulate in", accumulate, STORES)
+    require_known("format to store in", store, STORES)
+    require_known("format of operands", operands, FORMATS)
+    require_known("algorithm", algorithm, ALGORITHMS)
+    if operand_rounding is not None:
+        require_known("rounding of operands", operand_rounding, WAYS)
+    return Claim(accumulate, store, operands, operand_rounding, bool(flush_to_zero), algorithm)
+
+
+def facts(claim: Claim, delta: float) -> dict[str, Any]:
+    """What a report says of a claim."""
+    return {
+        "accumulate": claim.accumulate,
+        "store": claim.store,
+        "operands": claim.operands,
+        "operand rounding": claim.operand_rounding or "any",
+        "flush to zero": claim.flush_to_zero,
+        "algorithm": claim.algorithm,
+        "delta": delta,
+        "oracle": "core, float64",
+    }
