@@ -48,7 +48,7 @@ FLOORS = [
     ["check.diagnosis"],
     ["check.residues"],
     ["check.frozen"],
-    ["check.summands"],
+    ["check.summands", "check.algorithms"],
     ["check.expected", "check.dumped"],
     ["check.choices", "check.claims", "check.fed", "check.plausible", "check.wrong_shape"],
     ["check.natural"],

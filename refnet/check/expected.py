@@ -14,7 +14,8 @@ import numpy as np
 
 from refnet.arithmetic.core import core
 from refnet.arithmetic.table import Context
-from refnet.arrays import INTEGER, Array, wide
+from refnet.arrays import INTEGER, Array, per_channel, wide
+from refnet.check import algorithms
 from refnet.check.bounds import CHAIN, Claim, unit
 from refnet.check.formulas import FOREIGN, training_variance
 from refnet.check.precision import FORMATS, Way, format_of
@@ -25,6 +26,8 @@ from refnet.op import OUTPUT, Magnitude, Needs, Op
 NOTHING = np.zeros(())
 # What is rounded to the claimed storage between the steps of a norm: a product, a sum, a reciprocal.
 STEPS = 3
+# What a variance is computed in.
+BY_VARIANCE = ("batch_norm_training", "running_variance")
 # Products that are added before a sum is truncated, where matrices are multiplied by one instruction.
 FEWEST = 4
 
@@ -286,6 +289,9 @@ class Oracle:
             sizes, counted_all = self._sizes(op, subject, arrays, dy, attrs, count)
             count = count or counted_all
         assert count is not None, "a product is a sum"
+        norms = None
+        if self.claim.algorithm in ("winograd", "fft"):
+            norms = algorithms.normwise(op, subject, arrays, dy, attrs, self.claim.algorithm)
         own = (min(count + 1, CHAIN + count / CHAIN + 1)) * unit(np.float64)
         steps = STEPS * unit(self.claim.store) if op.family == "norm" else 0.0
         # float32 sums of magnitudes are off by as much as the chains of core are high.
@@ -300,6 +306,8 @@ class Oracle:
             spread=np.empty(0, np.float32),
             terms=count,
         )
+        if norms is not None:
+            return of_errors(value, base.error() + u * norms, None, 0)
         if sizes.squares.size == 0:
             return replace(base, terms=0)
         # The oracle's own chains are as long as a candidate's in its format.
@@ -358,6 +366,12 @@ class Oracle:
     ) -> tuple[Sizes, int]:
         """Sums of magnitudes, of squares where it is a sum of so many terms, and the number of terms."""
         magnitude = _magnitude(op, subject, arrays, dy, attrs)
+        if self.claim.algorithm == "one-pass variance" and op.name in BY_VARIANCE:
+            more = algorithms.one_pass(arrays[0])
+            of_blob = magnitude.sum_abs.ndim == 5
+            magnitude = Magnitude(
+                magnitude.sum_abs * (per_channel(more) if of_blob else more), magnitude.terms
+            )
         count = int(np.max(magnitude.terms))
         sums, scale = normalised(magnitude.sum_abs)
         squares = np.empty(0, np.float32)

@@ -10,17 +10,21 @@ from refnet.arithmetic.core import core
 from refnet.arrays import Array
 from refnet.check.bounds import Claim, unit
 from refnet.check.causes import Cause, explain
-from refnet.check.expected import Expected, Known, Oracle
+from refnet.check.expected import BY_VARIANCE, Expected, Known, Oracle
 from refnet.check.formulas import FOREIGN
 from refnet.check.judge import Judge
 from refnet.check.locate import axes_of, structure
 from refnet.check.maps import maps
-from refnet.check.natural import reconsidered
-from refnet.check.plausible import Assessment, Levels, assess, heat
+from refnet.check.natural import Summed, reconsidered
+from refnet.check.plausible import Assessment, Levels, assess, heat, repeats
 from refnet.check.precision import WAYS, Way, format_of
 from refnet.check.replay import parameters
 from refnet.check.report import SEVERITY, Verdict
 from refnet.op import OUTPUT, Op
+
+# The correlation of errors with what is right from which on they are no noise.
+NOISE = 0.125
+TINY = float(np.finfo(np.float64).tiny)
 
 # An expectation for each way in which operands may have been rounded.
 Ways = Mapping[Way | None, Callable[[], Expected]]
@@ -115,29 +119,9 @@ class Jury:
         assert best is not None, "there is a way"
         assessed, expected, way = best
         word, said = assessed.word, why
-        if word in ("implausible", "systematic") and call is not None and call.exact and expected.terms:
-            order = reconsidered(
-                call.op,
-                call.subject,
-                self._narrowed(call, way),
-                None
-                if call.dy is None
-                else self.oracle(way).narrowed(call.dy)
-                if call.op.family == "product"
-                else call.dy,
-                call.attrs,
-                found,
-                expected,
-                assessed.where,
-                self.claim,
-                self.levels,
-            )
-            if order.alike:
-                word = "consistent"
-                said = "its terms are alike, rounding errors are not of mean zero: the bound alone decides"
-            elif order.plausible and word == "implausible" and not assessed.structures:
-                word = "consistent"
-                said = f"larger than the error of a plain chain, as sums {order.name} make it"
+        if word in ("implausible", "systematic"):
+            excuse = self._excuse(call, way, found, expected, assessed)
+            word, said = ("consistent", excuse) if excuse else (word, said)
         if word in ("exact", "consistent") and assessed.unjudged:
             word, said = "refused", f"{assessed.unjudged} elements are made of what is not finite"
         if word == "refused" and not said:
@@ -160,6 +144,33 @@ class Jury:
         if not verdict.passes and word != "refused":
             verdict = self._diagnosed(verdict, assessed, found, expected, axes, call)
         self.keep(verdict, lambda: heat(found, expected))
+
+    def _excuse(
+        self, call: Call | None, way: Way | None, found: Array, expected: Expected, assessed: Assessment
+    ) -> str:
+        """Why what is expected of a plain chain is not expected here; "" where it is."""
+        largest = assessed.residual.largest
+        if repeats(expected.value) and largest is not None and largest <= self.levels.largest:
+            return "its values repeat, so their errors are no independent ones: the largest alone is judged"
+        if call is None or not call.exact or not expected.terms:
+            return ""
+        oracle = self.oracle(way)
+        multiplies = call.op.family == "product"
+        arrays = (*map(oracle.narrowed, call.arrays[:2]), *call.arrays[2:]) if multiplies else call.arrays
+        dy = oracle.narrowed(call.dy) if multiplies and call.dy is not None else call.dy
+        order = reconsidered(
+            Summed(call.op, call.subject, arrays, dy, call.attrs),
+            found,
+            expected,
+            assessed.where,
+            self.claim,
+            self.levels,
+        )
+        if order.alike:
+            return "its terms are alike, rounding errors are not of mean zero: the bound alone decides"
+        if order.plausible and assessed.word == "implausible" and not assessed.structures:
+            return f"larger than the error of a plain chain, as sums {order.name} make it"
+        return ""
 
     def keep(self, verdict: Verdict, picture: Callable[[], Any] = lambda: None) -> None:
         """Hold a verdict; of the worst one so far, draw where the differences are large."""
@@ -186,12 +197,6 @@ class Jury:
     def refuse(self, tensor: str, node: str, op: str, why: str) -> None:
         """Note an array of which nothing can be said."""
         self.keep(Verdict(tensor=tensor, verdict="refused", node=node, op=op, why=why))
-
-    def _narrowed(self, call: Call, way: Way | None) -> tuple[Array, ...]:
-        if call.op.family != "product":
-            return call.arrays
-        oracle = self.oracle(way)
-        return (*map(oracle.narrowed, call.arrays[:2]), *call.arrays[2:])
 
     def _overflowing(self, found: Array, expected: Expected) -> Array:
         """The array, with what is expected where it is infinite and may be: where a sum can overflow."""
@@ -248,25 +253,44 @@ class Jury:
         judge = Judge(FOREIGN[call.op.name], core, self.claim, call.arrays, call.attrs)
         kind = "output" if call.subject == OUTPUT else call.subject
         cause = explain(judge, kind, found, call.dy, typical=self._typical(expected), slack=slack)
-        return cause or self._of_another(call, judge, found)
+        return cause or self._of_another(call, judge, found) or self._of_algorithm(call, found)
+
+    def _of_algorithm(self, call: Call, found: Array) -> Cause | None:
+        """The algorithm that is no direct sum, and whose errors they may be."""
+        if self.claim.algorithm != "direct" or call.op.name not in ("conv3d", *BY_VARIANCE):
+            return None
+        which = {"winograd": "Winograd's convolution", "fft": "an FFT convolution"}
+        if call.op.name in BY_VARIANCE:
+            which = {"one-pass variance": "a variance in one pass, the mean of squares less the squared mean"}
+        axes = axes_of(call.op, call.subject, found.ndim)
+        for algorithm, said in which.items():
+            right = self._again(self.claim._replace(algorithm=algorithm), call, call.arrays)
+            assessed = assess(found, right.stored(self.claim), axes, self.levels)
+            off = found - right.value
+            sizes = float(np.linalg.norm(right.value)) * float(np.linalg.norm(off))
+            factor = float((off * right.value).sum()) / max(sizes, TINY)
+            if assessed.word == "consistent" and abs(factor) < NOISE:
+                return Cause(f"algorithm {algorithm}", f"its errors are as large as those of {said}")
+        return None
+
+    @staticmethod
+    def _again(claim: Claim, call: Call, arrays: tuple[Array, ...]) -> Expected:
+        """What the call gives of other arrays, or by another claim."""
+        oracle, known = Oracle(claim), [Known(a) for a in arrays]
+        if call.subject == OUTPUT:
+            return oracle.forward(call.op.name, known, call.attrs)
+        assert call.dy is not None, "a gradient is that of a dy"
+        needs = tuple(i == call.subject for i in range(len(arrays)))
+        found = oracle.gradients(call.op.name, Known(call.dy), known, needs, call.attrs)[call.subject]
+        assert found is not None, "it is needed"
+        return found
 
     def _of_another(self, call: Call, judge: Judge, found: Array) -> Cause | None:
         """The parameter of another node that the call has read instead of its own."""
         axes = axes_of(call.op, call.subject, found.ndim)
         for index, name, array in call.others:
             arrays = tuple(array if i == index else a for i, a in enumerate(call.arrays))
-            oracle = self.oracle(None)
-            known = [Known(a) for a in arrays]
-            if call.subject == OUTPUT:
-                right = oracle.forward(call.op.name, known, call.attrs)
-            else:
-                assert call.dy is not None, "a gradient is that of a dy"
-                needs = tuple(i == call.subject for i in range(len(arrays)))
-                right_of = oracle.gradients(call.op.name, Known(call.dy), known, needs, call.attrs)[
-                    call.subject
-                ]
-                assert right_of is not None, "it is needed"
-                right = right_of
+            right = self._again(self.claim, call, arrays)
             if assess(found, right.stored(self.claim), axes, self.levels).wrong == 0:
                 what = parameters(judge)[index]
                 return Cause(f"{what} of {name}", f"it is that of the {what} of another node: {name}")

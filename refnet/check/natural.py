@@ -41,12 +41,18 @@ class Order(NamedTuple):
     alike: bool = False
 
 
+class Summed(NamedTuple):
+    """Whose sums they are: the arguments of `terms`."""
+
+    op: Op
+    subject: int
+    arrays: tuple[Array, ...]
+    dy: Array | None
+    attrs: dict[str, Any]
+
+
 def reconsidered(
-    op: Op,
-    subject: int,
-    arrays: tuple[Array, ...],
-    dy: Array | None,
-    attrs: dict[str, Any],
+    of: Summed,
     found: Array,
     expected: Expected,
     worst: tuple[int, ...],
@@ -55,7 +61,7 @@ def reconsidered(
 ) -> Order:
     """Judge a sample of elements by the partial sums of each natural order."""
     places = [worst, *_sampled(found.shape)]
-    rows = [terms(op, subject, arrays, dy, place, attrs) for place in places]
+    rows = [terms(of.op, of.subject, of.arrays, of.dy, place, of.attrs) for place in places]
     if all(np.unique(np.abs(row)).size * ALIKE <= max(row.size, ALIKE) for row in rows):
         return Order(True, "", True)
     off = np.array([float(found[place]) - float(expected.value[place]) for place in places])

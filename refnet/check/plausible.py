@@ -25,6 +25,8 @@ SUMS = 7
 LARGE_PLANE, TILES = 64, 4
 # Blocks from which on their spread says something.
 FEW = 8
+# Elements that are looked at for values that repeat.
+MANY = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,15 @@ def assess(found: Array, expected: Expected, axes: tuple[str, ...], levels: Leve
         ),
         structures=structures,
     )
+
+
+def repeats(values: Array) -> bool:
+    """Whether most values, but for zeros, are there several times, by a sample: so are their errors then."""
+    some = values.ravel()
+    if some.size > MANY:
+        some = some[np.random.default_rng(0).integers(some.size, size=MANY)]
+    some = some[some != 0]
+    return bool(2 * np.unique(some).size < some.size)
 
 
 def heat(found: Array, expected: Expected) -> Heat | None:

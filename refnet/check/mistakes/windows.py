@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,8 @@ def without_tap(tap: tuple[int, ...]) -> Replay:
 
     def replay(call: Call) -> Array:
         w = call["w"].copy()
-        w[..., *tap] = 0
+        place: Any = (..., *tap)
+        w[place] = 0
         return call.of({"w": w})
 
     return replay
