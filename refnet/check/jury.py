@@ -16,7 +16,7 @@ from refnet.check.judge import Judge
 from refnet.check.locate import axes_of, structure
 from refnet.check.maps import maps
 from refnet.check.natural import Summed, reconsidered
-from refnet.check.plausible import Assessment, Levels, assess, heat, repeats
+from refnet.check.plausible import Assessment, Levels, assess, heat
 from refnet.check.precision import WAYS, Way, format_of
 from refnet.check.replay import parameters
 from refnet.check.report import SEVERITY, Verdict
@@ -149,9 +149,6 @@ class Jury:
         self, call: Call | None, way: Way | None, found: Array, expected: Expected, assessed: Assessment
     ) -> str:
         """Why what is expected of a plain chain is not expected here; "" where it is."""
-        largest = assessed.residual.largest
-        if repeats(expected.value) and largest is not None and largest <= self.levels.largest:
-            return "its values repeat, so their errors are no independent ones: the largest alone is judged"
         if call is None or not call.exact or not expected.terms:
             return ""
         oracle = self.oracle(way)
@@ -253,7 +250,9 @@ class Jury:
         judge = Judge(FOREIGN[call.op.name], core, self.claim, call.arrays, call.attrs)
         kind = "output" if call.subject == OUTPUT else call.subject
         cause = explain(judge, kind, found, call.dy, typical=self._typical(expected), slack=slack)
-        return cause or self._of_another(call, judge, found) or self._of_algorithm(call, found)
+        if cause is None or (call.op.name in BY_VARIANCE and cause.hypothesis.startswith("sums")):
+            cause = self._of_another(call, judge, found) or self._of_algorithm(call, found) or cause
+        return cause
 
     def _of_algorithm(self, call: Call, found: Array) -> Cause | None:
         """The algorithm that is no direct sum, and whose errors they may be."""

@@ -25,8 +25,6 @@ SUMS = 7
 LARGE_PLANE, TILES = 64, 4
 # Blocks from which on their spread says something.
 FEW = 8
-# Elements that are looked at for values that repeat.
-MANY = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -173,15 +171,6 @@ def assess(found: Array, expected: Expected, axes: tuple[str, ...], levels: Leve
         ),
         structures=structures,
     )
-
-
-def repeats(values: Array) -> bool:
-    """Whether most values, but for zeros, are there several times, by a sample: so are their errors then."""
-    some = values.ravel()
-    if some.size > MANY:
-        some = some[np.random.default_rng(0).integers(some.size, size=MANY)]
-    some = some[some != 0]
-    return bool(2 * np.unique(some).size < some.size)
 
 
 def heat(found: Array, expected: Expected) -> Heat | None:
