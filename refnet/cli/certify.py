@@ -10,18 +10,16 @@ import typer
 
 from refnet import certify as certification
 from refnet.check import Verdict
-from refnet.check.precision import WAYS
-from refnet.cli.certify_start import AXES, KERNEL_AXES, Layout, Start
+from refnet.check.claims import ALGORITHMS, STORES
+from refnet.check.dumped import BLOB, KERNEL
+from refnet.check.precision import FORMATS, WAYS
+from refnet.cli.certify_start import Start
 from refnet.cli.ending import FAILED
 from refnet.cli.options import Group, Json, real, takes_groups, title
 from refnet.errors import require_known
 from refnet.golden import Bundle
 from refnet.golden import candidate as candidates
 from refnet.render import files, terminal, verdict_page, verdicts
-
-STORES = ("float32", "float64", "bfloat16", "float16")
-OPERANDS = ("float32", "tf32", "bfloat16", "float16", "float64")
-ALGORITHMS = ("direct", "winograd", "fft", "one-pass variance")
 
 
 def word(known: tuple[str, ...], help: str, usual: str) -> Any:
@@ -33,7 +31,7 @@ def word(known: tuple[str, ...], help: str, usual: str) -> Any:
 CLAIMS = {
     "accumulate": word(STORES, "The format of its sums", "float32"),
     "store": word(STORES, "The format of its blobs and gradients", "float32"),
-    "operands": word(OPERANDS, "The format of what its products multiply", "float32"),
+    "operands": word(tuple(FORMATS), "The format of what its products multiply", "float32"),
     "operand_rounding": word(tuple(WAYS), "How operands are rounded to that", "any"),
     "flush_to_zero": Annotated[
         bool | None, typer.Option("--flush-to-zero", help="What is subnormal may be taken as zero.")
@@ -44,10 +42,10 @@ CLAIMS = {
         typer.Option(metavar="NODE,NODE", help="Nodes that one kernel computes; may be given again."),
     ],
     "axes": Annotated[
-        str | None, typer.Option(help=f"The order of its blobs' axes, {AXES} if not given: NTHWC, ...")
+        str | None, typer.Option(help=f"The order of its blobs' axes, {BLOB} if not given: NTHWC, ...")
     ],
     "kernel_axes": Annotated[
-        str | None, typer.Option(help=f"That of its kernels' axes, {KERNEL_AXES} if not given: THWCK, ...")
+        str | None, typer.Option(help=f"That of its kernels' axes, {KERNEL} if not given: THWCK, ...")
     ],
     "delta": Annotated[
         float | None,
@@ -59,7 +57,7 @@ CLAIMS = {
 KNOWN = {
     "accumulate": STORES,
     "store": STORES,
-    "operands": OPERANDS,
+    "operands": FORMATS,
     "operand_rounding": WAYS,
     "algorithm": ALGORITHMS,
 }
@@ -97,13 +95,18 @@ def certify(
     golden = Bundle(bundle)
     net = golden.recipe.net()
     found = candidates.read(candidate, net)
-    layout = Layout(claims.get("axes", AXES), claims.get("kernel_axes", KERNEL_AXES))
-    start = Start(candidates.given(golden, net), found, claims.get("store", "float32"), layout)
+    start = Start(
+        candidates.given(golden, net),
+        found,
+        claims.get("store", "float32"),
+        claims.get("axes", BLOB),
+        claims.get("kernel_axes", KERNEL),
+    )
     with terminal.progress_bar(as_json) as progress:
         report = certification.certify(
             net,
             start.given(),
-            replace(found, given={}, output_gradients={}),
+            start.judged(),
             output_gradients=start.output_gradients(),
             progress=progress,
             **claims,

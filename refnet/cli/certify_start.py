@@ -1,32 +1,16 @@
 """What the run of a candidate of ``refnet certify`` started from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from refnet.arrays import Array, wide
+from refnet.check.dumped import BLOB, laid_out
 from refnet.check.precision import format_of
 from refnet.errors import require_known
 from refnet.inputs.candidate import Candidate
-
-AXES, KERNEL_AXES = "NCTHW", "KCTHW"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The order of a candidate's axes, as `refnet.certify.certify` takes it."""
-
-    axes: str
-    kernel_axes: str
-
-    def in_ours(self, array: Array, kernel: bool) -> Array:
-        """View a blob or a kernel of five axes in the order N C T H W or K C T H W."""
-        theirs, ours = (self.kernel_axes, KERNEL_AXES) if kernel else (self.axes, AXES)
-        if array.ndim != len(ours) or sorted(theirs) != sorted(ours):
-            return array
-        return array.transpose([theirs.index(axis) for axis in ours])
 
 
 @dataclass(frozen=True)
@@ -43,13 +27,15 @@ class Start:
         The sections "inputs", "params" and "output_gradients" of the bundle.
     candidate : Candidate
     store : str
-    layout : Layout
+    axes, kernel_axes : str
+        The order of the candidate's axes, as `refnet.certify.certify` takes it.
     """
 
     bundle: Mapping[str, Mapping[str, Array]]
     candidate: Candidate
     store: str
-    layout: Layout
+    axes: str
+    kernel_axes: str
 
     @cached_property
     def own(self) -> dict[str, Array]:
@@ -59,11 +45,16 @@ class Start:
         ------
         UnknownNameError
             If it holds one that the bundle lacks.
+        ValueRangeError
+            If its axes are no such order.
         """
         inputs, params = self.bundle["inputs"], self.bundle["params"]
         for name in self.candidate.given:
             require_known("input or parameter of the candidate", name, [*inputs, *params])
-        return {name: self.layout.in_ours(a, name in params) for name, a in self.candidate.given.items()}
+        return {
+            name: laid_out(array, self.kernel_axes if name in params else self.axes)
+            for name, array in self.candidate.given.items()
+        }
 
     @cached_property
     def others(self) -> list[str]:
@@ -77,13 +68,24 @@ class Start:
         taken = self.own.keys() - set(self.others)
         return {n: self.own[n] if n in taken else self._rounded(value) for n, value in values.items()}
 
+    def judged(self) -> Candidate:
+        """The candidate without what its run started from, but for inputs that are not the bundle's."""
+        read = {name: self.candidate.given[name] for name in self.others if name in self.bundle["inputs"]}
+        return replace(self.candidate, blobs={**read, **self.candidate.blobs}, given={}, output_gradients={})
+
     def output_gradients(self) -> dict[str, Array] | None:
-        """What the backward pass started from; None where there was none, or nobody knows."""
+        """What the backward pass started from, in the candidate's order of axes; None where it took none.
+
+        The candidate's own, where it holds them, and the bundle's.
+        """
         if not (self.candidate.gradients or self.candidate.blob_gradients):
             return None
-        values = {name: self._rounded(dy) for name, dy in self.bundle["output_gradients"].items()}
-        own = {name: self.layout.in_ours(dy, False) for name, dy in self.candidate.output_gradients.items()}
-        return {**values, **own} or None
+        order = [BLOB.index(axis) for axis in self.axes]
+        values = {
+            name: self._rounded(dy).transpose(order) if dy.ndim == len(order) else self._rounded(dy)
+            for name, dy in self.bundle["output_gradients"].items()
+        }
+        return {**values, **self.candidate.output_gradients} or None
 
     def _rounded(self, value: Array) -> Array:
         if value.dtype.kind != "f" or self.store == "float64":

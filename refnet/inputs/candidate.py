@@ -17,7 +17,7 @@ class Candidate:
     Attributes
     ----------
     blobs : dict of str to ndarray
-        Values of nodes, by node or by the original's in-place name. Some may be missing.
+        Values of nodes, by node or by the original's in-place name, and of inputs. Some may be missing.
     gradients : dict of str to ndarray
         Of inputs and parameters.
     blob_gradients : dict of str to ndarray
@@ -55,11 +55,11 @@ def read(path: str | Path, net: Net) -> Candidate:
 
     | name | is |
     |---|---|
-    | ``blob/NODE``, ``NODE`` | the value of a node, by its own name or the original's in-place name |
+    | ``blob/NODE``, ``NODE`` | the value of a node, by its own or the original's name, or of an input |
     | ``dblob/NODE``, ``d NODE`` | the gradient of a node |
     | ``grad/NAME``, ``d NAME`` | the gradient of an input or parameter |
     | ``dY/NODE``, ``dy/NODE`` | what the backward pass started from |
-    | ``input/NAME``, ``param/NAME``, ``NAME`` | an input or parameter that it was given |
+    | ``input/NAME``, ``param/NAME``; of a parameter ``NAME`` | an input or parameter that it was given |
     | ``meta`` | not read |
 
     Parameters
@@ -96,7 +96,7 @@ def _part(whole: str, net: Net) -> tuple[str, str]:
     """Of which part of a candidate an array is, and its name there."""
     start = next((start for start in SECTIONS if whole.startswith(start)), "")
     name, part = whole.removeprefix(start), SECTIONS.get(start, "blobs")
-    if part == "blobs" and (name in net.inputs or (not start and name in net.params)):
+    if not start and name in net.params:
         part = "given"
     if part == "gradients" and name not in net.inputs and name not in net.params:
         part = "blob_gradients"
