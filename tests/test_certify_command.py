@@ -307,6 +307,14 @@ def test_names_and_claims_that_do_not_fit_the_net_are_refused(refnet, bundle, du
     fails(refnet("certify", bundle, dump(), "--delta", "2"), "delta is 2.0")
 
 
+def test_a_dump_by_the_originals_names(refnet, bundle, tmp_path):
+    blobs = package.interop.caffe2.blobs(RUN)
+    for more in ({}, {"data": RUN.given["data"]}):
+        np.savez(tmp_path / "caffe2.npz", **blobs, **more)
+        code, out, _ = refnet("certify", bundle, "caffe2.npz")
+        assert code == 0, out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -62,8 +62,8 @@ class Parts:
         given = [*net.inputs, *net.params]
         blobs = dict(candidate.blobs)
         in_place = names_in_place(net)
-        if blobs and blobs.keys() == in_place.keys():
-            blobs = {in_place[name]: array for name, array in blobs.items()}
+        if blobs and blobs.keys() - net.inputs.keys() == in_place.keys():
+            blobs = {in_place.get(name, name): array for name, array in blobs.items()}
         for name in blobs:
             require_known("node of the candidate", name, [*nodes, *net.inputs])
         starts = output_gradients if output_gradients is not None else candidate.output_gradients
