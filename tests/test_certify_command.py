@@ -10,6 +10,7 @@ from support import fails, peer
 
 import refnet as package
 from refnet import golden
+from refnet.check.bounds import plain
 from refnet.check.precision import BFLOAT16
 from refnet.check.report import Report, Verdict
 from refnet.cli import certify as command
@@ -319,7 +320,7 @@ def test_a_dump_by_the_originals_names(refnet, bundle, tmp_path):
     ("arguments", "words"),
     [
         ([], ["BUNDLE"]),
-        (["BUNDLE"], ["CANDIDATE"]),
+        (["BUNDLE"], ["expected BUNDLE CANDIDATE"]),
         (["none", "dump.npz"], ["none is not a folder: expected a golden bundle"]),
         (["dump.npz", "dump.npz"], ["dump.npz is not a folder: expected a golden bundle"]),
         (["BUNDLE", "none.npz"], ["none.npz cannot be read", "No such file"]),
@@ -364,3 +365,89 @@ def test_help_says_what_there_is(refnet, monkeypatch):
         ".pb",
     )
     assert code == 0 and all(option in out for option in (*options, *more))
+
+
+# A kernel under test.
+
+
+@pytest.fixture
+def examined(monkeypatch):
+    """An examination that tries nothing: what it was asked, and the verdicts that it is to give."""
+
+    class Examined(dict):
+        bad = ()
+
+        def examine(self, op, kernel, *, progress, **options):
+            progress("integers", 1, 1)
+            self.update(op=op, kernel=kernel, **options)
+            verdicts = {v.tensor: v for v in (Verdict(tensor="integers y", verdict="exact"), *self.bad)}
+            return Report(title=f"the kernel of {op}", verdicts=verdicts, facts={"order": "sequential"})
+
+    made = Examined()
+    monkeypatch.setattr(command, "examine", made.examine)
+    monkeypatch.setattr(command, "find_kernel", lambda source: source)
+    return made
+
+
+def test_a_kernel_is_examined(refnet, examined, tmp_path):
+    code, out, err = refnet("certify", "--kernel", "mine:conv", "conv3d", "--html", "a.html")
+    assert (code, err) == (0, "") and "the kernel of conv3d" in out and "order sequential" in out
+    assert examined == {"op": "conv3d", "kernel": "mine:conv", "claim": plain("float32")}
+    assert "the kernel of conv3d" in (tmp_path / "a.html").read_text()
+    examined.bad = [Verdict(tensor="reals dw", verdict="impossible", where=(1, 0))]
+    given = ["--seed", "5", "--draws", "7", "--dtype", "float64", "--operands", "tf32", "--flush-to-zero"]
+    code, out, err = refnet("certify", "conv3d", "--kernel", "mine:conv", *given)
+    first = dict(examined)
+    claim = plain("float64")._replace(operands="tf32", flush_to_zero=True)
+    assert first == {
+        "op": "conv3d",
+        "kernel": "mine:conv",
+        "claim": claim,
+        "seed": 5,
+        "draws": 7,
+        "dtype": "float64",
+    }
+    assert (code, err) == (1, "") and "reals dw: impossible" in out
+    line = next(line for line in out.splitlines() if line.startswith("    refnet certify"))
+    assert line.endswith("  # reals dw at 1, 0")
+    examined.clear()
+    assert refnet(*shlex.split(line, comments=True)[1:])[0] == 1 and examined == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["conv2d", "--kernel", "mine:conv"], ["unknown operator 'conv2d'", "conv3d"]),
+        (["conv3d", "dump.npz", "--kernel", "mine:conv"], ["dump.npz is given", "expected OP alone"]),
+        (
+            ["conv3d", "--kernel", "mine:conv", "--axes", "NTHWC"],
+            ["--axes is given, but a kernel"],
+        ),
+        (
+            ["conv3d", "--kernel", "mine:conv", "--fused", "a,b"],
+            ["--fused is given, but a kernel"],
+        ),
+        (
+            ["conv3d", "--kernel", "mine:conv", "--delta", "0.1"],
+            ["--delta is given, but a kernel"],
+        ),
+        (["conv3d", "--kernel", "mine:conv", "--draws", "0"], ["--draws is 0", "1 to 100000"]),
+        (["conv3d", "--kernel", "mine:conv", "--dtype", "float16"], ["unknown --dtype 'float16'", "float64"]),
+        (["conv3d", "--draws", "3"], ["--draws is given, but there is no kernel: expected --kernel too"]),
+        (["conv3d"], ["nothing is to be judged by conv3d: expected BUNDLE CANDIDATE"]),
+    ],
+)
+def test_mistakes_about_kernels_get_one_clear_line(refnet, examined, arguments, words):
+    fails(refnet("certify", *arguments), *words)
+    assert not examined
+
+
+def test_a_kernel_is_found_by_its_name(refnet, tmp_path):
+    (tmp_path / "mine.py").write_text("def relu(x):\n    return abs(x)\n")
+    code, out, err = refnet("certify", "--kernel", "mine:relu", "relu", "--draws", "2")
+    assert (code, err) == (1, "") and "impossible" in out
+    (tmp_path / "right.py").write_text("def relu(x):\n    return x * (x > 0)\n")
+    assert refnet("certify", "--kernel", "right:relu", "relu", "--draws", "2")[0] == 0
+    fails(
+        refnet("certify", "--kernel", "nobody:relu", "relu"), "no module 'nobody'", "expected module:function"
+    )

@@ -1,7 +1,7 @@
 """``refnet certify``."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,16 +9,33 @@ from typing import Annotated, Any
 import typer
 
 from refnet import certify as certification
-from refnet.check import Verdict
+from refnet.arrays import DTYPES
+from refnet.check import Report, Verdict
+from refnet.check.bounds import plain
 from refnet.check.claims import ALGORITHMS, STORES
 from refnet.check.dumped import BLOB, KERNEL
+from refnet.check.foreign_kernel import find_kernel
+from refnet.check.kernel_trial import examine
 from refnet.check.precision import FORMATS, WAYS
 from refnet.cli.certify_start import Start
 from refnet.cli.ending import FAILED
-from refnet.cli.options import Group, Json, real, takes_groups, title
-from refnet.errors import require_known
+from refnet.cli.options import (
+    MOST_DRAWS,
+    Group,
+    Json,
+    in_range,
+    optional_number,
+    optional_word,
+    real,
+    require_none,
+    takes_groups,
+    title,
+)
+from refnet.errors import ValueRangeError, require_known
 from refnet.golden import Bundle
 from refnet.golden import candidate as candidates
+from refnet.net import Net
+from refnet.ops import OPS
 from refnet.render import files, terminal, verdict_page, verdicts
 
 
@@ -64,19 +81,36 @@ KNOWN = {
 Claims = Annotated[dict[str, Any], Group(CLAIMS)]
 
 
+# A kernel under test, and what it is examined on.
+TRIAL = {
+    "kernel": Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Examine a function of Python's as the kernel of OP."),
+    ],
+    "seed": optional_number("Of all that a kernel is examined on; 0 if not given."),
+    "draws": optional_number("Geometries drawn beside the operator's cases; 32 if not given."),
+    "dtype": optional_word(DTYPES, "Of what a kernel is given; float32 if not given"),
+}
+Trial = Annotated[dict[str, Any], Group(TRIAL)]
+
+
 @takes_groups
 def certify(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder; one of hashes only will do.")
-    ],
-    candidate: Annotated[
-        Path,
+    subject: Annotated[
+        str,
         typer.Argument(
-            metavar="CANDIDATE",
-            help="What an implementation computed for it: .npz, .safetensors, a folder of .npy or of ONNX "
-            "tensors (.pb), a bundle.",
+            metavar="BUNDLE|OP",
+            help="A bundle's folder, one of hashes only will do; with --kernel an operator: conv3d.",
         ),
     ],
+    candidate: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CANDIDATE",
+            help="What an implementation computed for the bundle: .npz, .safetensors, a folder of .npy or "
+            "of ONNX tensors (.pb), a bundle.",
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE.html", help="Write a page: verdicts on the graph, margins, failures."),
@@ -87,23 +121,43 @@ def certify(
     as_json: Json = False,
     *,
     claims: Claims,
+    trial: Trial,
 ) -> None:
     """Judge what another implementation computed, node by node, by bounds that follow from its claims."""
     if html is not None:
         files.require_writable(html, ".html")
     claims = checked(claims)
-    golden = Bundle(bundle)
-    net = golden.recipe.net()
-    found = candidates.read(candidate, net)
+    net = None
+    if "kernel" in trial:
+        report = examined(subject, candidate, claims, trial, as_json)
+    else:
+        require_none(trial, "there is no kernel: expected --kernel too")
+        if candidate is None:
+            raise ValueRangeError(f"nothing is to be judged by {subject}: expected BUNDLE CANDIDATE")
+        bundle = Bundle(subject)
+        net = bundle.recipe.net()
+        report = compared(bundle, net, candidate, claims, as_json)
+    if html is not None:
+        terminal.save(html, verdict_page.html(report, net, report.verdicts).encode(), as_json)
+    if as_json:
+        terminal.print_json(report.record())
+    else:
+        verdicts.show(report, terminal.screen(), folded=report.verdicts if net else (), every=every)
+    if not report.ok:
+        raise typer.Exit(FAILED)
+
+
+def compared(bundle: Bundle, net: Net, candidate: Path, claims: Mapping[str, Any], quiet: bool) -> Report:
+    """Judge a candidate; each failure has the command that shows it again."""
     start = Start(
-        candidates.given(golden, net),
-        found,
+        candidates.given(bundle, net),
+        candidates.read(candidate, net),
         claims.get("store", "float32"),
         claims.get("axes", BLOB),
         claims.get("kernel_axes", KERNEL),
     )
-    with terminal.progress_bar(as_json) as progress:
-        report = certification.certify(
+    with terminal.progress_bar(quiet) as progress:
+        found = certification.certify(
             net,
             start.given(),
             start.judged(),
@@ -111,25 +165,43 @@ def certify(
             progress=progress,
             **claims,
         )
-    if start.others:
-        report = replace(report, facts={**report.facts, "given otherwise": ", ".join(start.others)})
-    command = ["refnet", "certify", str(bundle), str(candidate), *arguments(claims)]
-    report = replace(
-        report,
-        title=f"{candidate} for {title(golden.recipe)}",
-        verdicts={
-            name: v if v.passes else replace(v, reproduce=shlex.join(command) + place(v))
-            for name, v in report.verdicts.items()
-        },
+    facts = {"given otherwise": ", ".join(start.others)} if start.others else {}
+    command = ["refnet", "certify", str(bundle.path), str(candidate), *arguments(claims)]
+    return replace(
+        with_command(found, command),
+        title=f"{candidate} for {title(bundle.recipe)}",
+        facts={**found.facts, **facts},
     )
-    if html is not None:
-        terminal.save(html, verdict_page.html(report, net, report.verdicts).encode(), as_json)
-    if as_json:
-        terminal.print_json(report.record())
-    else:
-        verdicts.show(report, terminal.screen(), folded=report.verdicts, every=every)
-    if not report.ok:
-        raise typer.Exit(FAILED)
+
+
+def examined(
+    op: str, candidate: Path | None, claims: Mapping[str, Any], trial: Mapping[str, Any], quiet: bool
+) -> Report:
+    """Examine a kernel; each failure has the command that shows it again."""
+    why = "a kernel is examined: expected claims of its arithmetic alone"
+    require_none({claim: claims.get(claim) for claim in ("fused", "axes", "kernel_axes", "delta")}, why)
+    if candidate is not None:
+        raise ValueRangeError(f"{candidate} is given, but a kernel is examined: expected OP alone")
+    require_known("operator", op, OPS)
+    options = {name: value for name, value in trial.items() if name != "kernel"}
+    if "draws" in options:
+        in_range("--draws", options["draws"], MOST_DRAWS)
+    dtype = options.get("dtype", "float32")
+    require_known("--dtype", dtype, DTYPES)
+    kernel = find_kernel(trial["kernel"])
+    with terminal.progress_bar(quiet) as progress:
+        found = examine(op, kernel, claim=plain(dtype)._replace(**claims), progress=progress, **options)
+    return with_command(found, ["refnet", "certify", op, *arguments(trial), *arguments(claims)])
+
+
+def with_command(report: Report, command: Iterable[str]) -> Report:
+    """Give each failure the command that shows it again, and the place to look at."""
+    again = {
+        name: replace(v, reproduce=shlex.join(command) + place(v))
+        for name, v in report.verdicts.items()
+        if not v.passes
+    }
+    return replace(report, verdicts={**report.verdicts, **again})
 
 
 def checked(claims: Mapping[str, Any]) -> dict[str, Any]:

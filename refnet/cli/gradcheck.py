@@ -1,10 +1,9 @@
 """``refnet gradcheck``."""
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +13,7 @@ from refnet.arrays import DTYPES
 from refnet.check import Report
 from refnet.cli.ending import FAILED
 from refnet.cli.options import (
+    MOST_DRAWS,
     Input,
     Json,
     Options,
@@ -22,10 +22,11 @@ from refnet.cli.options import (
     input_shape,
     number,
     parse_words,
+    require_none,
     takes_groups,
     title,
 )
-from refnet.errors import ValueRangeError, require_known
+from refnet.errors import require_known
 from refnet.golden import Recipe
 from refnet.inputs import fill
 from refnet.net import Net
@@ -33,8 +34,6 @@ from refnet.networks import ARCHITECTURES
 from refnet.ops import OPS
 from refnet.render import files, terminal, verdict_page, verdicts
 from refnet.shapes import text
-
-MOST_DRAWS = 100_000
 
 
 @takes_groups
@@ -97,13 +96,6 @@ def gradcheck(
         verdicts.show(report, terminal.screen(), folded=folded, every=every)
     if not report.ok:
         raise typer.Exit(FAILED)
-
-
-def require_none(given: Mapping[str, Any], why: str) -> None:
-    """Refuse options of the other kind."""
-    for option, value in given.items():
-        if value is not None:
-            raise ValueRangeError(f"--{option.replace('_', '-')} is given, but {why}")
 
 
 def check_operator(name: str, arithmetic: str, seed: int, draws: int | None, quiet: bool) -> Report:

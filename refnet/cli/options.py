@@ -21,6 +21,9 @@ from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
 from refnet.shapes import Shape, text
 
+# Geometries that an operator is checked on, beside its cases.
+MOST_DRAWS = 100_000
+
 
 def integer(value: str) -> int:
     """Read a whole number."""
@@ -219,3 +222,10 @@ def in_range(option: str, value: int, most: int) -> int:
     if not 1 <= value <= most:
         raise ValueRangeError(f"{option} is {value}: expected a whole number from 1 to {most}")
     return value
+
+
+def require_none(given: Mapping[str, Any], why: str) -> None:
+    """Refuse options of the other kind."""
+    for option, value in given.items():
+        if value is not None:
+            raise ValueRangeError(f"--{option.replace('_', '-')} is given, but {why}")
