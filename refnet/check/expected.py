@@ -407,7 +407,7 @@ class Oracle:
                     spread.append(np.zeros(array.shape))
                 elif name in ("w", "s"):
                     spread.append(np.abs(array) ** power)
-                elif op.domain(index).gradient:
+                elif op.domain(index).gradient or op.hands_on:
                     spread.append(np.broadcast_to(off, array.shape))
                 else:
                     spread.append(array)

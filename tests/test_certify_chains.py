@@ -1,0 +1,39 @@
+"""Chains between dumped blobs: what is not dumped is derived, and is off by what rounding can do, no more."""
+
+import numpy as np
+
+import refnet
+from refnet.certify import certify
+from refnet.networks.classifier import classifier
+from refnet.networks.resnet3d import body
+
+
+def dumped(net, kinds):
+    """A candidate of float32: nodes of some operators, all gradients."""
+    given = refnet.fill.params(net, dtype="float32") | refnet.fill.inputs(net, dtype="float32")
+    run = refnet.forward(net, given)
+    dy = refnet.fill.output_gradients(net, dtype="float32")
+    blobs = {node.name: run.blobs[node.name] for node in net.nodes if node.op in kinds}
+    return given, blobs, dy, refnet.backward(run, dy)
+
+
+def test_a_stop_that_was_not_dumped_hands_on_what_it_reads():
+    """Where a gradient of weights is made of it."""
+    net = body((1, 3, 2, 32, 32), (1, 1), (8, 8, 16), "basic", freeze_at=2, width_per_group=8)
+    given, blobs, dy, gradients = dumped(net, ("conv3d", "affine"))
+    blobs |= {name: refnet.forward(net, given).blobs[name] for name in net.outputs}
+    report = certify(net, given, blobs, output_gradients=dy, gradients=gradients)
+    assert report.ok, report
+    assert report.verdicts["d res3_0_branch2a_w"].margin < 1
+    gradients = dict(gradients) | {"res3_0_branch2a_w": gradients["res3_0_branch2a_w"] * np.float32(1.01)}
+    report = certify(net, given, blobs, output_gradients=dy, gradients=gradients)
+    assert report.verdicts["d res3_0_branch2a_w"].verdict == "impossible"
+
+
+def test_a_loss_is_one_number():
+    net = classifier((2, 3, 1, 32, 32), (1, 1), (8, 8, 16), "basic", 10, width_per_group=8)
+    given, blobs, _, _ = dumped(net, ("conv3d", "affine", "linear", "softmax", "cross_entropy"))
+    blobs["loss"] = np.array(blobs["loss"])
+    assert certify(net, given, blobs).ok
+    blobs["loss"] = blobs["loss"] * np.float32(1.01)
+    assert certify(net, given, blobs).first_failure == "loss"
