@@ -11,6 +11,7 @@ import numpy as np
 
 from refnet.arrays import REAL, Array, require_mapping, seen_by_numpy
 from refnet.check.certification import certify
+from refnet.check.dumped import laid_out
 from refnet.check.report import Report
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.inputs import fill
@@ -98,6 +99,8 @@ def compare(
     output_gradients: Mapping[str, Any] | None = None,
     seed: int = 0,
     jit: bool = True,
+    axes: str = "NCTHW",
+    kernel_axes: str = "KCTHW",
     **claims: Any,
 ) -> Report:
     """Capture a function, and certify what it computes as a net.
@@ -108,8 +111,10 @@ def compare(
         As `capture` takes them.
     net : Net
         What the function should be, for these inputs.
+    axes, kernel_axes : str
+        The order of the axes of the function's blobs and kernels, such as "NTHWC" and "THWCK".
     **claims
-        What the function claims, and all else that `certify` takes: `axes` and `kernel_axes` say its layout.
+        What the function claims, and all else that `certify` takes.
 
     Returns
     -------
@@ -121,7 +126,11 @@ def compare(
         As `capture` and `certify` say.
     """
     found = capture(function, given, output_gradients=output_gradients, seed=seed, jit=jit)
-    return certify(net, found.given, found, **claims)
+    ours = {
+        name: laid_out(value, kernel_axes if name in net.params else axes)
+        for name, value in found.given.items()
+    }
+    return certify(net, ours, found, axes=axes, kernel_axes=kernel_axes, **claims)
 
 
 class _Tap:
