@@ -4,7 +4,7 @@ The tests of a report share one level of error, delta: docs/certify.md.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, log, sqrt
 
 import numpy as np
@@ -37,10 +37,13 @@ class Levels:
         lambda: of abs(d) in units of the error of a result near 0.
     level : float
         Of each test of the residual.
+    copies : float
+        As how many elements one counts in these tests: those of one value have one error.
     """
 
     largest: float
     level: float
+    copies: float = 1.0
 
     @classmethod
     def of(cls, shapes: list[Shape], delta: float) -> "Levels":
@@ -138,6 +141,9 @@ def assess(found: Array, expected: Expected, axes: tuple[str, ...], levels: Leve
     place = sums.worst
     rms, limit = sums.rms(levels.level)
     structures = tuple(_structures(sums, axes, levels)) if expected.statistical else ()
+    if structures:
+        copied = replace(levels, copies=_copies(expected.value))
+        structures = tuple(_structures(sums, axes, copied))
     implausible = expected.statistical and not (rms <= limit and sums.largest <= levels.largest)
     word: Word = "consistent"
     if sums.wrong:
@@ -194,6 +200,15 @@ def heat(found: Array, expected: Expected) -> Heat | None:
         ratio = np.maximum.reduceat(ratio, range(0, ratio.shape[axis], step), axis)
     values = tuple(tuple(tuple(map(float, row)) for row in frame) for frame in ratio)
     return Heat(shape=(sizes[0], sizes[1], sizes[2]), steps=steps, values=values)
+
+
+def _copies(values: Array) -> float:
+    """How many elements have the value of an element, on average; of constant data all are copies of a few.
+
+    The variance of a sum of their errors is so many times that of independent ones.
+    """
+    _, counts = np.unique(values[values != 0], return_counts=True)
+    return float(np.square(counts).sum() / counts.sum()) if counts.size else 1.0
 
 
 def _is_rounded(found: Array, expected: Expected) -> bool:
@@ -387,14 +402,14 @@ def _regressed(cross: Array, square: Array, levels: Levels) -> tuple[float, floa
     """The slope of d, and how many standard errors it is, if that is more than chance makes.
 
     Neighbouring results share operands: the standard error is that of blocks. It is not taken for less than
-    what independent errors of the expected size would have.
+    what errors of the expected size would have, independent but for copies.
     """
     total = float(square.sum())
     if not total > 0 or len(cross) < FEW:
         return None
     slope = float(cross.sum()) / total
     spread = sqrt(float(np.square(cross - slope * square).sum()) * len(cross) / (len(cross) - 1))
-    certainty = abs(slope) * total / max(spread, sqrt(total))
+    certainty = abs(slope) * total / max(spread, sqrt(levels.copies * total))
     return (slope, certainty) if certainty > stats.t.isf(levels.level / 2, len(cross) - 1) else None
 
 
@@ -405,7 +420,7 @@ def _outlier(cross: Array, square: Array, levels: Levels) -> tuple[int, float, f
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(some, cross / np.sqrt(square), 0.0)
-    typical = max(1.0, float(np.median(np.square(z[some]))) / 0.4549)
+    typical = max(levels.copies, float(np.median(np.square(z[some]))) / 0.4549)
     # The typical square of few is itself uncertain.
     certainty = np.abs(z) / sqrt(typical * (1 + 8 / int(some.sum())))
     index = int(certainty.argmax())

@@ -33,7 +33,7 @@ def counted(op: Op, subject: int, shapes: tuple[Shape, ...], y: Shape, attrs: di
         return size(w) // w[1] // attrs.get("groups", 1) if subject == 0 else samples
     if op.family == "norm" and subject in (SCALE, SHIFT) and not (op.smooth and subject == SCALE):
         return samples
-    if op.family == "pooling" and not op.hands_on and subject == OUTPUT:
+    if op.family == "pooling" and not op.hands_on and subject == OUTPUT and len(shapes) == 1:
         if op.window is None:
             return size(shapes[0]) // size(y)
         return size(op.window(*shapes, **attrs).kernel)
