@@ -118,12 +118,8 @@ def test_a_terminal_of_84_columns(capsys):
                                             are those of rounding
  d res3_0_sum     refused                   no dump of its reader
 Not shown in 84 columns: where (--json has all)
-2 consistent, 1 exact beside these, largest margin within bounds 0.31, of res2_0_branch2a; \
+2 consistent, 1 exact, 1 blocked beside these, largest margin within bounds 0.31, of res2_0_branch2a; \
 largest rms 0.74 of the expected error, of res2_0_branch2a (--all lists them)
-
- blocked  training sees
- d conv1              0
-Why: a stop lies on each path to it.
 
 resnet18_conv4 1x3x8x224x224: impossible; 1 impossible, 1 implausible, 1 systematic, 1 refused, \
 2 consistent, 1 exact, 1 blocked; largest margin within bounds 0.31, of res2_0_branch2a; \
@@ -136,7 +132,7 @@ First failure: res2_0_branch2b (conv3d): systematic, the first column"""
 
 def test_a_failure_in_full(capsys):
     out = shown(report(failed(tensor="d conv1_w", node="conv1")), capsys, 100)
-    assert "rms        186 times the expected error; a plain chain makes 0.735 in sums of 576 terms\n" in out
+    assert "rms        186 times the expected error, in sums of 576 terms; a plain chain makes 0.735\n" in out
     assert "largest    900 times the expected error of a result near 0; at most 6.2 is likely\n" in out
     assert "[operands tf32 zero]" in " ".join(out.split())
     assert out.splitlines()[-1] == f"First failure: conv1 (conv3d): d conv1_w is impossible, {CAUSE}"
@@ -164,6 +160,7 @@ def test_all_that_passes_is_folded_unless_asked(capsys):
     assert "First failure" not in out and "res2_7_branch2a" not in out
     out = shown(found, capsys, folded=found.verdicts, every=True)
     assert all(name in out for name in found.verdicts)
+    assert "d conv1" in shown(each_word(), capsys, folded=each_word().verdicts, every=True)
 
 
 def test_the_first_failure_is_said_in_full_however_many_are_worse(capsys):
@@ -379,7 +376,10 @@ def test_a_heat_map_literally():
         "most": "M48 16h16v16h-16z",
         "all": "M64 16h32v16h-32z",
     }
-    assert "frames 0 to 1" in drawn and "2 lines of 2 elements" in drawn
+    assert (
+        "frames 0 to 1" in drawn
+        and "lines 0 to 2 down, columns 0 to 11 across, 2 x 2 elements a cell" in drawn
+    )
     assert re.findall("</i>([^<]+)</li>", drawn) == [
         *("0", "0.0001 to 0.001", "0.001 to 0.01", "0.01 to 0.1", "0.1 to 1"),
         *("1.5 to 3", "3 to 6", "6 to 12", "12 to 24"),
@@ -400,7 +400,13 @@ def test_a_heat_map_of_one_value(value, levels, legend):
     drawn = verdict_drawing.heat(Heat(shape=(1, 1, 1), steps=(1, 1, 1), values=(((value,),),)))
     assert re.findall('<path class="v-([a-z]+)"', drawn) == levels
     assert re.findall("</i>([^<]+)</li>", drawn) == legend
-    assert "frame 0<" in drawn and "a cell is an element" in drawn
+    assert "frame 0<" in drawn and "lines 0 to 0 down, columns 0 to 0 across<" in drawn
+
+
+def test_no_map_of_one_element():
+    one = Heat(shape=(1, 1, 1), steps=(1, 1, 1), values=(((2.0,),),))
+    assert 'class="heat"' not in page_of_verdicts(report(failed(residual=residual(heat=one))))
+    assert 'class="heat"' in page_of_verdicts(report(failed()))
 
 
 def test_rows_say_what_they_are_sorted_by():

@@ -71,10 +71,10 @@ def heat(found: Heat) -> str:
         levels = [[level(value) for value in row] for row in frame]
         figures.append(_figure(levels, caption, f"differences, {caption}", FRAME_SIDE))
     (_, height, width), (_, tall, wide) = found.shape, found.steps
-    cells = "an element" if tall == wide == 1 else f"{tall} lines of {wide} elements"
+    cells = "" if tall == wide == 1 else f", {tall} x {wide} elements a cell"
     return (
         '<div class="heat"><h4>the largest difference over samples and channels, in units of its bound; '
-        f"{height} lines down, {width} columns across, a cell is {cells}</h4>"
+        f"lines 0 to {height - 1} down, columns 0 to {width - 1} across{cells}</h4>"
         f'{_legend(scale)}<div class="maps">{"".join(figures)}</div></div>'
     )
 

@@ -147,8 +147,8 @@ def failure(verdict: Verdict) -> Iterator[tuple[str, str]]:
 def _spread(residual: Residual) -> Iterator[tuple[str, str]]:
     """How the differences are spread, beside what rounding makes."""
     if residual.rms is not None:
-        terms = f" in sums of {residual.terms:,} terms" if residual.terms else ""
-        yield "rms", f"{residual.rms:.3g} times the expected error; a plain chain makes 0.735{terms}"
+        terms = f", in sums of {residual.terms:,} terms" if residual.terms else ""
+        yield "rms", f"{residual.rms:.3g} times the expected error{terms}; a plain chain makes 0.735"
     if residual.largest is not None:
         limit = "" if residual.limit is None else f"; at most {residual.limit:.3g} is likely"
         yield "largest", f"{residual.largest:.3g} times the expected error of a result near 0{limit}"

@@ -25,7 +25,7 @@ from refnet.render.verdict_facts import (
     word,
 )
 from refnet.render.words import WORDS
-from refnet.shapes import text
+from refnet.shapes import size, text
 
 # Failures beside the first that are open when the page is.
 MOST_OPEN = 3
@@ -162,10 +162,11 @@ def _in_full(verdict: Verdict) -> str:
         f'<tr class="{label.split()[0]}"><td>{label}<td>{escaped(found)}' for label, found in failure(verdict)
     )
     parts = [f"<table>{rows}</table>" if rows else ""]
-    if verdict.residual is not None and any(verdict.residual.histogram):
-        parts.append(verdict_drawing.histogram(verdict.residual.histogram))
-    if verdict.residual is not None and verdict.residual.heat is not None:
-        parts.append(verdict_drawing.heat(verdict.residual.heat))
+    if (residual := verdict.residual) is not None:
+        if any(residual.histogram):
+            parts.append(verdict_drawing.histogram(residual.histogram))
+        if residual.heat is not None and size(residual.heat.shape) > 1:
+            parts.append(verdict_drawing.heat(residual.heat))
     if verdict.maps:
         parts.append(f'<div class="maps">{"".join(map(verdict_drawing.wrong, verdict.maps))}</div>')
     if verdict.reproduce:

@@ -43,7 +43,7 @@ def show(report: Report, console: Console, *, folded: Collection[str] = (), ever
     report : Report
     console : Console
     folded : collection of str
-        Arrays that are only counted while they are right.
+        Arrays that are only counted while they are as they should be.
     every : bool
         Show these too, and each failure in full.
     """
@@ -53,14 +53,15 @@ def show(report: Report, console: Console, *, folded: Collection[str] = (), ever
         _failure(verdict, console)
     if len(failed) > len(shown):
         console.print(f"... and {len(failed) - len(shown)} more (--all shows them in full)\n")
-    counted = [] if every else [v for v in right(verdicts) if v.tensor in folded]
+    counted = [] if every else [v for v in verdicts if v.passes and v.tensor in folded]
     kept = [v for v in right(verdicts) if every or v.tensor not in folded]
     if listed := [*failed, *kept]:
         _columns(_verdict_columns(listed), 3, console, [WORDS[v.verdict].style for v in listed])
     if counted:
         beside = " beside these" if listed else ""
-        console.print(f"{counts(counted)}{beside}, {largest(counted)} (--all lists them)", soft_wrap=True)
-    blocked = [v for v in verdicts if v.verdict == "blocked"]
+        numbers = ", ".join(filter(None, (counts(counted) + beside, largest(counted))))
+        console.print(f"{numbers} (--all lists them)", soft_wrap=True)
+    blocked = [v for v in verdicts if v.verdict == "blocked" and (every or v.tensor not in folded)]
     if blocked:
         console.print()
         _blocked(blocked, console)
