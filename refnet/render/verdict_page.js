@@ -14,7 +14,7 @@ if (table) {
   const rows = [...table.querySelectorAll(":scope > [data-margin]")];
   const orders = { order: () => 0 };
   for (const key of ["verdict", "margin", "rms"])
-    if (rows.some((row) => row.dataset[key])) orders[key] = (row) => Number(row.dataset[key]);
+    if (rows.some((row) => row.dataset[key])) orders[key] = (row) => Number(row.dataset[key] ?? -1);
   const bar = document.createElement("p");
   bar.append("Sort: ");
   for (const [name, key] of Object.entries(orders)) {
