@@ -382,6 +382,8 @@ class Oracle:
             squares = np.ravel(q / scale**2).astype(np.float32)
         elif op.name == "batch_norm_training" and subject == OUTPUT:
             of_batch = training_variance(arrays[0], arrays[1], str(self.claim.accumulate), **attrs)
+            if self.claim.algorithm == "one-pass variance":
+                of_batch = of_batch * np.square(per_channel(algorithms.one_pass(arrays[0])))
             per = 6 / (unit(self.claim.accumulate) ** 2 / 3 * count)
             squares = np.ravel(of_batch * per / scale**2).astype(np.float32)
         return Sizes(sums, squares, scale), count

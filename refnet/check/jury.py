@@ -20,6 +20,7 @@ from refnet.check.plausible import Assessment, Levels, assess, heat
 from refnet.check.precision import WAYS, Way, format_of
 from refnet.check.replay import parameters
 from refnet.check.report import SEVERITY, Verdict
+from refnet.check.summands import counted
 from refnet.op import OUTPUT, Op
 
 # The correlation of errors with what is right from which on they are no noise.
@@ -149,7 +150,11 @@ class Jury:
         self, call: Call | None, way: Way | None, found: Array, expected: Expected, assessed: Assessment
     ) -> str:
         """Why what is expected of a plain chain is not expected here; "" where it is."""
-        if call is None or not call.exact or not expected.terms:
+        if call is None or not call.exact:
+            return ""
+        shapes = tuple(a.shape for a in call.arrays)
+        shape = found.shape if call.dy is None else call.dy.shape
+        if counted(call.op, call.subject, shapes, shape, call.attrs) is None:
             return ""
         oracle = self.oracle(way)
         multiplies = call.op.family == "product"
