@@ -167,6 +167,9 @@ class Op:
     cost : ``(*shapes, itemsize, **attrs) -> Cost``
     cases : tuple of Case
         Small problems from which tests are enumerated.
+    sums : Case, optional
+        A problem on which the order of its sums is found: elements of its output, and those of a product's
+        gradients, are sums of some dozens to hundreds of terms.
     benchmarks : tuple of Case
         The problems that speed is measured on: those of the networks at 1x3x8x224x224.
     roles : tuple of str
@@ -211,6 +214,7 @@ class Op:
     norms: Callable[..., Magnitude] | None = None
     gradient_norms: Callable[..., GradientMagnitudes] | None = None
     cases: tuple[Case, ...]
+    sums: Case | None = None
     benchmarks: tuple[Case, ...] = ()
     roles: tuple[str, ...] = ()
     sign: str | None = None

@@ -5,12 +5,14 @@ which every sum is exact in the dtype, nothing is allowed to differ; on reals ea
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from inspect import signature
+from itertools import product
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from refnet.check.bounds import EXACT, bound, plain, unit
 from refnet.check.compare import Comparison, compare
 from refnet.check.diagnosis import diagnosed, verdict_of
 from refnet.check.judge import Judge, oracle_of
-from refnet.check.problems import COUNTABLE, Problem, kinds_of, problem
+from refnet.check.problems import COUNTABLE, KINDS, LARGEST, Kind, Problem, kinds_of, problem
 from refnet.check.report import Report, Verdict
 from refnet.errors import require_known
 from refnet.op import OUTPUT, InputGradients, Magnitude, Needs, Op
@@ -36,6 +38,9 @@ def check_op(
     seed: int = 0,
     draws: int = 32,
     *,
+    dtypes: Sequence[str] = DTYPES,
+    kinds: Sequence[Kind] = KINDS,
+    largest: int = LARGEST,
     progress: Progress = silent,
 ) -> Report:
     """Judge an operator of an arithmetic, forward and backward, on its cases and on problems drawn for it.
@@ -55,6 +60,10 @@ def check_op(
         Of problems and values.
     draws : int
         How many problems are drawn beside the operator's cases.
+    dtypes, kinds : sequence of str
+        Of the problems; those of the kinds that say something of the operator.
+    largest : int
+        The largest whole number.
     progress : callable
         Told (stage, done, total).
 
@@ -72,14 +81,14 @@ def check_op(
     """
     require_known("operator", name, OPS)
     op, arithmetic = OPS[name], named(arithmetic)
-    found = _Findings(op, arithmetic, seed)
+    found = _Findings(op, arithmetic, seed, largest)
     count = len(op.cases) + draws
     step = steps(progress, f"check {name}", count)
     for index in range(count):
-        kinds = kinds_of(name, index, seed)
-        for dtype in DTYPES:
-            for kind in kinds:
-                _Trial(found, problem(name, dtype, kind, index, seed), index).run(adjoint=kind == kinds[0])
+        asked = [kind for kind in kinds_of(name, index, seed) if kind in kinds]
+        for dtype, kind in product(dtypes, asked):
+            given = problem(name, dtype, kind, index, seed, largest)
+            _Trial(found, given, index).run(adjoint=kind == asked[0])
         step(index)
     return Report(
         title=f"{name} in {arithmetic.name}",
@@ -88,7 +97,7 @@ def check_op(
             "op": name,
             "arithmetic": arithmetic.name,
             "oracle": oracle_of(arithmetic, name).name,
-            "dtypes": list(DTYPES),
+            "dtypes": list(dtypes),
             "seed": seed,
             "cases": len(op.cases),
             "draws": draws,
@@ -104,6 +113,7 @@ class _Findings:
     op: Op
     arithmetic: Arithmetic
     seed: int
+    largest: int
     calls: list[Problem] = field(default_factory=list)
     worst: dict[str, tuple[Verdict, Callable[[Verdict], Verdict]]] = field(default_factory=dict)
     judged: dict[str, set[int]] = field(default_factory=dict)
@@ -328,7 +338,9 @@ class _Trial:
         lines = ["from refnet.check.operators import problem"]
         if ARITHMETICS.get(arithmetic.name) is arithmetic:
             lines.append(f"from refnet.arithmetic import {arithmetic.name} as arithmetic")
-        values = (name, given.dtype, given.kind, self._index, self._found.seed)
+        values: tuple[Any, ...] = (name, given.dtype, given.kind, self._index, self._found.seed)
+        if self._found.largest != LARGEST:
+            values += (self._found.largest,)
         needs = "" if asked == given.needs else f", {asked}"
         lines += [
             f"p = problem{values}",

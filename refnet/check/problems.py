@@ -52,7 +52,7 @@ class Problem:
         return tuple(self.op.domain(i).gradient for i in range(len(self.arrays)))
 
 
-def problem(name: str, dtype: str, kind: Kind, index: int, seed: int) -> Problem:
+def problem(name: str, dtype: str, kind: Kind, index: int, seed: int, largest: int = LARGEST) -> Problem:
     """Make a problem of `check_op` again.
 
     Parameters
@@ -61,12 +61,14 @@ def problem(name: str, dtype: str, kind: Kind, index: int, seed: int) -> Problem
         The operator's.
     dtype : {"float32", "float64"}
     kind : {"integers", "reals"}
-        Whole numbers up to 4095 in one array, which the index tells, -1, 0 and 1 in the others, smaller ones
-        where sums of magnitudes would exceed 2**24; or U(-1, 1) of 48 bits, rounded to the dtype. Labels,
+        Whole numbers up to `largest` in one array, which the index tells, -1, 0 and 1 in the others, smaller
+        ones where sums of magnitudes would exceed 2**24; or U(-1, 1) of 48 bits, rounded to the dtype. Labels,
         boxes, masks and statistics are drawn as the operator says.
     index : int
         Which of its cases; beyond these, which of its draws.
     seed : int
+    largest : int
+        4095 needs operands of 12 bits.
 
     Returns
     -------
@@ -81,8 +83,8 @@ def problem(name: str, dtype: str, kind: Kind, index: int, seed: int) -> Problem
     require_known("dtype", dtype, DTYPES)
     require_known("kind of values", kind, KINDS)
     op, case = OPS[name], case_of(name, index, seed)
-    make = _integers if kind == "integers" else _reals
-    *arrays, dy = make(op, case, index, seed)
+    made = _integers(op, case, index, seed, largest) if kind == "integers" else _reals(op, case, index, seed)
+    *arrays, dy = made
     typed = (a if a.dtype == INTEGER else a.astype(dtype) for a in arrays)
     return Problem(op, case, dtype, kind, tuple(typed), np.asarray(dy).astype(dtype))
 
@@ -111,11 +113,10 @@ def _reals(op: Op, case: Case, index: int, seed: int) -> Iterator[Array]:
         yield high + low / 2**24 if draw is None else draw(high, *case.shapes, **case.attrs)
 
 
-def _integers(op: Op, case: Case, index: int, seed: int) -> list[Array]:
+def _integers(op: Op, case: Case, index: int, seed: int, most: int) -> list[Array]:
     """Inputs and dy, of an operator whose inputs may hold anything."""
     shapes = _shapes(op, case)
     draws = [uniform(f"integer {i} of {op.name} {index}", shape, seed) for i, shape in enumerate(shapes)]
-    most = LARGEST
     while True:
         arrays = [np.rint(most * u if i == index % len(shapes) else 1.5 * u) for i, u in enumerate(draws)]
         *inputs, dy = arrays

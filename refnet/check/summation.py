@@ -121,21 +121,34 @@ class Tree:
             for name, order in (("in order", range(self.count)), ("backwards", range(self.count)[::-1])):
                 if self == chain(order):
                     return name
+            if self.height == self.count - 1:
+                return self._stride()
             if self in (pairwise(self.count), pairwise(self.count, powers=True)):
                 return "pairwise"
         return None
+
+    def _stride(self) -> str:
+        """What a chain in another order is called."""
+        for step in range(2, self.count):
+            if self == chain(sorted(range(self.count), key=lambda term: (term % step, term))):
+                return f"in strides of {step}"
+        return "one by one in another order"
 
     def _unnamed(self) -> str:
         at_once = f", up to {self.fan_in} at once" if self.fan_in > 2 else ""
         return f"{self.count} terms in a tree of height {self.height}{at_once}"
 
     def _lanes(self) -> str | None:
-        """Of equal trees, each of every nth term, that are added."""
+        """Of equal trees, each of every nth term, that are added: of ones with names, if there are such."""
+        found = None
         for number in range(2, self.count // 2 + 1):
             lanes = [frozenset(range(lane, self.count, number)) for lane in range(number)]
             if all(lane in self._places for lane in lanes) and self._alike(lanes):
-                return self._several("lanes", lanes, " or one less" if self.count % number else "")
-        return None
+                words = self._several("lanes", lanes, " or one less" if self.count % number else "")
+                if self.subtree(lanes[0])._name is not None:
+                    return words
+                found = found or words
+        return found
 
     def _blocks(self) -> str | None:
         """Of equal trees, each of terms that follow each other, that are added; the last may be smaller."""

@@ -104,6 +104,7 @@ OP = Op(
         Case("strided", ((1, 2, 4, 6, 6),), {"kernel": (2, 2, 2), "stride": (2, 2, 2)}),
         Case("overlapping, padded", ((1, 2, 2, 5, 4),), {"kernel": (1, 2, 2), "pad": (0, 1, 1)}),
     ),
+    sums=Case("sums of 256", ((2, 4, 5, 9, 9),), {"kernel": (4, 8, 8)}),
     benchmarks=(benchmark("average pool over time", (1, 1024, 8, 14, 14), kernel=(8, 1, 1)),),
     window=pooling,
 )

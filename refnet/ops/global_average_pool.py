@@ -104,6 +104,7 @@ OP = Op(
         Case("over H, W", ((2, 3, 4, 2, 4),)),
         Case("over T, H, W", ((2, 3, 4, 2, 2),), {"over_time": True}),
     ),
+    sums=Case("sums of 256", ((2, 6, 4, 8, 8),), {"over_time": True}),
     benchmarks=(
         benchmark("global average pool", (100, 2048, 1, 7, 7)),
         benchmark("global average pool", (32, 2048, 1, 7, 7), over_time=True),

@@ -1,0 +1,163 @@
+"""A kernel of somebody's own: found by its name, and called on copies of its inputs."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from refnet.arithmetic import Kernel, core
+from refnet.arrays import Array, seen_by_numpy
+from refnet.errors import KernelError, UnknownNameError, ValueRangeError, one_line
+from refnet.op import InputGradients, Needs
+
+
+def find_kernel(source: str) -> Any:
+    """The kernel that "module:function" names; modules of the current folder come first.
+
+    Parameters
+    ----------
+    source : str
+        A module, dotted where it is in a package, and a name in it, dotted where it is in a class.
+
+    Returns
+    -------
+    callable or object with forward and backward
+
+    Raises
+    ------
+    ValueRangeError
+        If it is not written like that, or names what is no kernel.
+    UnknownNameError
+        If there is no such module, or nothing of that name in it.
+    KernelError
+        If the module raises an exception when it is imported.
+    """
+    module_name, colon, name = source.partition(":")
+    if not (colon and name and all(part.isidentifier() for part in module_name.split("."))):
+        raise ValueRangeError(f"kernel {source!r}: expected module:function, as my_kernels:conv3d")
+    found: Any = _module(module_name)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [n for n in dir(found) if not n.startswith("_") and is_kernel(getattr(found, n))]
+            raise UnknownNameError(f"kernel of {module_name}", name, known)
+        found = getattr(found, part)
+    if not is_kernel(found):
+        raise ValueRangeError(
+            f"{source} is a {type(found).__name__}: expected a function, "
+            "or an object with forward and backward"
+        )
+    return found
+
+
+def _module(name: str) -> Any:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            places = f"{folder} or where Python finds modules"
+            raise ValueRangeError(
+                f"there is no module {name!r} in {places}: expected module:function"
+            ) from None
+        raise KernelError(f"importing {name} failed: {one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever somebody's module does
+        raise KernelError(
+            f"importing {name} failed with {type(error).__name__}: {one_line(error)}"
+        ) from error
+    finally:
+        sys.path.remove(folder)
+
+
+def has_backward(kernel: Any) -> bool:
+    """Whether it is an object with forward and backward."""
+    return callable(getattr(kernel, "forward", None)) and callable(getattr(kernel, "backward", None))
+
+
+def is_kernel(found: Any) -> bool:
+    """Whether it can be called as a kernel."""
+    return callable(found) or has_backward(found)
+
+
+def title_of(kernel: Any) -> str:
+    """What it is called; a pair of functions by the first one."""
+    kernel = kernel.forward if isinstance(kernel, Kernel) else kernel
+    name = getattr(kernel, "__qualname__", type(kernel).__qualname__)
+    module = getattr(kernel, "__module__", None)
+    return f"{module}:{name}" if module else name
+
+
+class ForeignKernel:
+    """A kernel of somebody's own, behind the interface of refnet's.
+
+    It is given copies that it may write to, and what it did to them is remembered. Where it is a function and
+    has no backward pass, `core` has the gradients.
+
+    Parameters
+    ----------
+    kernel : callable or object
+        ``y = kernel(*arrays, **attrs)``, or ``forward`` and ``backward`` as of `refnet.Kernel`.
+    op : str
+    store : dtype
+        In which its results may come, beside the dtype of its inputs.
+
+    Attributes
+    ----------
+    given : callable or object
+    backward : bool
+        Whether it has a backward pass.
+    changed : set of int
+        Which of its inputs it has changed, by position; -1 is dy.
+    """
+
+    def __init__(self, kernel: Any, op: str, store: DTypeLike):
+        self.given, self._op = kernel, op
+        self._store = store if isinstance(store, str) else np.dtype(store).name
+        self.backward = has_backward(kernel)
+        self.changed: set[int] = set()
+
+    @property
+    def kernel(self) -> Kernel:
+        """It, for an arithmetic."""
+        return Kernel(self._forward, self._backward)
+
+    def _forward(self, *arrays: Array, **attrs: Any) -> tuple[Array, Any]:
+        copies = [array.copy() for array in arrays]
+        call: Callable[..., Any] = self.given.forward if self.backward else self.given
+        returned = call(*copies, **attrs)
+        self._look([*enumerate(zip(copies, arrays, strict=True))])
+        if not self.backward:
+            return self._taken("y", returned, arrays), (arrays, attrs)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise KernelError(f"forward returned a {type(returned).__name__}: expected (y, context)")
+        y, context = returned
+        return self._taken("y", y, arrays), (arrays, context)
+
+    def _backward(self, dy: Array, context: Any, needs: Needs) -> InputGradients:
+        arrays, inner = context
+        if not self.backward:
+            door = core[self._op]
+            return door.backward(dy, door.forward(*arrays, **inner)[1], needs)
+        copy = dy.copy()
+        gradients = self.given.backward(copy, inner, needs)
+        self._look([(-1, (copy, dy))])
+        if not isinstance(gradients, tuple | list):
+            raise KernelError(
+                f"backward returned a {type(gradients).__name__}: expected a gradient for each input"
+            )
+        return tuple(
+            None if g is None else self._taken(f"gradient {i}", g, arrays) for i, g in enumerate(gradients)
+        )
+
+    def _look(self, pairs: list[tuple[int, tuple[Array, Array]]]) -> None:
+        self.changed |= {i for i, (now, before) in pairs if now.tobytes() != before.tobytes()}
+
+    def _taken(self, name: str, result: Any, arrays: tuple[Array, ...]) -> Array:
+        """What it returned as an array of NumPy's; of the format it stores, in its inputs' dtype."""
+        dtype = arrays[0].dtype
+        array = seen_by_numpy(name, result, str(dtype))
+        return array.astype(dtype) if array.dtype.name == self._store else array
