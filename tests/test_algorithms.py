@@ -109,7 +109,7 @@ def one_pass(x, s, b, epsilon):
 
 def test_a_variance_in_one_pass_is_declared_or_named():
     rng = np.random.default_rng(0)
-    x = (rng.standard_normal((2, 4, 2, 9, 9)) + 1000).astype(F32)
+    x = (rng.standard_normal((2, 4, 2, 9, 9)) + 200).astype(F32)
     s, b = np.ones(4, F32), np.zeros(4, F32)
     y = one_pass(x, s, b, 1e-5)
     assert y.dtype == F32

@@ -17,7 +17,7 @@ from refnet.arithmetic.table import Context
 from refnet.arrays import INTEGER, Array, per_channel, wide
 from refnet.check import algorithms
 from refnet.check.bounds import CHAIN, Claim, unit
-from refnet.check.formulas import FOREIGN, training_variance
+from refnet.check.formulas import FOREIGN, of_one_pass, training_variance
 from refnet.check.precision import FORMATS, Way, format_of
 from refnet.check.summands import SCALE, counted
 from refnet.errors import ValueRangeError
@@ -367,11 +367,12 @@ class Oracle:
         """Sums of magnitudes, of squares where it is a sum of so many terms, and the number of terms."""
         magnitude = _magnitude(op, subject, arrays, dy, attrs)
         if self.claim.algorithm == "one-pass variance" and op.name in BY_VARIANCE:
-            more = algorithms.one_pass(arrays[0])
-            of_blob = magnitude.sum_abs.ndim == 5
-            magnitude = Magnitude(
-                magnitude.sum_abs * (per_channel(more) if of_blob else more), magnitude.terms
-            )
+            sum_abs, more = magnitude.sum_abs, algorithms.one_pass(arrays[0])
+            if op.smooth and subject == OUTPUT:
+                sum_abs = sum_abs + of_one_pass(*arrays[:2], **attrs)
+            else:
+                sum_abs = sum_abs * (per_channel(more) if sum_abs.ndim == 5 else more)
+            magnitude = Magnitude(sum_abs, magnitude.terms)
         count = int(np.max(magnitude.terms))
         sums, scale = normalised(magnitude.sum_abs)
         squares = np.empty(0, np.float32)
@@ -383,7 +384,8 @@ class Oracle:
         elif op.name == "batch_norm_training" and subject == OUTPUT:
             of_batch = training_variance(arrays[0], arrays[1], str(self.claim.accumulate), **attrs)
             if self.claim.algorithm == "one-pass variance":
-                of_batch = of_batch * np.square(per_channel(algorithms.one_pass(arrays[0])))
+                u = unit(self.claim.accumulate)
+                of_batch = of_batch + np.square(u * of_one_pass(*arrays[:2], **attrs)) * (count / 9)
             per = 6 / (unit(self.claim.accumulate) ** 2 / 3 * count)
             squares = np.ravel(of_batch * per / scale**2).astype(np.float32)
         return Sizes(sums, squares, scale), count

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from refnet.arrays import Array, channel_sums, per_channel, wide
+from refnet.check import algorithms
 from refnet.check.bounds import unit
 from refnet.op import Magnitude, Op, terms
 from refnet.ops import OPS
@@ -83,6 +84,13 @@ FOREIGN = FOLDED | {
     "running_mean": _summed_running("running_mean"),
     "running_variance": _summed_running("running_variance"),
 }
+
+
+def of_one_pass(x: Array, s: Array, *, epsilon: float = EPSILON) -> Array:
+    """By how much batch norm in training errs more, the variance in one pass: |s z| mean**2 / variance."""
+    mean, variance = _of_batch(x)
+    z = np.abs(wide(x) - per_channel(mean)) / per_channel(np.sqrt(variance + epsilon))
+    return np.asarray(z * per_channel(np.abs(s) * (algorithms.one_pass(x) - 1)))
 
 
 def training_variance(x: Array, s: Array, accumulate: str, *, epsilon: float = EPSILON) -> Array:

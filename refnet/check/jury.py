@@ -261,19 +261,18 @@ class Jury:
 
     def _of_algorithm(self, call: Call, found: Array) -> Cause | None:
         """The algorithm that is no direct sum, and whose errors they may be."""
-        if self.claim.algorithm != "direct" or call.op.name not in ("conv3d", *BY_VARIANCE):
+        op = call.op.name
+        if self.claim.algorithm != "direct" or op not in ("conv3d", *BY_VARIANCE):
             return None
         which = {"winograd": "Winograd's convolution", "fft": "an FFT convolution"}
-        if call.op.name in BY_VARIANCE:
+        if op in BY_VARIANCE:
             which = {"one-pass variance": "a variance in one pass, the mean of squares less the squared mean"}
         axes = axes_of(call.op, call.subject, found.ndim)
         for algorithm, said in which.items():
             right = self._again(self.claim._replace(algorithm=algorithm), call, call.arrays)
             assessed = assess(found, right.stored(self.claim), axes, self.levels)
-            off = found - right.value
-            sizes = float(np.linalg.norm(right.value)) * float(np.linalg.norm(off))
-            factor = float((off * right.value).sum()) / max(sizes, TINY)
-            if assessed.word == "consistent" and abs(factor) < NOISE:
+            # A wrong variance is a factor of its channel; of a convolution, noise alone is meant.
+            if assessed.word == "consistent" and (op in BY_VARIANCE or _is_noise(found, right.value)):
                 return Cause(f"algorithm {algorithm}", f"its errors are as large as those of {said}")
         return None
 
@@ -310,6 +309,13 @@ class Jury:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = self.levels.largest * np.sqrt(expected.variance(2.0)) / size
         return np.where(size > 0, ratio, expected.per)
+
+
+def _is_noise(found: Array, right: Array) -> bool:
+    """Whether errors have nothing to do with what is right."""
+    off = found - right
+    sizes = float(np.linalg.norm(right)) * float(np.linalg.norm(off))
+    return abs(float((off * right).sum())) < NOISE * max(sizes, TINY)
 
 
 def _badness(assessed: Assessment) -> tuple[int, float, float]:
