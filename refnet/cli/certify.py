@@ -138,7 +138,7 @@ def certify(
         net = bundle.recipe.net()
         report = compared(bundle, net, candidate, claims, as_json)
     if html is not None:
-        terminal.save(html, verdict_page.html(report, net, report.verdicts).encode(), as_json)
+        terminal.save(html, verdict_page.html(report, net).encode(), as_json)
     if as_json:
         terminal.print_json(report.record())
     else:
