@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.check.claims import claimed, facts
+from refnet.check.claims import claimed, facts, reproducible
 from refnet.check.report import Report
 from refnet.check.walk import Parts, Walk
 from refnet.errors import require_fraction, require_known
@@ -16,6 +16,8 @@ from refnet.given import clean_values
 from refnet.inputs.candidate import Candidate
 from refnet.net import Net
 from refnet.progress import Progress, silent
+
+USUAL = {"fused": [], "axes": "NCTHW", "kernel_axes": "KCTHW", "delta": 1e-6}
 
 
 def certify(
@@ -99,7 +101,7 @@ def certify(
         walk = Walk(net, values, parts, claim, _groups(net, fused), layout, delta, progress)
         walk.forward()
         walk.backward()
-    return Report(
+    report = Report(
         title=f"a candidate of {len(net.nodes)} nodes",
         verdicts=walk.jury.verdicts,
         facts={
@@ -111,6 +113,11 @@ def certify(
             "not dumped": walk.absent,
         },
     )
+    named = {"output_gradients": output_gradients, "gradients": gradients, "blob_gradients": blob_gradients}
+    call = ["certify(net, given, candidate", *(f"{k}={k}" for k, v in named.items() if v is not None)]
+    options = {"fused": report.facts["fused"], "axes": axes, "kernel_axes": kernel_axes, "delta": delta}
+    unusual = {name: value for name, value in options.items() if value != USUAL[name]}
+    return reproducible(report, ", ".join(call), claim, **unusual)
 
 
 def _groups(net: Net, fused: Iterable[Iterable[str]]) -> list[frozenset[str]]:

@@ -1,9 +1,11 @@
 """What a candidate may claim: its words, checked, and how a report says them."""
 
+from dataclasses import replace
 from typing import Any
 
 from refnet.check.bounds import Claim
 from refnet.check.precision import FORMATS, WAYS
+from refnet.check.report import Report
 from refnet.errors import require_known
 
 ALGORITHMS = ("direct", "winograd", "fft", "one-pass variance")
@@ -32,6 +34,31 @@ def claimed(
     if operand_rounding is not None:
         require_known("rounding of operands", operand_rounding, WAYS)
     return Claim(accumulate, store, operands, operand_rounding, bool(flush_to_zero), algorithm)
+
+
+DIRECT = Claim("float32", "float32", "float32")
+
+
+def reproducible(report: Report, call: str, claim: Claim, **others: Any) -> Report:
+    """The report, with a line of Python that shows each failure again.
+
+    Parameters
+    ----------
+    report : Report
+    call : str
+        "certify(net, given, candidate": what precedes the claim.
+    claim : Claim
+    **others
+        Keywords beside the claim's, those that are not at their defaults.
+    """
+    pairs = zip(Claim._fields, claim, DIRECT, strict=True)
+    said = {name: value for name, value, usual in pairs if value != usual} | others
+    line = ", ".join([call, *(f"{name}={value!r}" for name, value in said.items())])
+    verdicts = {
+        name: v if v.passes else replace(v, reproduce=f"refnet.certify.{line}).verdicts[{name!r}]")
+        for name, v in report.verdicts.items()
+    }
+    return replace(report, verdicts=verdicts)
 
 
 def facts(claim: Claim, delta: float) -> dict[str, Any]:

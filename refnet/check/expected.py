@@ -28,6 +28,8 @@ NOTHING = np.zeros(())
 STEPS = 3
 # What a variance is computed in.
 BY_VARIANCE = ("batch_norm_training", "running_variance")
+# Formats that processors multiply matrices in.
+NARROW = ("tf32", "bfloat16", "float16")
 # Products that are added before a sum is truncated, where matrices are multiplied by one instruction.
 FEWEST = 4
 
@@ -324,8 +326,7 @@ class Oracle:
     @property
     def _multiplies_matrices(self) -> bool:
         """Whether products are claimed of a format that processors multiply matrices in."""
-        operands = self.claim.operands
-        return operands is not None and unit(operands) > unit(self.claim.accumulate)
+        return self.claim.operands in NARROW and unit(str(self.claim.operands)) > unit(self.claim.accumulate)
 
     @staticmethod
     def _truncated(expected: Expected, u: float) -> Expected:

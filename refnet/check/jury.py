@@ -10,7 +10,7 @@ from refnet.arithmetic.core import core
 from refnet.arrays import Array
 from refnet.check.bounds import Claim, unit
 from refnet.check.causes import Cause, explain
-from refnet.check.expected import BY_VARIANCE, Expected, Known, Oracle
+from refnet.check.expected import BY_VARIANCE, NARROW, Expected, Known, Oracle
 from refnet.check.formulas import FOREIGN
 from refnet.check.judge import Judge
 from refnet.check.locate import axes_of, structure
@@ -25,6 +25,8 @@ from refnet.op import OUTPUT, Op
 
 # The correlation of errors with what is right from which on they are no noise.
 NOISE = 0.125
+# The share of elements that are not zero below which a verdict says so.
+FEW = 0.01
 TINY = float(np.finfo(np.float64).tiny)
 
 # An expectation for each way in which operands may have been rounded.
@@ -82,7 +84,7 @@ class Jury:
             return (None,)
         if self.claim.operand_rounding is not None:
             return (*tuple(way for way in WAYS if way == self.claim.operand_rounding), None)
-        return ("nearest", None, "zero", "away")
+        return ("nearest", None, "zero", "away") if operands in NARROW else (None, "nearest", "zero", "away")
 
     def oracle(self, way: Way | None) -> Oracle:
         """Who computes what is expected."""
@@ -125,8 +127,12 @@ class Jury:
             word, said = ("consistent", excuse) if excuse else (word, said)
         if word in ("exact", "consistent") and assessed.unjudged:
             word, said = "refused", f"{assessed.unjudged} elements are made of what is not finite"
+        if word in ("exact", "consistent") and found.size > 1 and not found.any():
+            word, said = "refused", "it is zero everywhere: there is nothing to compare"
         if word == "refused" and not said:
             said = "the bound is above the array's own scale: it says nothing"
+        if word in ("exact", "consistent") and not said:
+            said = _mostly_zero(found)
         verdict = Verdict(
             tensor=tensor,
             verdict=word,
@@ -144,7 +150,7 @@ class Jury:
         )
         if not verdict.passes and word != "refused":
             verdict = self._diagnosed(verdict, assessed, found, expected, axes, call)
-        self.keep(verdict, lambda: heat(found, expected))
+        self.keep(verdict, lambda: heat(found, expected) if "frame" in axes else None)
 
     def _excuse(
         self, call: Call | None, way: Way | None, found: Array, expected: Expected, assessed: Assessment
@@ -309,6 +315,12 @@ class Jury:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = self.levels.largest * np.sqrt(expected.variance(2.0)) / size
         return np.where(size > 0, ratio, expected.per)
+
+
+def _mostly_zero(found: Array) -> str:
+    """Say of an array that few of its elements say anything."""
+    share = np.count_nonzero(found) / max(found.size, 1)
+    return f"only {share:.1%} of it is not zero" if share < FEW else ""
 
 
 def _is_noise(found: Array, right: Array) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.check.claims import claimed, facts
+from refnet.check.claims import claimed, facts, reproducible
 from refnet.check.dumped import Dumped, as_dumped
 from refnet.check.expected import Known
 from refnet.check.formulas import FOREIGN
@@ -107,7 +107,10 @@ def check(
                 found = _fitting(jury, Dumped(names[index], op, op, gradient), read[index].shape)
                 if found is not None:
                     judge_gradient(jury, names[index], [calls.part(index)], found)
-    return Report(title=f"one call of {op}", verdicts=jury.verdicts, facts=facts(claim, delta) | {"op": op})
+    report = Report(title=f"one call of {op}", verdicts=jury.verdicts, facts=facts(claim, delta) | {"op": op})
+    call = [f"check({op!r}, arrays", *(["y"] if y is not None else [])]
+    call += ["dy=dy, gradients=gradients"] if gradients is not None else []
+    return reproducible(report, ", ".join(call), claim, **attrs)
 
 
 def _fitting(jury: Jury, dumped: Dumped, shape: Shape) -> Array | None:
