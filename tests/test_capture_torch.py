@@ -432,8 +432,68 @@ def test_a_compiled_module_is_compared(torch, porters, certified, compiled):
             np.testing.assert_allclose(candidate.blobs[name], value, rtol=0, atol=1e-3 * abs(value).max())
 
 
+def test_a_compiled_module_that_returns_its_blobs_is_compared(torch, porters, certified, compiled):
+    """Layers give parameters their names; what is returned is what is seen."""
+    net = porters.net()
+    all_of_it = net.copy()
+    for node in net.nodes:
+        all_of_it.output(node.name)
+    names = {"": list(all_of_it.outputs)}
+    module = compiled(porters.Nodes(all_of_it, refnet.fill.params(net, dtype="float32")))
+    dy = refnet.fill.output_gradients(net, dtype="float32")
+    compare(module, net, porters.data(net, dtype="float32"), names=names, output_gradients=dy)
+    ((_, given, candidate, _),) = certified
+    assert list(candidate.blobs) == names[""] and set(given) == {*net.params, "data"}
+    gradients = refnet.backward(refnet.forward(net, given), dy)
+    for name, value in gradients.items():
+        np.testing.assert_allclose(candidate.gradients[name], value, rtol=0, atol=1e-3 * abs(value).max())
+    # Compiled code hands zeros back where the module itself has no gradient.
+    assert not any(value.any() for name, value in candidate.gradients.items() if name in gradients.blocked)
+
+
 def test_other_inputs_and_parameters_can_be_given(torch, porters, certified):
     net, module = porters.net(), porters.fill(porters.Body(), dtype=torch.float32)
     other = {"conv1_w": np.ones(net.params["conv1_w"], "float32")}
     compare(module, net, porters.data(net, dtype="float32"), given=other)
     assert (certified[0][1]["conv1_w"] == 1).all() and not (certified[0][2].given["conv1_w"] == 1).all()
+
+
+# Judged.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("norm", ["Frozen", "BatchNorm3d"])
+def test_a_port_is_consistent(torch, porters, norm, dtype):
+    net = porters.net(batch_norm=norm == "BatchNorm3d")
+    kind = getattr(porters, norm, None) or getattr(porters.nn, norm)
+    module = porters.fill(porters.Body(norm=kind, inplace=True).eval(), 1, getattr(torch, dtype))
+    (x,) = porters.data(net, 1)
+    claims = {"store": dtype, "operands": dtype}
+    if dtype == "float64":
+        claims["accumulate"] = dtype
+    report = compare(module, net, x.to(getattr(torch, dtype)), **claims)
+    assert report.ok and len(report.verdicts) > 100, report
+    assert all(
+        name in report.verdicts for name in ("res4_1_relu", "d res4_1_branch2c", "d res3_0_branch2a_w")
+    )
+    if dtype == "bfloat16":
+        assert not compare(module, net, x.to(torch.bfloat16)).ok
+
+
+def test_a_training_step_is_consistent(torch, porters):
+    net = porters.classes(training=True)
+    module = porters.Classifier(bottleneck=False, norm=porters.nn.BatchNorm3d).train()
+    module = porters.fill(module, dtype=torch.float32)
+    report = compare(module, net, porters.data(net, dtype="float32"))
+    assert report.ok and "loss" in report.verdicts and "d data" in report.verdicts, report
+
+
+def test_a_mistake_is_named_where_it_is(torch, porters):
+    net, module = porters.net(), porters.fill(porters.Body(), dtype=torch.float32)
+    conv = module.stages[1][0].conv2
+    conv.forward = lambda x: torch.nn.functional.conv3d(
+        x, conv.weight.flip(2), None, conv.stride, conv.padding
+    )
+    report = compare(module, net, porters.data(net, dtype="float32"))
+    assert report.first_failure == "res3_0_branch2b"
+    assert report.verdicts["res3_0_branch2b"].hypothesis == "kernel flipped T"

@@ -221,19 +221,19 @@ def names_in(module: Any, net: Net, names: Names) -> dict[str, str | Sequence[st
     bare = getattr(module, COMPILED, module)
     parts = {_bare(path): (path, part) for path, part in bare.named_modules() if path}
     nodes = {node.name for node in net.nodes}
-    taken = {name for entry in names.values() for name in ([entry] if isinstance(entry, str) else entry)}
+    said = {name for entry in names.values() for name in ([entry] if isinstance(entry, str) else entry)}
     once = {path: name for path, name in names.items() if path in parts and isinstance(name, str)}
     for path in parts:
         name = path.replace(".", "_")
-        if path not in names and name in nodes - taken:
+        if path not in names and name in nodes - said:
             once[path] = name
-            taken.add(name)
     layers = match(net, bare, {parts[path][0]: name for path, name in once.items()})
     tensors = {f"{path}.{own}": param for param, (path, own, _) in tensors_of(net, bare, layers).items()}
+    recorded = {path: name for path, name in layers.items() if name not in said}
     found: dict[str, str | Sequence[str]] = {
-        _bare(path): name for path, name in (tensors | layers | dict(names)).items()
+        _bare(path): name for path, name in (tensors | recorded | dict(names)).items()
     }
-    found.setdefault("", [name for name in net.outputs if name not in {*layers.values(), *taken}])
+    found.setdefault("", [name for name in net.outputs if name not in {*recorded.values(), *said}])
     return found
 
 
