@@ -17,7 +17,7 @@ def jax():
     return peer("jax")
 
 
-def small(jax, stop=False):
+def small(jax, stop=False, bias=True):
     """Two convolutions, channels last; the first value is read twice."""
     lax, np_ = jax.lax, jax.numpy
     layout = ("NDHWC", "DHWIO", "NDHWC")
@@ -30,7 +30,8 @@ def small(jax, stop=False):
         if stop:
             y = tap("stop1", lax.stop_gradient(y))
         y = tap("relu1", np_.maximum(y, 0))
-        z = tap("conv2", conv(y, given["conv2_w"]) + given["conv2_b"])
+        z = conv(y, given["conv2_w"])
+        z = tap("conv2", z + given["conv2_b"] if bias else z)
         return tap("sum", y + z)
 
     return function
@@ -183,3 +184,38 @@ def test_compare_hands_on_what_is_claimed(jax, monkeypatch):
     assert (given["conv1_w"] == drawn()["conv1_w"].transpose(4, 3, 0, 1, 2)).all()
     expected = refnet.fill.uniform("gradient of sum", (2, 2, 5, 5, 4), 1).astype("float32")
     assert (candidate.output_gradients["sum"] == expected).all()
+
+
+def net_of_two(bias=True):
+    net = Net()
+    x, w = net.input("data", (2, 3, 2, 5, 5)), net.param("conv1_w", (4, 3, 3, 3, 3))
+    y = net.add("relu", "relu1", (net.add("conv3d", "conv1", (x, w), pad=(1, 1, 1)),))
+    given = [net.param("conv2_w", (4, 4, 1, 3, 3)), *([net.param("conv2_b", (4,))] if bias else [])]
+    net.output(net.add("add", "sum", (y, net.add("conv3d", "conv2", (y, *given), pad=(0, 1, 1)))))
+    return net
+
+
+LAYOUT = {"axes": "NTHWC", "kernel_axes": "THWCK"}
+
+
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_function_is_consistent(jax, jit, dtype):
+    bias = dtype == "float32"  # added to what is rounded already, it makes a second rounding
+    given = {name: jax.numpy.asarray(value, dtype) for name, value in drawn().items()}
+    if not bias:
+        del given["conv2_b"]
+    report = compare(
+        small(jax, bias=bias), net_of_two(bias), given, jit=jit, store=dtype, operands=dtype, **LAYOUT
+    )
+    assert report.ok and {"sum", "d relu1", "d conv1_w", "d data"} <= set(report.verdicts), report
+
+
+def test_a_mistake_is_named_where_it_is(jax):
+    right = small(jax)
+
+    def wrong(given, tap):
+        return right(given | {"conv2_w": given["conv2_w"][:, ::-1]}, tap)
+
+    report = compare(wrong, net_of_two(), drawn(), **LAYOUT)
+    assert report.first_failure == "conv2" and report.verdicts["conv2"].hypothesis == "kernel flipped H"

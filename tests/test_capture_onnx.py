@@ -172,3 +172,22 @@ def test_other_weights_can_be_given_and_named(onnx, certified):
     compare(small(onnx), net_of_two(("conv1", "conv2")), clip(), names=names, given=other)
     assert (certified[0][1]["first_w"] == 1).all()
     assert (certified[0][1]["second_w"] == weights()["stem.weight"]).all()
+
+
+# Judged.
+
+
+@pytest.mark.parametrize("optimization", ["disable_all", "enable_all"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_model_is_consistent(onnx, optimization, dtype):
+    net = net_of_two(("conv1", "conv2"))
+    names = {"/stem/Conv_output_0": "conv1", "conv.2": "conv2", "/relu/Relu_output_0": "relu_1"}
+    claims = {"store": dtype, "operands": dtype, "names": names, "optimization": optimization}
+    if dtype == "float16":  # which the runtime computes in float32, and rounds what is an output
+        claims["fused"] = [("conv1", "relu_1", "conv2")]
+    report = compare(small(onnx, dtype), net, clip(), **claims)
+    assert report.ok and list(report.verdicts) == ["conv1", "relu_1", "conv2"], report
+    other = {"second_w": weights(dtype)["next.weight"][..., ::-1]}
+    report = compare(small(onnx, dtype), net, clip(), given=other, **claims)
+    assert report.first_failure == "conv2"
+    assert dtype == "float16" or report.verdicts["conv2"].hypothesis == "kernel flipped W"
