@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,8 @@ from refnet.arithmetic import Arithmetic, core, reference
 from refnet.arrays import DTYPES, INTEGER, Array, wide
 from refnet.check.bounds import Claim
 from refnet.check.foreign_kernel import ForeignKernel, title_of
-from refnet.check.judge import Judge
 from refnet.check.kernel_order import Ordered, order_of
+from refnet.check.one_call import check
 from refnet.check.operators import check_op
 from refnet.check.precision import FLOAT32, WAYS, format_of
 from refnet.check.problems import LARGEST, Problem, problem
@@ -25,13 +26,14 @@ from refnet.check.report import Report, Verdict, Word
 from refnet.errors import RefnetError, one_line, require_known
 from refnet.op import OUTPUT, Op
 from refnet.ops import OPS
-from refnet.progress import Progress, silent
+from refnet.progress import Progress, silent, steps
 
 # Problems of several samples that are run sample by sample, and calls that are made again.
 BATCHES, REPEATS = 8, 3
-# What whole numbers, and real ones, say of a result.
+# How probable a false alarm on real numbers may be.
+DELTA = 1e-6
+# What is said of whole numbers, which no order of a sum rounds.
 OF_INTEGERS: dict[Word, Word] = {"ok": "exact", "wrong": "impossible", "undecided": "refused"}
-OF_REALS: dict[Word, Word] = {"ok": "consistent", "wrong": "impossible", "undecided": "refused"}
 
 
 def examine(
@@ -48,7 +50,7 @@ def examine(
 
     - *integers*: on the operator's cases and on problems drawn for it, whole numbers of which every sum is
       exact in any order: threshold 0. Operands of fewer bits than claimed show here, and are named.
-    - *reals*: the same problems on real numbers, within the bound that follows from the claim.
+    - *reals*: the same problems on real numbers, each call judged by `check`, by what is claimed.
     - *inputs*: whether it leaves its inputs alone. *needs*: whether it returns gradients that nobody asked
       for, which costs time and is no error.
     - *batch*, *repeats*, *threads*: whether a sample alone has the bits that it has in a batch; a call, those
@@ -123,8 +125,8 @@ class _Trial:
             cases=len(self.op.cases),
             draws=self.draws,
         )
-        yield from self._whole(progress)
-        yield from self._real(progress)
+        yield from self._integers(progress)
+        yield from self._reals(progress)
         yield self._inputs()
         threads = self._threads()
         for verdict in (self._batch(), self._repeats(), threads):
@@ -136,52 +138,121 @@ class _Trial:
 
     # ---- Problems
 
-    def _whole(self, progress: Progress) -> Iterator[Verdict]:
-        """On whole numbers that the claimed formats hold."""
+    def _integers(self, progress: Progress) -> Iterator[Verdict]:
+        """What `check_op` finds on whole numbers that the claimed formats hold; of a function, on y alone."""
         if min(format_of(f).digits for f in (self.claim.accumulate, self.claim.store)) < FLOAT32.digits:
             self.facts["integers"] = "not asked: sums are claimed to be rounded to fewer bits than they have"
             return
         digits = format_of(self.claim.operands or self.dtype).digits
-        self.facts["largest integer"] = min(LARGEST, 2**digits - 1)
-        yield from self._checked("integers", OF_INTEGERS, progress)
-
-    def _real(self, progress: Progress) -> Iterator[Verdict]:
-        yield from self._checked("reals", OF_REALS, progress)
-
-    def _checked(self, kind: Any, words: dict[Word, Word], progress: Progress) -> Iterator[Verdict]:
-        """What `check_op` finds; of a function, on y alone."""
+        self.facts["largest integer"] = largest = min(LARGEST, 2**digits - 1)
         report = check_op(
             self.op.name,
             self.arithmetic,
             self.seed,
             self.draws,
             dtypes=(self.dtype,),
-            kinds=(kind,),
-            largest=self.facts.get("largest integer", LARGEST),
+            kinds=("integers",),
+            largest=largest,
             progress=progress,
         )
         for name, verdict in report.verdicts.items():
-            if name == "needs" and self.foreign.backward and kind == "reals":
+            if name == "needs" and self.foreign.backward:
                 yield self._stated(
                     "needs", "consistent" if verdict.cause else "exact", structure=verdict.cause
                 )
             elif name not in ("inputs", "needs") and (name == "y" or self.foreign.backward):
-                word, again = words[verdict.verdict], self._again(verdict)
-                yield replace(verdict, tensor=f"{kind} {name}", verdict=word, reproduce=again)
+                word, again = OF_INTEGERS[verdict.verdict], self._again(verdict)
+                yield replace(verdict, tensor=f"integers {name}", verdict=word, reproduce=again)
+
+    def _reals(self, progress: Progress) -> Iterator[Verdict]:
+        """The worst that `check` finds of each array, over all problems."""
+        worst: dict[str, Verdict] = {}
+        judged: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
+        step = steps(progress, f"certify {self.op.name}", self._count)
+        for index, given in enumerate(self._problems()):
+            for name, verdict in self._certified(given).items():
+                judged[name] += 1
+                failed[name] += not verdict.passes
+                before = worst.get(name)
+                if before is None or verdict.badness > before.badness:
+                    worst[name] = replace(
+                        verdict, reproduce="" if verdict.passes else self._line(given, index)
+                    )
+            step(index)
+        for name, verdict in worst.items():
+            where = f"in {failed[name]} of {judged[name]} calls" if failed[name] else ""
+            structure = "; ".join(filter(None, (verdict.structure, where)))
+            yield replace(verdict, tensor=f"reals {name}", structure=structure)
+
+    def _certified(self, given: Problem) -> dict[str, Verdict]:
+        """What `check` says of one call."""
+        names = ["y", *(f"d{n}" for n in list(signature(self.op.infer).parameters)[: len(given.arrays)])]
+        try:
+            y, *gradients = self._call(given, given.arrays, given.dy)
+        except Exception as error:  # whatever a kernel raises is a finding
+            ended = self._ended("y", error)
+            wanted = names if self.foreign.backward else names[:1]
+            return {
+                name: replace(ended, tensor=name, node=given.case.name)
+                for name, need in zip(wanted, (True, *given.needs), strict=False)
+                if need
+            }
+        every = iter(gradients)
+        returned = [next(every) if need else None for need in given.needs] if gradients else None
+        report = check(
+            self.op.name,
+            given.arrays,
+            y,
+            dy=given.dy if gradients else None,
+            gradients=returned,
+            delta=DELTA / self._count,
+            **self._claims,
+            **given.case.attrs,
+        )
+        return {name: replace(verdict, node=given.case.name) for name, verdict in report.verdicts.items()}
+
+    @property
+    def _claims(self) -> dict[str, Any]:
+        """What is claimed, as `check` takes it."""
+        words = {part: format_of(getattr(self.claim, part)).name for part in ("accumulate", "store")}
+        return self.claim._asdict() | words | {"operands": format_of(self.claim.operands or self.dtype).name}
+
+    @property
+    def _count(self) -> int:
+        return len(self.op.cases) + self.draws
+
+    def _line(self, given: Problem, index: int) -> str:
+        """The line that makes a call on reals again."""
+        values = (self.op.name, given.dtype, given.kind, index, self.seed)
+        call = "y, context = kernel.forward" if self.foreign.backward else "y = kernel"
+        return "; ".join(
+            [
+                self._import,
+                "from refnet.check.operators import problem",
+                f"p = problem{values}",
+                f"{call}(*p.arrays, **p.case.attrs)",
+            ]
+        )
+
+    @property
+    def _import(self) -> str:
+        """The line that imports the kernel, if it has a name that can be."""
+        found = title_of(self.foreign.given)
+        module, _, function = found.partition(":")
+        importable = not ({"<", "."} & set(function)) and module != "__main__"
+        return f"from {module} import {function} as kernel" if importable else f"kernel = {found}"
 
     def _again(self, verdict: Verdict) -> str:
-        """The line that makes a call again, with the kernel under its own name."""
-        if not verdict.reproduce:
+        """The line that makes a call of `check_op` again, with the kernel in place of its arithmetic's."""
+        line, name = verdict.reproduce, self.op.name
+        if not line:
             return ""
-        name, found = self.op.name, title_of(self.foreign.given)
-        module, _, function = found.partition(":")
-        importable = "<" not in found and module != "__main__" and "." not in function
-        kernel = f"from {module} import {function} as kernel" if importable else f"kernel = {found}"
         if self.foreign.backward:
-            begin = "from refnet.arithmetic import core"
-            return "; ".join([kernel, begin, f"arithmetic = core.replace({name}=kernel)", verdict.reproduce])
-        given, _, _ = verdict.reproduce.partition(f"; y, context = arithmetic.{name}")
-        return "; ".join([kernel, given, "y = kernel(*p.arrays, **p.case.attrs)"])
+            own = f"from refnet.arithmetic import core; arithmetic = core.replace({name}=kernel)"
+            return f"{self._import}; {own}; {line}"
+        given, _, _ = line.partition(f"; y, context = arithmetic.{name}")
+        return f"{self._import}; {given}; y = kernel(*p.arrays, **p.case.attrs)"
 
     def _inputs(self) -> Verdict:
         """Whether it has left its inputs alone, in all calls so far."""
@@ -193,7 +264,7 @@ class _Trial:
 
     def _problems(self) -> Iterator[Problem]:
         """The cases and drawn problems, on reals."""
-        for index in range(len(self.op.cases) + self.draws):
+        for index in range(self._count):
             yield problem(self.op.name, self.dtype, "reals", index, self.seed)
 
     # ---- Equal bits
@@ -246,6 +317,8 @@ class _Trial:
         values = [a if a.dtype == INTEGER else wide(a) for a in given.arrays]
         whole = definition.forward(*values, **attrs)[0]
         samples = len(values[0])
+        if whole.shape[:1] != (samples,):
+            return []
         for chosen in ((True,) + (False,) * (len(values) - 1), (True,) * len(values)):
             try:
                 cuts = [
@@ -256,16 +329,15 @@ class _Trial:
                     definition.forward(*(a if a.dtype == INTEGER else wide(a) for a in arrays), **attrs)[0]
                     for arrays in cuts
                 ]
-            except RefnetError:
+            except (RefnetError, IndexError):  # a box of another sample
                 continue
             if all(np.allclose(y, whole[n : n + 1], rtol=1e-9, atol=1e-9) for n, y in enumerate(alone)):
                 return cuts
         return []
 
     def _within(self, given: Problem, arrays: Sequence[Array], y: Array) -> bool:
-        """Whether y is within its bound."""
-        judge = Judge.of(self.arithmetic, self.op.name, self.claim, tuple(arrays), given.case.attrs)
-        return judge.output(y, judge.forward()[0]).ok
+        """Whether y is what may be expected of it."""
+        return check(self.op.name, arrays, y, delta=DELTA, **self._claims, **given.case.attrs).ok
 
     def _largest(self) -> Problem:
         """The problem of the most work."""

@@ -61,9 +61,9 @@ def problem(name: str, dtype: str, kind: Kind, index: int, seed: int, largest: i
         The operator's.
     dtype : {"float32", "float64"}
     kind : {"integers", "reals"}
-        Whole numbers up to `largest` in one array, which the index tells, -1, 0 and 1 in the others, smaller
-        ones where sums of magnitudes would exceed 2**24; or U(-1, 1) of 48 bits, rounded to the dtype. Labels,
-        boxes, masks and statistics are drawn as the operator says.
+        Whole numbers up to `largest` in one array, which the index tells; -1, 0, 1 in the others; smaller
+        ones where sums of magnitudes would exceed 2**24; or U(-1, 1) of 48 bits, rounded to the dtype.
+        Labels, boxes, masks and statistics are drawn as the operator says.
     index : int
         Which of its cases; beyond these, which of its draws.
     seed : int

@@ -24,6 +24,8 @@ Sum = Callable[[Array, Array], float]
 AGAIN, TIMES = 8, 3
 # Pairs whose meeting is compared with that of the tree which was found.
 COMPARED = 48
+# Calls for each term: chains take a few, trees the logarithm of their terms.
+MOST = 32
 # Fewest units that one measurement has to count to.
 FEWEST = 16
 
@@ -232,6 +234,8 @@ def _tree(meetings: Meetings, count: int) -> Tree:
         met: dict[int, list[int]] = {}
         for term in group:
             if term != pivot:
+                if meetings.calls > MOST * count:
+                    raise OrderError(f"no fixed tree shows in {MOST} calls for each term")
                 met.setdefault(meetings.size(min(pivot, term), max(pivot, term)), []).append(term)
         inside = [pivot]
         for size in sorted(met):

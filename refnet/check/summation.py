@@ -125,6 +125,8 @@ class Tree:
                 return self._stride()
             if self in (pairwise(self.count), pairwise(self.count, powers=True)):
                 return "pairwise"
+            if self.count & (self.count - 1) == 0 and self == folded(self.count):
+                return "half upon half"
         return None
 
     def _stride(self) -> str:
@@ -225,6 +227,12 @@ class Tree:
 def chain(order: Sequence[int]) -> Tree:
     """One term after the other, in that order."""
     return Tree.of_terms(len(order), (frozenset(order[: n + 1]) for n in range(1, len(order))))
+
+
+def folded(count: int) -> Tree:
+    """The second half added to the first, term by term, and so on: as vectors are; of a power of two."""
+    steps = [1 << bit for bit in range(count.bit_length() - 1)]
+    return Tree.of_terms(count, (frozenset(range(i, count, step)) for step in steps for i in range(step)))
 
 
 def pairwise(count: int, *, powers: bool = False) -> Tree:

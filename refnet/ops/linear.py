@@ -141,7 +141,7 @@ OP = Op(
         Case("without bias", ((1, 8), (5, 8))),
         Case("flattened", ((2, 3, 1, 2, 2), (4, 12), (4,))),
     ),
-    sums=Case("sums of 300", ((48, 300), (40, 300))),
+    sums=Case("sums of 300", ((20, 300), (24, 300))),
     benchmarks=tuple(benchmark("linear", (n, 2048), (1000, 2048), (1000,)) for n in (1, 32)),
     roles=("kernel", "bias"),
     context=context,
