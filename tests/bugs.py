@@ -244,17 +244,19 @@ def later(a):
     return np.concatenate([np.zeros_like(a[:, :, :1]), a[:, :, :-1]], axis=2)
 
 
-def earlier(a):
-    return np.concatenate([a[:, :, 1:], np.zeros_like(a[:, :, :1])], axis=2)
-
-
 def causal():
     """A convolution padded by two frames before, none behind."""
 
-    def back(gradients):
-        return [None if gradients[0] is None else earlier(gradients[0]), *gradients[1:]]
+    def change(arrays, attrs):
+        x, w = arrays
+        padded = np.concatenate([np.zeros_like(x[:, :, :2]), x], axis=2)
+        return [padded, w], attrs | {"pad": (0, *attrs["pad"][1:])}
 
-    return called(lambda arrays, attrs: ([later(arrays[0]), arrays[1]], attrs), back)
+    def back(gradients):
+        dx, dw = gradients
+        return [None if dx is None else np.ascontiguousarray(dx[:, :, 2:]), dw]
+
+    return called(change, back)
 
 
 def stale(y, arrays, attrs):
@@ -499,10 +501,10 @@ BUGS = (
     # What comes out at the wrong place.
     of("channels interleaved", basics, FIRST, "channels interleaved", yielded(interleaved)),
     of("two channels swapped", basics, FIRST, "channels permuted", yielded(swapped_channels)),
-    of("frames reversed", basics, SECOND, "frames reversed", yielded(lambda y, *rest: y[:, :, ::-1])),
+    of("frames reversed", basics, SECOND, "time flipped", yielded(lambda y, *rest: y[:, :, ::-1])),
     of("one frame late", basics, SECOND, "frames shifted +1", yielded(lambda y, *rest: later(y))),
     of("one stale tile", basics, FIRST, None, yielded(stale)),
-    of("one NaN", basics, FIRST, None, yielded(with_nan), forward_alone=True),
+    of("one NaN", basics, FIRST, "not finite", yielded(with_nan), forward_alone=True),
     # Formats.
     of(
         "silent TF32, to nearest",
@@ -519,8 +521,8 @@ BUGS = (
         rounded_operands(lambda a: tf32(a, "zero")),
     ),
     of("silent bfloat16 operands", basics, FIRST, "operands bfloat16 nearest", rounded_operands(bfloat16)),
-    of("silent float16 accumulation", basics, SECOND, "accumulate float16", computed(half_sums)),
-    of("float16 storage", basics, SECOND, "store float16", yielded(lambda y, *rest: y.astype(np.float16))),
+    of("silent float16 accumulation", basics, SECOND, "sums float16", computed(half_sums)),
+    of("float16 storage", basics, SECOND, "result float16", yielded(lambda y, *rest: y.astype(np.float16))),
     of_gradient(
         "dw of operands truncated to TF32",
         basics,
@@ -694,7 +696,7 @@ BUGS = (
         learning,
         "res3_0_branch1",
         "res2_0_relu",
-        None,
+        "stride dropped",
         handed(0, lambda g, *rest: unstrided(g)),
     ),
     of_gradient(

@@ -16,13 +16,16 @@ from bugs import (
     basics,
     bfloat16,
     bottlenecks,
+    dilated,
     frozen_norms,
     grouped,
     images,
     learning,
     pyramid,
+    repeated,
     training_norms,
 )
+from defects import averaged, tubes
 from ports import Port, computed, given_of
 from support import peer
 
@@ -430,9 +433,10 @@ def constant_kernels(net, seed):
 FLOAT64 = {"accumulate": "float64", "store": "float64", "operands": "float64"}
 BFLOAT16 = {"store": "bfloat16", "operands": "bfloat16"}
 EVERY = (basics, bottlenecks, grouped, learning, frozen_norms, training_norms, images, pyramid)
+OTHERS = (repeated, dilated, averaged, tubes)
 
 HONEST = (
-    Honest("NumPy, matrix products tap by tap", Port().candidate, nets=EVERY),
+    Honest("NumPy, matrix products tap by tap", Port().candidate, nets=(*EVERY, *OTHERS)),
     Honest("NumPy einsum", numpy_port(computed(by_einsum, gradients_by_einsum))),
     Honest("NumPy, sums one by one", numpy_port(with_sums(one_by_one))),
     Honest("NumPy, sums in pairs", numpy_port(with_sums(in_pairs))),

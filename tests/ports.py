@@ -113,7 +113,7 @@ def called(change, back=lambda gradients: gradients):
         def forward(*arrays, **attrs):
             arrays, attrs = change(list(arrays), dict(attrs))
             y, context = right.forward(*map(np.ascontiguousarray, arrays), **attrs)
-            return np.ascontiguousarray(y), context
+            return np.asarray(y, order="C"), context
 
         def backward(dy, context, needs):
             return back(list(right.backward(dy, context, needs)))
@@ -147,7 +147,7 @@ def yielded(change):
 
         def forward(*arrays, **attrs):
             y, context = right.forward(*arrays, **attrs)
-            return np.ascontiguousarray(change(y, arrays, attrs), y.dtype), context
+            return np.asarray(change(y, arrays, attrs), y.dtype, order="C"), context
 
         return Kernel(forward, right.backward)
 
