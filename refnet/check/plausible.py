@@ -148,14 +148,14 @@ def assess(found: Array, expected: Expected, axes: tuple[str, ...], levels: Leve
     word: Word = "consistent"
     if sums.wrong:
         word = "impossible"
+    elif _is_rounded(found, expected):
+        word = "exact"
     elif _says_nothing(sums, expected, levels):
         word = "refused"
     elif implausible:
         word, place = "implausible", sums.least_plausible if sums.largest > levels.largest else place
     elif structures:
         word = "systematic"
-    elif _is_rounded(found, expected):
-        word = "exact"
     index = tuple(int(i) for i in np.unravel_index(place, found.shape))
     r = float(expected.value[index])
     return Assessment(

@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -100,7 +100,9 @@ def gradcheck(
 
 def check_operator(name: str, arithmetic: str, seed: int, draws: int | None, quiet: bool) -> Report:
     """Check an operator; each failure has the command that shows it again."""
-    chosen = {} if draws is None else {"draws": in_range("--draws", draws, MOST_DRAWS)}
+    chosen: dict[str, Any] = {}
+    if draws is not None:
+        chosen["draws"] = in_range("--draws", draws, MOST_DRAWS)
     with terminal.progress_bar(quiet) as progress:
         found = checks.check_op(name, arithmetic, seed, progress=progress, **chosen)
     words = ["refnet", "gradcheck", name, "--seed", str(seed), "--arithmetic", arithmetic]

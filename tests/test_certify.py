@@ -1,0 +1,662 @@
+"""Certification: what it accepts, what it refuses, and that its bounds are those of the page."""
+
+from fractions import Fraction
+from math import log, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+from support import peer
+
+import refnet
+from refnet import certify
+from refnet._core import residual
+from refnet.arithmetic import reference
+from refnet.check.claims import claimed
+from refnet.check.expected import Known, Oracle
+from refnet.check.plausible import Levels
+from refnet.check.problems import problem
+from refnet.errors import RefnetError, UnknownNameError, ValueRangeError
+from refnet.inputs.candidate import Candidate
+from refnet.net import Net, learns_from
+from refnet.networks.fpn3d import fpn
+from refnet.networks.resnet3d import body
+from refnet.ops import OPS
+from refnet.remat import planned
+from refnet.run import _total
+
+F32 = np.float32
+U = 2.0**-24
+
+
+def dump(net, given, dy, arithmetic="reference"):
+    """A candidate: every value and gradient of a run."""
+    run = refnet.forward(net, given, arithmetic)
+    pending, blobs = {name: [value] for name, value in dy.items()}, {}
+    trainable = planned(net).trainable
+    run._tape.start()
+    for node in reversed(net.nodes):
+        learns = trainable.intersection(learns_from(node))
+        if node.name in pending and learns:
+            blobs[node.name] = _total(pending.pop(node.name), run.arithmetic)
+            needs = tuple(name in learns for name in node.inputs)
+            found = run.arithmetic[node.op].backward(blobs[node.name], run._tape.context(node), needs)
+            for name, gradient in zip(node.inputs, found, strict=True):
+                if gradient is not None and name in learns:
+                    pending.setdefault(name, []).append(gradient)
+        run._tape.done(node)
+    gradients = {name: _total(parts, run.arithmetic) for name, parts in pending.items()}
+    return Candidate(
+        blobs=dict(run.blobs), gradients=gradients, blob_gradients=blobs, output_gradients=dict(dy)
+    )
+
+
+def small(**options):
+    shapes = {"input": (1, 3, 2, 32, 32), "block_counts": (1, 1), "feat_dims": (8, 8, 16)}
+    return body(**{**shapes, "transformation": "basic", "freeze_at": 0, "width_per_group": 8, **options})
+
+
+def started(net, seed=0, dtype="float32"):
+    given = refnet.fill.params(net, seed, dtype) | refnet.fill.inputs(net, seed, dtype)
+    return given, refnet.fill.output_gradients(net, seed, dtype)
+
+
+@pytest.fixture(scope="module")
+def honest():
+    net = small()
+    given, dy = started(net)
+    return net, given, dump(net, given, dy)
+
+
+def without(mapping, *names):
+    return {name: value for name, value in mapping.items() if name not in names}
+
+
+# One array.
+
+
+def judged_slowly(found, expected, absolute, spread, relative, rule):
+    """What the kernel finds of one plane, element by element."""
+    scale, per, least, spread_per, plain, floor = rule
+    top, tail, wrong, unjudged = 0.0, 0.0, 0, 0
+    histogram, sums = [0] * 41, {}
+    height, width = found.shape
+    for h in range(height):
+        for w in range(width):
+            r, d = float(expected[h, w]), float(found[h, w]) - float(expected[h, w])
+            if not np.isfinite(r):
+                unjudged += 1
+                continue
+            bound = relative * abs(r) + scale * per * float(absolute[h, w]) + least
+            ratio = 0.0 if d == 0 else np.inf if np.isnan(d) or bound == 0 else d / bound
+            wrong += not abs(d) <= bound
+            histogram[
+                int(min(max(np.floor((ratio + 1.025) * 20), 0), 40))
+                if np.isfinite(ratio)
+                else (40 if ratio > 0 else 0)
+            ] += 1
+            top = max(top, abs(ratio))
+            if not np.isfinite(d):
+                continue
+            r, d = r / scale, d / scale
+            v = plain * r * r + spread_per * float(spread[h, w]) / 6 + floor
+            t = plain * r * r + spread_per * float(spread[h, w]) / 2 + floor
+            if v > 0:
+                tail = max(tail, abs(d) / sqrt(t))
+                border = h in (0, height - 1) or w in (0, width - 1)
+                key = 2 * (h * 2 // height * 2 + w * 2 // width) + border
+                terms = np.array([1, d * d / v, d * r / v, r * r / v, d / v, 1 / v, r / v])
+                sums[key] = sums.get(key, np.zeros(7)) + terms
+    return top, tail, wrong, unjudged, histogram, sums
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_pass_over_an_array_is_what_loops_find(dtype):
+    rng = np.random.default_rng(0)
+    shape = (3, 6, 7)
+    expected = rng.standard_normal(shape)
+    found = (expected + 1e-3 * rng.standard_normal(shape)).astype(dtype)
+    found[0, 0, 0], expected[0, 1, 1], found[1, 2, 2], found[2, 5, 6] = (
+        np.nan,
+        np.inf,
+        np.inf,
+        expected[2, 5, 6],
+    )
+    absolute, spread = (rng.random(shape).astype(F32) for _ in range(2))
+    rule = (4.0, 1e-3, 1e-6, 1e-6, 1e-7, 1e-12)
+    tops, counts, sums = np.zeros((3, 6)), np.zeros((3, 43), np.intp), np.zeros((3, 8, 7))
+    of_line = np.arange(6) * 2 // 6 * 2
+    tile = np.arange(7) * 2 // 7
+    ends = np.array([1, 4, 6, 7])
+    stretches = np.array([ends, tile[ends - 1], [1, 0, 0, 1]], np.intp)
+    residual.residual(
+        found,
+        expected,
+        absolute.ravel(),
+        spread.ravel(),
+        1e-4,
+        *rule,
+        of_line.astype(np.intp),
+        stretches,
+        tops,
+        counts,
+        sums,
+    )
+    for plane in range(3):
+        top, tail, wrong, unjudged, histogram, regions = judged_slowly(
+            found[plane], expected[plane], absolute[plane], spread[plane], 1e-4, rule
+        )
+        assert tops[plane, 0] == pytest.approx(top, rel=1e-12)
+        assert tops[plane, 2] == pytest.approx(tail, rel=1e-12)
+        assert counts[plane, 0] == wrong and counts[plane, 1] == unjudged
+        assert counts[plane, 2:].tolist() == histogram
+        for region in range(8):
+            assert sums[plane, region] == pytest.approx(regions.get(region, np.zeros(7)), rel=1e-9)
+
+
+def in_order(x, w):
+    """Dot products, product after product, in float32: (rows, K) by (columns, K)."""
+    total = np.zeros((len(x), len(w)), F32)
+    for k in range(x.shape[1]):
+        total += x[:, k, None] * w[:, k]
+    return total
+
+
+def in_pairs(x, w):
+    products = x[:, None] * w
+    while products.shape[-1] > 1:
+        products = products[..., ::2] + products[..., 1::2]
+    return products[..., 0]
+
+
+@pytest.mark.parametrize("k", [16, 256, 2048])
+def test_a_plain_chain_has_the_expected_error_and_other_sums_less(k):
+    """The root mean square is sqrt(3 / (8 ln 2)) = 0.735 where mantissas are spread as Benford's law says."""
+    rng = np.random.default_rng(k)
+    x, w = (rng.standard_normal((n, k)).astype(F32) for n in (64, 48))
+    chain = certify.check("linear", (x, w), in_order(x, w)).verdicts["y"]
+    assert chain.verdict == "consistent"
+    assert 0.6 < chain.residual.rms < 0.85
+    pairs = certify.check("linear", (x, w), in_pairs(x, w)).verdicts["y"]
+    assert pairs.verdict == "consistent" and pairs.residual.rms < chain.residual.rms
+    assert chain.residual.terms == k
+
+
+@settings(max_examples=200, deadline=None)
+@drawn(st.data())
+def test_no_order_of_a_sum_exceeds_the_bound(data):
+    """Any tree of additions, in float32 with separate products, against fractions."""
+    k = data.draw(st.integers(1, 12))
+    number = st.floats(-4, 4, width=32)
+    x, w = (np.array(data.draw(st.lists(number, min_size=k, max_size=k)), F32) for _ in range(2))
+    parts = list(x * w)
+    while len(parts) > 1:
+        i = data.draw(st.integers(0, len(parts) - 2))
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    exact = sum((Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, w, strict=True)), Fraction(0))
+    claim = claimed("float32", "float32", "float32", None, False, "direct")
+    expected = Oracle(claim).forward("linear", [Known(x[None]), Known(w[None])], {}).stored(claim)
+    bound = Fraction(float(expected.error()[0, 0]))
+    off = abs(Fraction(float(parts[0])) - exact)
+    assert off <= bound
+    # It is B as the page has it, and not much more: (K + 1) u m + u |r|, and what underflow adds.
+    m = float(np.abs(x.astype(float) * w).sum())
+    assert float(bound) <= 1.01 * ((k + 1) * U * m + U * abs(float(exact))) + (k + 2) * 2.0**-149
+
+
+def test_the_largest_error_that_chance_makes():
+    levels = Levels.of([(10, 10), (900,)], 1e-6)
+    assert levels.largest == pytest.approx(sqrt(2 * log(2 * 1000 / 1e-6)))
+
+
+def test_what_is_correctly_rounded_is_exact():
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(-8, 9, (4, 20)).astype(F32), rng.integers(-8, 9, (6, 20)).astype(F32)
+    report = certify.check("linear", (x, w), x @ w.T)
+    assert report.verdicts["y"].verdict == "exact" and report.ok
+
+
+# Values whose order is tied to them.
+
+
+TIED = {
+    "sorted": lambda rng, k: np.sort(rng.standard_normal(k)),
+    "blocks of one sign": lambda rng, k: np.repeat([1.0, -1.0], k // 2) * rng.random(k),
+    "one value": lambda rng, k: np.full(k, 0.1),
+}
+
+
+@pytest.mark.parametrize("tied", TIED)
+@pytest.mark.parametrize("k", [1024, 8192])
+def test_sums_whose_order_is_tied_to_their_values_are_honest(tied, k):
+    rng = np.random.default_rng(0)
+    x = np.stack([TIED[tied](rng, k) for _ in range(24)]).astype(F32)
+    w = np.ones((9, k), F32) if tied == "one value" else (1 + rng.random((9, k)) / 64).astype(F32)
+    verdict = certify.check("linear", (x, w), in_order(x, w)).verdicts["y"]
+    assert verdict.passes, verdict
+    assert verdict.why
+
+
+def test_a_bug_is_no_order():
+    """A factor of 4e-6 is within the bound of any order of 8,192 terms, and no order makes it."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal((n, 8192)).astype(F32) for n in (24, 16))
+    y = in_pairs(x, w) * F32(1 + 4e-6)
+    verdict = certify.check("linear", (x, w), y).verdicts["y"]
+    assert verdict.margin < 1
+    assert verdict.verdict in ("implausible", "systematic") and verdict.hypothesis == "scaled"
+
+
+# Claims.
+
+
+def convolution(seed=0, c=16, k=8):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((2, c, 2, 9, 9)).astype(F32)
+    return x, (rng.standard_normal((k, c, 1, 3, 3)) / np.sqrt(9 * c)).astype(F32), {"pad": (0, 1, 1)}
+
+
+def truncated(a, bits):
+    return (a.view(np.uint32) & np.uint32(0xFFFFFFFF << bits & 0xFFFFFFFF)).view(F32)
+
+
+def to_nearest(a, bits):
+    """Ties to even."""
+    raw = a.view(np.uint32).astype(np.uint64)
+    raw += (1 << bits - 1) - 1 + (raw >> bits & 1)
+    return truncated(raw.astype(np.uint32).view(F32), bits)
+
+
+def ties_away(a, bits):
+    return truncated((a.view(np.uint32) + np.uint32(1 << bits - 1)).view(F32), bits)
+
+
+WAYS = {"nearest": to_nearest, "away": ties_away, "zero": truncated}
+
+
+@pytest.mark.parametrize(("operands", "bits"), [("tf32", 13), ("bfloat16", 16)])
+@pytest.mark.parametrize("way", WAYS)
+def test_operands_are_rounded_in_the_oracle(operands, bits, way):
+    x, w, attrs = convolution()
+    y, _ = reference.conv3d.forward(WAYS[way](x, bits), WAYS[way](w, bits), **attrs)
+    silent = certify.check("conv3d", (x, w), y, **attrs).verdicts["y"]
+    assert not silent.passes and silent.hypothesis.startswith(f"operands {operands}")
+    assert certify.check("conv3d", (x, w), y, operands=operands, **attrs).ok
+    assert certify.check("conv3d", (x, w), y, operands=operands, operand_rounding=way, **attrs).ok
+    other = "zero" if way != "zero" else "nearest"
+    assert not certify.check("conv3d", (x, w), y, operands=operands, operand_rounding=other, **attrs).ok
+
+
+def test_more_precision_than_claimed_is_no_failure():
+    x, w, attrs = convolution()
+    y, _ = reference.conv3d.forward(x, w, **attrs)
+    assert certify.check("conv3d", (x, w), y, operands="tf32", **attrs).ok
+
+
+@pytest.mark.parametrize("store", ["bfloat16", "float16"])
+def test_what_is_stored_in_a_narrow_format_says_so(store):
+    ml_dtypes = peer("ml_dtypes") if store == "bfloat16" else None
+    dtype = ml_dtypes.bfloat16 if store == "bfloat16" else np.float16
+    x, w, attrs = convolution()
+    y = reference.conv3d.forward(x, w, **attrs)[0].astype(dtype)
+    assert certify.check("conv3d", (x, w), y, store=store, **attrs).ok
+    verdict = certify.check("conv3d", (x, w), y, **attrs).verdicts["y"]
+    assert verdict.verdict == "impossible" and verdict.hypothesis == f"result {store}"
+
+
+def test_what_is_flushed_to_zero_is_claimed():
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((4, 30)) * 2.0**-130).astype(F32)
+    w = rng.standard_normal((5, 30)).astype(F32)
+    flushed = np.where(np.abs(x) < 2.0**-126, F32(0), x)
+    y = in_order(flushed, w)
+    y[np.abs(y) < 2.0**-126] = 0
+    assert not certify.check("linear", (x, w), y).ok
+    assert certify.check("linear", (x, w), y, flush_to_zero=True).verdicts["y"].verdict in (
+        "consistent",
+        "refused",
+    )
+
+
+def test_infinity_is_allowed_where_a_sum_may_overflow():
+    x = np.full((1, 4), 3e38, F32)
+    w = np.array([[1, 1, -1, -0.5], [1, -1, 0.5, -0.25]], F32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = in_order(x, w)
+    assert np.isinf(y[0, 0])
+    assert certify.check("linear", (x, w), y).verdicts["y"].verdict != "impossible"
+    y[0, 0] = np.nan
+    assert certify.check("linear", (x, w), y).verdicts["y"].verdict != "impossible"
+    small = x / F32(1e10)
+    y = in_order(small, w)
+    y[0, 0] = np.inf
+    assert certify.check("linear", (small, w), y).verdicts["y"].verdict == "impossible"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_element_that_is_not_finite_fails(value):
+    x, w, attrs = convolution()
+    y, _ = reference.conv3d.forward(x, w, **attrs)
+    y[1, 2, 0, 3, 4] = value
+    verdict = certify.check("conv3d", (x, w), y, **attrs).verdicts["y"]
+    assert verdict.verdict == "impossible" and verdict.where == (1, 2, 0, 3, 4)
+    assert verdict.hypothesis == "not finite"
+
+
+def test_what_is_zero_everywhere_says_nothing():
+    x, w, attrs = convolution()
+    report = certify.check("conv3d", (0 * x, w), np.zeros((2, 8, 2, 9, 9), F32), **attrs)
+    assert report.verdicts["y"].verdict == "refused" and not report.ok
+
+
+def test_a_bound_above_the_scale_of_an_array_says_nothing():
+    """In bfloat16, sums of 65,536 terms may be anything."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal((n, 1 << 16)).astype(F32) for n in (3, 4))
+    y = (1.5 * (x.astype(float) @ w.T.astype(float))).astype(F32)
+    verdict = certify.check("linear", (x, w), y, accumulate="bfloat16").verdicts["y"]
+    assert verdict.verdict == "refused" and "bound" in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("claim", "named"),
+    [
+        ({"accumulate": "float8"}, "accumulate"),
+        ({"store": "tf32"}, "store"),
+        ({"operands": "int8"}, "operands"),
+        ({"operand_rounding": "up"}, "rounding"),
+        ({"algorithm": "strassen"}, "algorithm"),
+    ],
+)
+def test_an_unknown_claim_is_refused_by_name(claim, named):
+    x, w, attrs = convolution()
+    with pytest.raises(UnknownNameError, match=named):
+        certify.check("conv3d", (x, w), np.zeros((2, 8, 2, 9, 9), F32), **claim, **attrs)
+
+
+# One operator.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", OPS)
+def test_the_definition_of_every_operator_passes(op, dtype):
+    record = OPS[op]
+    claims = {"accumulate": dtype, "store": dtype, "operands": dtype}
+    for index in range(len(record.cases)):
+        one = problem(op, dtype, "reals", index, 0)
+        y, context = reference[op].forward(*one.arrays, **one.case.attrs)
+        found = reference[op].backward(one.dy, context, one.needs)
+        gradients = [g if need else None for g, need in zip(found, one.needs, strict=True)]
+        more = {"dy": one.dy, "gradients": gradients} if any(g is not None for g in gradients) else {}
+        report = certify.check(op, one.arrays, y, **more, **claims, **one.case.attrs)
+        bad = [v for v in report.verdicts.values() if not v.passes and v.verdict != "refused"]
+        assert not bad, bad
+
+
+def test_parts_of_a_call_may_be_left_out():
+    x, w, attrs = convolution()
+    y, context = reference.conv3d.forward(x, w, **attrs)
+    dy = np.random.default_rng(1).standard_normal(y.shape).astype(F32)
+    dx, dw = reference.conv3d.backward(dy, context, (True, True))
+    assert list(certify.check("conv3d", (x, w), y, **attrs).verdicts) == ["y"]
+    report = certify.check("conv3d", (x, w), dy=dy, gradients=(None, dw), **attrs)
+    assert list(report.verdicts) == ["dw"] and report.ok
+    report = certify.check("conv3d", (x, w), y, dy=dy, gradients=(dx, dw[:, ::-1]), **attrs)
+    assert report.verdicts["dx"].passes and report.verdicts["dw"].verdict == "impossible"
+    assert "verdicts['dw']" in report.verdicts["dw"].reproduce
+    for bad in ({}, {"gradients": (dx, dw)}, {"dy": dy, "gradients": (dx,)}):
+        with pytest.raises(ValueRangeError):
+            certify.check("conv3d", (x, w), **bad, **attrs)
+
+
+def test_a_result_of_another_shape_or_dtype_is_a_finding():
+    x, w, attrs = convolution()
+    y, _ = reference.conv3d.forward(x, w, **attrs)
+    for found, said in ((y[:, :4], "shape"), (y.astype(np.int32), "dtype")):
+        verdict = certify.check("conv3d", (x, w), found, **attrs).verdicts["y"]
+        assert verdict.verdict == "impossible" and verdict.hypothesis == said and verdict.cause
+
+
+# Choices.
+
+
+def test_a_rectifier_may_choose_its_gradient_at_zero():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 4, 2, 5, 5)).astype(F32)
+    x[0, 1] = 0
+    dy = rng.standard_normal(x.shape).astype(F32)
+    for at_zero in (0, 1, 0.5):
+        dx = np.where(x > 0, dy, np.where(x == 0, F32(at_zero) * dy, 0)).astype(F32)
+        assert certify.check("relu", (x,), dy=dy, gradients=(dx,)).ok
+    dx = np.where(x > 0, dy, np.where(x == 0, 2 * dy, 0)).astype(F32)
+    assert not certify.check("relu", (x,), dy=dy, gradients=(dx,)).ok
+
+
+def pool_gradient(x, dy, share):
+    """Of a 1x2x2 pool with stride 2: what each of a window's largest values has, by how many there are."""
+    n, c, t, h, w = x.shape
+    windows = x.reshape(n, c, t, h // 2, 2, w // 2, 2)
+    largest = windows == windows.max(axis=(4, 6), keepdims=True)
+    flat = np.moveaxis(largest, 5, 4).reshape(n, c, t, h // 2, w // 2, 4)
+    parts = share(flat) * dy[..., None]
+    parts = parts.reshape(n, c, t, h // 2, w // 2, 2, 2)
+    return np.ascontiguousarray(np.moveaxis(parts, 5, 4).reshape(x.shape)).astype(F32)
+
+
+def first(flat):
+    return flat & (flat.cumsum(axis=-1) == 1)
+
+
+SHARES = {
+    "first": (first, True),
+    "last": (lambda flat: first(flat[..., ::-1])[..., ::-1], True),
+    "split": (lambda flat: flat / flat.sum(axis=-1, keepdims=True), True),
+    "to every one": (lambda flat: flat, False),
+    "to none": (lambda flat: flat & (flat.sum(axis=-1, keepdims=True) == 1), False),
+}
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_pool_may_choose_among_equal_values(share):
+    chosen, right = SHARES[share]
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, 3, 2, 8, 8)).astype(F32)
+    dy = rng.standard_normal((2, 3, 2, 4, 4)).astype(F32)
+    dx = pool_gradient(x, dy, chosen)
+    attrs = {"kernel": (1, 2, 2), "stride": (1, 2, 2)}
+    report = certify.check("max_pool3d", (x,), dy=dy, gradients=(dx,), **attrs)
+    assert report.ok == right, report
+    if not right:
+        assert report.verdicts["dx"].hypothesis == "every tie"
+
+
+# Nets.
+
+
+def test_an_honest_candidate_is_consistent(honest):
+    net, given, candidate = honest
+    report = certify.certify(net, given, candidate)
+    assert report.ok and report.first_failure is None
+    assert {node.name for node in net.nodes} <= report.verdicts.keys()
+    assert {f"d {name}" for name in candidate.gradients} <= report.verdicts.keys()
+    values = [name for name in report.verdicts if not name.startswith("d ")]
+    assert list(report.verdicts)[: len(values)] == values  # forward before backward
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_blob_may_be_missing(honest, seed):
+    """Chains reach up to the next dumped blob, forward and backward; what no dump is behind is not judged."""
+    net, given, candidate = honest
+    rng = np.random.default_rng(seed)
+    lost = [node.name for node in net.nodes if rng.random() < 0.6 and node.name not in net.outputs]
+    gone = [node.name for node in net.nodes if rng.random() < 0.6]
+    partial = Candidate(
+        blobs=without(candidate.blobs, *lost),
+        gradients=candidate.gradients,
+        blob_gradients=without(candidate.blob_gradients, *gone),
+        output_gradients=candidate.output_gradients,
+    )
+    report = certify.certify(net, given, partial)
+    assert report.ok, report
+    assert report.facts["not dumped"] == lost
+
+
+def test_a_bug_inside_a_chain_is_found_at_its_end(honest):
+    net, given, candidate = honest
+    blobs = without(candidate.blobs, "res3_0_branch2a", "res3_0_branch2a_bn")
+    blobs["res3_0_branch2a_relu"] = blobs["res3_0_branch2a_relu"] * F32(1.001)
+    report = certify.certify(net, given, blobs)
+    assert report.first_failure == "res3_0_branch2a_relu"
+    assert "res3_0_branch2a_bn" in report.verdicts["res3_0_branch2a_relu"].why
+
+
+def test_what_an_output_is_has_to_be_dumped(honest):
+    net, given, candidate = honest
+    (output,) = net.outputs
+    report = certify.certify(net, given, without(candidate.blobs, output))
+    assert report.verdicts[output].verdict == "refused" and not report.ok
+    assert report.first_failure is None
+
+
+@pytest.mark.parametrize("axes", ["NTHWC", "NTCHW", "TNCHW"])
+def test_a_candidate_of_other_axes(honest, axes):
+    net, given, candidate = honest
+    order, kernel = ["NCTHW".index(letter) for letter in axes], [2, 3, 4, 1, 0]
+
+    def laid(arrays, order):
+        return {n: a.transpose(order) if a.ndim == 5 else a for n, a in arrays.items()}
+
+    gradients = laid(without(candidate.gradients, "data"), kernel)
+    gradients |= laid({"data": candidate.gradients["data"]}, order)
+    turned = Candidate(
+        blobs=laid(candidate.blobs, order),
+        gradients=gradients,
+        blob_gradients=laid(candidate.blob_gradients, order),
+        output_gradients=laid(candidate.output_gradients, order),
+    )
+    assert certify.certify(net, given, turned, axes=axes, kernel_axes="THWCK").ok
+    assert not certify.certify(net, given, turned.blobs).ok
+    with pytest.raises(ValueRangeError, match="gradient of"):
+        certify.certify(net, given, turned)
+    with pytest.raises(ValueRangeError, match="permutation"):
+        certify.certify(net, given, turned, axes="NCHW")
+
+
+def test_the_original_s_names(honest):
+    net, given, candidate = honest
+    names = refnet.interop.caffe2.names(net)
+    in_place = {blob: candidate.blobs[node] for blob, node in names.items()}
+    report = certify.certify(net, given, in_place)
+    assert report.ok and set(names.values()) <= report.verdicts.keys()
+
+
+def test_a_gradient_that_several_readers_make_is_their_sum(honest):
+    net, given, candidate = honest
+    name = "res2_0_relu"
+    readers = [node.name for node in net.nodes if name in node.inputs]
+    assert len(readers) == 2
+    half = candidate.blob_gradients | {name: candidate.blob_gradients[name] * F32(0.5)}
+    report = certify.certify(
+        net, given, candidate.blobs, output_gradients=candidate.output_gradients, blob_gradients=half
+    )
+    assert report.first_failure == name and not report.verdicts[f"d {name}"].passes
+
+
+def test_gradients_need_what_they_started_from(honest):
+    net, given, candidate = honest
+    with pytest.raises(ValueRangeError, match="output_gradients"):
+        certify.certify(net, given, candidate.blobs, gradients=candidate.gradients)
+
+
+def test_a_missing_gradient_is_said(honest):
+    net, given, candidate = honest
+    lost = without(candidate.gradients, "res3_0_branch2a_w")
+    report = certify.certify(
+        net, given, candidate.blobs, output_gradients=candidate.output_gradients, gradients=lost
+    )
+    assert report.verdicts["d res3_0_branch2a_w"].verdict == "refused" and not report.ok
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_blocked_gradients_are_absent_or_zero(zeros):
+    net = small(freeze_at=2)
+    given, dy = started(net)
+    candidate = dump(net, given, dy)
+    blocked = next(name for name in net.params if name not in candidate.gradients)
+    gradients = dict(candidate.gradients)
+    gradients[blocked] = np.zeros(net.params[blocked], F32) + F32(0 if zeros else 1e-30)
+    report = certify.certify(
+        net,
+        given,
+        candidate.blobs,
+        output_gradients=dy,
+        gradients=gradients,
+        blob_gradients=candidate.blob_gradients,
+    )
+    verdict = report.verdicts[f"d {blocked}"]
+    assert verdict.verdict == ("blocked" if zeros else "impossible")
+    assert report.ok == zeros
+
+
+def test_a_fused_group_reads_what_was_not_rounded():
+    """A kernel that norms, adds and rectifies, in bfloat16: it dumps each step rounded, and reads none."""
+    ml_dtypes = peer("ml_dtypes")
+    net = small()
+    given, _ = started(net)
+    given = {name: a.astype(ml_dtypes.bfloat16) for name, a in given.items()}
+    blobs, unrounded, fused = {}, {}, ("affine", "add", "relu")
+    for node in net.nodes:
+        known = {n: np.asarray(a, float) for n, a in (given | blobs).items()}
+        known |= unrounded if node.op in fused else {}
+        unrounded[node.name], _ = reference[node.op].forward(*(known[n] for n in node.inputs), **node.attrs)
+        blobs[node.name] = unrounded[node.name].astype(ml_dtypes.bfloat16)
+    claims = {"store": "bfloat16", "operands": "bfloat16"}
+    assert not certify.certify(net, given, blobs, **claims).ok
+    groups = [[node.name for node in net.nodes if node.op in fused]]
+    report = certify.certify(net, given, blobs, fused=groups, **claims)
+    assert report.ok, report
+    with pytest.raises(UnknownNameError):
+        certify.certify(net, given, blobs, fused=[["conv9"]])
+
+
+def test_several_outputs_and_shared_blobs():
+    net = fpn(small(freeze_at=2), dim=8, time_kernel=1)
+    given, dy = started(net)
+    report = certify.certify(net, given, dump(net, given, dy))
+    assert report.ok, report
+
+
+def test_integer_probes_are_exact():
+    """x up to 4,095 and w of -1, 0, 1: any order of float32 gives the same bits; rounded operands do not."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-4095, 4096, (1, 16, 2, 9, 9)).astype(F32)
+    w = rng.integers(-1, 2, (8, 16, 1, 3, 3)).astype(F32)
+    y, _ = reference.conv3d.forward(x, w, pad=(0, 1, 1))
+    assert certify.check("conv3d", (x, w), y, pad=(0, 1, 1)).verdicts["y"].verdict == "exact"
+    y, _ = reference.conv3d.forward(to_nearest(x, 13), w, pad=(0, 1, 1))
+    assert not certify.check("conv3d", (x, w), y, pad=(0, 1, 1)).ok
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda net, given: (net, given, {"conv9": np.zeros(1, F32)}),
+        lambda net, given: (net, without(given, "data"), {}),
+        lambda net, given: (net, given, 3),
+    ],
+)
+def test_what_does_not_fit_is_refused(honest, wrong):
+    net, given, _ = honest
+    with pytest.raises(RefnetError):
+        certify.certify(*wrong(net, given))
+
+
+def test_a_net_of_one_value():
+    net = Net()
+    x = net.input("x", (1, 1, 1, 1, 1))
+    net.add("relu", "y", (x,))
+    one = np.ones((1, 1, 1, 1, 1), F32)
+    assert certify.certify(net, {"x": one}, {"y": one}).ok
+    assert not certify.certify(net, {"x": one}, {"y": -one}).ok
