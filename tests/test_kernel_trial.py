@@ -4,6 +4,7 @@ import re
 import sys
 from functools import partial
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,8 @@ from refnet.check.kernel_trial import examine
 from refnet.check.precision import BFLOAT16, FLOAT16, TF32, WAYS
 from refnet.errors import KernelError, UnknownNameError, ValueRangeError
 from refnet.ops import OPS
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def convolution(add, operand=lambda values: values):
@@ -348,6 +351,39 @@ def test_a_kernel_that_changes_its_inputs():
     assert report.verdicts["inputs"].verdict == "impossible"
     assert report.verdicts["inputs"].cause == "it changed x"
     assert report.verdicts["reals y"].passes
+
+
+def test_problems_that_say_nothing_decide_nothing():
+    """Of one that is drawn, all outputs see nothing but padding; a kernel of zeros is right there alone."""
+    assert examine("conv3d", core.kernels["conv3d"], draws=6).ok
+
+    def zeros(x, w, b=None, **attrs):
+        return np.zeros(OPS["conv3d"].infer(x.shape, w.shape, **attrs), x.dtype)
+
+    verdict = examine("conv3d", zeros, draws=6).verdicts["reals y"]
+    assert verdict.verdict == "impossible"
+    assert re.search(r"in (\d+) of \1 calls", verdict.structure)
+
+
+def test_the_command_examines_a_kernel(refnet, tmp_path):
+    """The documentation's kernel, and what it says that is printed, but for the widths of columns."""
+    texts = (DOCS / "certify_kernel.md").read_text()
+    code, printed = re.findall(
+        r"<!-- (?:example|printed): kernel under test -->\n```\w+\n(.*?)```", texts, re.DOTALL
+    )
+    (tmp_path / "mine.py").write_text(code)
+    command, *lines = printed.splitlines()
+    words = command.removeprefix("$ refnet ").split()
+    found, out, err = refnet(*words)
+    assert (found, err) == (0, "")
+    out = [" ".join(line.split()) for line in out.splitlines()]
+    assert [line for line in lines if " ".join(line.split()) not in out] == []
+    assert "order 8 lanes of 38 terms in order or one less, added pairwise" in out[-1]
+    (tmp_path / "mine.py").write_text(code.replace("x[:, d], w", "x[:, d] * np.float32(1.001), w"))
+    sys.modules.pop("mine")
+    found, out, err = refnet(*words)
+    assert found == 1 and "refnet certify linear --kernel mine:linear" in out
+    sys.modules.pop("mine")
 
 
 def test_what_is_not_asked_of_an_operator_is_said():

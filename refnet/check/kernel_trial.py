@@ -22,7 +22,7 @@ from refnet.check.one_call import check
 from refnet.check.operators import check_op
 from refnet.check.precision import FLOAT32, WAYS, format_of
 from refnet.check.problems import LARGEST, Problem, problem
-from refnet.check.report import Report, Verdict, Word
+from refnet.check.report import OPEN, Report, Verdict, Word
 from refnet.errors import RefnetError, one_line, require_known
 from refnet.op import OUTPUT, Op
 from refnet.ops import OPS
@@ -165,17 +165,21 @@ class _Trial:
                 yield replace(verdict, tensor=f"integers {name}", verdict=word, reproduce=again)
 
     def _reals(self, progress: Progress) -> Iterator[Verdict]:
-        """The worst that `check` finds of each array, over all problems."""
+        """The worst that `check` finds of each array, over all problems that say something of it.
+
+        Where all outputs see nothing but padding, there is nothing to compare.
+        """
         worst: dict[str, Verdict] = {}
-        judged: Counter[str] = Counter()
-        failed: Counter[str] = Counter()
+        judged, failed = Counter[str](), Counter[str]()
         step = steps(progress, f"certify {self.op.name}", self._count)
         for index, given in enumerate(self._problems()):
             for name, verdict in self._certified(given).items():
-                judged[name] += 1
-                failed[name] += not verdict.passes
                 before = worst.get(name)
-                if before is None or verdict.badness > before.badness:
+                if verdict.verdict in OPEN and before is not None:
+                    continue
+                judged[name] += verdict.verdict not in OPEN
+                failed[name] += not verdict.passes and verdict.verdict not in OPEN
+                if before is None or before.verdict in OPEN or verdict.badness > before.badness:
                     worst[name] = replace(
                         verdict, reproduce="" if verdict.passes else self._line(given, index)
                     )
@@ -191,7 +195,8 @@ class _Trial:
         try:
             y, *gradients = self._call(given, given.arrays, given.dy)
         except Exception as error:  # whatever a kernel raises is a finding
-            ended = self._ended("y", error)
+            ended = replace(self._ended("y", error), verdict="impossible", margin=inf)
+            ended = replace(ended, cause=ended.why, why="")
             wanted = names if self.foreign.backward else names[:1]
             return {
                 name: replace(ended, tensor=name, node=given.case.name)
