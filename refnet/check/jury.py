@@ -108,13 +108,14 @@ class Jury:
             What is said of a verdict that passes.
         """
         axes = axes_of(call.op, call.subject, found.ndim) if call else _plain_axes(found.ndim)
+        levels = self._levels(call, found)
         best: tuple[Assessment, Expected, Way | None] | None = None
         for way, expectation in ways.items():
             expected = expectation().stored(self.claim)
-            assessed = assess(found, expected, axes, self.levels)
+            assessed = assess(found, expected, axes, levels)
             if assessed.wrong:
                 spared = self._overflowing(found, expected)
-                assessed = assessed if spared is found else assess(spared, expected, axes, self.levels)
+                assessed = assessed if spared is found else assess(spared, expected, axes, levels)
             if best is None or _badness(assessed) < _badness(best[0]):
                 best = assessed, expected, way
             if assessed.word in ("exact", "consistent", "refused"):
@@ -205,6 +206,12 @@ class Jury:
     def refuse(self, tensor: str, node: str, op: str, why: str) -> None:
         """Note an array of which nothing can be said."""
         self.keep(Verdict(tensor=tensor, verdict="refused", node=node, op=op, why=why))
+
+    def _levels(self, call: Call | None, found: Array) -> Levels:
+        """The levels for a result; by statistics of a channel, all its elements share their errors."""
+        if call is None or call.op.family != "norm" or not call.op.smooth or found.ndim != 5:
+            return self.levels
+        return replace(self.levels, copies=found.size / found.shape[1])
 
     def _overflowing(self, found: Array, expected: Expected) -> Array:
         """The array, with what is expected where it is infinite and may be: where a sum can overflow."""

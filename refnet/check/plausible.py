@@ -142,7 +142,7 @@ def assess(found: Array, expected: Expected, axes: tuple[str, ...], levels: Leve
     rms, limit = sums.rms(levels.level)
     structures = tuple(_structures(sums, axes, levels)) if expected.statistical else ()
     if structures:
-        copied = replace(levels, copies=_copies(expected.value))
+        copied = replace(levels, copies=max(levels.copies, _copies(expected.value)))
         structures = tuple(_structures(sums, axes, copied))
     implausible = expected.statistical and not (rms <= limit and sums.largest <= levels.largest)
     word: Word = "consistent"
