@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
+from refnet._core import residual
 from support import peer
 
 import refnet
 from refnet import certify
-from refnet._core import residual
 from refnet.arithmetic import reference
 from refnet.check.claims import claimed
 from refnet.check.expected import Known, Oracle
@@ -660,3 +660,39 @@ def test_a_net_of_one_value():
     one = np.ones((1, 1, 1, 1, 1), F32)
     assert certify.certify(net, {"x": one}, {"y": one}).ok
     assert not certify.certify(net, {"x": one}, {"y": -one}).ok
+
+
+def test_a_bias_may_be_added_to_what_was_stored():
+    """In bfloat16, as JAX writes it: conv(x) + b rounds twice."""
+    bfloat16 = peer("ml_dtypes").bfloat16
+    x, w, attrs = convolution()
+    x, w = x.astype(bfloat16), w.astype(bfloat16)
+    b = np.random.default_rng(1).standard_normal(8).astype(bfloat16)
+    y, _ = reference.conv3d.forward(x.astype(F32), w.astype(F32), **attrs)
+    y = y.astype(bfloat16) + b[:, None, None, None]
+    assert y.dtype == bfloat16
+    claims = {"store": "bfloat16", "operands": "bfloat16"}
+    assert certify.check("conv3d", (x, w, b), y, **claims, **attrs).ok
+    assert not certify.check("conv3d", (x, w, b), y * bfloat16(1.01), **claims, **attrs).ok
+
+
+def test_padding_as_tensorflow_has_it_is_named():
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(F32) for s in ((1, 3, 2, 16, 16), (8, 3, 1, 7, 7)))
+    attrs = {"stride": (1, 2, 2), "pad": (0, 3, 3)}
+    later = np.pad(x, [(0, 0)] * 3 + [(2, 4)] * 2)
+    y, _ = reference.conv3d.forward(later, w, stride=(1, 2, 2))
+    verdict = certify.check("conv3d", (x, w), np.ascontiguousarray(y[..., :8, :8]), **attrs).verdicts["y"]
+    assert verdict.hypothesis == "pad same", verdict
+
+
+def test_the_cause_at_the_end_of_a_chain_is_named(honest):
+    """What the convolution read was not dumped; that its kernel is turned over is seen all the same."""
+    net, given, candidate = honest
+    node = next(node for node in net.nodes if node.name == "res3_0_branch2b")
+    x, w = candidate.blobs[node.inputs[0]], given[node.inputs[1]]
+    y, _ = reference.conv3d.forward(x, np.ascontiguousarray(w[..., ::-1, :]), **node.attrs)
+    blobs = without(candidate.blobs, "res3_0_branch2a_relu", "res3_0_branch2a_bn") | {node.name: y}
+    report = certify.certify(net, given, blobs)
+    assert report.first_failure == node.name
+    assert report.verdicts[node.name].hypothesis == "kernel flipped H", report

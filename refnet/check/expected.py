@@ -296,6 +296,8 @@ class Oracle:
             norms = algorithms.normwise(op, subject, arrays, dy, attrs, self.claim.algorithm)
         own = (min(count + 1, CHAIN + count / CHAIN + 1)) * unit(np.float64)
         steps = STEPS * unit(self.claim.store) if op.family == "norm" else 0.0
+        if op.family == "product" and subject == OUTPUT and len(arrays) > 2 and unit(self.claim.store) > u:
+            steps = unit(self.claim.store)  # a bias may be added to what was stored
         # float32 sums of magnitudes are off by as much as the chains of core are high.
         grown = 1 + 2 * (CHAIN + count / CHAIN + 8) * unit(np.float32)
         eta = accumulate.tiny if self.claim.flush_to_zero else accumulate.smallest

@@ -253,7 +253,8 @@ class Jury:
             return replace(
                 verdict, cause=f"{nans} of {found.size} elements are not finite", hypothesis="not finite"
             )
-        cause = self.explained(call, found, expected) if call is not None and call.exact else None
+        slack = None if call is None or call.exact else expected.error()
+        cause = None if call is None else self.explained(call, found, expected, slack)
         if cause is not None:
             return replace(verdict, cause=cause.sentence, hypothesis=cause.hypothesis)
         if assessed.structures and verdict.verdict != "impossible":
@@ -268,7 +269,8 @@ class Jury:
         judge = Judge(FOREIGN[call.op.name], core, self.claim, call.arrays, call.attrs)
         kind = "output" if call.subject == OUTPUT else call.subject
         cause = explain(judge, kind, found, call.dy, typical=self._typical(expected), slack=slack)
-        if cause is None or (call.op.name in BY_VARIANCE and cause.hypothesis.startswith("sums")):
+        unsure = cause is None or (call.op.name in BY_VARIANCE and cause.hypothesis.startswith("sums"))
+        if unsure and slack is None:
             cause = self._of_another(call, judge, found) or self._of_algorithm(call, found, expected) or cause
         return cause
 

@@ -139,6 +139,13 @@ def offsets(call: Call) -> Iterator[Hypothesis]:
             "is that of padding that repeats the border of x",
             with_window(edge=True),
         )
+    t, h, w = (max(k - s, 0) // 2 for k, s in zip(call.window.kernel, call.window.stride, strict=True))
+    if (t, h, w) != pad and any((t, h, w)):
+        yield Hypothesis(
+            "pad same",
+            f"is that of padding as TensorFlow's SAME has it, {(t, h, w)} before x instead of {pad}",
+            with_window(before=(t, h, w)),
+        )
     for i, axis in enumerate("THW"):
         for name, said, before in (
             (f"pad missing {axis}", f"windows that begin at 0 along {axis}: no padding before it", 0),
