@@ -5,6 +5,7 @@ The tests of a report share one level of error, delta: docs/certify.md.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import inf, log, sqrt
 
 import numpy as np
@@ -23,6 +24,8 @@ COUNT, DD, DR, RR, D1, ONE, R1 = range(7)
 SUMS = 7
 # Planes of as many elements are divided into tiles, so many along a side.
 LARGE_PLANE, TILES = 64, 4
+# What has fewer elements is no block of its own.
+LEAST_PLANE = 16
 # Blocks from which on their spread says something.
 FEW = 8
 
@@ -254,9 +257,9 @@ class _Pass:
     def __init__(self, found: Array, expected: Expected):
         self.shape = found.shape
         planes = _planes(found.shape)
-        self._tiles = TILES if planes[1] * planes[2] >= LARGE_PLANE else 1
+        self.tiles = TILES if planes[1] * planes[2] >= LARGE_PLANE else 1
         count = planes[0]
-        tops, sums = np.zeros((count, 6)), np.zeros((count, 2 * self._tiles**2, SUMS))
+        tops, sums = np.zeros((count, 6)), np.zeros((count, 2 * self.tiles**2, SUMS))
         counts = np.zeros((count, 2 + BINS), np.intp)
         kernels.residual(
             np.ascontiguousarray(found).reshape(planes),
@@ -270,8 +273,8 @@ class _Pass:
             expected.spread_per,
             expected.plain,
             (expected.floor / expected.scale) ** 2,
-            _tile_of(planes[1], self._tiles) * self._tiles,
-            _stretches(planes[2], self._tiles),
+            _tile_of(planes[1], self.tiles) * self.tiles,
+            _stretches(planes[2], self.tiles),
             tops,
             counts,
             sums,
@@ -282,7 +285,10 @@ class _Pass:
         self.wrong, self.unjudged = int(counts[:, 0].sum()), int(counts[:, 1].sum())
         self.histogram = counts[:, 2:].sum(axis=0)
         self.scale = expected.scale
-        self.sums = sums.reshape(*_leading(found.shape), *sums.shape[1:])
+        blocks = sums.reshape(*_leading(found.shape), *sums.shape[1:])
+        # By block; of a blob (N, C, T, H, W), by channel and region too.
+        self.sums: Array = blocks.sum(axis=-2)
+        self.regions: Array = blocks.sum(axis=(0, 2)) if blocks.ndim == 5 else np.empty((0, 0, SUMS))
         self._shrink(expected.shrink)
 
     def _shrink(self, most: float) -> None:
@@ -291,14 +297,14 @@ class _Pass:
         slope = float(self.sums[..., DR].sum()) / square if square > 0 else 0.0
         if not -most <= slope < 0:
             return
-        d, r = self.sums, self.sums.copy()
-        d[..., DD] += slope**2 * r[..., RR] - 2 * slope * r[..., DR]
-        d[..., DR] -= slope * r[..., RR]
-        d[..., D1] -= slope * r[..., R1]
+        for d in (self.sums, self.regions):
+            d[..., DD] += slope**2 * d[..., RR] - 2 * slope * d[..., DR]
+            d[..., DR] -= slope * d[..., RR]
+            d[..., D1] -= slope * d[..., R1]
 
     def rms(self, level: float) -> tuple[float, float]:
         """The root mean square of d / sigma, and what it may be."""
-        blocks = self._blocks()
+        blocks = self.blocks()
         count = blocks[:, COUNT].sum()
         if count == 0:
             return 0.0, inf
@@ -306,15 +312,15 @@ class _Pass:
         if len(blocks) >= FEW:
             off = blocks[:, DD] - min(square, 1.0) * blocks[:, COUNT]
             spread = sqrt(float(np.square(off).sum()) * len(blocks) / (len(blocks) - 1)) / count
-            most = 1 + stats.t.isf(level, len(blocks) - 1) * min(spread, 1.0)
+            most = 1 + _t(level, len(blocks) - 1) * min(spread, 1.0)
         else:
-            most = 1 + stats.norm.isf(level) * sqrt(6 / count)
+            most = 1 + _normal(level) * sqrt(6 / count)
         return sqrt(float(square)), sqrt(float(most))
 
-    def _blocks(self) -> Array:
+    def blocks(self) -> Array:
         """Sums by channel or filter, or finer where there are few."""
-        by_channel = self.along(1 if len(self.sums.shape) == 5 else 0)
-        whole = self.sums.sum(axis=-2).reshape(-1, SUMS)
+        by_channel = self.along(1 if self.sums.ndim == 4 else 0)
+        whole = self.sums.reshape(-1, SUMS)
         return by_channel if len(by_channel) >= FEW else whole[whole[:, COUNT] > 0]
 
     def along(self, axis: int) -> Array:
@@ -335,7 +341,9 @@ def _planes(shape: Shape) -> tuple[int, int, int]:
 def _leading(shape: Shape) -> Shape:
     """The axes whose indices are blocks."""
     if len(shape) == 5:
-        return shape[:3] if shape[3] * shape[4] >= 16 else shape[:2]
+        if shape[3] * shape[4] >= LEAST_PLANE:
+            return shape[:3]
+        return shape[:2] if size(shape[2:]) >= LEAST_PLANE else shape[:1]
     return shape[:1] if len(shape) > 1 else (1,)
 
 
@@ -347,19 +355,19 @@ def _top(values: Array, places: Array, planes: tuple[int, int, int]) -> tuple[fl
 
 def _structures(sums: _Pass, axes: tuple[str, ...], levels: Levels) -> Iterator[Structure]:
     """What regressions of the residual on r, and on 1, find: overall, by channel, frame, border, tile."""
-    blocks = sums._blocks()
+    blocks = sums.blocks()
     for kind, cross, square, unit in (("factor", DR, RR, 1.0), ("offset", D1, ONE, sums.scale)):
         overall = _regressed(blocks[:, cross], blocks[:, square], levels)
         if overall is not None:
             yield Structure(kind, "", overall[0] * unit, overall[1])
             continue
-        for axis in range(min(sums.sums.ndim - 2, len(axes) - 1)):
+        for axis in range(min(sums.sums.ndim - 1, len(axes) - 1)):
             by = sums.along(axis)
             which = _outlier(by[:, cross], by[:, square], levels)
             if which is not None:
                 index, slope, certainty = which
                 yield Structure(kind, f"{axes[axis]} {index}", slope * unit, certainty)
-        if sums.sums.ndim == 5:
+        if sums.sums.ndim == 4 and "frame" in axes:
             yield from _regions(sums, kind, cross, square, unit, levels)
 
 
@@ -367,35 +375,45 @@ def _regions(
     sums: _Pass, kind: str, cross: int, square: int, unit: float, levels: Levels
 ) -> Iterator[Structure]:
     """Borders and tiles of planes, frames: each by the spread over channels."""
-    by_channel = sums.sums.sum(axis=0)  # (C, T, regions, 7)
-    if len(by_channel) < FEW:
+    frames, regions = sums.sums.sum(axis=0), sums.regions  # (C, T, 7), (C, regions, 7)
+    if len(frames) < FEW:
         return
-    frames = by_channel.sum(axis=2)
     if frames.shape[1] > 1:
         for t in range(frames.shape[1]):
             one = _regressed(frames[:, t, cross], frames[:, t, square], levels)
             if one is not None:
                 yield Structure(kind, f"frame {t}", one[0] * unit, one[1])
                 return
-    regions = by_channel.sum(axis=1)
-    if sums._tiles > 1:
+    if sums.tiles > 1:
         border = regions[:, 1::2].sum(axis=1)
         one = _regressed(border[:, cross], border[:, square], levels)
         if one is not None:
             yield Structure(kind, "the border", one[0] * unit, one[1])
             return
         height, width = sums.shape[-2:]
-        for tile in range(sums._tiles**2):
+        for tile in range(sums.tiles**2):
             part = regions[:, 2 * tile : 2 * tile + 2].sum(axis=1)
             one = _regressed(part[:, cross], part[:, square], levels)
             if one is not None:
-                row, column = divmod(tile, sums._tiles)
+                row, column = divmod(tile, sums.tiles)
                 lines, columns = (
-                    f"{-(-k * n // sums._tiles)} to {-(-(k + 1) * n // sums._tiles) - 1}"
+                    f"{-(-k * n // sums.tiles)} to {-(-(k + 1) * n // sums.tiles) - 1}"
                     for k, n in ((row, height), (column, width))
                 )
                 yield Structure(kind, f"lines {lines}, columns {columns}", one[0] * unit, one[1])
                 return
+
+
+@cache
+def _t(level: float, freedom: int) -> float:
+    """What Student's t exceeds with this probability."""
+    return float(stats.t.isf(level, freedom))
+
+
+@cache
+def _normal(level: float) -> float:
+    """What a normal deviate exceeds with this probability."""
+    return float(stats.norm.isf(level))
 
 
 def _regressed(cross: Array, square: Array, levels: Levels) -> tuple[float, float] | None:
@@ -410,7 +428,7 @@ def _regressed(cross: Array, square: Array, levels: Levels) -> tuple[float, floa
     slope = float(cross.sum()) / total
     spread = sqrt(float(np.square(cross - slope * square).sum()) * len(cross) / (len(cross) - 1))
     certainty = abs(slope) * total / max(spread, sqrt(levels.copies * total))
-    return (slope, certainty) if certainty > stats.t.isf(levels.level / 2, len(cross) - 1) else None
+    return (slope, certainty) if certainty > _t(levels.level / 2, len(cross) - 1) else None
 
 
 def _outlier(cross: Array, square: Array, levels: Levels) -> tuple[int, float, float] | None:
@@ -424,6 +442,6 @@ def _outlier(cross: Array, square: Array, levels: Levels) -> tuple[int, float, f
     # The typical square of few is itself uncertain.
     certainty = np.abs(z) / sqrt(typical * (1 + 8 / int(some.sum())))
     index = int(certainty.argmax())
-    if certainty[index] <= stats.norm.isf(levels.level / 2):
+    if certainty[index] <= _normal(levels.level / 2):
         return None
     return index, float(cross[index] / square[index]), float(certainty[index])
