@@ -535,8 +535,10 @@ def test_a_candidate_of_other_axes(honest, axes):
         gradients=gradients,
         blob_gradients=laid(candidate.blob_gradients, order),
         output_gradients=laid(candidate.output_gradients, order),
+        given=laid(without(given, "data"), kernel) | laid({"data": given["data"]}, order),
     )
     assert certify.certify(net, given, turned, axes=axes, kernel_axes="THWCK").ok
+    assert certify.certify(net, {}, turned, axes=axes, kernel_axes="THWCK").ok
     assert not certify.certify(net, given, turned.blobs).ok
     with pytest.raises(ValueRangeError, match="gradient of"):
         certify.certify(net, given, turned)

@@ -9,6 +9,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.check.claims import claimed, facts, reproducible
+from refnet.check.dumped import laid_out
 from refnet.check.report import Report
 from refnet.check.walk import Parts, Walk
 from refnet.errors import require_fraction, require_known
@@ -52,7 +53,8 @@ def certify(
     ----------
     net : Net
     given : mapping of str to ndarray
-        Inputs and parameters, as the candidate had them: float32, float64, bfloat16 or float16.
+        Inputs and parameters, as the candidate had them: float32, float64, bfloat16 or float16, in the net's
+        axes. What a `Candidate` holds itself may be left out.
     candidate : Candidate or mapping of str to ndarray
         Values by node, or all by the original's in-place names. A blob may be missing.
     output_gradients : mapping of str to ndarray, optional
@@ -96,7 +98,11 @@ def certify(
     require_fraction("delta", delta)
     parts = Parts.of(net, candidate, output_gradients, gradients, blob_gradients)
     layout = axes, kernel_axes
-    values = clean_values(net, {**parts.candidate.given, **given}, allow_nonfinite=True)
+    own = {
+        name: laid_out(value, kernel_axes if name in net.params else axes)
+        for name, value in parts.candidate.given.items()
+    }
+    values = clean_values(net, {**own, **given}, allow_nonfinite=True)
     with np.errstate(all="ignore"):
         walk = Walk(net, values, parts, claim, _groups(net, fused), layout, delta, progress)
         walk.forward()
