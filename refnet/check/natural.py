@@ -18,7 +18,7 @@ from refnet.op import Op
 
 # Elements that are looked at, beside the least plausible one; how many terms have the magnitude of a term, on
 # average, where they are alike.
-SAMPLE, ALIKE = 48, 3
+SAMPLE, ALIKE = 48, 2
 LANES, CHAINS = (4, 8, 16, 32), (8, 16, 64, 256)
 
 
