@@ -4,6 +4,7 @@ import numpy as np
 
 import refnet
 from refnet.certify import certify
+from refnet.net import Net
 from refnet.networks.classifier import classifier
 from refnet.networks.resnet3d import body
 
@@ -37,3 +38,18 @@ def test_a_loss_is_one_number():
     assert certify(net, given, blobs).ok
     blobs["loss"] = blobs["loss"] * np.float32(1.01)
     assert certify(net, given, blobs).first_failure == "loss"
+
+
+def test_what_cannot_be_derived_is_refused_and_read_all_the_same():
+    """Of a softmax whose scores were not dumped nothing is said; its reader is judged on what it has."""
+    net = Net()
+    x = net.input("x", (3, 4))
+    scores = net.add("linear", "scores", (x, net.param("scores_w", (5, 4))))
+    net.output(net.add("linear", "y", (net.add("softmax", "p", (scores,)), net.param("y_w", (2, 5)))))
+    given = refnet.fill.params(net, dtype="float32") | refnet.fill.inputs(net, dtype="float32")
+    run = refnet.forward(net, given)
+    report = certify(net, given, {name: run.blobs[name] for name in ("p", "y")})
+    assert report.verdicts["p"].verdict == "refused" and not report.ok
+    assert report.verdicts["y"].passes
+    report = certify(net, given, {"y": run.blobs["y"]})
+    assert report.verdicts["y"].verdict == "refused"

@@ -121,8 +121,7 @@ class Walk:
             try:
                 self._judge_value(node)
             except UnderivedError as error:
-                if node.name in self._parts.blobs:
-                    self.jury.refuse(node.name, node.name, node.op, str(error))
+                self._refuse_value(node, str(error))
             if node.name not in self._dumped:
                 pending.append(node.name)
             step(node)
@@ -159,14 +158,7 @@ class Walk:
         dumped = self._parts.blobs.get(node.name)
         op = FOREIGN[node.op]
         if any(name not in self._values for name in node.inputs):
-            if dumped is None:
-                return
-            found = self._read(node.name, node.name, node.op, dumped, node.shape)
-            if found is not None:
-                self._hold(node, found)
-                self.jury.refuse(
-                    node.name, node.name, node.op, "what it reads was not dumped, and cannot be derived"
-                )
+            self._refuse_value(node, "what it reads was not dumped, and cannot be derived")
             return
         ways: Ways = {
             way: partial(self.jury.oracle(way).forward, node.op, inputs, node.attrs)
@@ -186,6 +178,15 @@ class Walk:
         call = Call(op, arrays, dict(node.attrs), OUTPUT, exact=exact, others=self._others(node))
         self.jury.judge(node.name, node.name, found, ways, call, self._chain(node))
         self._hold(node, found)
+
+    def _refuse_value(self, node: Node, why: str) -> None:
+        """Note that a dumped value cannot be judged; who reads it is judged by it all the same."""
+        if node.name not in self._parts.blobs:
+            return
+        found = self._read(node.name, node.name, node.op, self._parts.blobs[node.name], node.shape)
+        if found is not None:
+            self._hold(node, found)
+            self.jury.refuse(node.name, node.name, node.op, why)
 
     def _others(self, node: Node) -> tuple[tuple[int, str, Array], ...]:
         """Other nodes' kernels of the same shape, the nearest in the net first."""
@@ -218,17 +219,16 @@ class Walk:
             return Known(expected.value)
         known = expected.known(self._claim)
         operands = self._claim.operands
-        if op.family == "product" and operands is not None and unit(operands) > unit(self._claim.accumulate):
-            # Either operand may be off by 2 u of itself, in a way that nobody saw.
-            off = (
-                wide(expected.absolute.reshape(expected.value.shape)) * expected.scale * (4 * unit(operands))
-            )
-            squares = (
-                wide(expected.spread.reshape(expected.value.shape))
-                * (expected.scale * 4 * unit(operands)) ** 2
-            )
-            return Known(known.value, known.error + off, known.variance + squares)
-        return known
+        if op.family != "product" or operands is None or unit(operands) <= unit(self._claim.accumulate):
+            return known
+        # Either operand may be off by 2 u of itself, in a way that nobody saw.
+        part, sizes = 4 * unit(operands), [expected.absolute, expected.spread]
+        off, squares = (wide(a.reshape(expected.value.shape)) if a.size > 1 else np.zeros(()) for a in sizes)
+        return Known(
+            known.value,
+            known.error + expected.scale * part * off,
+            known.variance + (expected.scale * part) ** 2 * squares,
+        )
 
     def _read_by(self, node: Node, name: str) -> Known:
         """What a node has read: within a fused group, values that were not rounded when they were stored."""
