@@ -698,3 +698,27 @@ def test_the_cause_at_the_end_of_a_chain_is_named(honest):
     report = certify.certify(net, given, blobs)
     assert report.first_failure == node.name
     assert report.verdicts[node.name].hypothesis == "kernel flipped H", report
+
+
+ULP = F32(1 + 2.0**-23)
+
+
+@pytest.mark.parametrize("op", ["relu", "max_pool3d", "stop_gradient", "slice_keyframe", "channels_to_time"])
+def test_what_is_handed_on_may_not_be_off_by_one_bit(op):
+    one = problem(op, "float32", "reals", 0, 0)
+    y, _ = reference[op].forward(*one.arrays, **one.case.attrs)
+    assert certify.check(op, one.arrays, y, **one.case.attrs).verdicts["y"].verdict == "exact"
+    assert certify.check(op, one.arrays, y * ULP, **one.case.attrs).verdicts["y"].verdict == "impossible"
+
+
+def test_a_gradient_that_is_handed_on_may_not_be_off_by_one_bit():
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((1, 3, 2, 6, 6)).astype(F32) for _ in range(2))
+    dx = np.where(x > 0, dy, 0)
+    assert certify.check("relu", (x,), dy=dy, gradients=(dx,)).ok
+    assert not certify.check("relu", (x,), dy=dy, gradients=(dx * ULP,)).ok
+    attrs = {"kernel": (1, 2, 2), "stride": (1, 2, 2)}
+    dy = rng.standard_normal((1, 3, 2, 3, 3)).astype(F32)
+    dx = pool_gradient(x, dy, first)
+    assert certify.check("max_pool3d", (x,), dy=dy, gradients=(dx,), **attrs).ok
+    assert not certify.check("max_pool3d", (x,), dy=dy, gradients=(dx * ULP,), **attrs).ok

@@ -3,18 +3,20 @@
 Any of the choices is accepted, element by element: first, last, or shared out.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnet.arithmetic.core import core
 from refnet.arrays import Array, wide
-from refnet.check.bounds import unit
-from refnet.check.expected import NOTHING, Expected, Known, of_errors
+from refnet.check.bounds import Claim, unit
+from refnet.check.expected import Expected, Known, exactly, of_errors
+from refnet.check.precision import format_of
 from refnet.shapes import Geometry, pooling, size, taps
 
 
-def rectified(dy: Known, x: Known, y: Array | None) -> Expected:
+def rectified(dy: Known, x: Known, y: Array | None, claim: Claim) -> Expected:
     """Dx of a rectifier: dy where x > 0, nothing where x < 0, anything between where x may be 0.
 
     Parameters
@@ -22,6 +24,7 @@ def rectified(dy: Known, x: Known, y: Array | None) -> Expected:
     dy, x : Known
     y : ndarray, optional
         As it was dumped: it says the sign where x was not dumped.
+    claim : Claim
     """
     value = wide(dy.value)
     if x.exact or y is None:
@@ -30,12 +33,12 @@ def rectified(dy: Known, x: Known, y: Array | None) -> Expected:
     else:
         positive = y > 0
         open_ = np.zeros((), bool)
-    return _between(value, dy, positive, open_)
+    return _between(value, dy, positive, open_, claim)
 
 
-def _between(value: Array, dy: Known, positive: Array, open_: Array) -> Expected:
+def _between(value: Array, dy: Known, positive: Array, open_: Array, claim: Claim) -> Expected:
     if dy.exact and not open_.any():
-        return of_errors(np.where(positive, value, 0.0), NOTHING, None, 0)
+        return exactly(np.where(positive, value, 0.0), claim)
     middle = np.where(positive, value, np.where(open_, value / 2, 0.0))
     reached = positive | open_
     error = np.where(reached, dy.error, 0.0) + np.where(open_, np.abs(value) / 2, 0.0)
@@ -59,7 +62,7 @@ class Pooled(NamedTuple):
     chosen: bool
 
 
-def pooled(dy: Known, x: Known, y: Array | None, accumulate: str, attrs: dict[str, Any]) -> Pooled:
+def pooled(dy: Known, x: Known, y: Array | None, claim: Claim, attrs: dict[str, Any]) -> Pooled:
     """Dx of a max pool: each dy goes to the largest value of its window, or to any that may be it.
 
     Parameters
@@ -67,8 +70,8 @@ def pooled(dy: Known, x: Known, y: Array | None, accumulate: str, attrs: dict[st
     dy, x : Known
     y : ndarray, optional
         As it was dumped: the largest values.
-    accumulate : str
-        The format in which gradients are added that meet.
+    claim : Claim
+        In its formats gradients are added that meet, and stored.
     attrs : dict
         Of the pool.
     """
@@ -105,8 +108,10 @@ def pooled(dy: Known, x: Known, y: Array | None, accumulate: str, attrs: dict[st
         several = chosen.added(np.ones(int(open_.sum())))
         windows = windows + several
         variance = np.where(several > 0, np.inf, variance)
-    meeting = np.where(windows > 1, windows * unit(accumulate) * reached, 0.0)
-    expected = of_errors(sure, carried + meeting, None if dy.exact else variance, 1)
+    u = windows * unit(claim.accumulate) + unit(claim.store)
+    error = carried + np.where(windows > 1, u * reached + format_of(claim.store).smallest, 0.0)
+    # A gradient that no other meets is the very dy that came.
+    expected = replace(of_errors(sure, error, None if dy.exact else variance, 1), rounded=dy.exact)
     return Pooled(expected, bool(open_.any()))
 
 

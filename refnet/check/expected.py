@@ -78,6 +78,8 @@ class Expected:
         Of the longest sum; 0 where nothing is summed.
     shrink : float
         By how much of itself the value may be smaller on average, where sums are truncated.
+    rounded : bool
+        Whether it is the very number that is stored: what was chosen and moved, not computed.
     """
 
     value: Array
@@ -92,6 +94,7 @@ class Expected:
     floor: float = 0.0
     terms: int = 0
     shrink: float = 0.0
+    rounded: bool = False
 
     @property
     def statistical(self) -> bool:
@@ -113,6 +116,8 @@ class Expected:
     def stored(self, claim: Claim) -> "Expected":
         """The expectation of what is rounded to the claimed storage."""
         form = format_of(claim.store)
+        if self.rounded:
+            return replace(self, least=self.least + (form.tiny if claim.flush_to_zero else 0.0))
         eta = form.tiny if claim.flush_to_zero else form.smallest
         return replace(
             self,
@@ -139,6 +144,16 @@ def normalised(array: Array) -> tuple[Array, float]:
     scale = 2.0 ** min(max(int(np.frexp(largest)[1]), -1000), 1000)
     with np.errstate(over="ignore"):
         return np.ravel((array / scale) * (1 + 2.0**-20) + 2.0**-140).astype(np.float32), scale
+
+
+def exactly(value: Array, claim: Claim) -> Expected:
+    """The expectation of what is handed on; a number that the claimed storage lacks is rounded."""
+    form = format_of(claim.store)
+    if form.unit > unit(np.float32):
+        value = form.round(value)
+    return Expected(
+        value=wide(value), absolute=np.zeros(1, np.float32), spread=np.empty(0, np.float32), rounded=True
+    )
 
 
 def of_errors(value: Array, error: Array, variance: Array | None, terms: int) -> Expected:
@@ -284,7 +299,7 @@ class Oracle:
         count = counted(op, subject, tuple(a.shape for a in arrays), y, attrs)
         accumulate, u = format_of(self.claim.accumulate), unit(self.claim.accumulate)
         if op.hands_on and (dy is None or not self._adds(op)):
-            return Expected(value=value, absolute=np.zeros(1, np.float32), spread=np.empty(0, np.float32))
+            return exactly(value, self.claim)
         if sizes is not None and count is None:
             count = 2
         elif sizes is None:

@@ -55,11 +55,10 @@ class Backward:
     def _gradients(self, way: Way | None) -> tuple[Expected | None, ...]:
         node, op = self._node, self._node.op
         if op == "relu":
-            return (choices.rectified(self._dy, self._inputs[0], self._y),)
+            return (choices.rectified(self._dy, self._inputs[0], self._y, self._jury.claim),)
         if op == "max_pool3d":
-            claim = self._jury.claim
             self._pooled = choices.pooled(
-                self._dy, self._inputs[0], self._y, str(claim.accumulate), dict(node.attrs)
+                self._dy, self._inputs[0], self._y, self._jury.claim, dict(node.attrs)
             )
             return (self._pooled.expected,)
         return self._jury.oracle(way).gradients(op, self._dy, self._inputs, self._needs, node.attrs)

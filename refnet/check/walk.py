@@ -10,7 +10,7 @@ import numpy as np
 from refnet.arrays import INTEGER, Array, require_mapping, wide
 from refnet.check.bounds import Claim, unit
 from refnet.check.dumped import Dumped, as_dumped, laid_out
-from refnet.check.expected import Expected, Known, UnderivedError, of_errors
+from refnet.check.expected import Expected, Known, UnderivedError, exactly
 from refnet.check.fed import mistake_of
 from refnet.check.flow import Flow, flow
 from refnet.check.formulas import FOREIGN
@@ -141,9 +141,8 @@ class Walk:
         if found.dtype != INTEGER and given.dtype != INTEGER:
             form = FORMATS[str(self._claim.store)]
             rounded = form.round(wide(given)) if form.unit > unit(given.dtype) else wide(given)
-            expected = of_errors(rounded, np.zeros(()), None, 0)
             call = Call(FOREIGN["relu"], (given,), {}, OUTPUT, exact=False)
-            self.jury.judge(name, name, found, one_way(replace(expected)), call)
+            self.jury.judge(name, name, found, one_way(exactly(rounded, self._claim)), call)
             verdict = self.jury.verdicts[name]
             if not verdict.passes:
                 self.jury.verdicts[name] = replace(verdict, op="", **mistake_of(found, wide(given)))
@@ -288,7 +287,7 @@ class Walk:
                     f"gradient of {name} has shape {text(array.shape)}: "
                     f"expected {text(self._net.shape(name))}"
                 )
-            self._hand(name, Part("", one_way(_exactly(array))))
+            self._hand(name, Part("", one_way(exactly(array, self._claim))))
         step = steps(self._progress, "gradients", len(self._net.nodes))
         for node in reversed(self._net.nodes):
             self._judge_node(node, expected)
@@ -424,7 +423,3 @@ class Walk:
                         "it has a gradient, though a stop lies on each path to it: it leaks through a stop",
                         "stop missing",
                     )
-
-
-def _exactly(value: Array) -> Expected:
-    return Expected(value=wide(value), absolute=np.zeros(1, np.float32), spread=np.empty(0, np.float32))
