@@ -88,7 +88,7 @@ def test_what_is_honest_is_not_accused_with_any_seed(honest, make, seed):
 
 
 def test_the_document_lists_every_bug_every_honest_candidate_and_every_judge():
-    text = (ROOT / "docs" / "certify_scoreboard.md").read_text()
+    text = (ROOT / "docs" / "certify.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
     names = {row[0] for row in rows}
     assert names >= {bug.name for bug in BUGS} | {honest.name for honest in HONEST}

@@ -11,10 +11,10 @@ import numpy as np
 from refnet.arrays import Array, wide
 from refnet.check import choices
 from refnet.check.bounds import unit
-from refnet.check.expected import Expected, Known
+from refnet.check.expected import Expected, Known, Oracle
 from refnet.check.formulas import FOREIGN
 from refnet.check.jury import Call, Jury, Ways
-from refnet.check.precision import Way
+from refnet.check.precision import WAYS, Format, Way, below
 from refnet.net import Node
 from refnet.op import Needs
 from refnet.shapes import pooling, size
@@ -137,11 +137,20 @@ def _explain_sum(jury: Jury, tensor: str, parts: Sequence[Part], found: Array) -
                     hypothesis=f"fan-out added {name}",
                 )
                 return
+    narrow = _narrow_operands(jury, parts, shares, found)
+    if narrow is not None:
+        form, way = narrow
+        jury.verdicts[tensor] = replace(
+            jury.verdicts[tensor],
+            cause=f"it is the sum of gradients of operands rounded to {form.title}, {WAYS[way]}",
+            hypothesis=f"operands {form.name} {way}",
+        )
+        return
     for part, share in zip(parts, shares, strict=True):
         if part.call is not None and part.call.exact:
             own = (found - (whole - share.value)).astype(found.dtype)
             cause = jury.explained(part.call, own, share.stored(jury.claim), limit)
-            if cause is not None:
+            if cause is not None and not cause.hypothesis.startswith("sums"):
                 jury.verdicts[tensor] = replace(
                     jury.verdicts[tensor],
                     node=part.reader,
@@ -150,3 +159,23 @@ def _explain_sum(jury: Jury, tensor: str, parts: Sequence[Part], found: Array) -
                     hypothesis=cause.hypothesis,
                 )
                 return
+
+
+def _narrow_operands(
+    jury: Jury, parts: Sequence[Part], shares: Sequence[Expected], found: Array
+) -> tuple[Format, Way] | None:
+    """The format to which the operands of all products among the readers were rounded, and how."""
+    for form in below(jury.claim.accumulate):
+        claim = jury.claim._replace(operands=form.name)
+        for way in WAYS:
+            narrow = [
+                jury.again(claim, part.call, part.call.arrays, way)
+                if part.call is not None and part.call.exact and part.call.op.family == "product"
+                else share
+                for part, share in zip(parts, shares, strict=True)
+            ]
+            expected = Oracle(claim).total(narrow).stored(claim)
+            limit = jury.levels.largest * np.sqrt(expected.variance(2.0))
+            if (np.abs(found - expected.value) <= np.minimum(limit, expected.error())).all():
+                return form, way
+    return None

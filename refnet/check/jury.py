@@ -286,7 +286,7 @@ class Jury:
         if op not in BY_VARIANCE and assess(found, expected, axes, self.levels).word == "systematic":
             return None  # no larger than the errors of a direct sum
         for algorithm, said in which.items():
-            right = self._again(self.claim._replace(algorithm=algorithm), call, call.arrays)
+            right = self.again(self.claim._replace(algorithm=algorithm), call, call.arrays)
             assessed = assess(found, right.stored(self.claim), axes, self.levels)
             # A wrong variance is a factor of its channel; of a convolution, noise alone is meant.
             if assessed.word == "consistent" and (op in BY_VARIANCE or _is_noise(found, right.value)):
@@ -294,9 +294,9 @@ class Jury:
         return None
 
     @staticmethod
-    def _again(claim: Claim, call: Call, arrays: tuple[Array, ...]) -> Expected:
+    def again(claim: Claim, call: Call, arrays: tuple[Array, ...], way: Way | None = None) -> Expected:
         """What the call gives of other arrays, or by another claim."""
-        oracle, known = Oracle(claim), [Known(a) for a in arrays]
+        oracle, known = Oracle(claim, way), [Known(a) for a in arrays]
         if call.subject == OUTPUT:
             return oracle.forward(call.op.name, known, call.attrs)
         assert call.dy is not None, "a gradient is that of a dy"
@@ -310,7 +310,7 @@ class Jury:
         axes = axes_of(call.op, call.subject, found.ndim)
         for index, name, array in call.others:
             arrays = tuple(array if i == index else a for i, a in enumerate(call.arrays))
-            right = self._again(self.claim, call, arrays)
+            right = self.again(self.claim, call, arrays)
             if assess(found, right.stored(self.claim), axes, self.levels).wrong == 0:
                 what = parameters(judge)[index]
                 return Cause(f"{what} of {name}", f"it is that of the {what} of another node: {name}")
