@@ -5,7 +5,13 @@ from difflib import get_close_matches
 
 
 class RefnetError(Exception):
-    """The input cannot be used; the base of every error that refnet raises on purpose."""
+    """The input cannot be used; the base of every error that refnet raises on purpose.
+
+    Its message may quote names and texts of a file that nobody vouches for: none of them controls a terminal.
+    """
+
+    def __str__(self) -> str:
+        return printable_lines(super().__str__())
 
 
 class UnknownNameError(RefnetError, KeyError):
@@ -23,7 +29,7 @@ class UnknownNameError(RefnetError, KeyError):
         super().__init__(f"unknown {what} {name!r}: {hint}")
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return printable_lines(str(self.args[0]))  # KeyError's own has quotation marks
 
 
 def require_known(what: str, name: object, known: Iterable[str]) -> None:
@@ -76,6 +82,11 @@ def require_fraction(name: str, value: object) -> None:
 def printable(text: str) -> str:
     r"""A text in which what is no printable character is written as an escape: ``\n`` for a line's end."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """A text of lines, each `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def one_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The application: commands, signals, expected failures."""
 
+import io
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -58,6 +59,8 @@ def main() -> NoReturn:
     for name in STOPPING:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to fail
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()

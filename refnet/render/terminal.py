@@ -2,24 +2,38 @@
 
 import json
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich import progress as rich_progress
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
 from refnet import memory
+from refnet.errors import printable_lines
 from refnet.progress import Progress
 from refnet.render import files
+
+
+class Screen(Console):
+    """A console that no text controls: what is no printable character is seen as an escape."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render, as `Console.render` does."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable_lines(segment.text), segment.style)
 
 
 def screen() -> Console:
     """Standard output; wide enough for a table where it is no terminal."""
     width = None if sys.stdout.isatty() else 160
-    return Console(width=width, markup=False, highlight=False)
+    return Screen(width=width, markup=False, highlight=False)
 
 
 def table(*columns: str, numbers: Container[str] = (), header: bool = True) -> Table:
@@ -32,8 +46,9 @@ def table(*columns: str, numbers: Container[str] = (), header: bool = True) -> T
 
 def print_json(value: Any) -> None:
     """Print JSON, one document."""
-    json.dump(value, sys.stdout, indent=1)
-    print()
+    print(
+        json.dumps(value, indent=1).replace("\x7f", "\\u007f")
+    )  # the one control character that JSON lets pass
 
 
 def save(out: Path, content: bytes, quiet: bool) -> None:
