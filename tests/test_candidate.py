@@ -1,9 +1,11 @@
 """Candidates from disk: every format holds the same arrays, names find their place, damage is one line."""
 
+import io
 import json
 import os
 import struct
 import sys
+import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,10 +16,10 @@ from safetensors.numpy import save_file
 from support import peer
 
 import refnet
-from refnet import golden
+from refnet import golden, memory
 from refnet.errors import FileError, TooLargeError, printable
 from refnet.golden.candidate import given, read
-from refnet.inputs import candidate, tensor_files
+from refnet.inputs import candidate, safetensors_file, tensor_files
 from refnet.networks.resnet3d import body
 
 NET = body((1, 3, 2, 16, 16), (1,), (4, 4), width_per_group=2, freeze_at=0, time_kernel=1)
@@ -336,6 +338,47 @@ def test_damaged_safetensors_are_one_line(tmp_path):
     ml_dtypes = peer("ml_dtypes")
     safetensors(tmp_path, {"conv1": np.ones(4, ml_dtypes.float8_e5m2)})
     refused(path, "conv1 holds F8_E5M2: expected float64, float32, float16, bfloat16")
+
+
+def test_what_a_header_promises_is_judged_before_it_is_read(tmp_path, monkeypatch):
+    """Files that have no size on a disk: a tensor, a header; axes and depths that no tensor has."""
+    monkeypatch.setattr(memory, "available", lambda: 10**9)
+
+    def never(file, tensor):
+        raise AssertionError("values were read")
+
+    monkeypatch.setattr(safetensors_file, "read", never)
+    for shape, words in (
+        ([10**9], "needs about 3.7 GiB of memory"),
+        ([1] * 33, "has 33 axes: expected 32 at most"),
+        ([[]], "sizes or offsets that are none"),
+    ):
+        size = 4 * 10**9 if shape == [10**9] else 4
+        text = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+        with (tmp_path / "a.safetensors").open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(8 + len(text) + size)
+        refused(tmp_path / "a.safetensors", words, TooLargeError if size > 4 else FileError)
+    with (tmp_path / "a.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", 2**33))
+        file.truncate(8 + 2**33)
+    refused(tmp_path / "a.safetensors", "its header has 8589934592 bytes: expected 4194304 at most")
+    text = b'{"__metadata__":' + b"[" * 100_000
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    refused(tmp_path / "a.safetensors", "nested more than 16 deep")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_header_of_spaces_is_not_read(tmp_path, compression):
+    array = io.BytesIO()
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}"
+    array.write(b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**24) + header.ljust(2**24 - 1) + b"\n" + bytes(4))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", compression) as archive:
+        archive.writestr("x.npy", array.getvalue())
+    tracemalloc.start()
+    refused(tmp_path / "a.npz", "x has a header of 16777216 bytes: expected 10000 at most")
+    assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
 
 
 def test_damaged_protos_are_one_line(tmp_path):

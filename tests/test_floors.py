@@ -8,7 +8,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "refnet"
 FLOORS = [
-    ["errors", "shapes", "memory", "progress", "timing", "environment"],
+    [
+        "errors",
+        "shapes",
+        "memory",
+        "progress",
+        "timing",
+        "environment",
+        "regular",
+        "bounded_json",
+    ],
     ["arrays", "draws"],
     ["op"],
     ["ops.*"],
@@ -110,6 +119,8 @@ NEIGHBOURS = {
     ("memory", "errors"),
     ("inputs.decode", "inputs.orientation"),
     ("inputs.candidate", "inputs.tensor_files"),
+    ("inputs.tensor_files", "inputs.npy_header"),
+    ("inputs.tensor_files", "inputs.safetensors_file"),
     ("inputs.clip", "inputs.decode"),
     ("inputs.clip", "inputs.resize"),
     ("ops.cross_entropy", "ops.softmax"),

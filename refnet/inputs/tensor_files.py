@@ -11,37 +11,24 @@ bfloat16 comes back as its values in float32. NumPy writes it as two bytes witho
 other format of numbers has: they are read as bfloat16.
 """
 
+import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile
 
 import numpy as np
-import safetensors
-from numpy.lib import format as npy
 
 from refnet import memory
 from refnet.arrays import Array
 from refnet.errors import FileError, RefnetError, one_line
+from refnet.inputs import npy_header, safetensors_file
+from refnet.regular import open_regular
 
 EXPECTED = "expected .npz, .safetensors, or a folder of .npy or ONNX .pb files"
-SAFETENSORS = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U16": "<u2",
-    "U8": "u1",
-    "BOOL": "?",
-    "BF16": "V2",
-}
 BFLOAT16 = np.dtype("V2")
 
 
@@ -73,7 +60,7 @@ def read(path: str | Path) -> dict[str, Array]:
     if stat.S_ISDIR(mode):
         found = _folder(path)
     elif not stat.S_ISREG(mode):
-        raise FileError(f"{path} is neither a file nor a folder: {EXPECTED}")
+        raise _no_file(path)
     elif path.suffix.lower() == ".npz":
         found = _npz(path)
     elif path.suffix.lower() == ".safetensors":
@@ -100,8 +87,17 @@ def _readable(path: Path, found: Iterator[tuple[str, Array]]) -> Iterator[tuple[
         raise FileError(f"{path} cannot be read: {one_line(error)}") from error
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    handle = open_regular(path)
+    if handle is None:
+        raise _no_file(path)
+    with os.fdopen(handle, "rb") as stream:
+        yield stream
+
+
 def _npz(path: Path) -> Iterator[tuple[str, Array]]:
-    with ZipFile(path) as archive:
+    with _opened(path) as file, ZipFile(file) as archive:
         members = archive.infolist()
         memory.require(sum(member.file_size for member in members), f"{path}")
         for member in members:
@@ -113,12 +109,14 @@ def _npz(path: Path) -> Iterator[tuple[str, Array]]:
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, Array]]:
-    memory.require(2 * path.stat().st_size, f"{path}")
-    for name, tensor in safetensors.deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
-        name, form = _name(path, name), SAFETENSORS.get(tensor["dtype"])
-        if form is None:
-            raise _no_numbers(f"{path}: {name}", tensor["dtype"])
-        yield name, _values(np.frombuffer(tensor["data"], form), tensor["shape"], "C")
+    with _opened(path) as stream:
+        tensors = safetensors_file.stored(stream.fileno())
+        memory.require(sum(tensor.size for tensor in tensors.values()), f"{path}")
+        for name, tensor in tensors.items():
+            name = _name(path, name)
+            if tensor.kind not in safetensors_file.DTYPES:
+                raise _no_numbers(f"{path}: {name}", tensor.kind)
+            yield name, _values(safetensors_file.read(stream.fileno(), tensor), tensor.shape, "C")
 
 
 def _folder(path: Path) -> Iterator[tuple[str, Array]]:
@@ -140,7 +138,7 @@ def _folder(path: Path) -> Iterator[tuple[str, Array]]:
 
 
 def _npy(file: Path, name: str, size: int) -> Iterator[tuple[str, Array]]:
-    with file.open("rb") as stream:
+    with _opened(file) as stream:
         yield name, _array(str(file), stream, size)
 
 
@@ -151,7 +149,8 @@ def _tensor_proto(file: Path, name: str) -> Iterator[tuple[str, Array]]:
     except ImportError:
         raise FileError(f"{file} needs the package onnx: pip install 'refnet[onnx]'") from None
     tensor = onnx.TensorProto()
-    tensor.ParseFromString(file.read_bytes())
+    with _opened(file) as stream:
+        tensor.ParseFromString(stream.read())
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise FileError(f"{file} keeps its values in another file: expected them in itself")
     if tensor.data_type == onnx.TensorProto.UNDEFINED:
@@ -173,7 +172,7 @@ def _name(path: Path, name: str) -> str:
 
 def _array(what: str, stream: IO[bytes], size: int) -> Array:
     """An array in NumPy's format, of a stream of as many bytes as its header must speak of."""
-    shape, fortran_order, dtype = _header(what, stream)
+    shape, fortran_order, dtype = npy_header.read(what, stream)
     if dtype.kind not in "fiub" and dtype != BFLOAT16:
         raise _no_numbers(what, dtype)
     needed, there = prod(shape) * dtype.itemsize, size - stream.tell()
@@ -185,19 +184,14 @@ def _array(what: str, stream: IO[bytes], size: int) -> Array:
     return _values(np.frombuffer(values, dtype), shape, "F" if fortran_order else "C")
 
 
-def _header(what: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise FileError(f"{what} has format version {version}: expected what np.save writes of numbers")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(stream)
-    return found
-
-
 def _values(flat: Array, shape: tuple[int, ...], order: Any) -> Array:
     if flat.dtype == BFLOAT16:
         flat = (flat.view("<u2").astype(np.uint32) << 16).view(np.float32)
     return flat.reshape(shape, order=order)
+
+
+def _no_file(path: Path) -> FileError:
+    return FileError(f"{path} is neither a file nor a folder: {EXPECTED}")
 
 
 def _no_numbers(what: str, dtype: object) -> FileError:

@@ -1,0 +1,47 @@
+"""The header of NumPy's format, no longer than one that numbers need."""
+
+import io
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from refnet.errors import FileError
+from refnet.shapes import Shape
+
+LARGEST = 10_000
+# Of each version that np.save writes of numbers: the bytes that say how long the header is, and who reads it.
+READERS = {(1, 0): (2, npy.read_array_header_1_0), (2, 0): (4, npy.read_array_header_2_0)}
+
+
+def read(what: str, stream: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:
+    """Read the header of an array, and leave the stream where its values begin.
+
+    Parameters
+    ----------
+    what : str
+        What the array is, for messages.
+    stream : binary file
+
+    Returns
+    -------
+    shape : tuple of int
+    fortran_order : bool
+    dtype : dtype
+
+    Raises
+    ------
+    FileError
+        If it is of another version, or too long.
+    ValueError
+        If it is damaged.
+    """
+    version = npy.read_magic(stream)
+    if version not in READERS:
+        raise FileError(f"{what} has format version {version}: expected what np.save writes of numbers")
+    digits, parse = READERS[version]
+    length = stream.read(digits)
+    if (count := int.from_bytes(length, "little")) > LARGEST:
+        raise FileError(f"{what} has a header of {count} bytes: expected {LARGEST} at most")
+    found: tuple[Shape, bool, np.dtype[Any]] = parse(io.BytesIO(length + stream.read(count)))
+    return found
