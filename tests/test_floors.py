@@ -15,6 +15,7 @@ FLOORS = [
         "progress",
         "timing",
         "environment",
+        "placing",
         "regular",
         "bounded_json",
     ],

@@ -1,12 +1,13 @@
 """Golden bundles: what is in them, that they verify, and that nothing bad passes or is left behind."""
 
 import json
+import os
 import shutil
+import socket
 import struct
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ from safetensors.numpy import load_file, save_file
 from support import every_dtype
 
 import refnet
-from refnet import clip, golden, memory
+from refnet import bounded_json, clip, golden, memory, placing
 from refnet.arrays import with_one_nan
-from refnet.errors import RefnetError
+from refnet.errors import FileError, RefnetError, TooLargeError
+from refnet.golden import candidate
 from refnet.golden.bundle import BITS
+from refnet.inputs import safetensors_file
+from refnet.networks import ARCHITECTURES
 
 RECIPE = golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32), {"width_per_group": 4, "time_kernel": 1})
 SOURCE = {"name": "x.npy", "sha256": "0" * 64, "frames": 2, "stride": 1, "start": 0, "size": None}
@@ -496,6 +500,99 @@ def test_damaged_tensor_files_are_refused(bundle, damage):
             check(bundle)
 
 
+def test_sizes_are_compared_before_anything_is_read(bundle, monkeypatch):
+    """A file with no size on a disk says that a tensor has 8 GB; then the manifest says so too."""
+
+    def never(file, tensor):
+        raise AssertionError("values were read")
+
+    monkeypatch.setattr(safetensors_file, "read", never)
+    monkeypatch.setattr(memory, "available", lambda: 10**9)
+    text = json.dumps({"conv1": {"dtype": "F64", "shape": [10**9], "data_offsets": [0, 8 * 10**9]}}).encode()
+    with (bundle / "blobs.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + 8 * 10**9)
+    opened = golden.Bundle(bundle)
+    with pytest.raises(
+        FileError, match="conv1 is float64 1000000000, expected float64 1x64x1x16x16 as in the"
+    ):
+        opened.tensor("blobs", "conv1")
+    edit(bundle, lambda m: m["tensors"]["blobs"]["conv1"].update(shape=[10**9]))
+    with pytest.raises(TooLargeError, match="conv1 needs about 7.5 GiB of memory"):
+        golden.Bundle(bundle).tensor("blobs", "conv1")
+    with pytest.raises(TooLargeError, match="needs about 7.5 GiB of memory"):
+        candidate.read(bundle, RECIPE.net())
+    recipe = {"name": "x.npy", "sha256": "0" * 64, "frames": 1, "stride": 1, "start": 0, "size": None}
+    edit(bundle, lambda m: m["recipe"].update(clip=recipe | {"resize": "linear"}))
+    edit(bundle, lambda m: m["tensors"]["inputs"]["data"].update(shape=[10**9]))
+    with pytest.raises(FileError, match="holds pixels of shape 1000000000: expected 1x3x1x32x32"):
+        golden.verify(bundle)
+
+
+def test_a_header_that_no_tensor_has_is_refused(bundle):
+    edit(bundle, lambda m: m["tensors"]["blobs"]["conv1"].update(shape=[1] * 33))
+    with pytest.raises(FileError, match="blobs conv1 has 33 axes: expected 32 at most"):
+        golden.Bundle(bundle)
+
+
+def test_a_manifest_is_bounded_in_size_and_depth(bundle):
+    edit(bundle, lambda m: m.update(more=[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]))
+    with pytest.raises(FileError, match="is not readable JSON: it is nested more than 16 deep"):
+        golden.Bundle(bundle)
+    edit(bundle, lambda m: m.update(more=[" " * 5_000_000]))
+    with pytest.raises(FileError, match=r"is larger than 4\.0 MiB: not a manifest"):
+        golden.Bundle(bundle)
+    with (bundle / "manifest.json").open("wb") as file:
+        file.truncate(10**13)
+    with pytest.raises(FileError, match=r"is larger than 4\.0 MiB: not a manifest"):
+        golden.make(bundle, RECIPE, force=True)
+
+
+def test_every_network_of_the_catalog_has_room_in_a_manifest():
+    most = max(
+        len(net.nodes) + 2 * len(net.params) + 2 * len(net.inputs) + len(net.outputs)
+        for net in (golden.Recipe(name, known.input).structure() for name, known in ARCHITECTURES.items())
+    )
+    assert 400 * most < bounded_json.LARGEST / 4  # 300 bytes a tensor, indented
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket", "folder", "link"])
+@pytest.mark.parametrize("name", ["manifest.json", "blobs.safetensors", "inputs.safetensors"])
+def test_what_is_no_file_is_refused_and_not_waited_for(bundle, tmp_path, monkeypatch, name, kind):
+    """Nor where it takes the file's place between two looks at it."""
+    file, moved = bundle / name, tmp_path / "moved"
+
+    def replace():
+        file.rename(moved)
+        if kind == "pipe":
+            os.mkfifo(file)
+        elif kind == "device":
+            file.symlink_to("/dev/zero")
+        elif kind == "socket":
+            with socket.socket(socket.AF_UNIX) as listener:
+                monkeypatch.chdir(bundle)
+                listener.bind(name)
+        elif kind == "folder":
+            file.mkdir()
+        else:
+            file.symlink_to(moved)
+
+    def later(path, *arguments, **options):
+        found = stat(path, *arguments, **options)
+        if path == name and not moved.exists():
+            replace()
+        return found
+
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", later)
+    for _ in range(2):
+        with pytest.raises(
+            RefnetError, match="is not a file of the bundle|has no manifest.json|cannot be read"
+        ):
+            golden.diff(bundle, bundle)
+    assert moved.exists()
+
+
 def test_files_that_are_elsewhere_are_not_followed(bundle, tmp_path):
     file = bundle / "blobs.safetensors"
     file.rename(tmp_path / "outside.safetensors")
@@ -545,14 +642,11 @@ def test_force_does_not_replace_what_only_looks_like_a_bundle(bundle, tmp_path):
 
 def test_a_replacement_that_fails_at_the_last_step_gives_the_old_bundle_back(bundle, monkeypatch):
     before = {file.name: file.read_bytes() for file in bundle.iterdir()}
-    rename = Path.rename
 
-    def failing(self, target):
-        if self.suffix == ".partial":
-            raise OSError("no")
-        return rename(self, target)
+    def failing(new, out):
+        raise OSError("no")
 
-    monkeypatch.setattr(Path, "rename", failing)
+    monkeypatch.setattr(placing, "exchange", failing)
     with pytest.raises(RefnetError, match="cannot be written: no"):
         golden.make(bundle, replace(RECIPE, seed=1), force=True)
     assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before

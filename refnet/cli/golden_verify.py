@@ -12,9 +12,10 @@ from refnet.render import tables, terminal
 
 def verify(bundle: BundlePath, as_json: Json = False) -> None:
     """Derive a bundle again from its manifest and compare bits."""
+    opened = Bundle(bundle)
     with terminal.progress_bar(as_json) as progress:
-        findings = golden.verify(bundle, progress=progress)
+        findings = golden.verify(opened, progress=progress)
     if not report(findings, f"{bundle}: derived again", as_json):
         if not as_json:
-            tables.other_machine(Bundle(bundle), machine.facts(), terminal.screen())
+            tables.other_machine(opened, machine.facts(), terminal.screen())
         raise typer.Exit(FAILED)

@@ -7,24 +7,27 @@ import json
 import os
 import re
 import shutil
-import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
-from refnet import memory
+from refnet import bounded_json, memory, placing
 from refnet.arithmetic import ARITHMETICS
 from refnet.arrays import DTYPES, Array, with_one_nan
 from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
+from refnet.inputs import safetensors_file
 from refnet.inputs.clip import Selection
+from refnet.inputs.safetensors_file import MOST_AXES, Stored
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
+from refnet.regular import open_regular
 from refnet.remat import blob_bytes
 from refnet.shapes import LARGEST_SIZE, Shape, size, text, volume, whole
 
@@ -35,8 +38,10 @@ VERSION = 2
 EVERY_MACHINE, ONE_MACHINE = "every machine", "one machine"
 BITS = {"core": EVERY_MACHINE, "reference": ONE_MACHINE}
 MANIFEST = "manifest.json"
-LARGEST_MANIFEST = 64 << 20
 SECTIONS = ("inputs", "params", "blobs", "output_gradients", "gradients")
+FILES = (MANIFEST, *(f"{section}.safetensors" for section in SECTIONS))
+# How often a bundle is opened again that somebody replaced meanwhile.
+ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,9 @@ class Recipe:
 class Bundle:
     """A bundle on disk, its manifest checked; nothing in it is trusted before that.
 
+    Its files are opened at once, all of one folder: what is read belongs together, though the bundle be
+    replaced meanwhile.
+
     Parameters
     ----------
     path : str or Path
@@ -134,7 +142,20 @@ class Bundle:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.manifest = _read_manifest(self.path)
+        self._files = _open(self.path)
+        weakref.finalize(self, _close, self._files)
+        self._stored: dict[str, dict[str, Stored]] = {}
+        self.manifest = _read_manifest(self.path, self._files)
+        version = self.manifest.get("format_version")
+        if type(version) is not int or version != VERSION:
+            raise FileError(
+                f"{self.path / MANIFEST} has format version {version!r}: "
+                f"expected {VERSION}; make the bundle again with this refnet"
+            )
+        try:
+            json.dumps(self.manifest, ensure_ascii=False).encode()
+        except ValueError as error:  # half a surrogate pair is no text
+            raise FileError(f"{self.path / MANIFEST} is not readable JSON: {one_line(error)}") from error
         try:
             self.recipe = _recipe(self.manifest["recipe"])
             self.entries = {s: _entries(s, self.manifest["tensors"][s]) for s in SECTIONS}
@@ -156,25 +177,34 @@ class Bundle:
         ------
         FileError
             If its file is missing, damaged, or holds something else than the manifest says.
+        TooLargeError
+            If it would not fit into memory.
         """
         require_known(f"tensor of {section}", name, self.entries[section])
         entry = self.entries[section][name]
         if entry["file"] is None:
             return None
         path = self.path / entry["file"]
-        if path.is_symlink() or not path.is_file():
+        if entry["file"] not in self._files:
             raise FileError(f"{path} is not a file of the bundle: expected the tensors of {section}")
+        file = self._files[entry["file"]]
         try:
-            with safe_open(path, framework="numpy") as file:
-                array: Array = file.get_tensor(name)
-        except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+            if path.name not in self._stored:
+                self._stored[path.name] = safetensors_file.stored(file)
+            if (found := self._stored[path.name].get(name)) is None:
+                raise FileError(f"{path} holds no {name}: expected it as in the manifest")
+            if found.shape != tuple(entry["shape"]) or found.dtype != entry["dtype"]:
+                raise FileError(
+                    f"{path}: {name} is {found.dtype} {text(found.shape)}, "
+                    f"expected {entry['dtype']} {text(tuple(entry['shape']))} as in the manifest"
+                )
+            memory.require(found.size, f"{path}: {name}")
+            array = safetensors_file.read(file, found)
+        except RefnetError:
+            raise
+        except (OSError, ValueError) as error:
             raise FileError(f"{path} cannot be read: {one_line(error)}") from error
-        if list(array.shape) != entry["shape"] or array.dtype.name != entry["dtype"]:
-            raise FileError(
-                f"{path}: {name} is {array.dtype} {text(array.shape)}, "
-                f"expected {entry['dtype']} {text(tuple(entry['shape']))} as in the manifest"
-            )
-        return array
+        return array.astype(entry["dtype"], copy=False)
 
     def pixels(self) -> Array | None:
         """Read the pixels of the recipe's clip; None where it has none.
@@ -186,15 +216,15 @@ class Bundle:
         """
         if self.recipe.clip is None:
             return None
-        pixels = self.tensor("inputs", "data") if "data" in self.entries["inputs"] else None
-        if pixels is None:
+        entry = self.entries["inputs"].get("data")
+        if entry is None or entry["file"] is None:
             raise FileError(f"{self.path} holds no pixels of its clip: expected inputs.safetensors")
-        if pixels.shape != self.recipe.input:
+        if tuple(entry["shape"]) != self.recipe.input:
             raise FileError(
-                f"{self.path} holds pixels of shape {text(pixels.shape)}: "
+                f"{self.path} holds pixels of shape {text(entry['shape'])}: "
                 f"expected {text(self.recipe.input)}, the recipe's input"
             )
-        return pixels
+        return self.tensor("inputs", "data")
 
 
 def sha(array: Array) -> str:
@@ -222,9 +252,17 @@ def require_free(out: Path, force: bool) -> None:
         raise FileError(f"{out} exists and is not a golden bundle: expected a new folder's name")
     if not force:
         raise FileError(f"bundle {out} exists: expected a new folder's name, or --force to replace it")
-    _read_manifest(out)
-    own = {MANIFEST, *(f"{section}.safetensors" for section in SECTIONS)}
-    others = sorted(file.name for file in out.iterdir() if file.name not in own)
+    _require_replaceable(out, out)
+
+
+def _require_replaceable(folder: Path, out: Path) -> None:
+    """Refuse to delete what is not a bundle, of whatever version, and nothing else."""
+    files = _open(folder)
+    try:
+        _read_manifest(out, files)
+    finally:
+        _close(files)
+    others = sorted(file.name for file in folder.iterdir() if file.name not in FILES)
     if others:
         raise FileError(f"{out} also holds {others[0]}, which is no part of a bundle: it is not replaced")
 
@@ -250,47 +288,92 @@ def require_disk(out: Path, needed: int) -> None:
 def beside(out: Path, force: bool) -> Iterator[Path]:
     """A folder beside `out` that becomes `out` when all went well, and is gone when not."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".refnet-", suffix=".partial", dir=out.parent))
-    except OSError as error:
-        raise FileError(f"{out} cannot be written: {one_line(error)}") from error
-    old = folder.with_suffix(".replaced")
-    try:
-        yield folder
-        folder.chmod(0o755)
-        require_free(out, force)
-        if out.exists():
-            out.rename(old)
-        folder.rename(out)
+        placing.make_folders(out.parent)
+        with placing.workspace(out) as folder:
+            folder.mkdir()
+            yield folder
+            for file in folder.iterdir():
+                placing.sync(file)
+            placing.sync(folder)
+            _place(folder, out, force)
+    except RefnetError:
+        raise
     except (OSError, SafetensorError) as error:
         raise FileError(f"{out} cannot be written: {one_line(error)}") from error
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    if not path.is_dir():
-        raise FileError(f"{path} is not a folder: expected a golden bundle")
-    if file.is_symlink() or not file.is_file():
-        raise FileError(f"{path} has no {MANIFEST}: expected a golden bundle")
-    if file.stat().st_size > LARGEST_MANIFEST:
-        raise FileError(f"{file} is larger than {memory.text(LARGEST_MANIFEST)}: not a manifest")
+def _place(folder: Path, out: Path, force: bool) -> None:
+    """Give a finished folder its name; what is replaced is then where the new one was made."""
+    undo = placing.put
+    while True:
+        require_free(out, force)
+        try:
+            placing.put(folder, out)
+            break
+        except FileExistsError:  # of a bundle that may be replaced, or one that came a moment ago
+            require_free(out, force)
+        if not force:
+            continue
+        with suppress(FileNotFoundError):  # it has gone meanwhile
+            placing.exchange(folder, out)
+            undo = placing.exchange
+            break
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-        json.dumps(manifest, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (OSError, ValueError, RecursionError) as error:
+        if undo is placing.exchange:
+            _require_replaceable(folder, out)  # somebody may have put something into it meanwhile
+        placing.sync(out.parent)
+    except BaseException:
+        undo(*((folder, out) if undo is placing.exchange else (out, folder)))
+        raise
+
+
+def _open(path: Path) -> dict[str, int]:
+    """Open the files of a bundle, by name, all of one folder; what is no regular file is left out."""
+    placing.tidy(path.parent)
+    for _ in range(ATTEMPTS):
+        files: dict[str, int] = {}
+        try:
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except (OSError, ValueError):
+            raise FileError(f"{path} is not a folder: expected a golden bundle") from None
+        try:
+            for name in FILES:
+                with suppress(FileNotFoundError):
+                    file = open_regular(name, folder=folder, links=False)
+                    if file is not None:
+                        files[name] = file
+            # While the folder has its name, nobody has begun to remove what is in it.
+            if os.path.samestat(os.fstat(folder), path.stat()):
+                return files
+        except FileNotFoundError:
+            pass  # replaced by a system that cannot exchange folders
+        except OSError as error:
+            _close(files)
+            raise FileError(f"{path} cannot be read: {one_line(error)}") from error
+        finally:
+            os.close(folder)
+        _close(files)
+    raise FileError(f"bundle {path} changed while it was read, {ATTEMPTS} times: expected one that stays")
+
+
+def _close(files: dict[str, int]) -> None:
+    while files:
+        os.close(files.popitem()[1])
+
+
+def _read_manifest(path: Path, files: Mapping[str, int]) -> dict[str, Any]:
+    file = path / MANIFEST
+    if MANIFEST not in files:
+        raise FileError(f"{path} has no {MANIFEST}: expected a golden bundle")
+    size = os.fstat(files[MANIFEST]).st_size
+    if size > bounded_json.LARGEST:
+        raise FileError(f"{file} is larger than {memory.text(bounded_json.LARGEST)}: not a manifest")
+    try:
+        manifest = bounded_json.loads(os.pread(files[MANIFEST], size, 0))
+    except (OSError, ValueError) as error:
         raise FileError(f"{file} is not readable JSON: {one_line(error)}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise FileError(f'{file} is not of format "{FORMAT}"')
-    if type(manifest.get("format_version")) is not int or manifest["format_version"] != VERSION:
-        raise FileError(
-            f"{file} has format version {manifest.get('format_version')!r}: "
-            f"expected {VERSION}; make the bundle again with this refnet"
-        )
     return manifest
 
 
@@ -321,6 +404,8 @@ def _entries(section: str, found: Mapping[str, Any]) -> dict[str, dict[str, Any]
         _hash(f"{section} {name}", entry["sha256"])
         if entry["dtype"] not in (*DTYPES, "int64"):
             raise FileError(f"{section} {name} is {entry['dtype']!r}: expected {', '.join(DTYPES)} or int64")
+        if len(entry["shape"]) > MOST_AXES:
+            raise FileError(f"{section} {name} has {len(entry['shape'])} axes: expected {MOST_AXES} at most")
         shape = [whole(f"{section} {name} size", size, 1, LARGEST_SIZE) for size in entry["shape"]]
         entries[name] = {**entry, "shape": shape}
     return entries
@@ -350,10 +435,3 @@ def _typed(what: str, found: Any, kind: type) -> Any:
 def _hash(what: str, found: Any) -> None:
     if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
         raise FileError(f"{what} has sha256 {found!r}: expected 64 hex digits")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
-    return found

@@ -1,7 +1,11 @@
 """What a bundle gives to certification: what its run starts from, and itself as a candidate."""
 
+from math import prod
 from pathlib import Path
 
+import numpy as np
+
+from refnet import memory
 from refnet.arrays import Array
 from refnet.environment import in_default
 from refnet.errors import FileError
@@ -60,11 +64,15 @@ def read(path: str | Path, net: Net) -> Candidate:
     ------
     FileError
         If it cannot be read; of a bundle, if it holds hashes only.
+    TooLargeError
+        If it would not fit into memory.
     """
     path = Path(path)
     if not (path / MANIFEST).is_file():
         return candidate.read(path, net)
     bundle = Bundle(path)
+    entries = [entry for section in bundle.entries.values() for entry in section.values() if entry["file"]]
+    memory.require(sum(prod(e["shape"]) * np.dtype(e["dtype"]).itemsize for e in entries), str(path))
     return Candidate(
         blobs=_stored(bundle, "blobs"),
         gradients=_stored(bundle, "gradients"),

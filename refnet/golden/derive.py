@@ -1,6 +1,7 @@
 """From a recipe to its tensors, and from those to a bundle."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,14 @@ def make(
         "tensors": _describe(tensors, stored, progress),
     }
     with beside(out, force) as folder:
+        described = folder / MANIFEST
+        described.write_text(json.dumps(manifest, indent=1, default=_plain) + "\n", encoding="utf-8")
         for done, section in enumerate(SECTIONS):
             progress("write", done, len(SECTIONS))
             if section in stored and tensors[section]:
                 file = folder / f"{section}.safetensors"
                 save_file(tensors[section], file)
-                file.chmod(0o644)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, default=_plain) + "\n")
+                file.chmod(described.stat().st_mode)  # safetensors takes no notice of the umask
     progress("write", len(SECTIONS), len(SECTIONS))
     return Bundle(out)
 
@@ -188,7 +190,9 @@ def clip_recipe(
         Whatever `refnet.clip.load` refuses.
     """
     pixels = clip.read(path, selection, recipe.dtype, allow_nonfinite)
-    source = ClipSource(Path(path).name, clip.digest(path), **asdict(selection))
+    # Of a name that is not UTF-8, the other bytes as escapes.
+    name = os.fsencode(Path(path).name).decode("utf-8", "backslashreplace")
+    source = ClipSource(name, clip.digest(path), **asdict(selection))
     return replace(recipe, input=pixels.shape, clip=source), pixels
 
 

@@ -74,12 +74,12 @@ def first_difference(found: Sequence[Finding]) -> Finding | None:
 
 
 @in_default
-def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
+def verify(path: str | Path | Bundle, *, progress: Progress = silent) -> list[Finding]:
     """Derive a bundle again from its manifest and compare bits with what it says and holds.
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or Bundle
     progress : callable
         Told (stage, done, total).
 
@@ -96,7 +96,7 @@ def verify(path: str | Path, *, progress: Progress = silent) -> list[Finding]:
     RefnetError
         If its recipe cannot be run.
     """
-    bundle = Bundle(path)
+    bundle = path if isinstance(path, Bundle) else Bundle(path)
     net = bundle.recipe.net()
     tensors, blocked = derive(bundle.recipe, net, bundle.pixels(), True, progress)
     findings = _each(

@@ -1,9 +1,9 @@
 """Writing one file: complete, or not at all."""
 
 import os
-import tempfile
 from pathlib import Path
 
+from refnet import placing
 from refnet.errors import FileError, one_line
 
 
@@ -36,14 +36,10 @@ def write(out: Path, content: bytes) -> None:
         If it cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=".refnet-", suffix=".partial", dir=out.parent)
-        beside = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            beside.chmod(0o644)
-            beside.replace(out)
-        finally:
-            beside.unlink(missing_ok=True)
+        with placing.workspace(out) as new:
+            new.write_bytes(content)
+            placing.sync(new)
+            new.replace(out)
+        placing.sync(out.parent)
     except OSError as error:
         raise FileError(f"{out} cannot be written: {one_line(error)}") from error
