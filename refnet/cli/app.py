@@ -10,7 +10,7 @@ import typer
 from refnet import machine
 from refnet.cli.bench import bench
 from refnet.cli.certify import certify
-from refnet.cli.ending import UNUSABLE, fail
+from refnet.cli.ending import UNUSABLE, fail, say
 from refnet.cli.golden_diff import diff
 from refnet.cli.golden_make import make
 from refnet.cli.golden_verify import verify
@@ -56,9 +56,9 @@ def common(
 
 def main() -> NoReturn:
     """Run the command line; every expected failure is one line on standard error."""
-    for name in STOPPING:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), terminate)
+    for number in (getattr(signal, name) for name in STOPPING if hasattr(signal, name)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
+            signal.signal(number, terminate)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to fail
     try:
@@ -78,7 +78,16 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def terminate(number: int, frame: object) -> NoReturn:
-    """Unwind, so that nothing half-written stays."""
-    print(f"refnet: stopped by {signal.Signals(number).name}", file=sys.stderr)
-    sys.exit(128 + number)
+class Stopped(SystemExit):
+    """A signal has come; what is half-done is being undone."""
+
+
+def terminate(number: int, frame: object) -> None:
+    """Unwind, so that nothing half-written stays; what comes while that goes on changes nothing."""
+    handled = sys.exception()
+    while handled is not None:
+        if isinstance(handled, Stopped):
+            return
+        handled = handled.__context__
+    say(f"stopped by {signal.Signals(number).name}")
+    raise Stopped(128 + number)
