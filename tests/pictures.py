@@ -8,10 +8,12 @@ import av
 import numpy as np
 
 
-def encoded(frames, *, muxer, codec, stored="rgb24", given="rgb24"):
+def encoded(frames, *, muxer, codec, stored="rgb24", given="rgb24", title=""):
     """The bytes of a file that holds these frames, (T, H, W[, C]) uint8 in the format `given`."""
     file = BytesIO()
     with av.open(file, "w", format=muxer) as out:
+        if title:
+            out.metadata["title"] = title
         stream = out.add_stream(codec, rate=5)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = stored

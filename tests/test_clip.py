@@ -1,15 +1,23 @@
 """Clips from videos, folders of images and arrays."""
 
+import os
 import pickle
-from zipfile import ZipFile
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from io import BytesIO
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
-from pictures import png
+from pictures import encoded, png, png_chunk, png_with
 from support import assert_within, every_dtype, unit
 
-from refnet import clip, memory
-from refnet.errors import RefnetError
+from refnet import cli, clip, golden, memory
+from refnet.errors import RefnetError, ShapeError
+from refnet.inputs import orientation
 from refnet.inputs.decode import image_files
 from refnet.inputs.resize import RESIZES, linear
 
@@ -160,7 +168,7 @@ def test_a_truncated_video_is_refused(tmp_path, video):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.array([Bomb()], object), "not a readable array file"),
+        (np.array([Bomb()], object), "is object 1: expected uint8 frames"),
         (np.zeros((4, 6, 8, 3)), "is float64 4x6x8x3: expected uint8 frames"),
         (np.zeros((4, 6, 8, 4), np.uint8), "expected uint8 frames"),
         (np.zeros((4, 0, 8, 3), np.uint8), "has frames of 0x8: expected a pixel at least"),
@@ -234,3 +242,136 @@ def test_other_nonsense_is_refused(tmp_path, video):
     np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
     with pytest.raises(RefnetError, match="holds arrays a, b: expected exactly one"):
         clip.load(tmp_path / "two.npz")
+
+
+def archive():
+    file = BytesIO()
+    np.savez(file, frames=np.zeros((8, 4, 4, 3), np.uint8))
+    return file.getvalue()
+
+
+def empty_frames(*shape):
+    file = BytesIO()
+    np.save(file, np.zeros(shape, np.uint8))
+    return file.getvalue()
+
+
+def announced(height, width):
+    """A PNG of some 80 bytes that announces this size; its first line is there."""
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    data = png_chunk(b"IDAT", zlib.compress(bytes(1 + width // 8)))
+    return b"\x89PNG\r\n\x1a\n" + head + data + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>", "cannot decode"),
+        ("a.npy", archive(), "it is an archive, whose name should end in .npz"),
+        ("a.npy", empty_frames(8, 0, 4, 3), "has frames of 0x4: expected a pixel at least"),
+        ("a.png", announced(0, 0), "cannot be decoded|frames of no size"),
+        ("a.png", announced(16000, 16000), "a clip of 1 frames of 16000x16000 needs about 8.6 GiB of memory"),
+        ("a.png", announced(10**5, 10**5), "frames of no size, or of more than [0-9]+ pixels"),
+    ],
+)
+def test_what_is_odd_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch, name, content, message):
+    monkeypatch.setattr(memory, "available", lambda: 8 * 2**30)
+    (tmp_path / name).write_bytes(content)
+    arguments = ("golden", "make", "resnet18_conv4", "out", "--clip", name, "--frames", "1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["refnet", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.count("\n") == 1, err
+    assert re.search(message, err), err
+
+
+def test_a_title_in_another_encoding_is_nobody_s_concern(tmp_path, frames):
+    """Metadata that is not UTF-8 was a traceback of PyAV's."""
+    video = encoded(frames, muxer="matroska", codec="ffv1", stored="bgr0", title="Cafxy")
+    assert b"Cafxy" in video
+    (tmp_path / "a.mkv").write_bytes(video.replace(b"Cafxy", b"Caf\xe9!"))
+    assert np.array_equal(clip.load(tmp_path / "a.mkv", frames=9), expected(frames))
+    titled = png_with(png(frames[0]), (b"tEXt", b"Title\0Caf\xe9"))
+    (tmp_path / "a.png").write_bytes(titled)
+    assert np.array_equal(clip.load(tmp_path / "a.png", frames=1), expected(frames[:1]))
+
+
+def test_a_pipe_is_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(RefnetError, match="a pipe or a device"):
+        clip.load(tmp_path / "a.png", frames=1)
+    with pytest.raises(RefnetError, match=r"a\.png is no file"):
+        clip.load(tmp_path, frames=1)
+
+
+def test_sizes_are_judged_before_a_pixel_is_decoded(tmp_path, frames):
+    """By the memory, and by whoever the blob is for; of every kind of clip."""
+    (tmp_path / "folder").mkdir()
+    for i, frame in enumerate(frames):
+        (tmp_path / "folder" / f"{i}.png").write_bytes(png(frame))
+    (tmp_path / "a.png").write_bytes(announced(6, 8))  # which cannot be decoded
+    np.save(tmp_path / "frames.npy", frames)
+    np.savez(tmp_path / "frames.npz", frames)
+    np.save(tmp_path / "blob.npy", np.zeros((1, 3, 2, 6, 8), np.float32))
+
+    def judge(shape):
+        seen.append(shape)
+        raise ShapeError("too large for it")
+
+    for name in ("folder", "a.png", "frames.npy", "frames.npz", "blob.npy"):
+        seen = []
+        with pytest.raises(ShapeError, match="too large for it"):
+            clip.read(tmp_path / name, clip.Selection(frames=2), judge=judge)
+        assert seen == [(1, 3, 2, 6, 8)], name
+    seen = []
+    with pytest.raises(ShapeError, match="too large for it"):
+        clip.read(tmp_path / "a.png", clip.Selection(frames=2, size=(4, 5)), judge=judge)
+    assert seen == [(1, 3, 2, 4, 5)]
+
+
+def test_a_clip_is_judged_by_the_net_that_it_is_for(tmp_path, frames, monkeypatch):
+    (tmp_path / "a.png").write_bytes(announced(2048, 2048))
+    recipe = golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32))
+    monkeypatch.setattr(memory, "available", lambda: 2**30)
+    with pytest.raises(RefnetError, match="resnet18_conv4 on 1x3x1x2048x2048 needs about"):
+        golden.clip_recipe(tmp_path / "a.png", clip.Selection(frames=1), recipe)
+
+
+def test_a_header_of_spaces_is_not_read(tmp_path):
+    """64 MiB of header in a file of some kilobytes: an archive, and a sparse file."""
+    head = b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 26)
+    with ZipFile(tmp_path / "a.npz", "w", ZIP_DEFLATED) as written, written.open("a.npy", "w") as member:
+        member.write(head)
+        for _ in range(64):
+            member.write(b" " * (1 << 20))
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(head)
+        file.truncate(1 << 26)
+    script = (
+        "import resource, sys\nfrom refnet import clip, errors\nclip.Selection()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n        clip.load(name)\n"
+        "    except errors.FileError as error:\n        print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "a.npz", tmp_path / "a.npy"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *lines, kilobytes = done.stdout.splitlines()
+    assert len(lines) == 2 and all("its header has 67108864 bytes" in line for line in lines)
+    assert int(kilobytes) < 1 << 14
+
+
+def test_a_file_of_blocks_without_end_is_not_searched_for_ever(tmp_path):
+    """A sparse PNG of 2**40 zeros has as many empty chunks."""
+    with (tmp_path / "a.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        file.truncate(1 << 40)
+    with (tmp_path / "a.png").open("rb") as file:
+        assert orientation.of_image("a.png", file) == orientation.AS_STORED

@@ -32,6 +32,7 @@ from refnet.net import Net
 from refnet.networks import ARCHITECTURES
 from refnet.progress import Progress, silent, steps
 from refnet.run import backward, forward
+from refnet.shapes import Shape
 
 Tensors = dict[str, dict[str, Array]]
 
@@ -189,7 +190,12 @@ def clip_recipe(
     RefnetError
         Whatever `refnet.clip.load` refuses.
     """
-    pixels = clip.read(path, selection, recipe.dtype, allow_nonfinite)
+
+    def judge(shape: Shape) -> None:
+        """Refuse a shape that the network does not take, or whose run would not fit into memory."""
+        replace(recipe, input=shape).net()
+
+    pixels = clip.read(path, selection, recipe.dtype, allow_nonfinite, judge)
     # Of a name that is not UTF-8, the other bytes as escapes.
     name = os.fsencode(Path(path).name).decode("utf-8", "backslashreplace")
     source = ClipSource(name, clip.digest(path), **asdict(selection))

@@ -5,15 +5,23 @@ float32, and then resized. A blob of float64 holds these float32 values, widened
 between FFmpeg builds (`decode.py`), so a golden bundle made from a clip stores the pixels that it used.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from math import prod
 from pathlib import Path
+from typing import IO, Any, TypeVar
 from zipfile import ZipFile
 
 import numpy as np
-from numpy.lib.format import read_array, read_array_header_1_0, read_array_header_2_0, read_magic
+from numpy.lib.format import (
+    MAGIC_LEN,
+    read_array,
+    read_array_header_1_0,
+    read_array_header_2_0,
+    read_magic,
+)
 
 from refnet import memory
 from refnet.arrays import DTYPES, Array
@@ -29,10 +37,15 @@ from refnet.errors import (
 )
 from refnet.inputs import decode
 from refnet.inputs.resize import RESIZES
-from refnet.shapes import text, volume, whole
+from refnet.shapes import Shape, text, volume, whole
 
+Parsed = TypeVar("Parsed")
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)
 ARRAYS = {".npy", ".npz"}
+# Bytes of an array's header, which says its dtype and shape: NumPy writes 118.
+LONGEST_HEADER = 1 << 16
+# Of a pixel: three differences in float64, then in float32, beside what was decoded.
+PIXEL_BYTES = 3 * (8 + 4) + decode.PIXEL_BYTES
 
 
 @dataclass(frozen=True)
@@ -128,20 +141,46 @@ def load(
 
 @in_default
 def read(
-    path: str | Path, selection: Selection, dtype: str = "float64", allow_nonfinite: bool = False
+    path: str | Path,
+    selection: Selection,
+    dtype: str = "float64",
+    allow_nonfinite: bool = False,
+    judge: Callable[[Shape], object] = lambda shape: None,
 ) -> Array:
     """Read the selected frames of a clip.
 
-    Parameters, returns and errors are those of `load`.
+    Parameters, returns and errors are those of `load`; `judge` is given the shape of the blob, and may refuse
+    it, before any pixel is decoded.
     """
     path, wanted = Path(path), selection.wanted
     if selection.size is not None:
         _require_memory(selection.frames, selection.size)
+        judge((1, 3, selection.frames, *selection.size))
     require_known("dtype", dtype, DTYPES)
     if not path.exists():
         raise FileError(f"clip {path} does not exist: expected a video, a folder of images, .npy or .npz")
+    if not (path.is_dir() or path.is_file()):
+        raise FileError(f"clip {path} is a pipe or a device: expected a file or a folder")
+
+    judged = set()
+
+    def judge_frames(size: Shape) -> None:
+        if size in judged:
+            return
+        judged.add(size)
+        if selection.size is None:
+            _require_memory(selection.frames, size)
+            judge((1, 3, selection.frames, *size))
+        memory.require(prod(size) * PIXEL_BYTES, f"a frame of {text(size)} of clip {path}")
 
     if path.suffix.lower() in ARRAYS:
+        shape = _shape(path)
+        if len(shape) == 5:
+            taken = (*shape[:2], selection.frames, *shape[3:])
+            memory.require(2 * prod(taken) * 8, f"clip {path}")
+            judge(taken)
+        else:
+            judge_frames(shape[1:3])
         array = _array(path)
         if array.ndim == 5:
             with np.errstate(over="ignore"):
@@ -154,14 +193,10 @@ def read(
             return ready
         source: Iterable[Array] = array[wanted.start : wanted.stop : wanted.step, ..., ::-1]
     elif path.is_dir():
-        source = decode.images(path, wanted)
+        source = decode.images(path, wanted, judge_frames)
     else:
-        source = decode.video(path, wanted)
-    picked: list[Array] = []
-    for pixels in source:
-        picked.append(_prepared(pixels, selection))
-        if len(picked) == 1:
-            _require_memory(selection.frames, picked[0].shape[:2])
+        source = decode.video(path, wanted, judge_frames)
+    picked = [_prepared(pixels, selection) for pixels in source]
     if len(picked) < selection.frames:
         raise _too_short(path, len(picked), selection)
     if len({frame.shape for frame in picked}) > 1:
@@ -199,44 +234,86 @@ def _require_memory(frames: int, size: tuple[int, ...]) -> None:
     memory.require(needed, f"a clip of {frames} frames of {text(size)}")
 
 
-def _array(path: Path) -> Array:
-    try:
-        array = _npz(path) if path.suffix.lower() == ".npz" else np.load(path, mmap_mode="r")
-    except (RefnetError, MemoryError):
-        raise
-    except Exception as error:  # whatever a hostile file makes the parsers raise
-        raise FileError(f"clip {path} is not a readable array file: {one_line(error)}") from error
-    if array.ndim == 5:
-        if array.dtype.newbyteorder("=").name not in DTYPES:
-            raise DTypeError(f"clip {path} is a {array.dtype} blob: expected {' or '.join(DTYPES)}")
-        if array.shape[1] != 3:
-            raise ShapeError(f"clip {path} has shape {text(array.shape)}: expected N x 3 x T x H x W")
-        return array
-    if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
+def _shape(path: Path) -> Shape:
+    """The shape that an array's header states, once it is one of a clip."""
+    shape, dtype = _parsed(path, _headed)
+    if len(shape) == 5:
+        if dtype.newbyteorder("=").name not in DTYPES:
+            raise DTypeError(f"clip {path} is a {dtype} blob: expected {' or '.join(DTYPES)}")
+        if shape[1] != 3:
+            raise ShapeError(f"clip {path} has shape {text(shape)}: expected N x 3 x T x H x W")
+        return shape
+    if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
         raise ShapeError(
-            f"clip {path} is {array.dtype} {text(array.shape)}: expected uint8 frames T x H x W x 3, "
+            f"clip {path} is {dtype} {text(shape)}: expected uint8 frames T x H x W x 3, "
             "or a float blob N x 3 x T x H x W"
         )
-    if 0 in array.shape[1:]:
-        raise ShapeError(f"clip {path} has frames of {text(array.shape[1:3])}: expected a pixel at least")
+    if 0 in shape[1:]:
+        raise ShapeError(f"clip {path} has frames of {text(shape[1:3])}: expected a pixel at least")
+    return shape
+
+
+def _array(path: Path) -> Array:
+    """The array, whose header has been read: mapped, or taken out of its archive."""
+    return _parsed(path, _unpacked if _is_archive(path) else _mapped)
+
+
+def _parsed(path: Path, parse: Callable[[Path], Parsed]) -> Parsed:
+    """What a parser finds in an array file; whatever a hostile one makes it raise, it is not readable."""
+    try:
+        return parse(path)
+    except (RefnetError, MemoryError):
+        raise
+    except Exception as error:
+        raise FileError(f"clip {path} is not a readable array file: {one_line(error)}") from error
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ".npz"
+
+
+def _headed(path: Path) -> tuple[Shape, np.dtype[Any]]:
+    """The shape and dtype of the one array of a file."""
+    if not _is_archive(path):
+        with path.open("rb") as file:
+            return _header(file)
+    with ZipFile(path) as archive, archive.open(_member(path, archive)) as stream:
+        shape, dtype = _header(stream)
+    memory.require(prod(shape) * dtype.itemsize, f"clip {path}")
+    return shape, dtype
+
+
+def _mapped(path: Path) -> Array:
+    array: Array = np.load(path, mmap_mode="r")
     return array
 
 
-def _npz(path: Path) -> Array:
-    """The one array of an archive, once its header has said how large it is."""
-    with ZipFile(path) as archive:
-        names = archive.namelist()
-        if len(names) != 1:
-            found = ", ".join(name.removesuffix(".npy") for name in names)
-            raise FileError(f"clip {path} holds arrays {found or 'none'}: expected exactly one")
-        with archive.open(names[0]) as stream:
-            major, _ = read_magic(stream)
-            read_header = read_array_header_1_0 if major == 1 else read_array_header_2_0
-            shape, _, dtype = read_header(stream)
-            memory.require(prod(shape) * dtype.itemsize, f"clip {path}")
-        with archive.open(names[0]) as stream:
-            array: Array = read_array(stream, allow_pickle=False)
+def _unpacked(path: Path) -> Array:
+    with ZipFile(path) as archive, archive.open(_member(path, archive)) as stream:
+        array: Array = read_array(stream, allow_pickle=False)
     return array
+
+
+def _member(path: Path, archive: ZipFile) -> str:
+    names = archive.namelist()
+    if len(names) != 1:
+        found = ", ".join(name.removesuffix(".npy") for name in names)
+        raise FileError(f"clip {path} holds arrays {found or 'none'}: expected exactly one")
+    return names[0]
+
+
+def _header(stream: IO[bytes]) -> tuple[Shape, np.dtype[Any]]:
+    """Read a header, of which no more is taken into memory than a header has."""
+    start = stream.read(MAGIC_LEN)
+    if start.startswith(b"PK"):
+        raise ValueError("it is an archive, whose name should end in .npz")
+    major, _ = read_magic(BytesIO(start))
+    length = stream.read(2 if major == 1 else 4)
+    if int.from_bytes(length, "little") > LONGEST_HEADER:
+        raise ValueError(f"its header has {int.from_bytes(length, 'little')} bytes")
+    rest = BytesIO(length + stream.read(int.from_bytes(length, "little")))
+    shape, _, dtype = (read_array_header_1_0 if major == 1 else read_array_header_2_0)(rest)
+    return tuple(shape), dtype
 
 
 def _ready(path: Path, array: Array, selection: Selection) -> Array:

@@ -5,23 +5,28 @@ differ in the last unit between FFmpeg builds, and between FFmpeg and other deco
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from refnet import memory
 from refnet.arrays import Array
-from refnet.errors import FileError, one_line
+from refnet.errors import FileError, RefnetError, one_line
 from refnet.inputs import orientation
+from refnet.shapes import Shape
 
 IMAGES = {".apng", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+MOST_STREAMS = 64
 # A container may not make FFmpeg open anything else.
-SEALED = {"protocol_whitelist": "none"}
+SEALED = {"protocol_whitelist": "none", "max_streams": str(MOST_STREAMS)}
+# Of a pixel, while it is decoded: as stored, at most RGBA of 16 bits, and as B, G, R, A.
+PIXEL_BYTES = 8 + 4
 
 
-def video(path: Path, wanted: range) -> Iterator[Array]:
+def video(path: Path, wanted: range, judge: Callable[[Shape], None]) -> Iterator[Array]:
     """Decode the wanted frames of a video, an animation or an image; fewer where there are no more.
 
     Parameters
@@ -29,6 +34,8 @@ def video(path: Path, wanted: range) -> Iterator[Array]:
     path : Path
     wanted : range
         Indices of frames.
+    judge : callable
+        Given (H, W) of the frames, upright, before one is decoded; may refuse it.
 
     Yields
     ------
@@ -40,27 +47,56 @@ def video(path: Path, wanted: range) -> Iterator[Array]:
         If it cannot be decoded, or a frame is nothing that has one right reading in 8 bits.
     """
     av = _av()
+    if not path.is_file():
+        raise FileError(f"clip {path} is no file: expected a video or an image")
+    # Decoders refuse by themselves what would not fit into memory: frames may differ from what is announced.
+    most = str(memory.available() // PIXEL_BYTES)
     try:
         # An open file, not a name: FFmpeg would take some names for addresses.
         with path.open("rb") as stream:
             way_up = orientation.of_image(f"clip {path}", stream)
             stream.seek(0)
-            with av.open(stream, options=SEALED) as container:
-                if not container.streams.video:
-                    raise FileError(f"clip {path} has no video stream: expected a video or an image")
-                track = container.streams.video[0]
+            with av.open(
+                stream,
+                container_options=SEALED,
+                stream_options=[{"max_pixels": most}] * MOST_STREAMS,
+                metadata_errors="replace",
+            ) as container:
+                track = _track(path, container)
+                size = (track.codec_context.height, track.codec_context.width)
+                if 0 in size:
+                    raise FileError(
+                        f"clip {path} has frames of no size, or of more than {most} pixels, "
+                        "for which there is no memory: expected a smaller image"
+                    )
+                # A display matrix comes with the frames; along H and W networks are alike.
+                judge(size[::-1] if way_up is not None and way_up.transposed else size)
+                options = {"max_pixels": most}
                 # The decoder of TIFF takes tags that it does not know for errors.
                 if track.codec_context.name != "tiff":
-                    track.codec_context.options = {"err_detect": "explode"}
+                    options["err_detect"] = "explode"
+                track.codec_context.options = options
                 frames = _whole(path, container.decode(track))
                 for frame in islice(frames, wanted.start, wanted.stop, wanted.step):
                     pixels = _pixels(path, frame, track.codec_context.name)
                     yield orientation.upright(pixels, _way_up(path, frame) if way_up is None else way_up)
-    except (av.FFmpegError, OSError) as error:
+    except (RefnetError, MemoryError):
+        raise
+    except Exception as error:  # whatever a hostile file makes FFmpeg and PyAV raise
         raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
 
 
-def images(folder: Path, wanted: range) -> Iterator[Array]:
+def _track(path: Path, container: Any) -> Any:
+    """The first stream of pictures."""
+    if not container.streams.video:
+        raise FileError(f"clip {path} has no video stream: expected a video or an image")
+    track = container.streams.video[0]
+    if track.codec_context is None:
+        raise FileError(f"clip {path} has a video stream that FFmpeg cannot decode: convert it first")
+    return track
+
+
+def images(folder: Path, wanted: range, judge: Callable[[Shape], None]) -> Iterator[Array]:
     """Decode the wanted images of a folder, in natural order, one frame each.
 
     Parameters, what is yielded and errors are those of `video`.
@@ -69,7 +105,7 @@ def images(folder: Path, wanted: range) -> Iterator[Array]:
     if not files:
         raise FileError(f"folder {folder} holds no images: expected {', '.join(sorted(IMAGES))}")
     for file in files[wanted.start : wanted.stop : wanted.step]:
-        first, *more = video(file, range(2))
+        first, *more = video(file, range(2), judge)
         if more:
             raise FileError(
                 f"clip {folder} holds an animation, {file.name}: expected one frame an image, "

@@ -35,6 +35,8 @@ EXIF = {
     8: Orientation(transposed=True, lines_reversed=True),
 }
 ORIENTATION_TAG = 274
+# What is in front of it in a file that is meant to be read.
+MOST_BLOCKS = 100_000
 SHORT = 3  # the type of that tag, two bytes
 
 
@@ -104,7 +106,7 @@ def _blocks(what: str, stream: BinaryIO) -> Iterator[int] | None:
 def _of_jpeg(stream: BinaryIO) -> Iterator[int]:
     header = Struct(">BBH")
     position = 2
-    while True:
+    for _ in range(MOST_BLOCKS):
         stream.seek(position)
         mark, marker, length = header.unpack(stream.read(4))
         if mark != 0xFF or marker == 0xDA:  # the scan: there are pixels from here on
@@ -120,7 +122,7 @@ def _of_jpeg(stream: BinaryIO) -> Iterator[int]:
 def _of_png(stream: BinaryIO) -> Iterator[int]:
     header = Struct(">I4s")
     position = 8
-    while True:
+    for _ in range(MOST_BLOCKS):
         stream.seek(position)
         length, name = header.unpack(stream.read(8))
         if name == b"eXIf":
@@ -131,7 +133,7 @@ def _of_png(stream: BinaryIO) -> Iterator[int]:
 def _of_webp(what: str, stream: BinaryIO) -> Iterator[int]:
     header = Struct("<4sI")
     position = 12
-    while True:
+    for _ in range(MOST_BLOCKS):
         stream.seek(position)
         name, length = header.unpack(stream.read(8))
         if name == b"ANIM":
@@ -153,7 +155,7 @@ def _orientation(stream: BinaryIO, start: int) -> Orientation | None:
     stream.seek(start + directory)
     (entries,) = Struct(f"{order}H").unpack(stream.read(2))
     entry = Struct(f"{order}HHIHxx")
-    for _ in range(entries):
+    for _ in range(min(entries, ORIENTATION_TAG + 1)):  # they ascend by tag (TIFF 6.0, section 2)
         tag, kind, count, value = entry.unpack(stream.read(12))
         if (tag, kind, count) == (ORIENTATION_TAG, SHORT, 1):
             return EXIF.get(value)
