@@ -646,7 +646,7 @@ BUGS = (
         repeated,
         "res3_1_branch2a",
         "res3_1_branch2a",
-        "w of res3_2_branch2a_w",
+        "w of res3_2_branch2a",
         fed=blocks_swapped,
     ),
     Bug(

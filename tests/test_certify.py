@@ -345,10 +345,21 @@ def test_one_element_that_is_not_finite_fails(value):
     assert verdict.hypothesis == "not finite"
 
 
-def test_what_is_zero_everywhere_says_nothing():
+def test_a_report_in_which_everything_is_zero_says_nothing():
     x, w, attrs = convolution()
     report = certify.check("conv3d", (0 * x, w), np.zeros((2, 8, 2, 9, 9), F32), **attrs)
     assert report.verdicts["y"].verdict == "refused" and not report.ok
+
+
+def test_branches_that_begin_at_zero_are_right(honest):
+    """Residual branches whose last scale is zero, as many networks start: zeros, forward and backward."""
+    net, given, _ = honest
+    given = given | {
+        f"res{stage}_0_branch2b_bn_{p}": np.zeros(c, F32) for stage, c in ((2, 8), (3, 16)) for p in "sb"
+    }
+    report = certify.certify(net, given, dump(net, given, started(net)[1]))
+    assert report.ok, report
+    assert "zero everywhere" in report.verdicts["res3_0_branch2b_bn"].why
 
 
 def test_a_bound_above_the_scale_of_an_array_says_nothing():
@@ -722,3 +733,103 @@ def test_a_gradient_that_is_handed_on_may_not_be_off_by_one_bit():
     dx = pool_gradient(x, dy, first)
     assert certify.check("max_pool3d", (x,), dy=dy, gradients=(dx,), **attrs).ok
     assert not certify.check("max_pool3d", (x,), dy=dy, gradients=(dx * ULP,), **attrs).ok
+
+
+SLIPS = {
+    "average for maximum": (
+        "max_pool3d",
+        {"kernel": (1, 3, 3), "stride": (1, 2, 2), "pad": (0, 1, 1)},
+        lambda x, attrs: _averaged_with_padding(x),
+    ),
+    "ReLU6": ("relu", {}, lambda x, attrs: x.clip(0, 6)),
+}
+
+
+def _averaged_with_padding(x):
+    padded = np.pad(x, [(0, 0)] * 3 + [(1, 1)] * 2)
+    n = (x.shape[-1] + 1) // 2
+    total = sum(padded[..., i : i + 2 * n : 2, j : j + 2 * n : 2] for i in range(3) for j in range(3))
+    return np.ascontiguousarray(total / F32(9))
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_slips_of_frameworks_are_named(slip):
+    op, attrs, wrong = SLIPS[slip]
+    x = (4 * np.random.default_rng(0).standard_normal((1, 3, 2, 9, 9))).astype(F32)
+    assert certify.check(op, (x,), wrong(x, attrs), **attrs).verdicts["y"].hypothesis == slip
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("scale after shift", lambda x, s, b: s * (x + b)),
+        ("scale inverted", lambda x, s, b: x / s + b),
+        ("scale and shift swapped", lambda x, s, b: b * x + s),
+    ],
+)
+def test_affines_of_another_form_are_named(name, formula):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 5, 2, 4, 4)).astype(F32)
+    s, b = (rng.standard_normal(5).astype(F32) + 2 for _ in range(2))
+    y = formula(x, *(v[:, None, None, None] for v in (s, b)))
+    assert certify.check("affine", (x, s, b), y).verdicts["y"].hypothesis == name
+
+
+@pytest.mark.parametrize("axes", ["T", "H", "HW"])
+def test_padding_that_repeats_the_border_along_some_axes_is_named(axes):
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(F32) for s in ((1, 4, 3, 6, 7), (5, 4, 3, 3, 3)))
+    padded = np.pad(x, [(0, 0), (0, 0)] + [(int(a in axes),) * 2 for a in "THW"], mode="edge")
+    y, _ = reference.conv3d.forward(padded, w, pad=tuple(int(a not in axes) for a in "THW"))
+    found = certify.check("conv3d", (x, w), y, pad=(1, 1, 1)).verdicts["y"].hypothesis
+    assert found == f"pad replicated {axes}"
+
+
+def test_a_dilation_of_another_axis_is_named():
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(s).astype(F32) for s in ((1, 4, 5, 7, 7), (5, 4, 3, 3, 3)))
+    y, _ = reference.conv3d.forward(x, w, pad=(2, 1, 1), dilation=(2, 1, 1))
+    verdict = certify.check("conv3d", (x, w), y, pad=(1, 2, 2), dilation=(1, 2, 2)).verdicts["y"]
+    assert verdict.hypothesis == "dilation moved", verdict
+
+
+def test_two_affines_swapped_are_named(honest):
+    net, given, _ = honest
+    one, other = "res3_0_branch2a_bn", "res3_0_branch2b_bn"
+    swapped = given | {f"{a}_{p}": given[f"{b}_{p}"] for p in "sb" for a, b in ((one, other), (other, one))}
+    report = certify.certify(net, given, refnet.forward(net, swapped, "reference").blobs)
+    assert report.first_failure == one
+    assert report.verdicts[one].hypothesis == f"s and b of {other}"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda net, given, x: certify.check("relu", None, x), "arrays is a NoneType"),
+        (lambda net, given, x: certify.check("relu", (x,), dy=x, gradients={"x": x}), "gradients is a dict"),
+        (lambda net, given, x: certify.check("relu", (x,), x, delta=1e-320), "delta"),
+        (lambda net, given, x: certify.check("relu", (x,), x, flush_to_zero="no"), "flush_to_zero"),
+        (lambda net, given, x: certify.certify("resnet18_conv4", given, {}), "net is a str"),
+        (lambda net, given, x: certify.certify(net, None, {}), "given is None"),
+        (lambda net, given, x: certify.certify(net, given, {}, fused="conv1"), "fused"),
+        (lambda net, given, x: certify.certify(net, given, {}, fused=None), "fused"),
+        (lambda net, given, x: certify.certify(net, given, {}, axes=None), "axes"),
+        (lambda net, given, x: certify.certify(net, given, {}, axes="KCTHW"), "axes"),
+        (lambda net, given, x: certify.examine("relu", None), "kernel is a NoneType"),
+        (lambda net, given, x: certify.examine("relu", np.abs, draws=1.5), "draws"),
+    ],
+)
+def test_nonsense_gets_one_line(honest, call, said):
+    net, given, _ = honest
+    with pytest.raises(RefnetError, match=said) as caught:
+        call(net, given, np.ones((1, 1, 1, 2, 2), F32))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kernel_that_leaves_python_is_a_finding():
+    def leave(x):
+        raise SystemExit(0)
+
+    report = certify.examine("relu", leave, draws=1)
+    assert not report.ok
+    assert "SystemExit" in report.verdicts["integers y"].cause

@@ -19,7 +19,7 @@ import numpy as np
 from refnet.arithmetic.core import core
 from refnet.arrays import Array, wide
 from refnet.op import OUTPUT, Op
-from refnet.shapes import size
+from refnet.shapes import ONES, Shape, size
 
 FFT, WINOGRAD, REACH = 8.0, 64.0, 5
 
@@ -71,6 +71,12 @@ def normwise(
     terms = w.shape[1] if dy is None else len(w) // attrs.get("groups", 1)
     growth = FFT * log2(positions) * np.sqrt(terms) if algorithm == "fft" else WINOGRAD
     return np.asarray(growth * np.sqrt(1 + terms * w.shape[2] / 6) * np.sqrt(squares))
+
+
+def transforms(w: Shape, attrs: dict[str, Any], subject: int) -> bool:
+    """Whether libraries transform such a convolution: y or dx, square, of stride and dilation 1."""
+    plain = all(tuple(attrs.get(name, ONES)) == ONES for name in ("stride", "dilation"))
+    return plain and subject in (OUTPUT, 0) and w[3] == w[4] >= 3
 
 
 def one_pass(x: Array) -> Array:

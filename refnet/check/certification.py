@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from refnet.arrays import Array
-from refnet.check.claims import claimed, facts, reproducible
-from refnet.check.dumped import laid_out
+from refnet.arrays import Array, require_mapping
+from refnet.check.claims import claimed, facts, reproducible, require_delta
+from refnet.check.dumped import laid_out, require_axes
 from refnet.check.report import Report
 from refnet.check.walk import Parts, Walk
-from refnet.errors import require_fraction, require_known
+from refnet.errors import DTypeError, require_known
 from refnet.given import clean_values
 from refnet.inputs.candidate import Candidate
 from refnet.net import Net
@@ -95,7 +95,12 @@ def certify(
         another shape or dtype, is a finding.
     """
     claim = claimed(accumulate, store, operands, operand_rounding, flush_to_zero, algorithm)
-    require_fraction("delta", delta)
+    require_delta(delta)
+    require_axes(axes, kernel_axes)
+    if not isinstance(net, Net):
+        raise DTypeError(f"net is a {type(net).__name__}: expected a Net, as refnet.build makes one")
+    require_mapping("given", given)
+    groups = _groups(net, fused)
     parts = Parts.of(net, candidate, output_gradients, gradients, blob_gradients)
     layout = axes, kernel_axes
     own = {
@@ -104,15 +109,16 @@ def certify(
     }
     values = clean_values(net, {**own, **given}, allow_nonfinite=True)
     with np.errstate(all="ignore"):
-        walk = Walk(net, values, parts, claim, _groups(net, fused), layout, delta, progress)
+        walk = Walk(net, values, parts, claim, groups, layout, delta, progress)
         walk.forward()
         walk.backward()
+        walk.jury.settle()
     report = Report(
         title=f"a candidate of {len(net.nodes)} nodes",
         verdicts=walk.jury.verdicts,
         facts={
             **facts(claim, delta),
-            "fused": [sorted(group) for group in _groups(net, fused)],
+            "fused": [sorted(group) for group in groups],
             "axes": axes,
             "kernel axes": kernel_axes,
             "elements": sum(verdict.elements for verdict in walk.jury.verdicts.values()),
@@ -128,6 +134,8 @@ def certify(
 
 def _groups(net: Net, fused: Iterable[Iterable[str]]) -> list[frozenset[str]]:
     """Groups of nodes that hand on unrounded values."""
+    if isinstance(fused, str) or not isinstance(fused, Iterable):
+        raise DTypeError(f"fused is {fused!r}: expected groups of nodes, such as [['conv1', 'res_conv1_bn']]")
     groups = [frozenset([group] if isinstance(group, str) else group) for group in fused]
     for group in groups:
         for name in group:

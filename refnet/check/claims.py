@@ -3,11 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from refnet.check.bounds import Claim
 from refnet.check.precision import FORMATS, WAYS
 from refnet.check.report import Report
-from refnet.errors import require_known
+from refnet.errors import DTypeError, ValueRangeError, require_fraction, require_known
 
+LEAST_DELTA = 1e-100
 ALGORITHMS = ("direct", "winograd", "fft", "one-pass variance")
 STORES = ("float64", "float32", "bfloat16", "float16")
 
@@ -33,7 +36,21 @@ def claimed(
     require_known("algorithm", algorithm, ALGORITHMS)
     if operand_rounding is not None:
         require_known("rounding of operands", operand_rounding, WAYS)
+    if not isinstance(flush_to_zero, bool | np.bool_):
+        raise DTypeError(f"flush_to_zero is {flush_to_zero!r}: expected True or False")
     return Claim(accumulate, store, operands, operand_rounding, bool(flush_to_zero), algorithm)
+
+
+def require_delta(delta: float) -> None:
+    """Refuse what is no probability, or so small a one that no test has such a level.
+
+    Raises
+    ------
+    ValueRangeError
+    """
+    require_fraction("delta", delta)
+    if delta < LEAST_DELTA:
+        raise ValueRangeError(f"delta is {delta!r}: expected at least {LEAST_DELTA:g}")
 
 
 DIRECT = Claim("float32", "float32", "float32")

@@ -22,19 +22,23 @@ def as_dumped(name: str, array: Any, *, integer: bool = False) -> Array:
 
 
 def laid_out(array: Any, axes: str) -> Any:
-    """A blob or kernel in our order of axes, given the order of its own; another rank is left as it is.
+    """A blob or kernel in our order of axes, given the order of its own; another rank is left as it is."""
+    ours = BLOB if "N" in axes else KERNEL
+    if axes == ours or getattr(array, "ndim", 0) != 5:
+        return array
+    return np.transpose(at_the_door("array", array), [axes.index(letter) for letter in ours])
+
+
+def require_axes(axes: object, kernel_axes: object) -> None:
+    """Refuse what is no order of a blob's axes, or of a kernel's.
 
     Raises
     ------
     ValueRangeError
-        If the letters are not those of a blob or a kernel.
     """
-    ours = next((own for own in (BLOB, KERNEL) if sorted(own) == sorted(axes)), None)
-    if ours is None:
-        raise ValueRangeError(f"axes are {axes!r}: expected a permutation of {BLOB} or {KERNEL}")
-    if axes == ours or getattr(array, "ndim", 0) != 5:
-        return array
-    return np.transpose(at_the_door("array", array), [axes.index(letter) for letter in ours])
+    for name, found, own in (("axes", axes, BLOB), ("kernel_axes", kernel_axes, KERNEL)):
+        if not isinstance(found, str) or sorted(found) != sorted(own):
+            raise ValueRangeError(f"{name} is {found!r}: expected a permutation of {own}")
 
 
 class Dumped(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 
 from refnet.arithmetic.core import core
 from refnet.arrays import Array
+from refnet.check.algorithms import transforms
 from refnet.check.bounds import Claim, unit
 from refnet.check.causes import Cause, explain
 from refnet.check.expected import BY_VARIANCE, NARROW, Expected, Known, Oracle
@@ -27,6 +28,8 @@ from refnet.op import OUTPUT, Op
 NOISE = 0.125
 # The share of elements that are not zero below which a verdict says so.
 FEW = 0.01
+ALL_ZERO = "it is zero everywhere, as it should be"
+NOTHING_TO_COMPARE = "everything is zero: there is nothing to compare"
 TINY = float(np.finfo(np.float64).tiny)
 
 # An expectation for each way in which operands may have been rounded.
@@ -47,8 +50,8 @@ class Call(NamedTuple):
     dy : ndarray, optional
     exact : bool
         Whether all of it was dumped: then terms can be looked at, and mistakes replayed.
-    others : tuple of (int, str, ndarray)
-        Parameters that might be taken for its own: for which input, their names, their values.
+    others : tuple of (str, dict of int to ndarray)
+        Other nodes whose parameters might be taken for its own, and these, by input.
     """
 
     op: Op
@@ -57,7 +60,7 @@ class Call(NamedTuple):
     subject: int
     dy: Array | None = None
     exact: bool = True
-    others: tuple[tuple[int, str, Array], ...] = ()
+    others: tuple[tuple[str, dict[int, Array]], ...] = ()
 
 
 @dataclass
@@ -128,8 +131,8 @@ class Jury:
             word, said = ("consistent", excuse) if excuse else (word, said)
         if word in ("exact", "consistent") and assessed.unjudged:
             word, said = "refused", f"{assessed.unjudged} elements are made of what is not finite"
-        if word in ("exact", "consistent") and found.size > 1 and not found.any():
-            word, said = "refused", "it is zero everywhere: there is nothing to compare"
+        if word == "consistent" and not found.any() and not expected.value.any():
+            word = "exact"
         if word == "refused" and not said:
             said = "the bound is above the array's own scale: it says nothing"
         if word in ("exact", "consistent") and not said:
@@ -180,6 +183,14 @@ class Jury:
         if order.plausible and assessed.word == "implausible" and not assessed.structures:
             return f"larger than the error of a plain chain, as sums {order.name} make it"
         return ""
+
+    def settle(self) -> None:
+        """Say of a report in which everything is zero that there is nothing to compare."""
+        judged = [v for v in self.verdicts.values() if v.elements]
+        if not judged or any(v.verdict != "exact" or v.why != ALL_ZERO for v in judged):
+            return
+        for verdict in judged:
+            self.verdicts[verdict.tensor] = replace(verdict, verdict="refused", why=NOTHING_TO_COMPARE)
 
     def keep(self, verdict: Verdict, picture: Callable[[], Any] = lambda: None) -> None:
         """Hold a verdict; of the worst one so far, draw where the differences are large."""
@@ -280,6 +291,8 @@ class Jury:
         if self.claim.algorithm != "direct" or op not in ("conv3d", *BY_VARIANCE):
             return None
         which = {"winograd": "Winograd's convolution", "fft": "an FFT convolution"}
+        if op not in BY_VARIANCE and not transforms(call.arrays[1].shape, call.attrs, call.subject):
+            return None
         if op in BY_VARIANCE:
             which = {"one-pass variance": "a variance in one pass, the mean of squares less the squared mean"}
         axes = axes_of(call.op, call.subject, found.ndim)
@@ -308,12 +321,12 @@ class Jury:
     def _of_another(self, call: Call, judge: Judge, found: Array) -> Cause | None:
         """The parameter of another node that the call has read instead of its own."""
         axes = axes_of(call.op, call.subject, found.ndim)
-        for index, name, array in call.others:
-            arrays = tuple(array if i == index else a for i, a in enumerate(call.arrays))
+        for node, parameters_of in call.others:
+            arrays = tuple(parameters_of.get(i, a) for i, a in enumerate(call.arrays))
             right = self.again(self.claim, call, arrays)
             if assess(found, right.stored(self.claim), axes, self.levels).wrong == 0:
-                what = parameters(judge)[index]
-                return Cause(f"{what} of {name}", f"it is that of the {what} of another node: {name}")
+                what = " and ".join(parameters(judge)[index] for index in parameters_of)
+                return Cause(f"{what} of {node}", f"it is that of {what} of another node: {node}")
         return None
 
     def _typical(self, expected: Expected) -> Array | None:
@@ -331,6 +344,8 @@ class Jury:
 def _mostly_zero(found: Array) -> str:
     """Say of an array that few of its elements say anything."""
     share = np.count_nonzero(found) / max(found.size, 1)
+    if not share:
+        return ALL_ZERO
     return f"only {share:.1%} of it is not zero" if share < FEW else ""
 
 

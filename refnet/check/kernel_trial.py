@@ -23,10 +23,11 @@ from refnet.check.operators import check_op
 from refnet.check.precision import FLOAT32, WAYS, format_of
 from refnet.check.problems import LARGEST, Problem, problem
 from refnet.check.report import OPEN, Report, Verdict, Word
-from refnet.errors import RefnetError, one_line, require_known
+from refnet.errors import DTypeError, RefnetError, one_line, require_known
 from refnet.op import OUTPUT, Op
 from refnet.ops import OPS
 from refnet.progress import Progress, silent, steps
+from refnet.shapes import whole
 
 # Problems of several samples that are run sample by sample, and calls that are made again.
 BATCHES, REPEATS = 8, 3
@@ -90,6 +91,10 @@ def examine(
         If there is no such operator or dtype.
     """
     require_known("operator", op, OPS)
+    draws = whole("draws", draws, 0)
+    if not callable(kernel) and not hasattr(kernel, "forward"):
+        kind = type(kernel).__name__
+        raise DTypeError(f"kernel is a {kind}: expected a function, or an object with forward and backward")
     require_known("dtype", dtype, DTYPES)
     claim = Claim(dtype, dtype) if claim is None else claim
     foreign = ForeignKernel(kernel, op, claim.store)
@@ -194,7 +199,7 @@ class _Trial:
         names = ["y", *(f"d{n}" for n in list(signature(self.op.infer).parameters)[: len(given.arrays)])]
         try:
             y, *gradients = self._call(given, given.arrays, given.dy)
-        except Exception as error:  # whatever a kernel raises is a finding
+        except (Exception, SystemExit) as error:  # whatever a kernel raises is a finding
             ended = replace(self._ended("y", error), verdict="impossible", margin=inf)
             ended = replace(ended, cause=ended.why, why="")
             wanted = names if self.foreign.backward else names[:1]
@@ -307,7 +312,7 @@ class _Trial:
                     if off and not note:
                         note = f"sample {n} of {samples} has other bits alone: {off} of {alone.size} elements"
                         where = given.case.name
-            except Exception as error:  # whatever a kernel raises is a finding
+            except (Exception, SystemExit) as error:  # whatever a kernel raises is a finding
                 return self._ended("batch", error)
         if not count:
             self.facts["batch"] = "does not apply: no sample is computed by itself"
@@ -379,7 +384,7 @@ class _Trial:
                     return self._stated(
                         name, "consistent", node=given.case.name, elements=elements, structure=note
                     )
-        except Exception as error:  # whatever a kernel raises is a finding
+        except (Exception, SystemExit) as error:  # whatever a kernel raises is a finding
             return self._ended(name, error)
         return self._stated(name, "exact", node=given.case.name, elements=elements)
 
@@ -398,7 +403,7 @@ class _Trial:
             progress(f"order of {self.op.name}", done, len(subjects))
             try:
                 found = order_of(self.arithmetic, self.op, subject, self.claim, self.dtype, self.seed)
-            except Exception as error:  # whatever a kernel raises is a finding
+            except (Exception, SystemExit) as error:  # whatever a kernel raises is a finding
                 yield self._ended(f"order {name}", error)
                 continue
             self.facts["order"][name] = found.words or "none"
@@ -442,7 +447,7 @@ class _Trial:
         margin = inf if word == "impossible" else 0.0
         return Verdict(**{"tensor": name, "verdict": word, "op": self.op.name, "margin": margin, **said})
 
-    def _ended(self, name: str, error: Exception) -> Verdict:
+    def _ended(self, name: str, error: BaseException) -> Verdict:
         return self._stated(
             name, "refused", why=f"the call ended with {type(error).__name__}: {one_line(error)}"
         )

@@ -19,7 +19,7 @@ from refnet.op import Op
 # Elements that are looked at, beside the least plausible one; how many terms have the magnitude of a term, on
 # average, where they are alike.
 SAMPLE, ALIKE = 48, 2
-LANES, CHAINS = (4, 8, 16, 32), (8, 16, 64, 256)
+LANES, CHAINS, BLOCKS = (4, 8, 16, 32), (8, 16, 64, 256), (4, 8, 16, 32, 64)
 
 
 class Order(NamedTuple):
@@ -134,10 +134,24 @@ def _in_chains(length: int) -> Callable[[Array], float]:
     return partial_sums
 
 
+def _in_blocks(count: int) -> Callable[[Array], float]:
+    """Channels in blocks, tap after tap within a block: as vectors of channels are laid out."""
+
+    def partial_sums(row: Array) -> float:
+        if row.ndim < 2:
+            return _chain(row)
+        channels = row.reshape(len(row), -1)
+        blocks = [channels[i : i + count].T.ravel() for i in range(0, len(row), count)]
+        return _chain(np.concatenate(blocks))
+
+    return partial_sums
+
+
 ORDERS: dict[str, Callable[[Array], float]] = {
     "in the order of the arrays": _in_order,
     "tap by tap": _taps_first,
     "backwards": _backwards,
+    **{f"in blocks of {count} channels": _in_blocks(count) for count in BLOCKS},
     **{f"in {count} lanes": _in_lanes(count) for count in LANES},
     **{f"in chains of {length}": _in_chains(length) for length in CHAINS},
 }

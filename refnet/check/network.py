@@ -163,7 +163,7 @@ class _Watch:
             yield
         except (RefnetError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             said = f"{type(error).__name__}: {one_line(error)}"
             raise KernelError(f"{self.of.name} {op} {which} raised {said}") from error
 

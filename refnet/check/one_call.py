@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.check.claims import claimed, facts, reproducible
+from refnet.check.claims import claimed, facts, reproducible, require_delta
 from refnet.check.dumped import Dumped, as_dumped
 from refnet.check.expected import Known
 from refnet.check.formulas import FOREIGN
@@ -16,7 +16,7 @@ from refnet.check.handed import Backward, judge_gradient
 from refnet.check.jury import Call, Jury, Ways
 from refnet.check.plausible import Levels
 from refnet.check.report import Report
-from refnet.errors import ValueRangeError, require_fraction, require_known
+from refnet.errors import DTypeError, ValueRangeError, require_known
 from refnet.net import Node
 from refnet.op import OUTPUT
 from refnet.ops import OPS
@@ -69,7 +69,9 @@ def check(
         If the arrays do not fit the operator, or there is nothing to judge.
     """
     claim = claimed(accumulate, store, operands, operand_rounding, flush_to_zero, algorithm)
-    require_fraction("delta", delta)
+    require_delta(delta)
+    _require_sequence("arrays", arrays)
+    _require_sequence("gradients", gradients or ())
     require_known("operator", op, OPS)
     record = FOREIGN[op]
     read = [
@@ -107,6 +109,7 @@ def check(
                 found = _fitting(jury, Dumped(names[index], op, op, gradient), read[index].shape)
                 if found is not None:
                     judge_gradient(jury, names[index], [calls.part(index)], found)
+    jury.settle()
     report = Report(title=f"one call of {op}", verdicts=jury.verdicts, facts=facts(claim, delta) | {"op": op})
     call = [f"check({op!r}, arrays", *(["y"] if y is not None else [])]
     call += ["dy=dy, gradients=gradients"] if gradients is not None else []
@@ -119,3 +122,10 @@ def _fitting(jury: Jury, dumped: Dumped, shape: Shape) -> Array | None:
     if array is None:
         jury.fail(dumped.tensor, dumped.node, dumped.op, cause, hypothesis)
     return array
+
+
+def _require_sequence(what: str, found: object) -> None:
+    """Refuse what is no sequence of arrays."""
+    if not isinstance(found, Sequence):
+        kind = type(found).__name__
+        raise DTypeError(f"{what} is a {kind}: expected a sequence, in the order of the operator's inputs")

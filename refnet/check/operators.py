@@ -219,7 +219,7 @@ class _Trial:
         needed = [f"d{name}" for name, need in zip(self._found.inputs, needs, strict=False) if need]
         try:
             y, context = self._door.forward(*arrays, **self._attrs)
-        except Exception as error:  # whatever a kernel raises is a finding
+        except (Exception, SystemExit) as error:  # whatever a kernel raises is a finding
             self._keep_raised(["y", *needed], error)
             return None
         if needs == given.needs:
@@ -228,7 +228,7 @@ class _Trial:
         kept = y.copy()
         try:
             gradients = self._door.backward(dy, context, needs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._keep_raised(needed or ["needs"], error)
             return None
         self._judge_gradients(gradients, needs)
@@ -312,7 +312,7 @@ class _Trial:
 
         self._found.keep(verdict_of(name, self._given.case.name, self._given.op.name, result), diagnose)
 
-    def _keep_raised(self, names: list[str], error: Exception) -> None:
+    def _keep_raised(self, names: list[str], error: BaseException) -> None:
         """Call wrong what a kernel has raised an error in place of."""
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         for name in names:

@@ -423,7 +423,7 @@ def _regressed(cross: Array, square: Array, levels: Levels) -> tuple[float, floa
     what errors of the expected size would have, independent but for copies.
     """
     total = float(square.sum())
-    if not total > 0 or len(cross) < FEW:
+    if not total > 0 or np.unique(cross).size < FEW:  # blocks that are copies say nothing of a spread
         return None
     slope = float(cross.sum()) / total
     spread = sqrt(float(np.square(cross - slope * square).sum()) * len(cross) / (len(cross) - 1))

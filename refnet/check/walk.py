@@ -187,14 +187,23 @@ class Walk:
             self._hold(node, found)
             self.jury.refuse(node.name, node.name, node.op, why)
 
-    def _others(self, node: Node) -> tuple[tuple[int, str, Array], ...]:
-        """Other nodes' kernels of the same shape, the nearest in the net first."""
-        if FOREIGN[node.op].family != "product" or node.inputs[1] not in self._net.params:
+    def _others(self, node: Node) -> tuple[tuple[str, dict[int, Array]], ...]:
+        """Other nodes of the same operator, with parameters of the same shapes, the nearest first."""
+        own = {i: self._net.params[n] for i, n in enumerate(node.inputs) if n in self._net.params}
+        if not own:
             return ()
-        own, names = node.inputs[1], list(self._net.params)
-        alike = [n for n in names if n != own and self._net.params[n] == self._net.params[own]]
-        alike.sort(key=lambda name: abs(names.index(name) - names.index(own)))
-        return tuple((1, name, self._given[name]) for name in alike[:MOST_OTHERS])
+        at = {other.name: index for index, other in enumerate(self._net.nodes)}
+        alike = [
+            other
+            for other in self._net.nodes
+            if other.op == node.op
+            and other.name != node.name
+            and {i: self._net.params.get(n) for i, n in enumerate(other.inputs) if i in own} == own
+        ]
+        alike.sort(key=lambda other: abs(at[other.name] - at[node.name]))
+        return tuple(
+            (other.name, {i: self._given[other.inputs[i]] for i in own}) for other in alike[:MOST_OTHERS]
+        )
 
     def _hold(self, node: Node, found: Array) -> None:
         self._values[node.name] = Known(found)

@@ -31,6 +31,11 @@ def pools(call: Call) -> Iterator[Hypothesis]:
     if call.kind == OUTPUT:
         yield Hypothesis("average for maximum", "is the average, not the maximum", averaged)
         yield Hypothesis(
+            "average for maximum",
+            "is the average, not the maximum, padding included",
+            lambda call: averaged(call) * counts(call) / size(call.window.kernel) if call.window else None,
+        )
+        yield Hypothesis(
             "minimum for maximum", "is the minimum, not the maximum", lambda call: extreme(call, -1)
         )
         yield Hypothesis(

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from refnet.arrays import Array
+from refnet.arrays import Array, per_channel
 from refnet.check.mistakes.hypothesis import Hypothesis, times, with_input
 from refnet.check.replay import Call
 from refnet.op import OUTPUT
@@ -21,6 +21,8 @@ def roles(call: Call) -> Iterator[Hypothesis]:
         yield Hypothesis("bias doubled", "has the bias added twice", with_input("b", doubled))
         yield Hypothesis("bias negated", "has the bias subtracted", with_input("b", np.negative))
     if call.has("s"):
+        if call.kind == OUTPUT and call.judge.op.name == "affine":
+            yield from affines(call)
         if call.subject in ("y", "x"):
             yield Hypothesis("scale missing", "is that of a scale of 1", with_input("s", np.ones_like))
             yield Hypothesis("scale squared", "is multiplied by the scale twice", with_input("s", np.square))
@@ -36,6 +38,24 @@ def roles(call: Call) -> Iterator[Hypothesis]:
         for name in call.arrays if call.judge.op.family == "sum" else ("x",):
             if call.has(name):
                 yield Hypothesis("ReLU before", f"is that of {name} after a ReLU", with_input(name, positive))
+
+
+def affines(call: Call) -> Iterator[Hypothesis]:
+    """A scale and a shift that meet x in another way."""
+    x, s, b = (call[name] for name in ("x", "s", "b"))
+    s, b = per_channel(s), per_channel(b)
+    said: tuple[tuple[str, str, Array], ...] = (
+        ("scale after shift", "is s (x + b)", s * (x + b)),
+        ("scale inverted", "is x / s + b", x / np.where(s == 0, 1, s) + b),
+        ("scale and shift swapped", "is b x + s", b * x + s),
+    )
+    for name, formula, value in said:
+        yield Hypothesis(name, formula, partial(_as_it_is, value))
+
+
+def _as_it_is(value: Array, call: Call) -> Array:
+    """A value, or its magnitude."""
+    return np.abs(value) if call.measures else value
 
 
 def doubled(array: Array) -> Array:
@@ -62,6 +82,7 @@ def rectifiers(call: Call) -> Iterator[Hypothesis]:
         yield Hypothesis("no ReLU", "is x itself", lambda call: call["x"])
         yield Hypothesis("magnitude for ReLU", "is the magnitude of x", lambda call: np.abs(call["x"]))
         yield Hypothesis("ReLU inverted", "keeps what is negative", lambda call: call["x"].clip(None, 0))
+        yield Hypothesis("ReLU6", "is cut off at 6", lambda call: call["x"].clip(0, 6))
         yield from leaks(call)
         return
     yield Hypothesis("mask missing", "is dy itself, not masked", lambda call: call["dy"])

@@ -15,7 +15,7 @@ def windowed(
     stride: Triple | None = None,
     before: Triple | None = None,
     dilation: Triple | None = None,
-    edge: bool = False,
+    edge: bool | str = False,
     counts_padding: bool = False,
 ) -> Array:
     """The result of windows of another stride, dilation or offset, the shapes of x and y being what they are.
@@ -25,8 +25,9 @@ def windowed(
     stride, dilation : triple, optional
     before : triple, optional
         How far before x the first window begins. What follows x is as long as the windows need.
-    edge : bool
-        Whether the padding repeats the border of x; it is what changes nothing otherwise.
+    edge : bool or str
+        Whether the padding repeats the border of x, or along which of "THW" it does; elsewhere it is what
+        changes nothing.
     counts_padding : bool
         Whether an average is over all of the window.
     """
@@ -38,7 +39,8 @@ def windowed(
         np.arange((m - 1) * s + d * (k - 1) + 1) - p for m, k, s, p, d in zip(outputs, *window, strict=True)
     ]
     pools = call.judge.op.family == "pooling"
-    padded = _embedded(x, places, edge, -np.inf if pools and chooses(call) else 0.0)
+    repeats = "THW" if edge is True else edge or ""
+    padded = _embedded(x, places, repeats, -np.inf if pools and chooses(call) else 0.0)
     attrs = {"stride": window.stride, "pad": ZEROS}
     if call.attribute("dilation") is not None:
         attrs["dilation"] = window.dilation
@@ -48,7 +50,7 @@ def windowed(
     if call.subject == "y":
         return np.asarray(call.of({"x": padded}, attrs=attrs) * scale)
     result = call.of({"x": padded, "dy": call["dy"] * scale}, attrs=attrs)
-    return _gathered(result, places, x.shape[2:], edge) if call.subject == "x" else result
+    return _gathered(result, places, x.shape[2:], repeats) if call.subject == "x" else result
 
 
 def chooses(call: Call) -> bool:
@@ -56,21 +58,21 @@ def chooses(call: Call) -> bool:
     return OUTPUT in call.judge.op.keeps
 
 
-def _embedded(x: Array, places: list[Array], edge: bool, fill: float) -> Array:
+def _embedded(x: Array, places: list[Array], edge: str, fill: float) -> Array:
     """Read x at places of T, H and W, some of them outside."""
     for axis, (at, n) in enumerate(zip(places, x.shape[2:], strict=True), 2):
         x = np.take(x, at.clip(0, n - 1), axis)
-        if not edge:
+        if "THW"[axis - 2] not in edge:
             x[(*(slice(None),) * axis, (at < 0) | (at >= n))] = fill
     return x
 
 
-def _gathered(gradient: Array, places: list[Array], shape: Shape, edge: bool) -> Array:
+def _gathered(gradient: Array, places: list[Array], shape: Shape, edge: str) -> Array:
     """Add up the gradients of what was read at these places."""
     for axis, (at, n) in enumerate(zip(places, shape, strict=True), 2):
         total = np.zeros((*gradient.shape[:axis], n, *gradient.shape[axis + 1 :]))
         for j, i in enumerate(at.tolist()):
-            if edge or 0 <= i < n:
+            if "THW"[axis - 2] in edge or 0 <= i < n:
                 total[along_axis(axis, min(max(i, 0), n - 1))] += gradient[along_axis(axis, j)]
         gradient = total
     return gradient

@@ -146,6 +146,14 @@ def offsets(call: Call) -> Iterator[Hypothesis]:
             f"is that of padding as TensorFlow's SAME has it, {(t, h, w)} before x instead of {pad}",
             with_window(before=(t, h, w)),
         )
+    for axes in ("T", "H", "W", "HW"):
+        if not any(pad["THW".index(axis)] for axis in axes) or sum(map(bool, pad)) <= len(axes):
+            continue
+        yield Hypothesis(
+            f"pad replicated {axes}",
+            f"is that of padding that repeats the border of x along {' and '.join(axes)}, zeros elsewhere",
+            with_window(edge=axes),
+        )
     for i, axis in enumerate("THW"):
         for name, said, before in (
             (f"pad missing {axis}", f"windows that begin at 0 along {axis}: no padding before it", 0),
@@ -183,6 +191,17 @@ def steps(call: Call) -> Iterator[Hypothesis]:
             with_window(**{what: other}),
         )
 
+    window = call.window
+    for other in ((1, 2, 2), (2, 1, 1), (2, 2, 2)):
+        if other != window.dilation and call.attribute("dilation") is not None:
+            ends = zip(window.kernel, window.pad, window.dilation, other, strict=True)
+            t, h, w = (p + (d - own_d) * (k - 1) // 2 for k, p, own_d, d in ends)
+            if min(t, h, w) >= 0:
+                yield Hypothesis(
+                    "dilation moved",
+                    f"is that of a dilation of {other} instead of {window.dilation}, padded for that",
+                    with_window(dilation=other, before=(t, h, w)),
+                )
     for what, own in (("stride", call.window.stride), ("dilation", call.window.dilation)):
         if own != ONES:
             yield proposed(what, "dropped", "dropped", ONES)
