@@ -123,6 +123,7 @@ NEIGHBOURS = {
     ("inputs.tensor_files", "inputs.npy_header"),
     ("inputs.tensor_files", "inputs.safetensors_file"),
     ("inputs.clip", "inputs.decode"),
+    ("inputs.clip", "inputs.npy_header"),
     ("inputs.clip", "inputs.resize"),
     ("ops.cross_entropy", "ops.softmax"),
     ("ops.batch_norm_training", "ops.batch_norm"),

@@ -8,20 +8,13 @@ between FFmpeg builds (`decode.py`), so a golden bundle made from a clip stores 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 from zipfile import ZipFile
 
 import numpy as np
-from numpy.lib.format import (
-    MAGIC_LEN,
-    read_array,
-    read_array_header_1_0,
-    read_array_header_2_0,
-    read_magic,
-)
+from numpy.lib.format import read_array
 
 from refnet import memory
 from refnet.arrays import DTYPES, Array
@@ -35,15 +28,13 @@ from refnet.errors import (
     one_line,
     require_known,
 )
-from refnet.inputs import decode
+from refnet.inputs import decode, npy_header
 from refnet.inputs.resize import RESIZES
 from refnet.shapes import Shape, text, volume, whole
 
 Parsed = TypeVar("Parsed")
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)
 ARRAYS = {".npy", ".npz"}
-# Bytes of an array's header, which says its dtype and shape: NumPy writes 118.
-LONGEST_HEADER = 1 << 16
 # Of a pixel: three differences in float64, then in float32, beside what was decoded.
 PIXEL_BYTES = 3 * (8 + 4) + decode.PIXEL_BYTES
 
@@ -274,12 +265,16 @@ def _is_archive(path: Path) -> bool:
 
 def _headed(path: Path) -> tuple[Shape, np.dtype[Any]]:
     """The shape and dtype of the one array of a file."""
+    what = f"clip {path}"
     if not _is_archive(path):
         with path.open("rb") as file:
-            return _header(file)
+            if file.peek(2).startswith(b"PK"):
+                raise ValueError("it is an archive, whose name should end in .npz")
+            shape, _, dtype = npy_header.read(what, file)
+            return shape, dtype
     with ZipFile(path) as archive, archive.open(_member(path, archive)) as stream:
-        shape, dtype = _header(stream)
-    memory.require(prod(shape) * dtype.itemsize, f"clip {path}")
+        shape, _, dtype = npy_header.read(what, stream)
+    memory.require(prod(shape) * dtype.itemsize, what)
     return shape, dtype
 
 
@@ -300,20 +295,6 @@ def _member(path: Path, archive: ZipFile) -> str:
         found = ", ".join(name.removesuffix(".npy") for name in names)
         raise FileError(f"clip {path} holds arrays {found or 'none'}: expected exactly one")
     return names[0]
-
-
-def _header(stream: IO[bytes]) -> tuple[Shape, np.dtype[Any]]:
-    """Read a header, of which no more is taken into memory than a header has."""
-    start = stream.read(MAGIC_LEN)
-    if start.startswith(b"PK"):
-        raise ValueError("it is an archive, whose name should end in .npz")
-    major, _ = read_magic(BytesIO(start))
-    length = stream.read(2 if major == 1 else 4)
-    if int.from_bytes(length, "little") > LONGEST_HEADER:
-        raise ValueError(f"its header has {int.from_bytes(length, 'little')} bytes")
-    rest = BytesIO(length + stream.read(int.from_bytes(length, "little")))
-    shape, _, dtype = (read_array_header_1_0 if major == 1 else read_array_header_2_0)(rest)
-    return tuple(shape), dtype
 
 
 def _ready(path: Path, array: Array, selection: Selection) -> Array:
