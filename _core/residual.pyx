@@ -140,7 +140,8 @@ def residual(
     counts : (P, 43)
         How many are beyond B, how many are not judged, and in each of 41 bins of d / B.
     sums : (P, 2 tiles, 7)
-        Of the interior of each tile, and of its part of the border: elements, and sums of d d / v, d r / v, r r / v, d / v, 1 / v, r / v, r and d in units of scale.
+        Of the interior of each tile, and of its part of the border: elements, and sums of d d / v, d r / v, r r / v,
+        d / v, 1 / v, r / v, with r and d in units of scale.
     """
     cdef Py_ssize_t count = found.shape[0], height = found.shape[1], width = found.shape[2], size, p
     cdef Py_ssize_t absolute_step = absolute.shape[0] > 1, spread_step = spread.shape[0] > 1, tile, tiles
