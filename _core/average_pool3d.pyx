@@ -11,8 +11,8 @@ from libc.string cimport memset
 
 from refnet._core cimport environment, micro_kernel, openmp
 from refnet._core.environment cimport Environment
-from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.pooling cimport Overlap, inside, line_of, overlap, windows
+from refnet._core.geometry cimport Geometry, geometry, in_long_lines
+from refnet._core.pooling cimport Overlap, inside, line_of, overlap, pools, windows
 from refnet._core.checks cimport require
 from refnet._core.simd cimport Simd
 from refnet._core.sums cimport LINE, SHORT, Pair, Planes, Totals, add_totals, begin, clear, count, finish, planes
@@ -199,7 +199,7 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     cdef const Simd* simd = micro_kernel.active(&x[0, 0])
     cdef Py_ssize_t plane, overflown = 0
     cdef Environment before
-    require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
+    require(pools(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     g = in_long_lines(g)
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
         before = environment.enter_default()
@@ -260,7 +260,7 @@ def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, :
     cdef Py_ssize_t plane, overflown = 0
     cdef bint adds = overlaps(&g)
     cdef Environment before
-    require(fits(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0]
+    require(pools(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0]
             and shares.shape[0] >= openmp.max_threads() and shares.shape[1] >= dy.shape[1])
     g = in_long_lines(g)
     with nogil, parallel(use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):

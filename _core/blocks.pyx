@@ -55,6 +55,8 @@ MOST_KEPT = 512 << 20
 
 cdef Py_ssize_t most_kept = MOST_KEPT
 cdef Py_ssize_t grain = GRAIN
+# No processor can address more: sums of sizes do not overflow.
+cdef Py_ssize_t most_size = <Py_ssize_t> 1 << 56
 
 # What waits, the longest waiting first.
 cdef void* waiting[MOST_BLOCKS]
@@ -95,6 +97,8 @@ cdef class Block:
     def __cinit__(self, Py_ssize_t size):
         global used, most_used
         cdef Py_ssize_t i, best = -1
+        if not 0 <= size <= most_size:
+            raise MemoryError(f"{size} bytes")
         self.size = size
         self.held = max(1, (size + grain - 1) // grain) * grain
         for i in range(count):

@@ -8,6 +8,10 @@ cdef extern from "geometry.h":
         Py_ssize_t oT, oH, oW
 
 
+cdef enum:
+    LARGEST = 0x7fffffff
+
+
 # The geometry of a window over a volume (T, H, W); the window is (kernel, stride, pad, dilation, output).
 cdef inline Geometry geometry(volume, window):
     cdef Geometry g
@@ -21,9 +25,23 @@ cdef inline Geometry geometry(volume, window):
     return g
 
 
-# Whether a volume of that many values, and that many output positions, are those of the geometry.
+# Whether count = a b c, of positive sizes, whose product might overflow.
+cdef inline bint is_product(Py_ssize_t count, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) noexcept nogil:
+    return (a > 0 and b > 0 and c > 0
+            and count % a == 0 and count // a % b == 0 and count // a // b == c)
+
+
+# Whether a kernel, a stride and a dilation are positive, and none, nor the padding, is larger than what refnet takes.
+cdef inline bint is_window(Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t dilation) noexcept nogil:
+    return (1 <= kernel <= LARGEST and 1 <= stride <= LARGEST and 1 <= dilation <= LARGEST
+            and -LARGEST <= pad <= LARGEST)
+
+
+# Whether a volume of that many values, and that many output positions, are those of the geometry, and it is one.
 cdef inline bint fits(const Geometry* g, Py_ssize_t volume, Py_ssize_t positions) noexcept nogil:
-    return volume == g.T * g.H * g.W and positions == g.oT * g.oH * g.oW
+    return (is_product(volume, g.T, g.H, g.W) and is_product(positions, g.oT, g.oH, g.oW)
+            and is_window(g.kT, g.sT, g.pT, g.dT) and is_window(g.kH, g.sH, g.pH, g.dH)
+            and is_window(g.kW, g.sW, g.pW, g.dW))
 
 
 # The same windows over longer lines: where each value of an image is a window, images are lines.

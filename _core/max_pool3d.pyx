@@ -11,8 +11,8 @@ from libc.string cimport memset
 
 from refnet._core cimport environment, micro_kernel, openmp
 from refnet._core.environment cimport Environment
-from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
-from refnet._core.pooling cimport Overlap, line_of, overlap
+from refnet._core.geometry cimport Geometry, geometry, in_long_lines
+from refnet._core.pooling cimport Overlap, line_of, overlap, pools
 from refnet._core.checks cimport require
 from refnet._core.simd cimport Simd
 
@@ -60,9 +60,9 @@ ctypedef fused offset:
     Py_ssize_t
 
 
-cdef inline Py_ssize_t furthest(const Geometry* g) noexcept nogil:
+cdef inline double furthest(const Geometry* g) noexcept nogil:
     """The offset of a window's last value."""
-    return ((g.kT - 1) * g.H + g.kH - 1) * g.W + g.kW - 1
+    return ((g.kT - 1.0) * g.H + g.kH - 1) * g.W + g.kW - 1
 
 
 cdef inline void find(const floating* x, Py_ssize_t stride, const floating* y, offset at, offset* found,
@@ -125,7 +125,7 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
     cdef Environment before
-    require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
+    require(pools(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     g = in_long_lines(g)
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
         before = environment.enter_default()
@@ -146,7 +146,7 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const fl
     cdef const Simd* simd = micro_kernel.active(&dy[0, 0])
     cdef Py_ssize_t plane, overflown = 0
     cdef Environment before
-    require(fits(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
+    require(pools(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
             and dy.shape[0] == x.shape[0] and dy.shape[1] == y.shape[1]
             and dx.shape[0] == x.shape[0] and dx.shape[1] == x.shape[1]
             and found.shape[0] >= openmp.max_threads() and found.shape[1] >= y.shape[1]

@@ -1,4 +1,4 @@
-from refnet._core.geometry cimport Geometry
+from refnet._core.geometry cimport Geometry, fits
 
 
 # Which part of a line an undilated window's tap reaches: the outputs [first, last), of which the first
@@ -29,6 +29,20 @@ cdef inline Py_ssize_t line_of(const Geometry* g, Py_ssize_t ot, Py_ssize_t oh,
 cdef inline Py_ssize_t inside(Py_ssize_t o, Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad,
                               Py_ssize_t inputs) noexcept nogil:
     return min(o * stride - pad + kernel, inputs) - max(o * stride - pad, 0)
+
+
+# Whether every window holds a value: the first and the last do. What is not in one has no largest value or mean.
+cdef inline bint all_hold(Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t inputs,
+                          Py_ssize_t outputs) noexcept nogil:
+    return 0 <= pad < kernel and outputs - 1 <= (inputs - 1 + pad) // stride
+
+
+# Whether the windows are those of a pool over that many values: undilated, and each holds a value.
+cdef inline bint pools(const Geometry* g, Py_ssize_t volume, Py_ssize_t positions) noexcept nogil:
+    return (fits(g, volume, positions) and g.dT == g.dH == g.dW == 1
+            and all_hold(g.kT, g.sT, g.pT, g.T, g.oT)
+            and all_hold(g.kH, g.sH, g.pH, g.H, g.oH)
+            and all_hold(g.kW, g.sW, g.pW, g.W, g.oW))
 
 
 # The outputs [first, last) whose windows have the input i.

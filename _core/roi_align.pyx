@@ -213,7 +213,25 @@ cdef bint fits(const Py_ssize_t[::1] batch, const Py_ssize_t[:, :, :, ::1] cells
             and batch.shape[0] == y.shape[0] and cells.shape[0] == y.shape[0]
             and cells.shape[1] == y.shape[2] and cells.shape[2] == y.shape[3] + y.shape[4]
             and x.shape[1] == y.shape[1] and x.shape[2] == y.shape[2]
-            and rows.shape[0] >= openmp.max_threads() and rows.shape[1] >= x.shape[4])
+            and rows.shape[0] >= openmp.max_threads() and rows.shape[1] >= x.shape[4]
+            and are_inside(cells, counts, extents, y.shape[3], x.shape[3], x.shape[4]))
+
+
+cdef bint are_inside(const Py_ssize_t[:, :, :, ::1] cells, const Py_ssize_t[:, :, ::1] counts,
+                     const Py_ssize_t[:, :, ::1] extents, Py_ssize_t oH, Py_ssize_t H, Py_ssize_t W) noexcept nogil:
+    """Whether every tap is a cell of x, and every box's columns are columns of it."""
+    cdef Py_ssize_t r, t, line, k, size
+    cdef bint found = True
+    for r in range(cells.shape[0]):
+        for t in range(cells.shape[1]):
+            found &= 0 <= extents[r, t, 0] <= W and 0 <= extents[r, t, 1] <= W
+            for line in range(cells.shape[2]):
+                if not 0 <= counts[r, t, line] <= cells.shape[3]:
+                    return False
+                size = H if line < oH else W
+                for k in range(counts[r, t, line]):
+                    found &= 0 <= cells[r, t, line, k] < size
+    return found
 
 
 def forward(const floating[:, :, :, :, ::1] x, const Py_ssize_t[::1] batch,

@@ -11,6 +11,11 @@ from refnet._core.simd cimport Simd
 from refnet._core.sums cimport LINE, Totals, begin, clear, count, finish
 
 
+cdef inline bint scaled(Py_ssize_t large, Py_ssize_t small, Py_ssize_t scale) noexcept nogil:
+    """Whether large = scale small, whose product might overflow."""
+    return scale > 0 and large % scale == 0 and large // scale == small
+
+
 cdef void repeat(const floating* x, floating* y, Py_ssize_t W, Py_ssize_t scale) noexcept nogil:
     """One line: each value scale times."""
     cdef Py_ssize_t w, i
@@ -28,8 +33,7 @@ def forward(const floating[:, :, ::1] x, floating[:, :, ::1] y, Py_ssize_t scale
     """y (images, scale * H, scale * W) = x (images, H, W), every value a square."""
     cdef Py_ssize_t image, h, i
     cdef Environment before
-    require(scale > 0 and y.shape[0] == x.shape[0] and y.shape[1] == scale * x.shape[1]
-            and y.shape[2] == scale * x.shape[2])
+    require(y.shape[0] == x.shape[0] and scaled(y.shape[1], x.shape[1], scale) and scaled(y.shape[2], x.shape[2], scale))
     with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2])):
         before = environment.enter_default()
         for image in prange(x.shape[0], schedule="static"):
@@ -66,8 +70,8 @@ def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssiz
     cdef const Simd* simd = micro_kernel.active(&dy[0, 0, 0])
     cdef Py_ssize_t image, h, overflown = 0
     cdef Environment before
-    require(scale > 0 and dy.shape[0] == dx.shape[0] and dy.shape[1] == scale * dx.shape[1]
-            and dy.shape[2] == scale * dx.shape[2])
+    require(dy.shape[0] == dx.shape[0] and scaled(dy.shape[1], dx.shape[1], scale)
+            and scaled(dy.shape[2], dx.shape[2], scale))
     with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2])):
         before = environment.enter_default()
         for image in prange(dx.shape[0], schedule="static"):

@@ -7,6 +7,7 @@ from refnet._core import (
     affine,
     average_pool3d,
     batch_norm,
+    blocks,
     compare,
     conv3d,
     dropout,
@@ -121,3 +122,99 @@ def test_more_samples_than_there_is_room_for_are_refused():
     roi_align.taps(*box, 5, 5, 1)
     with pytest.raises(ValueError, match="do not fit together"):
         roi_align.taps(*box, 5, 6, 1)
+
+
+def volumes(*windows, planes=2):
+    """What a pool's functions are given of 4 x 4 x 4 values and 1 x 1 x n outputs, window by window."""
+    for kernel, stride, pad, outputs in windows:
+        window = ((1, 1, kernel), (1, 1, stride), (0, 0, pad), (1, 1, 1), (4, 4, outputs))
+        yield (planes, 64), (planes, 16 * outputs), ((4, 4, 4), window)
+
+
+# Windows that hold nothing before and behind the values; of no size, of strides that divide by 0 or overflow.
+NO_WINDOWS = [
+    *((2, 1, 2, 5), (2, 1, 7, 16), (1, 1, -3, 4), (1, 5, 0, 2), (2, 1, 1, 7), (2, 2**40, 0, 2)),
+    *((0, 1, 0, 4), (2, 0, 0, 4), (-1, 1, 0, 4), (2, -1, 0, 2), (2**40, 1, 2**39, 4), (2**63 - 1, 1, 0, 4)),
+]
+
+
+@pytest.mark.parametrize(("x", "y", "rest"), list(volumes(*NO_WINDOWS)))
+def test_windows_that_hold_nothing_are_refused(x, y, rest):
+    """Of a window without values no place is the largest: what is handed back would be written beside dx."""
+    for offset in ("intc", "intp"):
+        given = arrays([y, x, y, x, (offset, (8, y[1]))])
+        with pytest.raises(ValueError, match="do not fit together"):
+            max_pool3d.input_gradient(*given, *rest)
+    calls = ((max_pool3d.forward, (x, y)), (average_pool3d.forward, (x, y)))
+    for function, shapes in (*calls, (average_pool3d.input_gradient, (y, x, (8, y[1])))):
+        with pytest.raises(ValueError, match="do not fit together"):
+            function(*arrays(shapes), *rest)
+
+
+@pytest.mark.parametrize("entry", ["kernel", "stride", "pad", "dilation", "output"])
+@pytest.mark.parametrize("value", [0, -1, 2**31, 2**62, -(2**62)])
+def test_windows_of_a_convolution_are_positive_and_do_not_overflow(entry, value):
+    """Strides divide, and sizes are multiplied: 2**62 x 4 is 0."""
+    index = ("kernel", "stride", "pad", "dilation", "output").index(entry)
+    if entry == "pad" and value in (0, -1):
+        return
+    window = list(map(list, WINDOW))
+    window[index][2] = value
+    x, w, y, work = (1, 4, 2, 4, 5), (6, 36), (1, 6, 40), ("uint8", (8, conv3d.workspace_bytes(8)))
+    for function, shapes in (
+        (conv3d.forward, [x, w, y, work]),
+        (conv3d.backward_data, [y, w, x, work]),
+        (conv3d.backward_weights, [y, x, w, work, (2, 6, 36)]),
+    ):
+        with pytest.raises(ValueError, match="do not fit together"):
+            function(*arrays(shapes), window, 1)
+
+
+def test_sizes_whose_product_overflows_are_refused():
+    """4 x 2**62 is 0 in 64 bits: empty arrays would seem to fit, and 2**62 outputs be written to them."""
+    large = 1 << 62
+    window = ((1, 1, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), (4, large, 1))
+    for function in (max_pool3d.forward, average_pool3d.forward):
+        with pytest.raises(ValueError, match="do not fit together"):
+            function(np.zeros((1, 0)), np.zeros((1, 0)), (4, large, 1), window)
+    for function, shapes in (
+        (upsample_nearest.forward, [(1, 4, 4), (1, 0, 0)]),
+        (upsample_nearest.input_gradient, [(1, 0, 0), (1, 4, 4)]),
+    ):
+        with pytest.raises(ValueError, match="do not fit together"):
+            function(*arrays(shapes), large)
+
+
+def boxes():
+    """Taps of one box of 2 x 2 bins in 3 x 3 cells, each bin its own cell; x, y, and what else there is."""
+    cells, weights = np.zeros((1, 1, 4, 2), np.intp), np.ones((1, 1, 4, 2))
+    counts, extents = np.ones((1, 1, 4), np.intp), np.array([[[0, 3]]], np.intp)
+    return np.zeros(1, np.intp), cells, weights, counts, extents
+
+
+@pytest.mark.parametrize(
+    ("array", "at", "value"),
+    [
+        *((1, at, value) for at in ((0, 0, 0, 0), (0, 0, 3, 0)) for value in (-1, 3, 2**60, -(2**60))),
+        *((3, at, value) for at in ((0, 0, 0), (0, 0, 3)) for value in (-1, 3, 2**60)),
+        *((4, at, value) for at in ((0, 0, 0), (0, 0, 1)) for value in (-1, 4, 2**60)),
+    ],
+)
+def test_taps_outside_of_the_volume_are_refused(array, at, value):
+    x, y, rows = np.zeros((1, 1, 1, 3, 3)), np.zeros((1, 1, 1, 2, 2)), np.zeros((8, 6))
+    gradient = (np.zeros((8, 27)), np.zeros((8, 3), np.intp))
+    roi_align.forward(x, *boxes(), y, rows)
+    roi_align.input_gradient(y, *boxes(), x, rows, *gradient)
+    wrong = boxes()
+    wrong[array][at] = value
+    with pytest.raises(ValueError, match="do not fit together"):
+        roi_align.forward(x, *wrong, y, rows)
+    with pytest.raises(ValueError, match="do not fit together"):
+        roi_align.input_gradient(y, *wrong, x, rows, *gradient)
+
+
+@pytest.mark.parametrize("size", [-1, -(2**63), 2**63 - 1, 2**63 - blocks.GRAIN])
+def test_blocks_of_no_size_are_refused(size):
+    """Rounded up, 2**63 - 1 bytes were none: one mebibyte was held."""
+    with pytest.raises(MemoryError):
+        blocks.Block(size)
