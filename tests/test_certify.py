@@ -306,6 +306,11 @@ def test_what_is_stored_in_a_narrow_format_says_so(store):
     assert verdict.verdict == "impossible" and verdict.hypothesis == f"result {store}"
 
 
+def test_arrays_stored_with_more_precision_than_claimed_are_consistent(honest):
+    net, given, candidate = honest
+    assert certify.certify(net, given, candidate, store="bfloat16").ok
+
+
 def test_what_is_flushed_to_zero_is_claimed():
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((4, 30)) * 2.0**-130).astype(F32)

@@ -147,10 +147,12 @@ def normalised(array: Array) -> tuple[Array, float]:
 
 
 def exactly(value: Array, claim: Claim) -> Expected:
-    """The expectation of what is handed on; a number that the claimed storage lacks is rounded."""
+    """The expectation of what is handed on; what the claimed storage lacks may be rounded, or kept."""
     form = format_of(claim.store)
     if form.unit > unit(np.float32):
-        value = form.round(value)
+        off = np.abs(form.round(value) - value)
+        if off.any():
+            return replace(of_errors(wide(value), off, None, 0), rounded=True)
     return Expected(
         value=wide(value), absolute=np.zeros(1, np.float32), spread=np.empty(0, np.float32), rounded=True
     )
