@@ -6,9 +6,10 @@ Blobs are (N, C, P) with P = T * H * W.
 from cython cimport floating
 from cython.parallel cimport parallel, prange
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, interrupt, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.sums cimport planes, total
 
 
@@ -30,38 +31,53 @@ def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[:
     """y = s x + b."""
     cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(s.shape[0] == C and b.shape[0] == C and y.shape[0] == x.shape[0]
             and y.shape[1] == C and y.shape[2] == P)
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(x.shape[0] * C, schedule="static"):
-            n = plane // C
-            c = plane % C
-            scale_and_shift(&x[n, c, 0], s[c], b[c], &y[n, c, 0], P)
+            if not interrupt.asked(&turn, P):
+                n = plane // C
+                c = plane % C
+                scale_and_shift(&x[n, c, 0], s[c], b[c], &y[n, c, 0], P)
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating[:, :, ::1] dx):
     """dx = s dy."""
     cdef Py_ssize_t C = dy.shape[1], P = dy.shape[2], plane, n, c
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(s.shape[0] == C and dx.shape[0] == dy.shape[0] and dx.shape[1] == C and dx.shape[2] == P)
     with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * C * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(dy.shape[0] * C, schedule="static"):
-            n = plane // C
-            c = plane % C
-            scale(&dy[n, c, 0], s[c], &dx[n, c, 0], P)
+            if not interrupt.asked(&turn, P):
+                n = plane // C
+                c = plane % C
+                scale(&dy[n, c, 0], s[c], &dx[n, c, 0], P)
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 def bias_gradient(const floating[:, :, ::1] dy, double[::1] db):
     """db[c] = sum of dy over samples and positions, in float64: `sums.h` has its order and its error."""
     cdef Py_ssize_t c, N = dy.shape[0], C = dy.shape[1], P = dy.shape[2]
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(db.shape[0] == C)
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for c in prange(C, schedule="static"):
-            db[c] = total(&dy[0, c, 0], planes(N, C * P, P))
+            if not interrupt.asked(&turn, N * P):
+                db[c] = total(&dy[0, c, 0], planes(N, C * P, P))
         environment.restore(before)
+    interrupt.finish(&watch)

@@ -9,10 +9,11 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.string cimport memset
 
-from refnet._core cimport environment, micro_kernel, openmp
+from refnet._core cimport environment, interrupt, micro_kernel, openmp
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.geometry cimport Geometry, geometry, in_long_lines
-from refnet._core.pooling cimport Overlap, inside, line_of, overlap, pools, windows
+from refnet._core.pooling cimport TAP, Overlap, inside, line_of, overlap, pools, windows
 from refnet._core.checks cimport require
 from refnet._core.simd cimport Simd
 from refnet._core.sums cimport LINE, SHORT, Pair, Planes, Totals, add_totals, begin, clear, count, finish, planes
@@ -67,7 +68,7 @@ cdef inline Py_ssize_t lines_inside(Py_ssize_t ot, Py_ssize_t oh, Geometry* g) n
     return inside(ot, g.kT, g.sT, g.pT, g.T) * inside(oh, g.kH, g.sH, g.pH, g.H)
 
 
-cdef void pool(const floating* x, real* chain, floating* y, Geometry g) noexcept nogil:
+cdef void pool(const floating* x, real* chain, floating* y, Geometry g, Turn* turn) noexcept nogil:
     """One plane: y (oT, oH, oW) from x (T, H, W); chain is LINE values."""
     cdef Py_ssize_t ot, oh, ow, tap, start, kw, piece, end, first, last, lines
     cdef Overlap s
@@ -85,6 +86,8 @@ cdef void pool(const floating* x, real* chain, floating* y, Geometry g) noexcept
                     clear(chain, &totals)
                 for tap in range(g.kT * g.kH):
                     start = line_of(&g, ot, oh, tap)
+                    if interrupt.asked(turn, end - piece if start < 0 else g.kW * (end - piece + TAP)):
+                        return
                     if start < 0:
                         continue
                     if is_first:
@@ -112,13 +115,13 @@ cdef void pool(const floating* x, real* chain, floating* y, Geometry g) noexcept
             y += g.oW
 
 
-cdef void pool_plane(const floating* x, floating* y, Geometry g) noexcept nogil:
+cdef void pool_plane(const floating* x, floating* y, Geometry g, Turn* turn) noexcept nogil:
     cdef floating few[LINE]
     cdef double many[LINE]
     if g.kT * g.kH * g.kW <= SHORT:
-        pool(x, few, y, g)
+        pool(x, few, y, g, turn)
     else:
-        pool(x, many, y, g)
+        pool(x, many, y, g, turn)
 
 
 cdef void share_out(const floating* dy, floating* shares, Geometry g) noexcept nogil:
@@ -137,7 +140,7 @@ cdef void share_out(const floating* dy, floating* shares, Geometry g) noexcept n
             shares += g.oW
 
 
-cdef void hand_back(const floating* shares, real* buffer, floating* dx, Geometry g) noexcept nogil:
+cdef void hand_back(const floating* shares, real* buffer, floating* dx, Geometry g, Turn* turn) noexcept nogil:
     """One plane: dx (T, H, W) = the sums of the shares (oT, oH, oW) of all windows that have a value.
 
     buffer is LINE values, not used where the types are one: chains are in place then.
@@ -161,6 +164,8 @@ cdef void hand_back(const floating* shares, real* buffer, floating* dx, Geometry
                     clear(chain, &totals)
                 for ot in range(along_t.first, along_t.last):
                     for oh in range(along_h.first, along_h.last):
+                        if interrupt.asked(turn, g.kW * (end - piece + TAP)):
+                            return
                         if is_first:
                             put(shares + (ot * g.oH + oh) * g.oW + piece, chain, end - piece)
                             count(chain, &totals)
@@ -185,12 +190,12 @@ cdef void hand_back(const floating* shares, real* buffer, floating* dx, Geometry
             dx += g.W
 
 
-cdef void hand_back_plane(const floating* shares, floating* dx, Geometry g) noexcept nogil:
+cdef void hand_back_plane(const floating* shares, floating* dx, Geometry g, Turn* turn) noexcept nogil:
     cdef double many[LINE]
     if g.kT * g.kH * g.kW <= SHORT:
-        hand_back(shares, dx, dx, g)
+        hand_back(shares, dx, dx, g, turn)
     else:
-        hand_back(shares, many, dx, g)
+        hand_back(shares, many, dx, g, turn)
 
 
 def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
@@ -199,14 +204,19 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     cdef const Simd* simd = micro_kernel.active(&x[0, 0])
     cdef Py_ssize_t plane, overflown = 0
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(pools(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     g = in_long_lines(g)
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(x.shape[0], schedule="static"):
-            pool_plane(&x[plane, 0], &y[plane, 0], g)
-            overflown += not simd.all_finite(&y[plane, 0], 1, y.shape[1])
+            if not interrupt.asked(&turn, 1):
+                pool_plane(&x[plane, 0], &y[plane, 0], g, &turn)
+                overflown += not simd.all_finite(&y[plane, 0], 1, y.shape[1])
         environment.restore(before)
+    interrupt.finish(&watch)
     return overflown == 0
 
 
@@ -233,13 +243,18 @@ def whole(const floating[:, ::1] x, floating[::1] y):
     """
     cdef Py_ssize_t share, first, N = x.shape[0], P = x.shape[1]
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(P > 0 and y.shape[0] == N)
     with nogil, parallel(use_threads_if=openmp.pays(N * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for share in prange((N + SHARE - 1) // SHARE, schedule="static"):
-            first = share * SHARE
-            averages(&x[first, 0], P, &y[first], min(N - first, <Py_ssize_t> SHARE))
+            if not interrupt.asked(&turn, SHARE * P):
+                first = share * SHARE
+                averages(&x[first, 0], P, &y[first], min(N - first, <Py_ssize_t> SHARE))
         environment.restore(before)
+    interrupt.finish(&watch)
     return bool(micro_kernel.active(&y[0]).all_finite(&y[0], 1, N))
 
 
@@ -260,15 +275,20 @@ def input_gradient(const floating[:, ::1] dy, floating[:, ::1] dx, floating[:, :
     cdef Py_ssize_t plane, overflown = 0
     cdef bint adds = overlaps(&g)
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(pools(&g, dx.shape[1], dy.shape[1]) and dx.shape[0] == dy.shape[0]
             and shares.shape[0] >= openmp.max_threads() and shares.shape[1] >= dy.shape[1])
     g = in_long_lines(g)
     with nogil, parallel(use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(dx.shape[0], schedule="static"):
-            share_out(&dy[plane, 0], &shares[openmp.thread_num(), 0], g)
-            hand_back_plane(&shares[openmp.thread_num(), 0], &dx[plane, 0], g)
-            overflown += not (simd.all_finite(&dx[plane, 0], 1, dx.shape[1]) if adds else
-                              simd.all_finite(&shares[openmp.thread_num(), 0], 1, dy.shape[1]))
+            if not interrupt.asked(&turn, dy.shape[1]):
+                share_out(&dy[plane, 0], &shares[openmp.thread_num(), 0], g)
+                hand_back_plane(&shares[openmp.thread_num(), 0], &dx[plane, 0], g, &turn)
+                overflown += not (simd.all_finite(&dx[plane, 0], 1, dx.shape[1]) if adds else
+                                  simd.all_finite(&shares[openmp.thread_num(), 0], 1, dy.shape[1]))
         environment.restore(before)
+    interrupt.finish(&watch)
     return overflown == 0

@@ -9,9 +9,10 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.math cimport isfinite, sqrt
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, interrupt, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.sums cimport (KEPT, Pair, Planes, Products, add_moments, added, offset, pair, planes, products_of,
                                 total)
 
@@ -107,13 +108,18 @@ def statistics(const floating[:, :, ::1] x, double[::1] high, double[::1] low, d
     cdef Planes channel = planes(N, C * P, P)
     cdef Moments found
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(N > 0 and P > 0 and high.shape[0] == C and low.shape[0] == C and variance.shape[0] == C)
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for c in prange(C, schedule="static"):
-            found = moments_of(&x[0, c, 0], channel)
-            high[c], low[c], variance[c] = found.mean.high, found.mean.low, found.variance
+            if not interrupt.asked(&turn, 2 * N * P):
+                found = moments_of(&x[0, c, 0], channel)
+                high[c], low[c], variance[c] = found.mean.high, found.mean.low, found.variance
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 # What batch norm is given for each channel; x, and so all statistics, are in units of `unit`.
@@ -174,6 +180,8 @@ def train(const floating[:, :, ::1] x, const double[::1] s, const double[::1] b,
     cdef Given given
     cdef Found of
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(N > 0 and P > 0 and s.shape[0] == C and b.shape[0] == C and unit.shape[0] == C
             and high.shape[0] == C and low.shape[0] == C and variance.shape[0] == C and deviation.shape[0] == C
             and y.shape[0] == N and y.shape[1] == C and y.shape[2] == P)
@@ -181,10 +189,13 @@ def train(const floating[:, :, ::1] x, const double[::1] s, const double[::1] b,
     of.high, of.low, of.variance, of.deviation = &high[0], &low[0], &variance[0], &deviation[0]
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for share in prange((C + together - 1) // together, schedule="static"):
-            train_channels(&x[0, 0, 0], &y[0, 0, 0], &given, &of, share * together,
-                           min(C - share * together, together), channel, epsilon)
+            if not interrupt.asked(&turn, 3 * together * N * P):
+                train_channels(&x[0, 0, 0], &y[0, 0, 0], &given, &of, share * together,
+                               min(C - share * together, together), channel, epsilon)
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 def products(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const double[::1] high,
@@ -193,14 +204,19 @@ def products(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const do
     cdef Py_ssize_t c, N = x.shape[0], C = x.shape[1], P = x.shape[2]
     cdef Products found
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(high.shape[0] == C and low.shape[0] == C and sums.shape[0] == C and totals.shape[0] == C
             and dy.shape[0] == N and dy.shape[1] == C and dy.shape[2] == P)
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for c in prange(C, schedule="static"):
-            found = products_of(&dy[0, c, 0], &x[0, c, 0], pair(high[c], low[c]), planes(N, C * P, P), NULL)
-            sums[c], totals[c] = found.product, found.total
+            if not interrupt.asked(&turn, 2 * N * P):
+                found = products_of(&dy[0, c, 0], &x[0, c, 0], pair(high[c], low[c]), planes(N, C * P, P), NULL)
+                sums[c], totals[c] = found.product, found.total
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 def normalise(const floating[:, :, ::1] x, const double[::1] mean, const double[::1] scale,
@@ -208,15 +224,20 @@ def normalise(const floating[:, :, ::1] x, const double[::1] mean, const double[
     """y = (x - mean) scale + b."""
     cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(mean.shape[0] == C and scale.shape[0] == C and b.shape[0] == C
             and y.shape[0] == x.shape[0] and y.shape[1] == C and y.shape[2] == P)
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(x.shape[0] * C, schedule="static"):
-            n = plane // C
-            c = plane % C
-            centre_and_scale(&x[n, c, 0], pair(mean[c], 0), scale[c], b[c], &y[n, c, 0], P)
+            if not interrupt.asked(&turn, P):
+                n = plane // C
+                c = plane % C
+                centre_and_scale(&x[n, c, 0], pair(mean[c], 0), scale[c], b[c], &y[n, c, 0], P)
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 # What the gradients are made of, and those of s and b, for each channel.
@@ -274,6 +295,8 @@ def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, c
     cdef Py_ssize_t together = TOGETHER if is_short(channel) else 1
     cdef Normalised of
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(N > 0 and P > 0 and s.shape[0] == C and unit.shape[0] == C
             and high.shape[0] == C and low.shape[0] == C and deviation.shape[0] == C
             and ds.shape[0] == C and db.shape[0] == C
@@ -283,7 +306,10 @@ def train_gradients(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, c
     of.high, of.low, of.deviation = &high[0], &low[0], &deviation[0]
     with nogil, parallel(use_threads_if=openmp.pays(N * C * P)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for share in prange((C + together - 1) // together, schedule="static"):
-            project_channels(&dy[0, 0, 0], &x[0, 0, 0], &dx[0, 0, 0], &of, share * together,
-                             min(C - share * together, together), channel)
+            if not interrupt.asked(&turn, 3 * together * N * P):
+                project_channels(&dy[0, 0, 0], &x[0, 0, 0], &dx[0, 0, 0], &of, share * together,
+                                 min(C - share * together, together), channel)
         environment.restore(before)
+    interrupt.finish(&watch)

@@ -143,6 +143,11 @@ def kept():
     return total
 
 
+def in_use():
+    """Bytes of blocks that an array still needs."""
+    return used
+
+
 def give_back():
     """Return to the system what waits."""
     while count > 0:

@@ -4,9 +4,10 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.math cimport fabs, INFINITY
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, interrupt, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.pieces cimport PIECE, length, pieces
 
 
@@ -44,17 +45,22 @@ def compare(
     cdef Py_ssize_t size = found.shape[0], count = pieces(size), piece, first
     cdef bint single = absolute.shape[0] == 1
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(expected.shape[0] == size and (single or absolute.shape[0] == size))
     require(margins.shape[0] == count and places.shape[0] == count and wrong.shape[0] == count)
     with nogil, parallel(use_threads_if=openmp.pays(size)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for piece in prange(count, schedule="static"):
-            first = piece * PIECE
-            judge(
-                &found[first], &expected[first], &absolute[0 if single else first], single, relative,
-                length(piece, size), &margins[piece], &places[piece], &wrong[piece],
-            )
+            if not interrupt.asked(&turn, 4 * PIECE):
+                first = piece * PIECE
+                judge(
+                    &found[first], &expected[first], &absolute[0 if single else first], single, relative,
+                    length(piece, size), &margins[piece], &places[piece], &wrong[piece],
+                )
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 def piece_length():

@@ -25,12 +25,11 @@ chain is added to 0. Where a value is not finite, nonfinite.pyx sees to it.) So 
 on the number of threads nor on the width of vectors, and no BLAS takes part.
 """
 
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport parallel, prange
 
-from refnet._core cimport environment, micro_kernel, openmp
+from refnet._core cimport environment, interrupt, micro_kernel, openmp
 from refnet._core.blocking cimport (KC, MAX_BLOCKS, MAX_MR, MAX_TILE_COLUMNS, MC, MERGED_PHASES, SPAN_CHAINS,
                                     TILE_COLUMNS, W_PHASES, ceil_div)
 from refnet._core.checks cimport require
@@ -40,6 +39,7 @@ from refnet._core.group_convolution cimport GroupConvolution, convolve_group, gr
 from refnet._core.group_convolution cimport pays as groups_pay
 from refnet._core.group_gradients cimport GroupGradients, group_gradient, group_gradients
 from refnet._core.group_gradients cimport pays as group_gradients_pay
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.line_convolution cimport LineConvolution, convolve_lines, line_convolution
 from refnet._core.line_convolution cimport pays as lines_pay
 from refnet._core.macro_kernel cimport add_spans
@@ -56,8 +56,8 @@ from refnet._core.write_back cimport OutputMap, clear_lines
 # Chains in a span of positions, for whoever checks the definition.
 SPAN = SPAN_CHAINS
 
-# Multiply-adds of a thread between two looks for Ctrl-C: a few tenths of a second.
-cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 4 << 30
+# Multiply-adds of a thread between two looks for Ctrl-C, for each column of its micro-tile: a few tenths of a second.
+cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 1 << 27
 
 # Bytes of a gradient that no cache is likely to keep until it is read: it is stored past them.
 cdef Py_ssize_t NONTEMPORAL = 16 << 20
@@ -146,7 +146,7 @@ cdef int convolve_by_lines(const floating* x, const floating* w, floating* y, un
     cdef Py_ssize_t tasks = samples * convolution.groups * convolution.down * convolution.across
     cdef Py_ssize_t work = (convolution.tile_panels * convolution.filters * convolution.tile_lines
                             * convolution.conv.subkernels.g.oW * convolution.terms)  # of a task
-    cdef Py_ssize_t batch = openmp.max_threads() * max(1, UNINTERRUPTED // work), begin, end, task
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, task
     cdef Environment before
     for begin in range(0, tasks, batch):
         end = min(begin + batch, tasks)
@@ -155,7 +155,7 @@ cdef int convolve_by_lines(const floating* x, const floating* w, floating* y, un
             for task in prange(begin, end, schedule="dynamic"):
                 convolve_lines(simd, x, w, y, &workspace[openmp.thread_num(), 0], convolution, task)
             environment.restore(before)
-        PyErr_CheckSignals()
+        interrupt.between()
     return 0
 
 
@@ -165,7 +165,7 @@ cdef int convolve_groups(const floating* x, const floating* w, floating* y, unsi
     cdef const Simd* simd = micro_kernel.active(x)
     cdef Py_ssize_t tasks = samples * convolution.groups
     cdef Py_ssize_t work = convolution.conv.rows * convolution.conv.maps.volume * convolution.terms  # of a task
-    cdef Py_ssize_t batch = openmp.max_threads() * max(1, UNINTERRUPTED // work), begin, end, task
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, task
     cdef Environment before
     for begin in range(0, tasks, batch):
         end = min(begin + batch, tasks)
@@ -174,7 +174,7 @@ cdef int convolve_groups(const floating* x, const floating* w, floating* y, unsi
             for task in prange(begin, end, schedule="dynamic"):
                 convolve_group(simd, x, w, y, &workspace[openmp.thread_num(), 0], convolution, task)
             environment.restore(before)
-        PyErr_CheckSignals()
+        interrupt.between()
     return 0
 
 
@@ -186,6 +186,8 @@ cdef int convolve_tiles(const floating* x, const floating* w, floating* y, unsig
     cdef Py_ssize_t P = g.oT * g.oH * g.oW, terms = 0, max_columns = MAX_TILE_COLUMNS, not_empty = 0
     cdef Py_ssize_t batch, begin, end, task, i
     cdef Tiling tiling
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     cdef Environment before
     for i in range(conv.count_subkernels):
         if not conv.subkernels[i].empty:
@@ -202,16 +204,18 @@ cdef int convolve_tiles(const floating* x, const floating* w, floating* y, unsig
                                              0 if terms > conv.channels else 1)
     tiling.down, tiling.across = ceil_div(conv.rows, tiling.rows), ceil_div(P, tiling.columns)
     tiling.tasks = samples * groups * tiling.down * tiling.across
-    batch = openmp.max_threads() * max(1, UNINTERRUPTED // (tiling.rows * tiling.columns * max(1, terms)))
+    batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // (tiling.rows * tiling.columns * max(1, terms)))
     begin = 0
     while begin < tiling.tasks:
         end = min(begin + batch, tiling.tasks)
         with nogil, parallel(use_threads_if=openmp.pays(samples * groups * conv.rows * P * (terms + 8) // 8)):
             before = environment.enter_default()
+            turn = interrupt.turn(&watch)
             for task in prange(begin, end, schedule="dynamic"):
-                convolve_task(simd, x, w, y, &workspace[openmp.thread_num(), 0], conv, &tiling, task)
+                convolve_task(simd, x, w, y, &workspace[openmp.thread_num(), 0], conv, &tiling, task, &turn)
             environment.restore(before)
-        PyErr_CheckSignals()
+        interrupt.finish(&watch)
+        interrupt.between()
         begin = end
     return 0
 
@@ -339,7 +343,7 @@ cdef int gradients_of_groups(const floating[:, :, ::1] dy, const floating[:, :, 
     """Compute dw group by group, each by one thread."""
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
     cdef Py_ssize_t work = gradients.samples * dy.shape[2] * gradients.filters * dw.shape[1]  # of a group
-    cdef Py_ssize_t batch = openmp.max_threads() * max(1, UNINTERRUPTED // work), begin, end, group
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, group
     cdef Environment before
     for begin in range(0, gradients.groups, batch):
         end = min(begin + batch, gradients.groups)
@@ -349,7 +353,7 @@ cdef int gradients_of_groups(const floating[:, :, ::1] dy, const floating[:, :, 
                 group_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &workspace[openmp.thread_num(), 0],
                                gradients, group)
             environment.restore(before)
-        PyErr_CheckSignals()
+        interrupt.between()
     return 0
 
 
@@ -372,8 +376,8 @@ cdef int gradients_of_spans(const floating[:, :, ::1] dy, const floating[:, :, :
     # The last span of a sample may be short: it does not count where threads should have equal work.
     gradient = weights_gradient(simd, g, dw.shape[0] // groups, x.shape[1] // groups, groups, SPAN_CHAINS * KC,
                                 min(at_once, x.shape[0] * (dy.shape[2] // (SPAN_CHAINS * KC))), by_taps)
-    batch = openmp.max_threads() * max(1, UNINTERRUPTED // (gradient.tiling.rows * gradient.tiling.columns
-                                                            * gradient.positions))
+    batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // (gradient.tiling.rows * gradient.tiling.columns
+                                                                      * gradient.positions))
     for spans.first in range(0, total, at_once):
         count = min(at_once, total - spans.first)
         begin = spans.first * gradient.tiling.tasks
@@ -386,7 +390,7 @@ cdef int gradients_of_spans(const floating[:, :, ::1] dy, const floating[:, :, :
                     weights_task(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], to, &workspace[openmp.thread_num(), 0],
                                  &gradient, &spans, task)
                 environment.restore(before)
-            PyErr_CheckSignals()
+            interrupt.between()
             begin = end
         if spans.apart:
             with nogil, parallel(use_threads_if=openmp.pays(count * size)):

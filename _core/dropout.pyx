@@ -3,8 +3,9 @@
 from cython cimport floating
 from cython.parallel cimport parallel, prange
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, interrupt, openmp
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.pieces cimport PIECE, length, pieces
 from refnet._core.checks cimport require
 
@@ -20,10 +21,15 @@ def apply(const floating[::1] x, const floating[::1] mask, floating[::1] y, floa
     """y = x mask keep."""
     cdef Py_ssize_t size = x.shape[0], piece
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(mask.shape[0] == size and y.shape[0] == size)
     with nogil, parallel(use_threads_if=openmp.pays(size)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for piece in prange(pieces(size), schedule="static"):
-            keep_some(&x[piece * PIECE], &mask[piece * PIECE], keep, &y[piece * PIECE],
-                      length(piece, size))
+            if not interrupt.asked(&turn, PIECE):
+                keep_some(&x[piece * PIECE], &mask[piece * PIECE], keep, &y[piece * PIECE],
+                          length(piece, size))
         environment.restore(before)
+    interrupt.finish(&watch)

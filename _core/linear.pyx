@@ -7,14 +7,18 @@ convolution of one tap that the layer is (refnet/arithmetic/core/linear.py says 
 from cython cimport floating
 from cython.parallel cimport parallel, prange
 
-from refnet._core cimport environment, micro_kernel, openmp
+from refnet._core cimport environment, interrupt, micro_kernel, openmp
 from refnet._core.blocking cimport CACHE_LINE, KC, ceil_div
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.simd cimport Simd
 
 # Rows of w in one task.
 cdef Py_ssize_t ROWS = 16
+
+# Multiply-adds of one task of dx: a few tenths of a second.
+cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 1 << 32
 
 
 def forward(const floating[:, ::1] x, const floating[:, ::1] w, floating[:, ::1] y):
@@ -22,28 +26,39 @@ def forward(const floating[:, ::1] x, const floating[:, ::1] w, floating[:, ::1]
     cdef const Simd* simd = micro_kernel.active(&x[0, 0])
     cdef Py_ssize_t N = x.shape[0], D = x.shape[1], K = w.shape[0], task, k
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(w.shape[1] == D and y.shape[0] == N and y.shape[1] == K)
     with nogil, parallel(use_threads_if=openmp.pays(max(N, <Py_ssize_t> 8) * D * K // 8)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for task in prange(ceil_div(K, ROWS), schedule="static"):
-            k = task * ROWS
-            simd.linear_forward(&x[0, 0], &w[k, 0], &y[0, k], N, min(ROWS, K - k), D, K)
+            if not interrupt.asked(&turn, N * ROWS * D // simd.nr + 1):
+                k = task * ROWS
+                simd.linear_forward(&x[0, 0], &w[k, 0], &y[0, k], N, min(ROWS, K - k), D, K)
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] w, floating[:, ::1] dx):
     """dx (N, D) = dy (N, K) times w (K, D)."""
     cdef const Simd* simd = micro_kernel.active(&dy[0, 0])
     cdef Py_ssize_t N = dx.shape[0], D = dx.shape[1], K = w.shape[0], line = CACHE_LINE // <Py_ssize_t> sizeof(floating)
-    cdef Py_ssize_t share = ceil_div(ceil_div(D, line), openmp.max_threads()) * line, task, d
+    cdef Py_ssize_t share = ceil_div(ceil_div(D, line), openmp.max_threads()), task, d
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(w.shape[1] == D and dy.shape[0] == N and dy.shape[1] == K)
+    share = min(share, UNINTERRUPTED // (N * K * line + 1) + 1) * line
     with nogil, parallel(use_threads_if=openmp.pays(max(N, <Py_ssize_t> 8) * D * K // 8)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for task in prange(ceil_div(D, share), schedule="static"):
-            d = task * share
-            simd.linear_input_gradient(&dy[0, 0], &w[0, d], &dx[0, d], N, K, min(share, D - d), D)
+            if not interrupt.asked(&turn, N * share * K // simd.nr + 1):
+                d = task * share
+                simd.linear_input_gradient(&dy[0, 0], &w[0, d], &dx[0, d], N, K, min(share, D - d), D)
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 def weight_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, floating[:, ::1] dw):
@@ -51,10 +66,15 @@ def weight_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, floatin
     cdef const Simd* simd = micro_kernel.active(&dy[0, 0])
     cdef Py_ssize_t N = x.shape[0], D = x.shape[1], K = dw.shape[0], task, k
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(dw.shape[1] == D and dy.shape[0] == N and dy.shape[1] == K and N <= KC)
     with nogil, parallel(use_threads_if=openmp.pays(max(N, <Py_ssize_t> 8) * D * K // 8)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for task in prange(ceil_div(K, ROWS), schedule="static"):
-            k = task * ROWS
-            simd.linear_weight_gradient(&dy[0, k], &x[0, 0], &dw[k, 0], N, min(ROWS, K - k), D, K)
+            if not interrupt.asked(&turn, N * ROWS * D // simd.nr + 1):
+                k = task * ROWS
+                simd.linear_weight_gradient(&dy[0, k], &x[0, 0], &dw[k, 0], N, min(ROWS, K - k), D, K)
         environment.restore(before)
+    interrupt.finish(&watch)

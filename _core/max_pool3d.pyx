@@ -9,10 +9,11 @@ from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY
 from libc.string cimport memset
 
-from refnet._core cimport environment, micro_kernel, openmp
+from refnet._core cimport environment, interrupt, micro_kernel, openmp
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.geometry cimport Geometry, geometry, in_long_lines
-from refnet._core.pooling cimport Overlap, line_of, overlap, pools
+from refnet._core.pooling cimport TAP, Overlap, line_of, overlap, pools
 from refnet._core.checks cimport require
 from refnet._core.simd cimport Simd
 
@@ -36,7 +37,7 @@ cdef inline void take(const floating* x, Py_ssize_t stride, floating* y, Py_ssiz
             y[i] = larger(y[i], x[i * stride])
 
 
-cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
+cdef void pool(const floating* x, floating* y, Geometry g, Turn* turn) noexcept nogil:
     """One plane: y (oT, oH, oW) from x (T, H, W)."""
     cdef Py_ssize_t ot, oh, ow, tap, line, kw
     cdef Overlap s
@@ -46,6 +47,8 @@ cdef void pool(const floating* x, floating* y, Geometry g) noexcept nogil:
                 y[ow] = -INFINITY
             for tap in range(g.kT * g.kH):
                 line = line_of(&g, ot, oh, tap)
+                if interrupt.asked(turn, g.oW if line < 0 else g.kW * (g.oW + TAP)):
+                    return
                 if line < 0:
                     continue
                 for kw in range(g.kW):
@@ -81,7 +84,7 @@ cdef inline void find(const floating* x, Py_ssize_t stride, const floating* y, o
 
 
 cdef void hand_back(const floating* dy, const floating* x, const floating* y, offset* found, floating* dx,
-                    Geometry g) noexcept nogil:
+                    Geometry g, Turn* turn) noexcept nogil:
     """One plane: dx (T, H, W) += dy (oT, oH, oW) at the first largest value of each window.
 
     The taps are tried from the last to the first, a line of outputs at a time, into `found`. It begins
@@ -98,6 +101,8 @@ cdef void hand_back(const floating* dy, const floating* x, const floating* y, of
                                       + max(g.pW - ow * g.sW, 0))
             for tap in range(g.kT * g.kH - 1, -1, -1):
                 line = line_of(&g, ot, oh, tap)
+                if interrupt.asked(turn, g.oW if line < 0 else g.kW * (g.oW + TAP)):
+                    return
                 if line < 0:
                     continue
                 for kw in range(g.kW - 1, -1, -1):
@@ -125,13 +130,18 @@ def forward(const floating[:, ::1] x, floating[:, ::1] y, volume, window):
     cdef Geometry g = geometry(volume, window)
     cdef Py_ssize_t plane
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(pools(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0])
     g = in_long_lines(g)
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * x.shape[1])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(x.shape[0], schedule="static"):
-            pool(&x[plane, 0], &y[plane, 0], g)
+            if not interrupt.asked(&turn, 1):
+                pool(&x[plane, 0], &y[plane, 0], g, &turn)
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] y,
@@ -146,6 +156,8 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const fl
     cdef const Simd* simd = micro_kernel.active(&dy[0, 0])
     cdef Py_ssize_t plane, overflown = 0
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(pools(&g, x.shape[1], y.shape[1]) and y.shape[0] == x.shape[0]
             and dy.shape[0] == x.shape[0] and dy.shape[1] == y.shape[1]
             and dx.shape[0] == x.shape[0] and dx.shape[1] == x.shape[1]
@@ -154,11 +166,14 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] x, const fl
     g = in_long_lines(g)
     with nogil, parallel(use_threads_if=openmp.pays(dx.shape[0] * dx.shape[1])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(dx.shape[0], schedule="static"):
-            memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
-            hand_back(&dy[plane, 0], &x[plane, 0], &y[plane, 0],
-                      &found[openmp.thread_num(), 0], &dx[plane, 0], g)
-            overflown += (has_large(&dy[plane, 0], dy.shape[1])
-                          and not simd.all_finite(&dx[plane, 0], 1, dx.shape[1]))
+            if not interrupt.asked(&turn, dx.shape[1]):
+                memset(&dx[plane, 0], 0, dx.shape[1] * sizeof(floating))
+                hand_back(&dy[plane, 0], &x[plane, 0], &y[plane, 0],
+                          &found[openmp.thread_num(), 0], &dx[plane, 0], g, &turn)
+                overflown += (has_large(&dy[plane, 0], dy.shape[1])
+                              and not simd.all_finite(&dx[plane, 0], 1, dx.shape[1]))
         environment.restore(before)
+    interrupt.finish(&watch)
     return overflown == 0

@@ -66,7 +66,7 @@ def spin(Py_ssize_t rounds, bint double_precision):
     cdef int _thread, threads = openmp.max_threads()
     cdef double total = 0
     cdef Environment before
-    with nogil, parallel():
+    with nogil, parallel(use_threads_if=threads > 1):
         before = environment.enter_default()
         for _thread in prange(threads, schedule="static", chunksize=1):
             total += simd.spin(rounds)

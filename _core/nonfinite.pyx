@@ -5,14 +5,14 @@ values, but times infinity or NaN it is NaN. So where such a factor may have met
 again, term by term in the order of the definition (conv3d.pyx), of the taps inside alone.
 """
 
-from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.math cimport fma, isnan
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, interrupt, openmp
 from refnet._core.blocking cimport KC, SPAN_CHAINS
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.tiles cimport Subkernel, results_of
 from refnet._core.write_back cimport OutputMap, offset
 
@@ -103,17 +103,20 @@ cdef int sum_again(const floating* x, const floating* w, floating* y, const Conv
     cdef const Geometry* g = &conv.subkernels.g
     cdef Py_ssize_t results = results_of(conv, conv.rows), volume = conv.channels * g.T * g.H * g.W, task, n, begin, end
     cdef Py_ssize_t tasks = samples * groups * results
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     cdef Environment before
     for begin in range(0, tasks, AT_ONCE):
         end = min(begin + AT_ONCE, tasks)
-        with nogil, parallel():
+        with nogil, parallel(use_threads_if=openmp.max_threads() > 1):
             before = environment.enter_default()
+            turn = interrupt.turn(&watch)
             for task in prange(begin, end, schedule="dynamic"):
                 n = task // results  # of all groups of all samples
                 sum_channel_again(x + n * volume, w + n % groups * conv.subkernels.layout.group,
-                                  y + task * conv.maps.volume, conv, task % results, results)
+                                  y + task * conv.maps.volume, conv, task % results, results, &turn)
             environment.restore(before)
-        PyErr_CheckSignals()
+        interrupt.finish(&watch)
     return 0
 
 
@@ -158,7 +161,7 @@ cdef inline bint has_nan(const NanTaps* found, const Geometry* g, Py_ssize_t pos
 
 
 cdef void sum_channel_again(const floating* x, const floating* w, floating* y, const Convolution* conv,
-                            Py_ssize_t channel, Py_ssize_t results) noexcept nogil:
+                            Py_ssize_t channel, Py_ssize_t results, Turn* turn) noexcept nogil:
     """Sum again what is NaN of one channel of y (maps), from x (channels, T, H, W) and the weights of its group."""
     cdef const OutputMap* map
     cdef const Subkernel* kernel
@@ -181,6 +184,8 @@ cdef void sum_channel_again(const floating* x, const floating* w, floating* y, c
                 at = offset(map, position) + beside
                 if (not kernel.empty and line < map.lines and column * map.w + beside < map.width
                         and isnan(y[at]) and not has_nan(&found, &kernel.g, position)):
+                    if interrupt.asked(turn, 8 * conv.channels * kernel.g.kT * kernel.g.kH * kernel.g.kW):
+                        return
                     y[at] = sum_of_window(x, weights, conv.channels, kernel, position, phase)
 
 
@@ -219,21 +224,24 @@ cdef int sum_weights_again(const floating* dy, const floating* x, floating* dw, 
                            Py_ssize_t filters, Py_ssize_t channels, Py_ssize_t groups) except -1:
     """Sum again what is NaN of dw (groups * filters, channels, taps), from dy (samples, ...) and x (samples, ...)."""
     cdef Py_ssize_t K = channels * g.kT * g.kH * g.kW, P = g.oT * g.oH * g.oW, V = g.T * g.H * g.W, k, begin, end
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     cdef Environment before
     for begin in range(0, groups * filters, AT_ONCE):
         end = min(begin + AT_ONCE, groups * filters)
-        with nogil, parallel():
+        with nogil, parallel(use_threads_if=openmp.max_threads() > 1):
             before = environment.enter_default()
+            turn = interrupt.turn(&watch)
             for k in prange(begin, end, schedule="dynamic"):
                 sum_filter_again(dy + k * P, x + k // filters * channels * V, dw + k * K, g, samples,
-                                 groups * filters * P, groups * channels * V, channels)
+                                 groups * filters * P, groups * channels * V, channels, &turn)
             environment.restore(before)
-        PyErr_CheckSignals()
+        interrupt.finish(&watch)
     return 0
 
 
 cdef void sum_filter_again(const floating* dy, const floating* x, floating* dw, const Geometry* g, Py_ssize_t samples,
-                           Py_ssize_t sample_dy, Py_ssize_t sample_x, Py_ssize_t channels) noexcept nogil:
+                           Py_ssize_t sample_dy, Py_ssize_t sample_x, Py_ssize_t channels, Turn* turn) noexcept nogil:
     """Sum again what is NaN of the weights of one filter (channels, taps)."""
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, V = g.T * g.H * g.W, count = 0, n, o, tap, c, i
     cdef Py_ssize_t positions[MOST_NAN]
@@ -249,6 +257,8 @@ cdef void sum_filter_again(const floating* dy, const floating* x, floating* dw, 
             found = found or is_inside(g, positions[i], tap)
         for c in range(0 if found else channels):
             if isnan(dw[c * taps + tap]):
+                if interrupt.asked(turn, 8 * samples * g.oT * g.oH * g.oW):
+                    return
                 dw[c * taps + tap] = sum_of_positions(dy, x + c * V, g, samples, sample_dy, sample_x, tap)
 
 

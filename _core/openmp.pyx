@@ -12,13 +12,14 @@ cdef extern from *:
     #define REFNET_OPENMP 0
     #define omp_get_max_threads() 1
     #define omp_get_thread_num() 0
-    #define omp_set_num_threads(n)
     #endif
     """
     const bint REFNET_OPENMP
     int omp_get_max_threads() noexcept nogil
     int omp_get_thread_num() noexcept nogil
-    void omp_set_num_threads(int) noexcept nogil
+
+# Whether every kernel is to keep to the thread that calls it: no lock of OpenMP's is taken then.
+cdef bint alone = False
 
 
 cdef bint enabled() noexcept nogil:
@@ -26,7 +27,7 @@ cdef bint enabled() noexcept nogil:
 
 
 cdef int max_threads() noexcept nogil:
-    return omp_get_max_threads()
+    return 1 if alone else omp_get_max_threads()
 
 
 cdef int thread_num() noexcept nogil:
@@ -35,7 +36,7 @@ cdef int thread_num() noexcept nogil:
 
 cdef bint pays(Py_ssize_t work) noexcept nogil:
     """Whether that many elements read, or eight times as many multiply-adds, are worth a team of threads."""
-    return work >= 1 << 16
+    return work >= 1 << 16 and not alone
 
 
 def is_enabled():
@@ -49,5 +50,6 @@ def threads():
 
 
 def use_one_thread():
-    """Run everything that this Python thread starts from now on, on one thread."""
-    omp_set_num_threads(1)
+    """Run everything that this process starts from now on, on the thread that starts it."""
+    global alone
+    alone = True

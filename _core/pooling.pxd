@@ -1,6 +1,11 @@
 from refnet._core.geometry cimport Geometry, fits
 
 
+# What a tap costs beside the values that it reads, in values.
+cdef enum:
+    TAP = 8
+
+
 # Which part of a line an undilated window's tap reaches: the outputs [first, last), of which the first
 # reads the input `at`.
 cdef struct Overlap:

@@ -4,9 +4,10 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, interrupt, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 
 cdef enum:
     BINS = 41
@@ -149,6 +150,8 @@ def residual(
     cdef Rule rule = Rule(relative, scale, per, least, spread_per, plain, floor)
     cdef Regions grid
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     cdef const float* of_spread = &spread[0] if statistics else &absolute[0]
     size, tiles = height * width, sums.shape[1] // 2
     require(count * size > 0 and stretches.shape[0] == 3 and stretches.shape[1] > 0)
@@ -168,10 +171,13 @@ def residual(
     )
     with nogil, parallel(use_threads_if=openmp.pays(count * size)):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for p in prange(count, schedule="static"):
-            judge(
-                &found[p, 0, 0], &expected[p, 0, 0], &absolute[p * size * absolute_step], absolute_step,
-                of_spread + p * size * spread_step, spread_step, statistics, grid, rule,
-                &tops[p, 0], &counts[p, 0], &sums[p, 0, 0],
-            )
+            if not interrupt.asked(&turn, 4 * size):
+                judge(
+                    &found[p, 0, 0], &expected[p, 0, 0], &absolute[p * size * absolute_step], absolute_step,
+                    of_spread + p * size * spread_step, spread_step, statistics, grid, rule,
+                    &tops[p, 0], &counts[p, 0], &sums[p, 0, 0],
+                )
         environment.restore(before)
+    interrupt.finish(&watch)

@@ -13,9 +13,10 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.string cimport memset
 
-from refnet._core cimport environment, openmp
+from refnet._core cimport environment, interrupt, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.sums cimport Pair, added
 
 cdef enum:
@@ -63,6 +64,8 @@ def taps(const double[:, :, ::1] start, const double[:, :, ::1] width,
     """
     cdef Py_ssize_t r, t, line, axis, most = 0
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(start.shape[2] == 2 and width.shape[2] == 2 and samples.shape[2] == 2 and extents.shape[2] == 2
             and extents.shape[0] == cells.shape[0] and extents.shape[1] == cells.shape[1])
     for axis in range(2):
@@ -77,20 +80,24 @@ def taps(const double[:, :, ::1] start, const double[:, :, ::1] width,
     require(0 <= oH <= cells.shape[2] and min(2 * most, max(H, W)) <= cells.shape[3])
     with nogil, parallel(use_threads_if=openmp.pays(cells.shape[0] * cells.shape[1] * cells.shape[2] * cells.shape[3])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for r in prange(start.shape[0], schedule="static"):
             for t in range(start.shape[1]):
                 for line in range(cells.shape[2]):
                     axis = line >= oH
-                    counts[r, t, line] = read(
-                        start[r, t, axis], width[r, t, axis], samples[r, t, axis],
-                        line - oH if axis else line, W if axis else H,
-                        &cells[r, t, line, 0], &weights[r, t, line, 0])
+                    counts[r, t, line] = 0
+                    if not interrupt.asked(&turn, 8 * samples[r, t, axis]):
+                        counts[r, t, line] = read(
+                            start[r, t, axis], width[r, t, axis], samples[r, t, axis],
+                            line - oH if axis else line, W if axis else H,
+                            &cells[r, t, line, 0], &weights[r, t, line, 0])
                 extents[r, t, 0], extents[r, t, 1] = W, 0
                 for line in range(oH, cells.shape[2]):
                     if counts[r, t, line] > 0:
                         extents[r, t, 0] = min(extents[r, t, 0], cells[r, t, line, 0])
                         extents[r, t, 1] = max(extents[r, t, 1], cells[r, t, line, counts[r, t, line] - 1] + 1)
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 # The sizes of a box, and the columns of x that its columns of bins read.
@@ -239,21 +246,25 @@ def forward(const floating[:, :, :, :, ::1] x, const Py_ssize_t[::1] batch,
             const Py_ssize_t[:, :, ::1] counts, const Py_ssize_t[:, :, ::1] extents,
             floating[:, :, :, :, ::1] y, double[:, ::1] rows):
     """y (R, C, T, oH, oW) = the means of the bins; batch (R,), taps (R, T, oH + oW, most); a row a thread."""
-    cdef Py_ssize_t plane, n, c, r, t
+    cdef Py_ssize_t plane, n, c, r, t, work = y.shape[3] * (x.shape[4] + y.shape[4]) * cells.shape[3]  # of a frame
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(fits(batch, cells, weights, counts, extents, y, x, rows))
     with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] * y.shape[4])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(x.shape[1] * x.shape[0], schedule="static"):
             c = plane // x.shape[0]
             n = plane % x.shape[0]
             for r in range(y.shape[0]):
-                if batch[r] == n:
+                if batch[r] == n and not interrupt.asked(&turn, y.shape[2] * work):
                     for t in range(y.shape[2]):
                         average(&x[n, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
                                 &counts[r, t, 0], &y[r, c, t, 0, 0], &rows[openmp.thread_num(), 0],
                                 box_of(&extents[r, t, 0], x.shape[4], y.shape[3], y.shape[4], cells.shape[3]))
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 cdef Band band_of(double* chains, Py_ssize_t* terms, Py_ssize_t height, Py_ssize_t W) noexcept nogil:
@@ -291,16 +302,20 @@ def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] bat
     number for each row of a band.
     """
     cdef Py_ssize_t plane, n, c, r, t, start, stop
+    cdef Py_ssize_t work = dy.shape[3] * (dx.shape[4] + dy.shape[4]) * cells.shape[3]  # of a frame
     cdef Py_ssize_t T = dx.shape[2], H = dx.shape[3], W = dx.shape[4]
     cdef Py_ssize_t height = min(T * H, bands.shape[1] // (3 * W)) if W > 0 else 0
     cdef Band band
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(fits(batch, cells, weights, counts, extents, dy, dx, rows)
             and rows.shape[1] >= 2 * W and bands.shape[0] >= openmp.max_threads() and height > 0
             and terms.shape[0] >= openmp.max_threads() and terms.shape[1] >= height)
     with nogil, parallel(
             use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2] * dy.shape[3] * dy.shape[4])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for plane in prange(dx.shape[1] * dx.shape[0], schedule="static"):
             c = plane // dx.shape[0]
             n = plane % dx.shape[0]
@@ -309,7 +324,7 @@ def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] bat
                 stop = min(start + height, T * H)
                 band = band_of(&bands[openmp.thread_num(), 0], &terms[openmp.thread_num(), 0], stop - start, W)
                 for r in range(dy.shape[0]):
-                    if batch[r] == n:
+                    if batch[r] == n and not interrupt.asked(&turn, T * work):
                         for t in range(start // H, (stop - 1) // H + 1):
                             band.start, band.stop = start - t * H, stop - t * H
                             scatter(&dy[r, c, t, 0, 0], &cells[r, t, 0, 0], &weights[r, t, 0, 0],
@@ -318,3 +333,4 @@ def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] bat
                 write(band, &dx[n, c, 0, 0, 0] + start * W, stop - start, W)
                 start = stop
         environment.restore(before)
+    interrupt.finish(&watch)

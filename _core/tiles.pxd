@@ -1,6 +1,7 @@
 from cython cimport floating
 
 from refnet._core.geometry cimport Geometry
+from refnet._core.interrupt cimport Turn
 from refnet._core.pack cimport LhsLayout
 from refnet._core.simd cimport Simd
 from refnet._core.write_back cimport OutputMap
@@ -47,4 +48,4 @@ cdef (Py_ssize_t, Py_ssize_t) tile_shape(Py_ssize_t rows, Py_ssize_t height, Py_
                                          int lhs_cost, int rhs_cost) noexcept nogil
 cdef Py_ssize_t results_of(const Convolution* conv, Py_ssize_t rows) noexcept nogil
 cdef void convolve_task(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
-                        const Convolution* conv, const Tiling* tiling, Py_ssize_t task) noexcept nogil
+                        const Convolution* conv, const Tiling* tiling, Py_ssize_t task, Turn* signals) noexcept nogil

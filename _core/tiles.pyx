@@ -8,7 +8,7 @@ or tile will read, so that it is prefetched. dx of a strided convolution is comp
 from cython cimport floating
 from libc.string cimport memset
 
-from refnet._core cimport openmp, prefetch
+from refnet._core cimport interrupt, openmp, prefetch
 from refnet._core.blocking cimport KC, LHS_PITCH, MAX_PANELS, MAX_TILE_PANELS, MC, NC, PAD, ceil_div
 from refnet._core.im2col3d cimport (Range, fused_rows, pack_patches, packs_fused, plan_gather, prefetch_patches,
                                     taps_of_frames, terms_of_taps)
@@ -103,7 +103,7 @@ cdef inline Place place_of(const Tiling* tiling, Py_ssize_t task) noexcept nogil
 
 
 cdef void convolve_task(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
-                        const Convolution* conv, const Tiling* tiling, Py_ssize_t task) noexcept nogil:
+                        const Convolution* conv, const Tiling* tiling, Py_ssize_t task, Turn* signals) noexcept nogil:
     """Compute one tile of a convolution."""
     cdef const Geometry* g = &conv.subkernels.g
     cdef Py_ssize_t volume = conv.channels * g.T * g.H * g.W  # of a group
@@ -119,11 +119,13 @@ cdef void convolve_task(const Simd* simd, const floating* x, const floating* w, 
     if later < tiling.tasks:
         tile.next = NextTile(x + there.group * volume, NULL, 0, there.start)
     convolve_tile(simd, x + here.group * volume, w,
-                  y + (here.group * results_of(conv, conv.rows) + tile.row) * conv.maps.volume, conv, &tile, &workspace)
+                  y + (here.group * results_of(conv, conv.rows) + tile.row) * conv.maps.volume, conv, &tile,
+                  &workspace, signals)
 
 
 cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, floating* y,
-                        const Convolution* conv, const Tile* tile, const Workspace* workspace) noexcept nogil:
+                        const Convolution* conv, const Tile* tile, const Workspace* workspace,
+                        Turn* signals) noexcept nogil:
     """y (rows, [start, stop)) of a tile = weights times patches of x (channels, T, H, W), subkernel by subkernel.
 
     Loop 4 goes over K in blocks of KC, loop 3 over the columns in strips of NC. One packed block of the left
@@ -154,6 +156,8 @@ cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, 
             pack_blocks(simd, w, lhs, &planned, tile, Range(step.begin, step.end), workspace.packed)
             for strip in range(ceil_div(columns, NC)):
                 step.position, step.count = tile.start + strip * NC, min(columns - strip * NC, <Py_ssize_t> NC)
+                if interrupt.asked(signals, tile.rows * step.count * (step.end - step.begin) // simd.nr):
+                    return
                 shift = 0 if conv.pack_once and not conv.maps.dense else strip * NC
                 finished = kernel == last_kernel and step.end == planned.terms and not conv.maps.dense
                 for block in range(ceil_div(step.end - step.begin, KC)):

@@ -4,9 +4,10 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.string cimport memcpy
 
-from refnet._core cimport environment, micro_kernel, openmp
+from refnet._core cimport environment, interrupt, micro_kernel, openmp
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
+from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.simd cimport Simd
 from refnet._core.sums cimport LINE, Totals, begin, clear, count, finish
 
@@ -33,16 +34,22 @@ def forward(const floating[:, :, ::1] x, floating[:, :, ::1] y, Py_ssize_t scale
     """y (images, scale * H, scale * W) = x (images, H, W), every value a square."""
     cdef Py_ssize_t image, h, i
     cdef Environment before
-    require(y.shape[0] == x.shape[0] and scaled(y.shape[1], x.shape[1], scale) and scaled(y.shape[2], x.shape[2], scale))
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
+    require(y.shape[0] == x.shape[0] and scaled(y.shape[1], x.shape[1], scale)
+            and scaled(y.shape[2], x.shape[2], scale))
     with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for image in prange(x.shape[0], schedule="static"):
             for h in range(x.shape[1]):
-                repeat(&x[image, h, 0], &y[image, h * scale, 0], x.shape[2], scale)
-                for i in range(1, scale):
-                    memcpy(&y[image, h * scale + i, 0], &y[image, h * scale, 0],
-                           y.shape[2] * sizeof(floating))
+                if not interrupt.asked(&turn, scale * y.shape[2]):
+                    repeat(&x[image, h, 0], &y[image, h * scale, 0], x.shape[2], scale)
+                    for i in range(1, scale):
+                        memcpy(&y[image, h * scale + i, 0], &y[image, h * scale, 0],
+                               y.shape[2] * sizeof(floating))
         environment.restore(before)
+    interrupt.finish(&watch)
 
 
 cdef void add_squares(const floating* dy, floating* dx, Py_ssize_t W, Py_ssize_t scale) noexcept nogil:
@@ -70,13 +77,18 @@ def input_gradient(const floating[:, :, ::1] dy, floating[:, :, ::1] dx, Py_ssiz
     cdef const Simd* simd = micro_kernel.active(&dy[0, 0, 0])
     cdef Py_ssize_t image, h, overflown = 0
     cdef Environment before
+    cdef Turn turn
+    cdef Watch watch = Watch(False)
     require(dy.shape[0] == dx.shape[0] and scaled(dy.shape[1], dx.shape[1], scale)
             and scaled(dy.shape[2], dx.shape[2], scale))
     with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2])):
         before = environment.enter_default()
+        turn = interrupt.turn(&watch)
         for image in prange(dx.shape[0], schedule="static"):
             for h in range(dx.shape[1]):
-                add_squares(&dy[image, h * scale, 0], &dx[image, h, 0], dx.shape[2], scale)
+                if not interrupt.asked(&turn, scale * dy.shape[2]):
+                    add_squares(&dy[image, h * scale, 0], &dx[image, h, 0], dx.shape[2], scale)
             overflown += not simd.all_finite(&dx[image, 0, 0], 1, dx.shape[1] * dx.shape[2])
         environment.restore(before)
+    interrupt.finish(&watch)
     return overflown == 0
