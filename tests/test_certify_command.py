@@ -303,7 +303,7 @@ def test_what_porters_do_wrong_is_found(refnet, bundle, tmp_path, others, node, 
 
 def test_names_and_claims_that_do_not_fit_the_net_are_refused(refnet, bundle, dump):
     fails(refnet("certify", bundle, dump(**{"blob/conv2": BLOBS["conv1"]})), "'conv2'", "conv1")
-    fails(refnet("certify", bundle, dump(), "--axes", "NHWC"), "axes are 'NHWC'", "NCTHW")
+    fails(refnet("certify", bundle, dump(), "--axes", "NHWC"), "axes is 'NHWC'", "NCTHW")
     fails(refnet("certify", bundle, dump(), "--fused", "conv1,relu"), "'relu'", "fused")
     fails(refnet("certify", bundle, dump(), "--delta", "2"), "delta is 2.0")
 

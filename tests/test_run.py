@@ -385,7 +385,9 @@ def test_backward_too_is_refused_before_it_would_not_fit(monkeypatch):
 
 
 def test_memory_is_counted_within_the_limits_of_the_container(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    (tmp_path / "membership").write_text("0::/\n")
+    monkeypatch.setattr(memory, "MOUNT", tmp_path)
+    monkeypatch.setattr(memory, "MEMBERSHIP", tmp_path / "membership")
     free = memory.available()
     (tmp_path / "memory.max").write_text("max\n")
     assert abs(memory.available() - free) < 1 << 28
