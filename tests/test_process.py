@@ -27,7 +27,7 @@ def problem(op, case, dtype="float32"):
 
 def computed(op, case, arrays, dy):
     """The bytes of y and of all gradients."""
-    y, context = core[op.name].forward(*arrays, **case.attrs)
+    _, context = core[op.name].forward(*arrays, **case.attrs)
     return [a.tobytes() for a in (y, *core[op.name].backward(dy, context)) if a is not None]
 
 
@@ -123,7 +123,7 @@ print(len(ended), sum(code != 0 for code in ended))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_no_fork_while_other_threads_compute_hangs():
-    """In the child its first thread computes, or one that it starts: of 150, 11 waited while BLAS computed linear."""
+    """In the child its first thread computes, or one that it starts: 11 of 150 waited while BLAS was at work."""
     env = os.environ | {"OMP_NUM_THREADS": "3"}
     done = subprocess.run(
         [sys.executable, "-c", FORKS, "150"], env=env, capture_output=True, text=True, timeout=500, check=True
@@ -133,12 +133,13 @@ def test_no_fork_while_other_threads_compute_hangs():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_keeps_to_the_thread_that_calls():
-    """Also in Python threads that it starts: a team takes locks that somebody may have held when it forked."""
+    """Also in Python threads that it starts: a team takes locks that somebody may have held at the fork."""
     script = (
         "import os, threading\nfrom refnet.arithmetic.core import runtime\n"
         "def say():\n    print(runtime.threads(), flush=True)\n"
         "say()\nif os.fork() == 0:\n    say()\n"
-        "    thread = threading.Thread(target=say)\n    thread.start()\n    thread.join()\n    os._exit(0)\nos.wait()\n"
+        "    thread = threading.Thread(target=say)\n    thread.start()\n    thread.join()\n"
+        "    os._exit(0)\nos.wait()\n"
     )
     env = os.environ | {"OMP_NUM_THREADS": "3"}
     done = subprocess.run(
@@ -242,7 +243,7 @@ def test_ctrl_c_is_heard_in_the_middle_of_a_kernel():
 
 
 def test_an_exception_from_a_handler_leaves_nothing_behind(looking):
-    """Neither memory that counts as used, nor a mode, nor a team that cannot compute; and the handler's exception."""
+    """Neither memory that counts as used, nor a mode, nor a team that cannot compute."""
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 8, 4, 64, 64)), rng.standard_normal((8, 8, 1, 3, 3))
     cases = [problem(op, case) for op, case in (param.values for param in CASES)]
