@@ -27,7 +27,7 @@ def problem(op, case, dtype="float32"):
 
 def computed(op, case, arrays, dy):
     """The bytes of y and of all gradients."""
-    _, context = core[op.name].forward(*arrays, **case.attrs)
+    y, context = core[op.name].forward(*arrays, **case.attrs)
     return [a.tobytes() for a in (y, *core[op.name].backward(dy, context)) if a is not None]
 
 
@@ -123,7 +123,7 @@ print(len(ended), sum(code != 0 for code in ended))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_no_fork_while_other_threads_compute_hangs():
-    """In the child its first thread computes, or one that it starts: 11 of 150 waited while BLAS was at work."""
+    """In the child its first thread computes, or one that it starts: 11 of 150 waited for BLAS."""
     env = os.environ | {"OMP_NUM_THREADS": "3"}
     done = subprocess.run(
         [sys.executable, "-c", FORKS, "150"], env=env, capture_output=True, text=True, timeout=500, check=True
@@ -163,7 +163,7 @@ def test_every_operator_looks_for_signals(op, case, looking):
         pytest.skip("nothing is computed")
     arrays, dy = problem(op, case)
     before = interrupt.looks()
-    y, context = core[op.name].forward(*arrays, **case.attrs)
+    _, context = core[op.name].forward(*arrays, **case.attrs)
     forward = interrupt.looks()
     assert forward > before
     core[op.name].backward(dy, context)
