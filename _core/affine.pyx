@@ -7,29 +7,41 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 
 from refnet._core cimport environment, interrupt, openmp
+from refnet._core.blocking cimport ceil_div
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
 from refnet._core.interrupt cimport Turn, Watch
+from refnet._core.pieces cimport planes_together
 from refnet._core.sums cimport planes, total
 
 
-cdef void scale_and_shift(const floating* x, floating s, floating b, floating* y,
-                          Py_ssize_t P) noexcept nogil:
-    cdef Py_ssize_t p
-    for p in range(P):
-        y[p] = s * x[p] + b
+# Planes [first, last) of all samples' channels, of which plane i has channel i % C.
+cdef void scale_and_shift(const floating* x, const floating* s, const floating* b, floating* y, Py_ssize_t C,
+                          Py_ssize_t P, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """y = s x + b."""
+    cdef Py_ssize_t plane, p
+    cdef floating factor, shift
+    for plane in range(first, last):
+        factor, shift = s[plane % C], b[plane % C]
+        for p in range(plane * P, (plane + 1) * P):
+            y[p] = factor * x[p] + shift
 
 
-cdef void scale(const floating* x, floating s, floating* y, Py_ssize_t P) noexcept nogil:
-    cdef Py_ssize_t p
-    for p in range(P):
-        y[p] = s * x[p]
+cdef void scale(const floating* x, const floating* s, floating* y, Py_ssize_t C, Py_ssize_t P, Py_ssize_t first,
+                Py_ssize_t last) noexcept nogil:
+    """y = s x."""
+    cdef Py_ssize_t plane, p
+    cdef floating factor
+    for plane in range(first, last):
+        factor = s[plane % C]
+        for p in range(plane * P, (plane + 1) * P):
+            y[p] = factor * x[p]
 
 
 def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[::1] b,
             floating[:, :, ::1] y):
     """y = s x + b."""
-    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
+    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], together = planes_together(P), share
     cdef Environment before
     cdef Turn turn
     cdef Watch watch = Watch(False)
@@ -38,18 +50,17 @@ def forward(const floating[:, :, ::1] x, const floating[::1] s, const floating[:
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
         before = environment.enter_default()
         turn = interrupt.turn(&watch)
-        for plane in prange(x.shape[0] * C, schedule="static"):
-            if not interrupt.asked(&turn, P):
-                n = plane // C
-                c = plane % C
-                scale_and_shift(&x[n, c, 0], s[c], b[c], &y[n, c, 0], P)
+        for share in prange(ceil_div(x.shape[0] * C, together), schedule="static"):
+            if not interrupt.asked(&turn, together * P):
+                scale_and_shift(&x[0, 0, 0], &s[0], &b[0], &y[0, 0, 0], C, P, share * together,
+                                min((share + 1) * together, x.shape[0] * C))
         environment.restore(before)
     interrupt.finish(&watch)
 
 
 def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating[:, :, ::1] dx):
     """dx = s dy."""
-    cdef Py_ssize_t C = dy.shape[1], P = dy.shape[2], plane, n, c
+    cdef Py_ssize_t C = dy.shape[1], P = dy.shape[2], together = planes_together(P), share
     cdef Environment before
     cdef Turn turn
     cdef Watch watch = Watch(False)
@@ -57,11 +68,10 @@ def input_gradient(const floating[:, :, ::1] dy, const floating[::1] s, floating
     with nogil, parallel(use_threads_if=openmp.pays(dy.shape[0] * C * P)):
         before = environment.enter_default()
         turn = interrupt.turn(&watch)
-        for plane in prange(dy.shape[0] * C, schedule="static"):
-            if not interrupt.asked(&turn, P):
-                n = plane // C
-                c = plane % C
-                scale(&dy[n, c, 0], s[c], &dx[n, c, 0], P)
+        for share in prange(ceil_div(dy.shape[0] * C, together), schedule="static"):
+            if not interrupt.asked(&turn, together * P):
+                scale(&dy[0, 0, 0], &s[0], &dx[0, 0, 0], C, P, share * together,
+                      min((share + 1) * together, dy.shape[0] * C))
         environment.restore(before)
     interrupt.finish(&watch)
 

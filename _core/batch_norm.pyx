@@ -10,9 +10,11 @@ from cython.parallel cimport parallel, prange
 from libc.math cimport isfinite, sqrt
 
 from refnet._core cimport environment, interrupt, openmp
+from refnet._core.blocking cimport ceil_div
 from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
 from refnet._core.interrupt cimport Turn, Watch
+from refnet._core.pieces cimport planes_together
 from refnet._core.sums cimport (KEPT, Pair, Planes, Products, add_moments, added, offset, pair, planes, products_of,
                                 total)
 
@@ -219,10 +221,19 @@ def products(const floating[:, :, ::1] dy, const floating[:, :, ::1] x, const do
     interrupt.finish(&watch)
 
 
+cdef void normalise_planes(const floating* x, const double* mean, const double* scale, const double* b, floating* y,
+                           Py_ssize_t C, Py_ssize_t P, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Planes [first, last) of all samples' channels, of which plane i has channel i % C."""
+    cdef Py_ssize_t plane, c
+    for plane in range(first, last):
+        c = plane % C
+        centre_and_scale(x + plane * P, pair(mean[c], 0), scale[c], b[c], y + plane * P, P)
+
+
 def normalise(const floating[:, :, ::1] x, const double[::1] mean, const double[::1] scale,
               const double[::1] b, floating[:, :, ::1] y):
     """y = (x - mean) scale + b."""
-    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], plane, n, c
+    cdef Py_ssize_t C = x.shape[1], P = x.shape[2], together = planes_together(P), share
     cdef Environment before
     cdef Turn turn
     cdef Watch watch = Watch(False)
@@ -231,11 +242,10 @@ def normalise(const floating[:, :, ::1] x, const double[::1] mean, const double[
     with nogil, parallel(use_threads_if=openmp.pays(x.shape[0] * C * P)):
         before = environment.enter_default()
         turn = interrupt.turn(&watch)
-        for plane in prange(x.shape[0] * C, schedule="static"):
-            if not interrupt.asked(&turn, P):
-                n = plane // C
-                c = plane % C
-                centre_and_scale(&x[n, c, 0], pair(mean[c], 0), scale[c], b[c], &y[n, c, 0], P)
+        for share in prange(ceil_div(x.shape[0] * C, together), schedule="static"):
+            if not interrupt.asked(&turn, together * P):
+                normalise_planes(&x[0, 0, 0], &mean[0], &scale[0], &b[0], &y[0, 0, 0], C, P, share * together,
+                                 min((share + 1) * together, x.shape[0] * C))
         environment.restore(before)
     interrupt.finish(&watch)
 
