@@ -43,7 +43,7 @@ REFNET_EXPONENTIALS(refnet_exponentials_float32, float, refnet_e_float32)
 
 /* A sum of exponentials: of those of floats, what additions lose does not count. */
 static inline void refnet_sum_float32(const double* e, ptrdiff_t n, struct refnet_pair* sum) {
-    refnet_total_float64(e, NULL, (struct refnet_pair){0.0, 0.0}, (struct refnet_planes){1, n, n, 0}, sum);
+    refnet_total_float64(e, e, (struct refnet_pair){0.0, 0.0}, (struct refnet_planes){1, n, n, 0}, sum);
 }
 
 /* The sums of n values of x; without a label (-1) all are others. e is that of the last part. */
