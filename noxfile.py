@@ -13,6 +13,12 @@ nox.options.sessions = ["lint", "test", "wheel-test"]
 DIST = Path("dist")
 PYPROJECT = tomllib.loads(Path("pyproject.toml").read_text())
 KERNEL_TESTS = ("test_micro_kernel.py", "test_kernels.py", "test_hashes.py")
+SANITIZED_TESTS = (
+    *("test_kernels.py", "test_operators.py", "test_cases.py", "test_nonfinite.py", "test_conv3d.py"),
+    *("test_roi_align.py", "test_sums.py", "test_blocks.py"),
+)
+SANITIZERS = "-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+FOUND = 66  # how a process ends in which a sanitizer has found something
 # Emulated, these take minutes and show nothing that the others do not: lines have a kernel for AVX-512
 # alone.
 SLOW_EMULATED = (
@@ -114,6 +120,54 @@ def clang(session: nox.Session) -> None:
         session.install(str(built), *PYPROJECT["project"]["optional-dependencies"]["test"])
     with session.chdir("tests"):  # where no refnet lies but the one that was built
         session.run("python", "-m", "pytest", "-p", "no:cacheprovider", *(session.posargs or KERNEL_TESTS))
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The kernels under AddressSanitizer and UndefinedBehaviorSanitizer; arguments are those of pytest.
+
+    First a kernel with a planted overrun, of one element, in a copy of the sources: it must be found.
+    """
+    gcc = shutil.which("gcc")
+    if not gcc:
+        session.error("gcc not found: on Debian, `apt-get install gcc libasan8 libubsan1`")
+    libraries = [
+        str(session.run(gcc, f"-print-file-name=lib{name}.so", silent=True, external=True)).strip()
+        for name in ("asan", "ubsan")
+    ]
+    env = {
+        "LD_PRELOAD": " ".join(libraries),
+        # What Python itself leaks is none of ours; it and NumPy are to take their memory where it is guarded.
+        "ASAN_OPTIONS": f"detect_leaks=0:exitcode={FOUND}",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={FOUND}",
+        "PYTHONMALLOC": "malloc",
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        compiler = folder / "compiler"
+        compiler.write_text(f'#!/bin/sh\nexec {gcc} "$@" {SANITIZERS}\n')  # behind every other option
+        compiler.chmod(0o755)
+        sources = folder / "sources"
+        shutil.copytree(".", sources, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
+        kernel = sources / "_core" / "add.pyx"
+        right = kernel.read_text()
+        wrong = right.replace("for i in range(n):", "for i in range(n + 1):")
+        if wrong == right:
+            session.error(f"{kernel.name} has no loop to plant an overrun in")
+        script = (
+            "import numpy; from refnet._core import add; add.forward(*(numpy.zeros(1000) for _ in range(3)))"
+        )
+        for text, code in ((wrong, FOUND), (right, 0)):
+            kernel.write_text(text)
+            with session.chdir(sources):
+                built = wheel(session, folder, {"CC": str(compiler)})
+            session.install("--force-reinstall", "--no-deps", str(built))
+            session.install(str(built), *PYPROJECT["project"]["optional-dependencies"]["test"])
+            with session.chdir(folder):
+                session.run("python", "-c", script, env=env, success_codes=[code])
+        with session.chdir("tests"):  # where no refnet lies but the one that was built
+            tests = session.posargs or SANITIZED_TESTS
+            session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-x", *tests, env=env)
 
 
 @nox.session
