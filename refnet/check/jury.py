@@ -14,7 +14,7 @@ from refnet.check.causes import Cause, explain
 from refnet.check.expected import BY_VARIANCE, NARROW, Expected, Known, Oracle
 from refnet.check.formulas import FOREIGN
 from refnet.check.judge import Judge
-from refnet.check.locate import axes_of, structure
+from refnet.check.locate import BLOB, axes_of, structure
 from refnet.check.maps import maps
 from refnet.check.natural import Summed, reconsidered
 from refnet.check.plausible import Assessment, Levels, assess, heat
@@ -110,7 +110,7 @@ class Jury:
         why : str
             What is said of a verdict that passes.
         """
-        axes = axes_of(call.op, call.subject, found.ndim) if call else _plain_axes(found.ndim)
+        axes = axes_of(call.op, call.subject, found.ndim) if call else BLOB[: found.ndim]
         levels = self._levels(call, found)
         best: tuple[Assessment, Expected, Way | None] | None = None
         for way, expectation in ways.items():
@@ -360,10 +360,6 @@ def _badness(assessed: Assessment) -> tuple[int, float, float]:
     return SEVERITY.index(assessed.word), assessed.residual.rms or 0.0, assessed.margin
 
 
-def _plain_axes(rank: int) -> tuple[str, ...]:
-    return ("sample", "channel", "frame", "line", "column")[:rank]
-
-
 def one_way(expected: Expected) -> Ways:
     """What is expected, however operands were rounded."""
     return {None: lambda: expected}
@@ -374,6 +370,3 @@ def names_of(nodes: Iterable[str]) -> str:
     found = list(nodes)
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return ", ".join(found[:3]) + more
-
-
-__all__ = ["Call", "Jury", "Known", "Ways", "names_of", "one_way"]

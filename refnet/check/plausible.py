@@ -9,7 +9,6 @@ from functools import cache
 from math import inf, log, sqrt
 
 import numpy as np
-from scipy import stats
 
 from refnet._core import residual as kernels
 from refnet.arrays import Array
@@ -407,12 +406,16 @@ def _regions(
 @cache
 def _t(level: float, freedom: int) -> float:
     """What Student's t exceeds with this probability."""
+    from scipy import stats  # half a second, which nobody who certifies nothing should wait for
+
     return float(stats.t.isf(level, freedom))
 
 
 @cache
 def _normal(level: float) -> float:
     """What a normal deviate exceeds with this probability."""
+    from scipy import stats
+
     return float(stats.norm.isf(level))
 
 

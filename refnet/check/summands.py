@@ -70,18 +70,10 @@ def terms(
     if op.family == "pooling":
         window = op.window(arrays[0].shape, **attrs) if op.window else Geometry(arrays[0].shape[2:], ONES)
         plane = wide(arrays[0])[index[0], index[1]]
-        inside = _window(plane, index[2:] if op.window else (0, 0, 0), window)
-        return inside / inside.size
+        place = _inside(list(index[2:] if op.window else (0, 0, 0)), plane.shape, window).reads
+        inside = plane[np.ix_(*place)]
+        return np.asarray(inside / inside.size)
     return _of_product(op, subject, arrays, dy, index, attrs)
-
-
-def _window(volume: Array, at: tuple[int, ...], window: Geometry) -> Array:
-    """What a window at an output position sees of (..., T, H, W), without the padding."""
-    place: list[Any] = []
-    for o, n, k, s, p, d in zip(at, volume.shape[-3:], *window, strict=True):
-        positions = o * s - p + np.arange(k) * d
-        place.append(positions[(positions >= 0) & (positions < n)])
-    return volume[(..., *np.ix_(*place))]
 
 
 def _of_product(
