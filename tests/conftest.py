@@ -3,6 +3,7 @@ import signal
 import sys
 from importlib import import_module
 from importlib.metadata import files
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -39,7 +40,10 @@ def porters(torch):
 
 @pytest.fixture
 def refnet(monkeypatch, capsys, tmp_path):
-    """Run a command in this process: (exit code, standard output, standard error)."""
+    """Run a command in this process: (exit code, standard output, standard error).
+
+    A module that a command imports from the test's folder is unknown again behind the test.
+    """
     monkeypatch.chdir(tmp_path)
     before = {name: signal.getsignal(getattr(signal, name)) for name in cli.STOPPING}
 
@@ -52,3 +56,6 @@ def refnet(monkeypatch, capsys, tmp_path):
     yield run
     for name, handler in before.items():
         signal.signal(getattr(signal, name), handler)
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
+            del sys.modules[name]

@@ -383,7 +383,6 @@ def test_the_command_examines_a_kernel(refnet, tmp_path):
     sys.modules.pop("mine")
     found, out, err = refnet(*words)
     assert found == 1 and "refnet certify linear --kernel mine:linear" in out
-    sys.modules.pop("mine")
 
 
 def test_what_is_not_asked_of_an_operator_is_said():
