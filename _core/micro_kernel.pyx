@@ -14,6 +14,7 @@ from refnet._core.environment cimport Environment
 
 cdef extern from "simd/dispatch.h" nogil:
     const Simd* const SIMD[][2]
+    const Exact* const EXACT[]
     int count_supported()
     void fence "store_fence"()
     enum: SPIN_CHAINS
@@ -26,6 +27,11 @@ cdef int chosen = supported - 1
 cdef const Simd* active(const floating* any) noexcept nogil:
     """The kernels for a floating-point type; an operation takes them once, when it starts."""
     return SIMD[chosen][0] if floating is double else SIMD[chosen][1]
+
+
+cdef const Exact* active_exact() noexcept nogil:
+    """The kernels of exact sums, of the same instruction set."""
+    return EXACT[chosen]
 
 
 cdef Py_ssize_t next_rows(const Simd* simd, Py_ssize_t rows) noexcept nogil:

@@ -58,6 +58,21 @@ cdef extern from "simd/simd.h":
         Py_ssize_t positions
         bint accumulate
         PrefetchRun prefetch
+    ctypedef struct ExactTile "struct exact_tile":
+        Py_ssize_t rows, pitch
+        const Terms* terms
+        const double* lhs
+        const double* rhs
+        const double* row_scales
+        const double* column_scales
+        double* c
+        double* low
+        bint accumulate
+    ctypedef struct Exact "struct exact":
+        Py_ssize_t rows
+        void kernel(const ExactTile* tile) noexcept nogil
+        void column_scales(const double* panel, Py_ssize_t depth, double* scales) noexcept nogil
+    double scale_above(double value) noexcept nogil
     ctypedef struct Simd "struct simd":
         const char* name
         bint masked_loads

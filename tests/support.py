@@ -97,9 +97,11 @@ def whole_numbers(net, seed=0):
 
 
 def shifted_sums(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1), groups=1):
-    """(y, dx, dw) of a convolution in int64, by padding x and slicing it once for each tap."""
-    padded = np.pad(x, [(0, 0), (0, 0)] + [(p, p) for p in pad])
-    y, dx, dw = np.zeros(dy.shape, int), np.zeros(padded.shape, int), np.zeros(w.shape, int)
+    """(y, dx, dw) of a convolution of whole numbers, of int64 or of Python, by padding x and slicing it for each tap."""
+    inner = tuple(slice(p, p + n) for p, n in zip(pad, x.shape[2:], strict=True))
+    padded = np.zeros((*x.shape[:2], *(n + 2 * p for p, n in zip(pad, x.shape[2:], strict=True))), x.dtype)
+    padded[:, :, *inner] = x
+    y, dx, dw = (np.zeros(shape, x.dtype) for shape in (dy.shape, padded.shape, w.shape))
     filters, depth = len(w) // groups, w.shape[1]
     for tap in np.ndindex(*w.shape[2:]):
         box = tuple(
@@ -109,10 +111,9 @@ def shifted_sums(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1), 
         for g in range(groups):
             rows, channels = slice(g * filters, (g + 1) * filters), slice(g * depth, (g + 1) * depth)
             patch, weights = padded[:, channels][:, :, *box], w[rows][:, :, *tap]
-            y[:, rows] += np.einsum("kc,ncthw->nkthw", weights, patch)
-            dx[:, channels][:, :, *box] += np.einsum("kc,nkthw->ncthw", weights, dy[:, rows])
-            dw[rows][:, :, *tap] = np.einsum("nkthw,ncthw->kc", dy[:, rows], patch)
-    inner = tuple(slice(p, p + n) for p, n in zip(pad, x.shape[2:], strict=True))
+            y[:, rows] += np.tensordot(weights, patch, (1, 1)).swapaxes(0, 1)
+            dx[:, channels][:, :, *box] += np.tensordot(weights, dy[:, rows], (0, 1)).swapaxes(0, 1)
+            dw[rows][:, :, *tap] = np.tensordot(dy[:, rows], patch, ((0, 2, 3, 4), (0, 2, 3, 4)))
     return y, dx[:, :, *inner], dw
 
 

@@ -11,6 +11,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define LOAD_ONES(p) _mm256_loadu_si256((const __m256i *) (p))
 
 #define REAL double
+#define EXACT_ROWS 2
 #define LANES 4
 #define BROADCAST(a) _mm256_set1_pd(a)
 #define FMA(a, b, c) _mm256_fmadd_pd(a, b, c)

@@ -25,6 +25,7 @@
     } while (0)
 
 #define REAL double
+#define EXACT_ROWS 4
 #define LANES 8
 #define BROADCAST(a) _mm512_set1_pd(a)
 #define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)

@@ -13,6 +13,7 @@
 #define UNPACK_HIGH(a, b) __builtin_shufflevector(a, b, 1, 3)
 #endif
 #define REAL double
+#define EXACT_ROWS 2
 #define FMA(a, b, c) multiply_add_doubles(a, b, c)
 #ifdef __GNUC__
 #define LANES 2

@@ -56,6 +56,17 @@ static const struct simd *const SIMD[][2] = {
 #endif
 };
 
+/* The same of exact sums. */
+static const struct exact *const EXACT[] = {
+    &exact_baseline_double,
+#ifdef REFNET_X86
+    &exact_avx2_double,
+    &exact_avx512_double,
+#elif defined(REFNET_AARCH64)
+    &exact_neon_double,
+#endif
+};
+
 /* How many of them this processor has. */
 static int count_supported(void)
 {

@@ -7,6 +7,7 @@
 #define ZIP_PAIRS(zip, a, b) vreinterpretq_f32_f64(zip(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)))
 
 #define REAL double
+#define EXACT_ROWS 4
 #define LANES 2
 #define BROADCAST(a) vdupq_n_f64(a)
 #define FMA(a, b, c) vfmaq_f64(c, a, b)

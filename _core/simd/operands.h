@@ -72,6 +72,17 @@ struct micro_tile {
     const struct fused_pack *fused;
 };
 
+/* One call of the micro-kernel of exact sums: c + low (rows, NR) = or += some terms of lhs, `rows` rows LHS_PITCH apart,
+   times the panel rhs; rows of c, and of low, are `pitch` values apart. No value of a row of lhs or a column of rhs
+   exceeds its scale, which is a power of two, or zero. */
+struct exact_tile {
+    ptrdiff_t rows, pitch;
+    const struct terms *terms;
+    const double *lhs, *rhs, *row_scales, *column_scales;
+    double *c, *low;
+    int accumulate;
+};
+
 /* A term of the sums of a line: where it reads for the line's first position, relative to that position's place in the
    first channel of the chain; which term of the chain it is; and whether it lies outside for the line's first or last
    position. */

@@ -6,6 +6,8 @@
 #ifndef REFNET_SIMD_H
 #define REFNET_SIMD_H
 
+#include <math.h>
+
 #include "operands.h"
 
 #define SIMD_KERNELS(KERNEL) \
@@ -43,5 +45,23 @@ struct simd {
 };
 
 #undef KERNEL_FIELD
+
+/* The kernels of exact sums of double, and the rows of their micro-tile. */
+struct exact {
+    ptrdiff_t rows;
+    void (*kernel)(const struct exact_tile *tile);
+    void (*column_scales)(const double *panel, ptrdiff_t depth, double *scales);
+};
+
+/* A scale is not less than this: then nothing that underflows counts. */
+#define LEAST_SCALE 0x1p-400
+
+/* The least power of two above a value that is not negative, or infinity; 0 for 0. */
+static inline double scale_above(double value)
+{
+    int exponent;
+    frexp(value, &exponent);
+    return value == 0 ? 0 : value < LEAST_SCALE ? LEAST_SCALE : ldexp(1, exponent);
+}
 
 #endif

@@ -11,7 +11,7 @@ from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
 from refnet.op import InputGradients, Needs
 from refnet.ops.conv3d import context, infer
-from refnet.shapes import ONES, ZEROS, Triple
+from refnet.shapes import ONES, ZEROS, Shape, Triple
 
 # Values of weight gradients that are held at once, for spans of positions computed at the same time.
 PARTIAL_SUMS = 1 << 21
@@ -25,7 +25,7 @@ def workspace_bytes(dtype: str) -> int:
 def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
     """Convolve; the bias is added to the finished sums."""
     y = empty(infer(x.shape, w.shape, **attrs), x.dtype)
-    kernels.forward(x, rows(w), flat(y), scratch(x.dtype), *_window(w, y, **attrs))
+    kernels.forward(x, rows(w), flat(y), scratch(x.dtype), *window_of(w, y.shape, **attrs))
     if b is not None:
         y += b[:, None, None, None]
     return y, context(x, w, b, **attrs)
@@ -34,7 +34,7 @@ def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[A
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """Dx is a convolution of dy with the flipped w, dw pairs dy with x; db sums dy."""
     x, w, has_bias, attrs = context
-    window = _window(w, dy, **attrs)
+    window = window_of(w, dy.shape, **attrs)
     dx = empty(x.shape, x.dtype) if needs[0] else None
     dw = empty(w.shape, w.dtype) if needs[1] else None
     if dx is not None:
@@ -56,9 +56,9 @@ def partial_sums(dw: Array) -> Array:
     return empty((PARTIAL_SUMS // dw.size, *dw.shape), dw.dtype)
 
 
-def _window(
+def window_of(
     w: Array,
-    y: Array,
+    y: Shape,
     *,
     stride: Triple = ONES,
     pad: Triple = ZEROS,
@@ -66,7 +66,7 @@ def _window(
     groups: int = 1,
 ) -> tuple[Any, int]:
     """What every kernel takes behind its arrays: (kernel, stride, pad, dilation, output), and groups."""
-    return (w.shape[2:], stride, pad, dilation, y.shape[2:]), groups
+    return (w.shape[2:], stride, pad, dilation, y[2:]), groups
 
 
 KERNEL = Kernel(forward, backward)

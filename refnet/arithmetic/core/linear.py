@@ -27,7 +27,7 @@ def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     if len(x) <= FEW:
         linear.forward(rows(x), w, y)
     else:
-        conv3d.backward_weights(rows(x)[None], _image(w), y, scratch(x.dtype), partial_sums(y), *_window(w))
+        conv3d.backward_weights(rows(x)[None], image(w), y, scratch(x.dtype), partial_sums(y), *window_of(w))
     if b is not None:
         y += b
     return y, context(x, w, b)
@@ -42,22 +42,22 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     if dx is not None and few:
         linear.input_gradient(dy, w, rows(dx))
     elif dx is not None:
-        conv3d.forward(_image(w), dy, rows(dx)[None], scratch(x.dtype), *_window(w))
+        conv3d.forward(image(w), dy, rows(dx)[None], scratch(x.dtype), *window_of(w))
     if dw is not None and few:
         linear.weight_gradient(dy, rows(x), dw)
     elif dw is not None:
-        conv3d.backward_data(rows(x)[None], dy, _image(dw), scratch(x.dtype), *_window(w))
+        conv3d.backward_data(rows(x)[None], dy, image(dw), scratch(x.dtype), *window_of(w))
     if not has_bias:
         return dx, dw
     return dx, dw, channels.sums(dy[:, :, None, None, None]) if needs[2] else None
 
 
-def _image(w: Array) -> Array:
+def image(w: Array) -> Array:
     """View w (K, D) as an image (1, K, 1, 1, D)."""
     return w[None, :, None, None]
 
 
-def _window(w: Array) -> tuple[Any, int]:
+def window_of(w: Array) -> tuple[Any, int]:
     """What every kernel takes behind its arrays: one tap, one group, and the positions (1, 1, D)."""
     return (ONES, ONES, ZEROS, ONES, (1, 1, w.shape[1])), 1
 
