@@ -8,16 +8,16 @@ import numpy as np
 FORMATS = {"float32": (24, -149, 128), "float64": (53, -1074, 1024)}
 
 
-def nearest(value, dtype, *, sign=None):
+def nearest(value, dtype):
     """The number of a dtype that is nearest to a rational one, of two the one whose last bit is 0.
 
-    What is beyond the largest number by half a unit of its last place is infinite; 0 is +0 unless a sign is given, and
-    what is not 0 and rounds to it keeps its sign.
+    What is beyond the largest number by half a unit of its last place is infinite; 0 is +0, and what is not 0
+    and rounds to it keeps its sign.
     """
     dtype = np.dtype(dtype)
     precision, smallest, limit = FORMATS[dtype.name]
     value = Fraction(value)
-    is_negative = value < 0 if value else sign == -1
+    is_negative = value < 0
     value = abs(value)
     exponent = value.numerator.bit_length() - value.denominator.bit_length()
     if value < Fraction(2) ** exponent:

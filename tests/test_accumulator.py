@@ -5,7 +5,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from refnet._core.exact_sums import Sum
-
 from rounding import nearest, same_bits
 
 LARGEST = {"float32": float(np.finfo(np.float32).max), "float64": float(np.finfo(np.float64).max)}

@@ -29,6 +29,10 @@ FLOORS = [
     ["arithmetic.core.channels"],
     ["arithmetic.core.*"],
     ["arithmetic.core"],
+    ["arithmetic.exact.fallback", "arithmetic.exact.rational", "arithmetic.exact.door"],
+    ["arithmetic.exact.channels", "arithmetic.exact.elementary", "arithmetic.exact.weighted"],
+    ["arithmetic.exact.*"],
+    ["arithmetic.exact"],
     ["arithmetic"],
     ["net"],
     ["inplace"],
@@ -134,6 +138,10 @@ NEIGHBOURS = {
     ("ops.running_variance", "ops.running_mean"),
     ("arithmetic.core.batch_norm_training", "arithmetic.core.batch_norm"),
     ("arithmetic.core.linear", "arithmetic.core.conv3d"),
+    ("arithmetic.exact.batch_norm_training", "arithmetic.exact.batch_norm"),
+    ("arithmetic.exact.running_variance", "arithmetic.exact.batch_norm"),
+    ("arithmetic.exact.running_variance", "arithmetic.exact.running_mean"),
+    ("arithmetic.exact.cross_entropy", "arithmetic.exact.softmax"),
     ("trace.nodes", "trace.receptive"),
     ("trace.explanation", "trace.receptive"),
     ("trace.freeze", "trace.nodes"),
@@ -199,7 +207,10 @@ def test_imports_go_down(path):
     found = sorted(set(imports(path)))
     for imported in found:
         if imported.startswith("_core"):
-            may = name.startswith("arithmetic.core.") or (name, imported) in BESIDE_KERNELS
+            may = (
+                name.startswith(("arithmetic.core.", "arithmetic.exact."))
+                or (name, imported) in BESIDE_KERNELS
+            )
             assert may, f"{name} imports {imported}: only kernels may"
         elif (name, imported) not in NEIGHBOURS:
             assert floor(imported) < floor(name), f"{name} imports {imported}, not below it"

@@ -11,6 +11,7 @@ from refnet._core import (
     compare,
     conv3d,
     dropout,
+    exact_sums,
     linear,
     max_pool3d,
     relu,
@@ -61,6 +62,12 @@ def calls():
     yield batch_norm.train_gradients, [(2, 3, 7), (2, 3, 7), *[(3,)] * 7, (2, 3, 7)], ()
     yield compare.compare, [(7,), (7,), (7,), (1,), ("intp", (1,)), ("intp", (1,))], (0.5,)
     yield dropout.apply, [(7,), (7,), (7,)], (2.0,)
+    yield exact_sums.line, [(2, 3, 7), (3,), (3,), (2, 3, 7)], ()
+    yield exact_sums.line_of_blobs, [(2, 3, 7), (3,), (2, 3, 7), (2, 3, 7)], ()
+    yield exact_sums.channel_sums, [(2, 3, 7), (3,)], (1,)
+    yield exact_sums.channel_products, [(2, 3, 7), (2, 3, 7), (3,)], (2,)
+    yield exact_sums.window_sums, [(6, 40), (6, 40)], (*POOL, True)
+    yield exact_sums.winner_sums, [*[(6, 40)] * 4, (8, 120)], POOL
     whole = ("int64", (3, 2, 2))
     taps = [("int64", (3, 2, 9, 4)), (3, 2, 9, 4), ("int64", (3, 2, 9)), ("int64", (3, 2, 2))]
     yield roi_align.taps, [(3, 2, 2), (3, 2, 2), whole, *taps], (6, 7, 4)
@@ -78,6 +85,8 @@ HARMLESS = {
     *((conv3d.backward_weights, 1, axis) for axis in (2, 3, 4)),
     *((function, 3, 0) for function in (conv3d.forward, conv3d.backward_data, conv3d.backward_weights)),
     *((affine.bias_gradient, 0, axis) for axis in (0, 2)),
+    *((exact_sums.channel_sums, 0, axis) for axis in (0, 2)),
+    (exact_sums.winner_sums, 4, 0),
     (conv3d.backward_weights, 4, 0),
     (average_pool3d.input_gradient, 2, 0),
     (average_pool3d.whole, 0, 1),
@@ -113,6 +122,43 @@ def test_any_array_that_is_too_small_is_refused(function, shapes, rest):
                 function(*smaller, *rest)
             refused += 1
     assert refused
+
+
+def test_exact_sums_of_arrays_that_do_not_fit_are_refused():
+    x, y = np.zeros(5), np.zeros(4)
+    exact_sums.array_sums([x, x, x], x.copy())
+    for arrays in ([x, y], [y, x, x], []):
+        with pytest.raises(ValueError, match="do not fit together"):
+            exact_sums.array_sums(arrays, np.zeros(5))
+    for count in (0, -1, 2**53 + 1):
+        with pytest.raises(ValueError, match="do not fit together"):
+            exact_sums.channel_sums(np.zeros((1, 2, 3)), np.zeros(2), count)
+
+
+@pytest.mark.parametrize(
+    ("starts", "index", "weights", "count", "rows", "marks"),
+    [
+        ([0, 2, 3], [0, 1, 4], 3, 1, 2, (2, 6)),
+        ([0, 2, 3], [0, 1, -1], 3, 1, 2, (2, 6)),
+        ([0, 2, 3], [0, 1, 2], 2, 1, 2, (2, 6)),
+        ([0, 2, 3], [0, 1, 2], 3, 0, 2, (2, 6)),
+        ([0, 2, 3], [0, 1, 2], 3, 1, 3, (3, 6)),
+        ([0, 2, 3], [0, 1, 2], 3, 1, 2, (2, 5)),
+        ([0, 2, 4], [0, 1, 2], 3, 1, 2, (2, 6)),
+        ([1, 2, 3], [0, 1, 2], 3, 1, 2, (2, 6)),
+        ([0, 4, 3], [0, 1, 2], 3, 1, 2, (2, 6)),
+    ],
+)
+def test_weighted_sums_of_rows_that_are_none_are_refused(starts, index, weights, count, rows, marks):
+    def call(starts, index, weights, count, rows, marks):
+        entries = np.array(starts, np.intp), np.array(index, np.intp), np.ones((weights, 3))
+        exact_sums.weighted_sums(
+            np.ones((4, 6)), *entries, count, np.zeros((rows, 6)), np.zeros(marks, np.uint8)
+        )
+
+    call([0, 2, 3], [0, 1, 2], 3, 1, 2, (2, 6))
+    with pytest.raises(ValueError, match="do not fit together"):
+        call(starts, index, weights, count, rows, marks)
 
 
 def test_more_samples_than_there_is_room_for_are_refused():
