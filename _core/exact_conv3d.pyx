@@ -105,7 +105,7 @@ cdef int convolve(const double* x, const double* w, const double* b, double* y, 
 
 def backward_weights(const double[:, :, ::1] dy, const double[:, :, :, :, ::1] x, const double[::1] b,
                      double[:, ::1] dw, unsigned char[:, ::1] workspace, window, Py_ssize_t groups, bint coarse):
-    """dw (C_out, K) = dy (N, C_out, P) times the transposed patches of x, over all samples, plus b (K) if it is not empty."""
+    """dw (C_out, K) = dy (N, C_out, P) times the transposed patches of x, over all samples, plus b (K) or nothing."""
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), window)
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
     cdef const Exact* exact = micro_kernel.active_exact()

@@ -9,7 +9,8 @@ from refnet._core.checks cimport require
 from refnet._core.environment cimport Environment
 
 cdef extern from "exact_round.h":
-    void round_to_floats(const double* values, const double* errors, double error, Py_ssize_t n, float* y) noexcept nogil
+    void round_to_floats(const double* values, const double* errors, double error, Py_ssize_t n,
+                         float* y) noexcept nogil
 
 # Positions that are one task.
 cdef enum:

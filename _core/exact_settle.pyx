@@ -72,7 +72,7 @@ cdef inline floating rounded(const Accumulator* sum, floating like) noexcept nog
 
 def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w, const floating[::1] b,
             floating[:, :, ::1] y, window, Py_ssize_t groups):
-    """y (N, C_out, P), where it is NaN, = w (C_out, K) times the patches of x (N, C, T, H, W), plus b (C_out) or none."""
+    """y (N, C_out, P), where it is NaN, = w (C_out, K) times patches of x (N, C, T, H, W), plus b (C_out) or none."""
     cdef Problem problem = problem_of(x, w, y, window, groups)
     cdef Py_ssize_t rows = y.shape[0] * y.shape[1], row, k, found = 0
     cdef Py_ssize_t volume = problem.channels * x.shape[2] * x.shape[3] * x.shape[4]
@@ -130,7 +130,7 @@ cdef void add_patch(Accumulator* sum, const floating* x, const floating* w, cons
                     v = v0 + kw * g.dW
                     if 0 <= v < g.W:
                         add_term(sum, x[((c * g.T + t) * g.H + h) * g.W + v],
-                                    w[((c * g.kT + kt) * g.kH + kh) * g.kW + kw])
+                                 w[((c * g.kT + kt) * g.kH + kh) * g.kW + kw])
 
 
 def backward_data(const floating[:, :, ::1] dy, const floating[:, ::1] w, floating[:, :, :, :, ::1] dx, window,
@@ -194,7 +194,7 @@ cdef void add_gathered(Accumulator* sum, const floating* dy, const floating* w, 
                     continue
                 for k in range(problem.filters):
                     add_term(sum, dy[((k * g.oT + t // g.sT) * g.oH + h // g.sH) * g.oW + v // g.sW],
-                                w[(k * problem.channels + c) * taps + (kt * g.kH + kh) * g.kW + kw])
+                             w[(k * problem.channels + c) * taps + (kt * g.kH + kh) * g.kW + kw])
 
 
 def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x, const floating[::1] b,
@@ -257,7 +257,7 @@ cdef void add_pairs(Accumulator* sum, const floating* dy, const floating* x, con
                     v = ow * g.sW - g.pW + kw * g.dW
                     if 0 <= v < g.W:
                         add_term(sum,
-                                    dy[((n * problem.groups * problem.filters + filter) * g.oT + ot) * g.oH * g.oW
-                                       + oh * g.oW + ow],
-                                    x[(((n * problem.groups * problem.channels + channel) * g.T + t) * g.H + h) * g.W
-                                      + v])
+                                 dy[((n * problem.groups * problem.filters + filter) * g.oT + ot) * g.oH * g.oW
+                                    + oh * g.oW + ow],
+                                 x[(((n * problem.groups * problem.channels + channel) * g.T + t) * g.H + h) * g.W
+                                   + v])

@@ -10,7 +10,7 @@ are undecided.
 
 from libc.math cimport fabs
 
-from refnet._core cimport interrupt, micro_kernel
+from refnet._core cimport interrupt
 from refnet._core.blocking cimport KC, LHS_PITCH, MAX_PANELS, MC, NC, PAD, ceil_div
 from refnet._core.im2col3d cimport (Range, pack_patch_rows, pack_patches, plan_gather, taps_of_frames,
                                     terms_of_taps)
@@ -70,7 +70,8 @@ cdef void convolve_exactly(const Simd* simd, const Exact* exact, const double* x
     cdef const Geometry* g = &kernel.g
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, P = g.oT * g.oH * g.oW, group = task // (tiling.down * tiling.across)
     cdef Py_ssize_t row = task % tiling.down * tiling.rows, start = task // tiling.down % tiling.across * tiling.columns
-    cdef Py_ssize_t count = min(tiling.rows, rows - row), columns = min(tiling.columns, P - start), terms = channels * taps
+    cdef Py_ssize_t count = min(tiling.rows, rows - row), columns = min(tiling.columns, P - start)
+    cdef Py_ssize_t terms = channels * taps
     cdef Py_ssize_t block, strip, first, last, wide, panel, at
     cdef const double* weights = w + group % groups * kernel.layout.group + row * kernel.layout.row
     cdef Workspace workspace
@@ -95,8 +96,8 @@ cdef void convolve_exactly(const Simd* simd, const Exact* exact, const double* x
                 taken[panel] = terms_of_taps(g, taps_of_frames(g, at, min(simd.nr, start + columns - at)), first,
                                              last - first)
             multiply(simd, exact, &workspace, &scales, taken, count, strip, wide, last - first, block > 0)
-    round_sums(&workspace, &scales, count, columns, 0 if coarse else error_of(ceil_div(terms, KC)),
-               NULL if b == NULL else b + group % groups * rows + row)
+    round_sums(&workspace, &scales, count, columns, 0 if coarse else error_of(ceil_div(terms, KC)), b,
+               group % groups * rows + row)
     write_lines(<double*> workspace.tile, y + (group * rows + row) * map.volume, map, count, start, columns)
 
 
@@ -138,8 +139,7 @@ cdef void weigh_exactly(const Simd* simd, const Exact* exact, const double* dy, 
                 pack_rhs(simd, gradients + k * P, P, min(simd.nr, columns - k), depth,
                          <double*> workspace.rhs + panel * KC * simd.nr)
             multiply(simd, exact, &workspace, &scales, taken, count, strip, wide, depth, block > 0)
-    round_sums(&workspace, &scales, count, columns, 0 if coarse else error_of(samples * blocks),
-               NULL if b == NULL else b + row)
+    round_sums(&workspace, &scales, count, columns, 0 if coarse else error_of(samples * blocks), b, row)
     dw += (group * filters + filter) * K + row
     for j in range(columns):
         sums = <double*> workspace.tile + j
@@ -193,8 +193,8 @@ cdef void multiply(const Simd* simd, const Exact* exact, const Workspace* worksp
 
 
 cdef void round_sums(const Workspace* workspace, const Scales* scales, Py_ssize_t rows, Py_ssize_t columns,
-                     double error, const double* b) noexcept nogil:
-    """Round the two doubles of each sum, plus its row's b unless that is NULL."""
+                     double error, const double* b, Py_ssize_t first) noexcept nogil:
+    """Round the two doubles of each sum, plus its row's b unless that is NULL; the first row's is b[first]."""
     cdef double* high = <double*> workspace.tile
     cdef const double* low = high + ROWS * PITCH
     cdef double row_error
@@ -204,7 +204,7 @@ cdef void round_sums(const Workspace* workspace, const Scales* scales, Py_ssize_
         for j in range(columns if b == NULL else 0):
             high[j] = rounded_pair(high[j], low[j], row_error * scales.largest_column[j])
         for j in range(columns if b != NULL else 0):
-            high[j] = rounded_triple(high[j], low[j], b[i], row_error * scales.largest_column[j])
+            high[j] = rounded_triple(high[j], low[j], b[first + i], row_error * scales.largest_column[j])
         high += PITCH
         low += PITCH
 

@@ -56,6 +56,37 @@ class ValueRangeError(RefnetError, ValueError):
     """An option, or a value in an array, outside what is allowed."""
 
 
+class NotFiniteError(ValueRangeError):
+    """Infinity or NaN where an operator of exact arithmetic reads.
+
+    Parameters
+    ----------
+    what : str
+        The array.
+    value : float
+    index : tuple of int
+        Where the first is.
+    position : int or None
+        Of the operator's inputs; -1 is dy, None a step of the operator's own.
+
+    Attributes
+    ----------
+    what, position
+    """
+
+    def __init__(self, what: str, value: float, index: tuple[int, ...], position: int | None):
+        self.what, self.position, self._found = what, position, (value, index, position)
+        place = f" at {index}" if index else ""
+        super().__init__(
+            f"{what} is {value}{place}: exact arithmetic expects finite numbers, "
+            "for no other has a correctly rounded result"
+        )
+
+    def naming(self, blob: str) -> "NotFiniteError":
+        """The same of the blob that the array is of a network."""
+        return NotFiniteError(blob, *self._found)
+
+
 class KernelError(RefnetError, RuntimeError):
     """A kernel of somebody's own that raised an exception."""
 

@@ -1,16 +1,21 @@
 """Forward and backward walks over a net, under one arithmetic."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import get_args
 
 from refnet import memory
 from refnet.arithmetic import Arithmetic, named
+from refnet.arithmetic.exact.fallback import Count, counted
 from refnet.arrays import Array, require_mapping
-from refnet.errors import ValueRangeError, require_known
+from refnet.errors import NotFiniteError, ValueRangeError, require_known
 from refnet.given import clean_gradient, clean_values, real_dtype
 from refnet.net import Net, Node, learns_from
 from refnet.remat import Keep, LeanTape, Tape, blob_bytes, gradient_bytes, planned
+
+# Of a node, or of a value whose gradients met: what was counted of it.
+Fallbacks = dict[str, dict[str, Count]]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,9 @@ class Run:
         needs them, so whoever changes them before `backward` changes its result.
     blobs : dict of str to ndarray
         The value of every node, or, where only those were kept, of the outputs.
+    fallbacks : dict of str to dict of str to Count
+        Of exact arithmetic, by node: of what it computed (``y``), how many elements, and how many of them
+        needed integers.
     """
 
     net: Net
@@ -33,6 +41,7 @@ class Run:
     given: dict[str, Array]
     blobs: dict[str, Array]
     _tape: Tape = field(repr=False)
+    fallbacks: Fallbacks = field(default_factory=dict, repr=False)
 
 
 class Gradients(Mapping[str, Array]):
@@ -43,11 +52,16 @@ class Gradients(Mapping[str, Array]):
     blocked : frozenset of str
         The inputs and parameters that the outputs depend on, but only through a gradient stop. What
         is given and not learnt (labels, boxes, masks, statistics) is none of them.
+    fallbacks : dict of str to dict of str to Count
+        Of exact arithmetic, by node, input or parameter: of what was computed (``dx``, ``dw``; ``sum``, where
+        several gradients met), how many elements, and how many of them needed integers.
     """
 
-    def __init__(self, gradients: Mapping[str, Array], blocked: frozenset[str]):
+    def __init__(
+        self, gradients: Mapping[str, Array], blocked: frozenset[str], fallbacks: Fallbacks | None = None
+    ):
         self._gradients = dict(gradients)
-        self.blocked = blocked
+        self.blocked, self.fallbacks = blocked, fallbacks or {}
 
     def __getitem__(self, name: str) -> Array:
         if name in self.blocked:
@@ -109,9 +123,11 @@ def forward(
 
     tape = LeanTape(net, arithmetic, values) if keep == "outputs" else Tape()
     blobs: dict[str, Array] = {}
+    fallbacks: Fallbacks = {}
     for node, frees in zip(net.nodes, planned(net).frees, strict=True):
         arrays = [values[name] if name in values else blobs[name] for name in node.inputs]
-        blobs[node.name], context = arithmetic[node.op].forward(*arrays, **node.attrs)
+        with _noting(fallbacks, node.name, node.inputs):
+            blobs[node.name], context = arithmetic[node.op].forward(*arrays, **node.attrs)
         tape.record(node, context, blobs)
         del arrays, context  # or they would keep alive what is freed below
         if keep == "outputs":
@@ -119,7 +135,7 @@ def forward(
                 del blobs[name]
         if on_node is not None:
             on_node(node)
-    return Run(net, arithmetic, values, blobs, tape)
+    return Run(net, arithmetic, values, blobs, tape, fallbacks)
 
 
 def backward(
@@ -160,25 +176,44 @@ def backward(
     pending = _checked_gradients(run, output_gradients, allow_nonfinite)
     memory.require(gradient_bytes(net, _itemsize(run.given)), "a backward run")
     trainable = planned(net).trainable
+    fallbacks: Fallbacks = {}
     tape.start()
     for node in reversed(net.nodes):
         learns = trainable.intersection(learns_from(node))
         if node.name in pending and learns:
-            dy = _total(pending.pop(node.name), run.arithmetic)
-            needs = tuple(name in learns for name in node.inputs)
-            gradients = run.arithmetic[node.op].backward(dy, tape.context(node), needs)
+            context, needs = tape.context(node), tuple(name in learns for name in node.inputs)
+            with _noting(fallbacks, node.name):
+                dy = run.arithmetic.total(pending.pop(node.name))
+                gradients = run.arithmetic[node.op].backward(dy, context, needs)
             for name, gradient in zip(node.inputs, gradients, strict=True):
                 if gradient is not None and name in learns:
                     pending.setdefault(name, []).append(gradient)
-            del dy, gradients  # or they would keep alive what the next node takes
+            del dy, gradients, context  # or they would keep alive what the next node takes
             if on_node is not None:
                 on_node(node)
         tape.done(node)
-    computed = {
-        name: _total(pending[name], run.arithmetic) for name in (*net.inputs, *net.params) if name in pending
-    }
+    computed = {}
+    for name in (*net.inputs, *net.params):
+        if name in pending:
+            with _noting(fallbacks, name):
+                computed[name] = run.arithmetic.total(pending[name])
     blocked = (net.learnt() & net.upstream(output_gradients)) - computed.keys()
-    return Gradients(computed, frozenset(blocked))
+    return Gradients(computed, frozenset(blocked), fallbacks)
+
+
+@contextmanager
+def _noting(fallbacks: Fallbacks, name: str, inputs: tuple[str, ...] = ()) -> Iterator[None]:
+    """Note what is counted of a node, and name the blob where exact arithmetic refuses an array of it."""
+    with counted() as counts:
+        try:
+            yield
+        except NotFiniteError as error:
+            if error.position is None:
+                raise error.naming(f"{error.what} of {name}") from None
+            gradient = f"the gradient of {name}"
+            raise error.naming(gradient if error.position < 0 else inputs[error.position]) from None
+    if counts.of:
+        fallbacks[name] = counts.of
 
 
 def _checked_gradients(
@@ -203,14 +238,3 @@ def _itemsize(values: Mapping[str, Array]) -> int:
     """Bytes of an element of what is computed."""
     dtype = real_dtype(values)
     return 0 if dtype is None else dtype.itemsize
-
-
-def _total(contributions: list[Array], arithmetic: Arithmetic) -> Array:
-    """The sum of a value's gradients, in the order in which they arrived; none of them is changed."""
-    total = contributions[0]
-    # The operator adds volumes; a matrix, a bias or a loss is one line of a volume.
-    volume = total.shape if total.ndim == 5 else (1, 1, 1, 1, total.size)
-    for gradient in contributions[1:]:
-        summed, _ = arithmetic["add"].forward(total.reshape(volume), gradient.reshape(volume))
-        total = summed.reshape(gradient.shape)
-    return total

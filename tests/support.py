@@ -97,7 +97,7 @@ def whole_numbers(net, seed=0):
 
 
 def shifted_sums(x, w, dy, stride=(1, 1, 1), pad=(0, 0, 0), dilation=(1, 1, 1), groups=1):
-    """(y, dx, dw) of a convolution of whole numbers, of int64 or of Python, by padding x and slicing it for each tap."""
+    """(y, dx, dw) of a convolution of whole numbers, int64 or Python's: x padded, and sliced for each tap."""
     inner = tuple(slice(p, p + n) for p, n in zip(pad, x.shape[2:], strict=True))
     padded = np.zeros((*x.shape[:2], *(n + 2 * p for p, n in zip(pad, x.shape[2:], strict=True))), x.dtype)
     padded[:, :, *inner] = x

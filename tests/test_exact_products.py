@@ -7,11 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from refnet._core import micro_kernel
 from rounding import nearest, same_bits
 from support import shifted_sums
 from threadpoolctl import threadpool_limits
 
-from refnet._core import micro_kernel
 from refnet.arithmetic.exact import conv3d, fallback, linear
 from refnet.arithmetic.table import Kernel
 from refnet.ops import OPS
@@ -77,7 +77,9 @@ def coarse(values, rng, dtype):
 def ties(values, rng, dtype):
     """Values of half as many bits and one more: products lie in the middle between two numbers."""
     bits = 12 if dtype == "float32" else 27
-    return np.where(rng.random(values.shape) < 0.7, np.round(values * 2.0**bits) * 2.0**-bits, np.sign(values))
+    return np.where(
+        rng.random(values.shape) < 0.7, np.round(values * 2.0**bits) * 2.0**-bits, np.sign(values)
+    )
 
 
 def sparse(values, rng, dtype):
@@ -119,7 +121,7 @@ def wide(values, rng, dtype):
 
 
 def cancelling(values, rng, dtype):
-    """Pairs along the first axis but one: what is added by one channel is taken away by the next, but for a few ulp."""
+    """Pairs of channels: what one adds is taken away by the other, but for a few ulp."""
     axis = min(1, values.ndim - 1)
     values = values.copy()
     pairs = np.moveaxis(values, axis, 0)
@@ -244,4 +246,10 @@ def test_one_ulp_is_seen():
         return y, context
 
     with pytest.raises(AssertionError, match="^y of"):
-        compare(small(np.random.default_rng(0)), ordinary, "float32", np.random.default_rng(0), Kernel(off, conv3d.backward))
+        compare(
+            small(np.random.default_rng(0)),
+            ordinary,
+            "float32",
+            np.random.default_rng(0),
+            Kernel(off, conv3d.backward),
+        )

@@ -1,13 +1,14 @@
-"""How operators are carried out: `reference` (the NumPy definitions), `core` (the Cython kernels)."""
+"""How operators are carried out: `reference` (definitions), `core` (kernels), `exact` (correctly rounded)."""
 
 from refnet.arithmetic.core import core
+from refnet.arithmetic.exact import exact
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
 from refnet.errors import require_known
 
-ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (reference, core)}
+ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (reference, core, exact)}
 
-__all__ = ["ARITHMETICS", "Arithmetic", "Kernel", "core", "named", "reference"]
+__all__ = ["ARITHMETICS", "Arithmetic", "Kernel", "core", "exact", "named", "reference"]
 
 
 def named(arithmetic: str | Arithmetic) -> Arithmetic:

@@ -7,7 +7,7 @@ something else.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -193,6 +193,9 @@ class Arithmetic(Mapping[str, Door]):
     ----------
     name : str
     kernels : mapping of operator name to Kernel
+    total : ``(arrays) -> array``, optional
+        How two and more gradients of one value are added; by default one after the other, with the operator
+        `add`.
 
     Raises
     ------
@@ -200,8 +203,13 @@ class Arithmetic(Mapping[str, Door]):
         If a name is not an operator's, or an operator is asked for that this arithmetic lacks.
     """
 
-    def __init__(self, name: str, kernels: Mapping[str, Kernel]):
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        kernels: Mapping[str, Kernel],
+        total: Callable[[Sequence[Array]], Array] | None = None,
+    ):
+        self.name, self._total = name, total
         self.kernels = dict(kernels)
         for op in self.kernels:
             require_known("operator", op, OPS)
@@ -239,4 +247,27 @@ class Arithmetic(Mapping[str, Door]):
         **kernels : Kernel
             By operator name.
         """
-        return Arithmetic(f"{self.name} with {', '.join(kernels)} replaced", self.kernels | kernels)
+        name = f"{self.name} with {', '.join(kernels)} replaced"
+        return Arithmetic(name, self.kernels | kernels, None if "add" in kernels else self._total)
+
+    def total(self, arrays: Sequence[Array]) -> Array:
+        """Add up the gradients of one value; none of them is changed.
+
+        Parameters
+        ----------
+        arrays : sequence of ndarray
+            At least one, of one shape and dtype.
+
+        Returns
+        -------
+        ndarray
+        """
+        if self._total is not None and len(arrays) > 1:
+            return self._total(arrays)
+        total = arrays[0]
+        # The operator adds volumes; a matrix, a bias or a loss is one line of a volume.
+        volume = total.shape if total.ndim == 5 else (1, 1, 1, 1, total.size)
+        for array in arrays[1:]:
+            summed, _ = self["add"].forward(total.reshape(volume), array.reshape(volume))
+            total = summed.reshape(array.shape)
+        return total

@@ -12,9 +12,11 @@ from refnet.arithmetic.exact import (
     average_pool3d,
     batch_norm,
     batch_norm_training,
+    conv3d,
     cross_entropy,
     dropout,
     global_average_pool,
+    linear,
     max_pool3d,
     roi_align,
     running_mean,
@@ -24,11 +26,14 @@ from refnet.arithmetic.exact import (
 )
 from refnet.arithmetic.exact.door import refusing
 from refnet.arithmetic.table import Arithmetic
+from refnet.environment import in_default
 
 KERNELS = {
+    "conv3d": conv3d.KERNEL,
     "affine": affine.KERNEL,
     "max_pool3d": max_pool3d.KERNEL,
     "add": add.KERNEL,
+    "linear": linear.KERNEL,
     "average_pool3d": average_pool3d.KERNEL,
     "global_average_pool": global_average_pool.KERNEL,
     "upsample_nearest": upsample_nearest.KERNEL,
@@ -58,4 +63,5 @@ exact = Arithmetic(
         op: refusing(op, kernel).in_default_environment()
         for op, kernel in (KERNELS | {op: core.kernels[op] for op in MOVES}).items()
     },
+    total=in_default(add.gradient),
 )

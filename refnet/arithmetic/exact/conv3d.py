@@ -1,8 +1,8 @@
 """The kernel of `refnet.ops.conv3d`: RN(exact sum) of y, dx, dw and db.
 
-float64 has kernels of its own, of two doubles an element (`_core/exact_conv3d.pyx`). float32 is summed by core's
-kernels in float64, whose order of sums bounds their error. What neither decides is NaN until `_core/exact_settle.pyx`
-has computed it in integers.
+float64 has kernels of its own, of two doubles an element (`_core/exact_conv3d.pyx`). float32 is summed by
+core's kernels in float64, whose order of sums bounds their error. What neither decides is NaN until
+`_core/exact_settle.pyx` has computed it in integers.
 """
 
 from typing import Any
@@ -41,7 +41,9 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     dx = input_gradients(flat(dy), rows(w), x.shape, window) if needs[0] else None
     dw = None
     if needs[1]:
-        dw = weight_gradients(flat(dy), x, products.bias(None, x.dtype), rows(w).shape, window).reshape(w.shape)
+        dw = weight_gradients(flat(dy), x, products.bias(None, x.dtype), rows(w).shape, window).reshape(
+            w.shape
+        )
     if not has_bias:
         return dx, dw
     return dx, dw, channels.sums("db", dy) if needs[2] else None

@@ -8,7 +8,7 @@ import numpy as np
 from refnet._core import exact_sums
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
-from refnet.errors import ValueRangeError
+from refnet.errors import NotFiniteError
 from refnet.op import InputGradients, Needs
 from refnet.ops import OPS
 
@@ -25,28 +25,28 @@ def refusing(name: str, kernel: Kernel) -> Kernel:
     Returns
     -------
     Kernel
-        Raises ValueRangeError, which names the operator, the input, and the first index.
+        Raises NotFiniteError, which names the operator, the input, and the first index.
     """
     names = list(signature(OPS[name].infer).parameters)
 
     def forward(*arrays: Array, **attrs: Any) -> tuple[Array, Any]:
-        for called, array in zip(names, arrays, strict=False):
-            require_finite(f"{name} {called}", array)
+        for i, array in enumerate(arrays):
+            require_finite(f"{name} {names[i]}", array, i)
         return kernel.forward(*arrays, **attrs)
 
     def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
-        require_finite(f"{name} dy", dy)
+        require_finite(f"{name} dy", dy, -1)
         return kernel.backward(dy, context, needs)
 
     return Kernel(forward, backward)
 
 
-def require_finite(what: str, array: Array) -> None:
+def require_finite(what: str, array: Array, position: int | None = None) -> None:
     """Refuse infinity and NaN.
 
     Raises
     ------
-    ValueRangeError
+    NotFiniteError
         Says what it is, and where the first is.
     """
     if array.dtype.kind != "f" or array.size == 0:
@@ -54,8 +54,4 @@ def require_finite(what: str, array: Array) -> None:
     first = exact_sums.first_not_finite(array.reshape(-1))
     if first >= 0:
         index = tuple(map(int, np.unravel_index(first, array.shape)))
-        place = f" at {index}" if index else ""
-        raise ValueRangeError(
-            f"{what} is {array[index]}{place}: exact arithmetic expects finite numbers, "
-            "for no other has a correctly rounded result"
-        )
+        raise NotFiniteError(what, array[index], index, position)

@@ -1,7 +1,7 @@
-"""What the exact sums of products share: certificates for float32, grids, errors of sums whose order is known.
+"""What exact sums of products share: certificates for float32, grids, errors of sums whose order is known.
 
-Products of float32 are exact in float64, so core's sums in float64 are off by (terms of a chain + chains added) u
-times the sum of |products| at most, which norms bound (Cauchy and Schwarz). docs/exact.md has the proof.
+Products of float32 are exact in float64, so core's sums in float64 are off by (terms of a chain + chains
+added) u times the sum of |products| at most, which norms bound (Cauchy and Schwarz): docs/exact.md.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ def are_coarse(terms: int, *operands: Array) -> bool:
 
 
 def chain_error(terms: int, chains: int) -> float:
-    """Relative to the sum of |products|: the error of chains of `terms` at most, added one after the other."""
+    """Relative to the sum of |products|, the error of chains of `terms` at most, added one by one."""
     return WIDER * UNIT * (min(terms, KC) + chains)
 
 
