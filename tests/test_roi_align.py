@@ -289,6 +289,16 @@ def test_tubes_and_options_that_cannot_be_are_refused(arithmetic, rois, attrs, e
         arithmetic.roi_align.forward(np.ones((2, 1, 1, 4, 4)), rois, **({"output": (2, 2)} | attrs))
 
 
+@every_dtype
+@every_arithmetic
+def test_corners_are_finite_however_small_the_scale(arithmetic, dtype):
+    x, rois = np.ones((2, 1, 1, 4, 4), dtype), tube(0, inf, 0, inf, 1).astype(dtype)
+    with pytest.raises(
+        ValueRangeError, match="roi 0 has x1 inf .*: expected a finite number, at most 1.79769e"
+    ):
+        arithmetic.roi_align.forward(x, rois, output=(2, 2), spatial_scale=1e-300)
+
+
 @every_arithmetic
 def test_the_largest_boxes_that_are_taken(arithmetic):
     """All samples of the first bin but the first lie in x or beyond: 2 of 1024 are in the plane of ones."""

@@ -27,6 +27,7 @@ mean is 0, as in torchvision and ONNX.
 
 from collections.abc import Iterator
 from math import isfinite
+from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -178,8 +179,8 @@ def check(x: Array, rois: Array, **attrs: Any) -> None:
         raise ValueRangeError(
             f"batch index of roi {r} is {n[r]}: expected a whole number from 0 to {len(x) - 1}"
         )
-    furthest = LARGEST / attrs.get("spatial_scale", 1.0)
-    far = ~(np.abs(rois[:, 1:]) <= furthest)
+    furthest = min(LARGEST / attrs.get("spatial_scale", 1.0), float_info.max)
+    far = ~(np.abs(rois[:, 1:], dtype=np.float64) <= furthest)  # float32 has other bounds
     if far.any():
         r, corner = np.argwhere(far)[0]
         raise ValueRangeError(
