@@ -17,7 +17,7 @@ from support import assert_within, every_dtype, unit
 
 from refnet import cli, clip, golden, memory
 from refnet.errors import RefnetError, ShapeError
-from refnet.inputs import orientation
+from refnet.inputs import orientation, tensor_files
 from refnet.inputs.decode import image_files
 from refnet.inputs.resize import RESIZES, linear
 
@@ -377,3 +377,17 @@ def test_a_file_of_blocks_without_end_is_not_searched_for_ever(tmp_path):
         file.truncate(1 << 40)
     with (tmp_path / "a.png").open("rb") as file:
         assert orientation.of_image("a.png", file) == orientation.AS_STORED
+
+
+def test_arrays_that_python_2_wrote_are_read_without_a_warning(refnet, tmp_path, frames):
+    """Their shapes were long integers; the header stays as long as it says."""
+    np.save(tmp_path / "new.npy", frames)
+    old = (tmp_path / "new.npy").read_bytes().replace(b"(9, 6,", b"(9L,6,")
+    assert b"9L" in old
+    (tmp_path / "old.npy").write_bytes(old)
+    with ZipFile(tmp_path / "old.npz", "w") as archive:
+        archive.writestr("frames.npy", old)
+    assert tensor_files.read("old.npz")["frames"].shape == frames.shape
+    for name in ("old.npy", "old.npz"):
+        assert np.array_equal(clip.load(name, frames=3), clip.load("new.npy", frames=3))
+        assert refnet("trace", "resnet18_conv4", "--clip", name, "--frames", 1)[::2] == (0, "")

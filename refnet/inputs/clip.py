@@ -279,12 +279,17 @@ def _headed(path: Path) -> tuple[Shape, np.dtype[Any]]:
 
 
 def _mapped(path: Path) -> Array:
-    array: Array = np.load(path, mmap_mode="r")
+    with npy_header.of_any_age():
+        array: Array = np.load(path, mmap_mode="r")
     return array
 
 
 def _unpacked(path: Path) -> Array:
-    with ZipFile(path) as archive, archive.open(_member(path, archive)) as stream:
+    with (
+        ZipFile(path) as archive,
+        archive.open(_member(path, archive)) as stream,
+        npy_header.of_any_age(),
+    ):
         array: Array = read_array(stream, allow_pickle=False)
     return array
 

@@ -1,6 +1,9 @@
 """The header of NumPy's format, no longer than one that numbers need."""
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
@@ -43,5 +46,14 @@ def read(what: str, stream: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:
     length = stream.read(digits)
     if (count := int.from_bytes(length, "little")) > LARGEST:
         raise FileError(f"{what} has a header of {count} bytes: expected {LARGEST} at most")
-    found: tuple[Shape, bool, np.dtype[Any]] = parse(io.BytesIO(length + stream.read(count)))
+    with of_any_age():
+        found: tuple[Shape, bool, np.dtype[Any]] = parse(io.BytesIO(length + stream.read(count)))
     return found
+
+
+@contextmanager
+def of_any_age() -> Iterator[None]:
+    """Read what Python 2 wrote without NumPy's warning that it takes longer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*required additional header parsing", UserWarning)
+        yield
