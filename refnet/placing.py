@@ -101,13 +101,23 @@ def exchange(new: Path, out: Path) -> None:
     """
     if _rename(new, out, EXCHANGE):
         return
-    place, old = new.with_name(PLACE), new.with_name(OLD)
+    place = new.with_name(PLACE)
     place.write_bytes(os.fsencode(out.name))
     sync(place)
     sync(place.parent)
-    out.rename(old)
-    put(new, out)
-    old.rename(new)
+    _swap(new, out)
+
+
+def exchange_back(new: Path, out: Path) -> None:
+    """Take an exchange back. Nothing is waited for: that may be what failed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be done.
+    """
+    if not _rename(new, out, EXCHANGE):
+        _swap(new, out)
 
 
 def sync(path: Path) -> None:
@@ -186,10 +196,27 @@ def _clear(folder: Path) -> None:
     if not WORKSPACE.fullmatch(folder.name):
         return  # a signal came before there was one
     old = folder / OLD
-    with suppress(OSError):
+    try:
         if old.is_dir():
             put(old, folder.with_name(Path(os.fsdecode((folder / PLACE).read_bytes())).name))
+    except FileExistsError:
+        pass  # it was replaced
+    except OSError:
+        return  # a disk that fails: whoever comes next tries again
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(new: Path, out: Path) -> None:
+    """Exchange two folders by three renames; what was taken from its place goes back when one fails."""
+    old = new.with_name(OLD)
+    out.rename(old)
+    put(new, out)  # if not, `_clear` puts the old one back
+    try:
+        old.rename(new)
+    except OSError:
+        out.rename(new)
+        old.rename(out)
+        raise
 
 
 def _rename(new: Path, out: Path, flag: int) -> bool:

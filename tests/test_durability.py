@@ -413,3 +413,83 @@ def test_force_replaces_a_bundle_that_cannot_be_verified(made, old, damage):
         golden.Bundle(old)
     written(made[1], old, force=True)
     assert content(old) == content(made[1])
+
+
+# A disk that fails where folders cannot be exchanged in one step, and below pages.
+
+
+def failing(monkeypatch, owner, name, first, last=None):
+    """A call that fails from the first-th on, to the last-th if there is one."""
+    call, calls = getattr(owner, name), []
+
+    def fails(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) >= first and (last is None or len(calls) <= last):
+            raise OSError(errno.EIO, "Input/output error")
+        return call(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, fails)
+    return calls
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["once", "from then on"])
+@pytest.mark.parametrize("first", range(1, 5))
+def test_what_was_taken_from_its_place_is_never_deleted_before_it_is_back(
+    made, old, monkeypatch, first, last
+):
+    """Renames fail; the next command, on a disk that does not, finds the old bundle whole."""
+    without_flags(monkeypatch)
+    before = content(old)
+    failing(monkeypatch, os, "rename", first, first if last else None)
+    try:
+        written(made[1], old, force=True)
+    except FileError as error:
+        assert "Input/output error" in str(error)
+    else:
+        assert content(old) == content(made[1])
+        before = content(made[1])
+    monkeypatch.undo()
+    without_flags(monkeypatch)
+    with suppress(RefnetError):
+        golden.Bundle(old)
+    assert content(old) in (before, content(made[1])) if not last else content(old) == before
+    assert list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("there", [True, False])
+@two_systems
+def test_an_fsync_that_fails_from_the_last_on_is_taken_back(made, old, monkeypatch, system, there):
+    system(monkeypatch)
+    out, before = old if there else old.parent / "new", content(old)
+    calls = recorded(monkeypatch)
+    written(made[1], out, force=there)
+    count = sum(what == "fsync" for what, _ in calls)
+    monkeypatch.undo()
+    system(monkeypatch)
+    again = [old] if there else [old, out]
+    assert sorted(old.parent.iterdir()) == sorted(again)
+    other = copied(made[0], old.parent.parent / "again" / "out")
+    failing(monkeypatch, os, "fsync", count)
+    with pytest.raises(FileError, match="Input/output error"):
+        written(made[1], other if there else other.parent / "new", force=there)
+    assert content(other) == before and list(other.parent.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("failing_fsync", [1, 2])
+def test_a_page_is_kept_if_its_folder_does_not_reach_the_disk(tmp_path, monkeypatch, failing_fsync, there):
+    page = tmp_path / "page.html"
+    if there:
+        page.write_bytes(b"old")
+    failing(monkeypatch, os, "fsync", failing_fsync)
+    with pytest.raises(FileError, match="Input/output error"):
+        files.write(page, b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("page.html", b"old")] * there
+
+
+def test_a_page_on_a_file_system_without_links(tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    page.write_bytes(b"old")
+    failing(monkeypatch, os, "link", 1)
+    files.write(page, b"new")
+    assert page.read_bytes() == b"new" and list(tmp_path.iterdir()) == [page]

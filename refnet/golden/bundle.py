@@ -304,7 +304,7 @@ def beside(out: Path, force: bool) -> Iterator[Path]:
 
 def _place(folder: Path, out: Path, force: bool) -> None:
     """Give a finished folder its name; what is replaced is then where the new one was made."""
-    undo = placing.put
+    exchanged = False
     while True:
         require_free(out, force)
         try:
@@ -316,14 +316,17 @@ def _place(folder: Path, out: Path, force: bool) -> None:
             continue
         with suppress(FileNotFoundError):  # it has gone meanwhile
             placing.exchange(folder, out)
-            undo = placing.exchange
+            exchanged = True
             break
     try:
-        if undo is placing.exchange:
+        if exchanged:
             _require_replaceable(folder, out)  # somebody may have put something into it meanwhile
         placing.sync(out.parent)
     except BaseException:
-        undo(*((folder, out) if undo is placing.exchange else (out, folder)))
+        if exchanged:
+            placing.exchange_back(folder, out)
+        else:
+            placing.put(out, folder)
         raise
 
 

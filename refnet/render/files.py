@@ -1,6 +1,7 @@
 """Writing one file: complete, or not at all."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from refnet import placing
@@ -39,7 +40,23 @@ def write(out: Path, content: bytes) -> None:
         with placing.workspace(out) as new:
             new.write_bytes(content)
             placing.sync(new)
+            undo = _undo(out, new.with_name("kept"))
             new.replace(out)
-        placing.sync(out.parent)
+            try:
+                placing.sync(out.parent)
+            except BaseException:
+                undo()
+                raise
     except OSError as error:
         raise FileError(f"{out} cannot be written: {one_line(error)}") from error
+
+
+def _undo(out: Path, kept: Path) -> Callable[[], object]:
+    """Keep what is there under another name too: how it comes back, as far as the file system can do that."""
+    try:
+        os.link(out, kept, follow_symlinks=False)
+    except FileNotFoundError:
+        return out.unlink
+    except OSError:  # it knows no links
+        return lambda: None
+    return lambda: kept.replace(out)
