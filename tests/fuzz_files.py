@@ -310,6 +310,8 @@ def of_json(rng, data):
     except ValueError:
         return of_bytes(rng, data)
     holders = list(walk(tree))
+    if not holders:
+        return of_bytes(rng, data)
     # Few are near the root, and most lists are alike: choose a depth first.
     depth = pick(rng, sorted({d for d, _, _ in holders}))
     _, holder, key = pick(rng, [h for h in holders if h[0] == depth])
