@@ -171,6 +171,20 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Drawn calls of operators, mutated files; arguments are those of tests/fuzz.py: --seed, --minutes."""
+    session.install("-e", ".[test]", "onnx", "onnxruntime")
+    session.run("python", "tests/fuzz.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Commands killed, starved and raced; arguments are those of tests/faults.py: --seed, --minutes."""
+    session.install("-e", ".[test]")
+    session.run("python", "tests/faults.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def aarch64(session: nox.Session) -> None:
     """Cross-compile for AArch64, and test under qemu, whose multiply-add is exact.
 
