@@ -429,6 +429,8 @@ def of_png(rng, data):
         (n,) = struct.unpack(">I", data[at : at + 4])
         chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + n]))
         at += 12 + n
+    if not chunks:
+        return of_bytes(rng, data)
     i = int(rng.integers(len(chunks)))
     name, body = chunks[i]
     action = rng.integers(5)

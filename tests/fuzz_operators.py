@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
+from refnet._core import micro_kernel
 from support import LAYOUTS, legal, unit
 
 from refnet.arithmetic import core, reference
@@ -176,7 +177,8 @@ def check(call):
     """Raise AssertionError where `core` is not what the definition is, or what it is itself.
 
     - Both refuse a call, in the same words, or none does.
-    - The bits of y and of a gradient depend neither on how arrays lie in memory nor on what else is needed.
+    - The bits of y and of a gradient depend neither on how arrays lie in memory, nor on what else is needed,
+      nor on the version of the kernels.
     - Of whole numbers, y and gradients of what does not divide are equal.
     - Infinities and NaN are at the same places, but where a sum of |terms| overflows or reaches infinity.
     - All else differs by no more than both can be off: (n + 1) u sum |terms| each, as the operator states
@@ -212,6 +214,15 @@ def _check_bits(op, call, ours):
     assert [a.tobytes() for a in (*odd, dy)] == before, "an input was changed"
     for name, mine, other in zip(names(op, call), ours, again, strict=True):
         assert same_bits(mine, other), f"{name} depends on the layouts {call.layouts}"
+    usual = micro_kernel.name()
+    for version in micro_kernel.versions():
+        micro_kernel.use(version)
+        try:
+            found = outcome(core, call, list(call.arrays), call.dy)
+        finally:
+            micro_kernel.use(usual)
+        for name, mine, other in zip(names(op, call), ours, found, strict=True):
+            assert same_bits(mine, other), f"{name} depends on the version: {usual} and {version}"
     for i in range(len(call.arrays)):
         needs = tuple(i == j for j in range(len(call.arrays)))
         alone = outcome(core, call, list(call.arrays), call.dy, needs)[1 + i]

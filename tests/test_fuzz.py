@@ -13,6 +13,8 @@ import fuzz_files
 import fuzz_operators
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refnet.arithmetic import Kernel, core
 from refnet.inputs import clip
@@ -124,6 +126,21 @@ def test_a_reader_that_raises_is_found_and_reduced(tmp_path, capsys, monkeypatch
         test()
     monkeypatch.undo()
     test()
+
+
+BEGINNINGS = (
+    *(b"", b"{}", b"[[1]]", b"\x93NUMPY\x01\x00", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04"),
+    b"\2" + bytes(7) + b"{}",
+)
+
+
+@given(st.sampled_from(BEGINNINGS), st.binary(max_size=60), st.integers(0, 2**32))
+def test_whatever_is_mutated_can_be_mutated_again(start, rest, seed):
+    for mutate in {*fuzz_files.BY_ENDING.values(), *fuzz_files.BYTES}:
+        data, rng = start + rest, np.random.default_rng(seed)
+        for _ in range(3):
+            data = mutate(rng, data)
+            assert isinstance(data, bytes)
 
 
 def crash(arguments):
