@@ -182,7 +182,7 @@ def models():
         ],
         "net",
         [helper.make_tensor_value_info("data", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("relu", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("relu", TensorProto.FLOAT, (1, 2, 1, 8, 8))],
         [w],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
