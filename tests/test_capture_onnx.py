@@ -106,6 +106,13 @@ def test_a_file_and_other_formats(onnx, tmp_path):
     assert (half.blobs["y"] == half.blobs["y"].astype("float16")).all()
 
 
+def test_names_that_are_no_text_are_refused(onnx, tmp_path):
+    content = small(onnx).SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(content.replace(b"conv.2", b"conv\xff2"))
+    with pytest.raises(FileError, match=r"m.onnx has a tensor named b'conv\\xff2': expected UTF-8"):
+        capture(tmp_path / "m.onnx", clip())
+
+
 def test_what_does_not_fit_is_said(onnx, tmp_path):
     (tmp_path / "text.onnx").write_text("no model at all")
     model, x = small(onnx), clip()

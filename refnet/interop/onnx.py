@@ -163,11 +163,15 @@ def _loaded(onnx: Any, model: Any) -> Any:
     """A copy of the model."""
     if isinstance(model, str | PathLike):
         try:
-            return onnx.load(fspath(model))
+            loaded = onnx.load(fspath(model))
         except OSError as error:
             raise FileError(f"{fspath(model)}: {error.strerror or error}") from None
         except Exception as error:  # protobuf's, which has no class of its own
             raise FileError(f"{fspath(model)} is no ONNX model: {error}") from None
+        for name in _tensors(loaded.graph):
+            if not isinstance(name, str):  # protobuf hands on what is no text as bytes
+                raise FileError(f"{fspath(model)} has a tensor named {name!r}: expected UTF-8")
+        return loaded
     if not isinstance(model, onnx.ModelProto):
         raise DTypeError(f"model is a {type(model).__name__}: expected a path or an onnx.ModelProto")
     twin = onnx.ModelProto()
