@@ -203,8 +203,20 @@ def whole(scenario, place):
         return "none"
     if found == scenario.new:
         return "new"
-    require(found == scenario.before(), "what is there is neither the old nor the new")
+    require(
+        found == scenario.before(), f"what is there is neither the old nor the new: {other(found, scenario)}"
+    )
     return "old"
+
+
+def other(found, scenario):
+    """How what is there differs from what should be."""
+    if isinstance(found, dict):
+        return sorted(name for name in {*found, *scenario.new} if found.get(name) != scenario.new.get(name))
+    pairs = zip(found, scenario.new, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(scenario.new)))
+    here, there = (page[at : at + 60] for page in (found, scenario.new))
+    return f"{len(found)} bytes for {len(scenario.new)}, {here!r} for {there!r}"
 
 
 def tidy(scenario, place):
