@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from refnet import placing
+from refnet.arithmetic import Kernel, core
 from refnet.cli import app
 from refnet.golden import bundle as bundles
+from refnet.gradcheck import check_op
 
 OLD, NEW = ({name: f"{word} {name}".encode() for name in bundles.FILES} for word in ("old", "new"))
 for written in (OLD, NEW):
@@ -92,11 +94,24 @@ def test_a_signal_during_clean_up_leaves_nothing(stopped, old, monkeypatch, firs
 
 def test_a_signal_that_was_swallowed_does_not_silence_the_next(stopped):
     def action():
-        with suppress(SystemExit):
+        with suppress(app.Stopped):
             os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert stopped(action) == (143, "", "refnet: stopped by SIGINT\nrefnet: stopped by SIGTERM\n")
+
+
+def test_a_signal_is_no_finding_of_a_check(stopped, monkeypatch):
+    """One that comes while a kernel computes ends the command, and is no verdict on the kernel."""
+    right = core.kernels["relu"]
+
+    def forward(x):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return right.forward(x)
+
+    wrong = core.replace(relu=Kernel(forward, right.backward))
+    ended = stopped(lambda: check_op("relu", wrong, draws=1))
+    assert ended == (143, "", "refnet: stopped by SIGTERM\n")
 
 
 def test_a_signal_whose_message_nobody_can_read(stopped, monkeypatch):

@@ -70,6 +70,8 @@ def main() -> NoReturn:
         if not error.format_message().strip():  # a group without a command has shown its help
             sys.exit(UNUSABLE)
         fail(error.format_message(), UNUSABLE)
+    except Stopped as stopped:
+        sys.exit(stopped.code)
     except MemoryError:
         fail("out of memory: take a smaller input, or float32", UNUSABLE)
     except OSError as error:
@@ -78,8 +80,15 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-class Stopped(SystemExit):
-    """A signal has come; what is half-done is being undone."""
+class Stopped(BaseException):
+    """A signal has come; what is half-done is being undone.
+
+    No SystemExit: a check takes that for what a kernel under test has done.
+    """
+
+    def __init__(self, code: int):
+        super().__init__(code)
+        self.code = code
 
 
 def terminate(number: int, frame: object) -> None:
