@@ -185,6 +185,15 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Planted changes, each of which a test must find; arguments are those of tests/mutation.py."""
+    project = PYPROJECT["project"]
+    session.install(*PYPROJECT["build-system"]["requires"], *project["dependencies"])
+    session.install(*project["optional-dependencies"]["test"])
+    session.run("python", "tests/mutation.py", *session.posargs)
+
+
+@nox.session
 def aarch64(session: nox.Session) -> None:
     """Cross-compile for AArch64, and test under qemu, whose multiply-add is exact.
 
