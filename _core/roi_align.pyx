@@ -210,8 +210,11 @@ cdef bint fits(const Py_ssize_t[::1] batch, const Py_ssize_t[:, :, :, ::1] cells
                const double[:, :, :, ::1] weights, const Py_ssize_t[:, :, ::1] counts,
                const Py_ssize_t[:, :, ::1] extents, const floating[:, :, :, :, ::1] y,
                const floating[:, :, :, :, ::1] x,
-               const double[:, ::1] rows) noexcept nogil:
-    """Whether the taps are those of y's lines, x has its channels and frames, and a row holds x's."""
+               const double[:, ::1] rows, Turn* turn) noexcept nogil:
+    """Whether the taps are those of y's lines, x has its channels and frames, and a row holds x's.
+
+    If a handler stops it, no more is looked at.
+    """
     cdef Py_ssize_t axis
     for axis in range(4):
         if weights.shape[axis] != cells.shape[axis] or axis < 3 and counts.shape[axis] != cells.shape[axis]:
@@ -221,11 +224,12 @@ cdef bint fits(const Py_ssize_t[::1] batch, const Py_ssize_t[:, :, :, ::1] cells
             and cells.shape[1] == y.shape[2] and cells.shape[2] == y.shape[3] + y.shape[4]
             and x.shape[1] == y.shape[1] and x.shape[2] == y.shape[2]
             and rows.shape[0] >= openmp.max_threads() and rows.shape[1] >= x.shape[4]
-            and are_inside(cells, counts, extents, y.shape[3], x.shape[3], x.shape[4]))
+            and are_inside(cells, counts, extents, y.shape[3], x.shape[3], x.shape[4], turn))
 
 
 cdef bint are_inside(const Py_ssize_t[:, :, :, ::1] cells, const Py_ssize_t[:, :, ::1] counts,
-                     const Py_ssize_t[:, :, ::1] extents, Py_ssize_t oH, Py_ssize_t H, Py_ssize_t W) noexcept nogil:
+                     const Py_ssize_t[:, :, ::1] extents, Py_ssize_t oH, Py_ssize_t H, Py_ssize_t W,
+                     Turn* turn) noexcept nogil:
     """Whether every tap is a cell of x, and every box's columns are columns of it."""
     cdef Py_ssize_t r, t, line, k, size
     cdef bint found = True
@@ -235,6 +239,8 @@ cdef bint are_inside(const Py_ssize_t[:, :, :, ::1] cells, const Py_ssize_t[:, :
             for line in range(cells.shape[2]):
                 if not 0 <= counts[r, t, line] <= cells.shape[3]:
                     return False
+                if interrupt.asked(turn, counts[r, t, line]):
+                    return True
                 size = H if line < oH else W
                 for k in range(counts[r, t, line]):
                     found &= 0 <= cells[r, t, line, k] < size
@@ -248,9 +254,11 @@ def forward(const floating[:, :, :, :, ::1] x, const Py_ssize_t[::1] batch,
     """y (R, C, T, oH, oW) = the means of the bins; batch (R,), taps (R, T, oH + oW, most); a row a thread."""
     cdef Py_ssize_t plane, n, c, r, t, work = y.shape[3] * (x.shape[4] + y.shape[4]) * cells.shape[3]  # of a frame
     cdef Environment before
-    cdef Turn turn
+    cdef Turn turn, turn_of_checks
     cdef Watch watch = Watch(False)
-    require(fits(batch, cells, weights, counts, extents, y, x, rows))
+    turn_of_checks = interrupt.turn(&watch)
+    require(fits(batch, cells, weights, counts, extents, y, x, rows, &turn_of_checks))
+    interrupt.finish(&watch)
     with nogil, parallel(use_threads_if=openmp.pays(y.shape[0] * y.shape[1] * y.shape[2] * y.shape[3] * y.shape[4])):
         before = environment.enter_default()
         turn = interrupt.turn(&watch)
@@ -307,11 +315,13 @@ def input_gradient(const floating[:, :, :, :, ::1] dy, const Py_ssize_t[::1] bat
     cdef Py_ssize_t height = min(T * H, bands.shape[1] // (3 * W)) if W > 0 else 0
     cdef Band band
     cdef Environment before
-    cdef Turn turn
+    cdef Turn turn, turn_of_checks
     cdef Watch watch = Watch(False)
-    require(fits(batch, cells, weights, counts, extents, dy, dx, rows)
+    turn_of_checks = interrupt.turn(&watch)
+    require(fits(batch, cells, weights, counts, extents, dy, dx, rows, &turn_of_checks)
             and rows.shape[1] >= 2 * W and bands.shape[0] >= openmp.max_threads() and height > 0
             and terms.shape[0] >= openmp.max_threads() and terms.shape[1] >= height)
+    interrupt.finish(&watch)
     with nogil, parallel(
             use_threads_if=openmp.pays(dy.shape[0] * dy.shape[1] * dy.shape[2] * dy.shape[3] * dy.shape[4])):
         before = environment.enter_default()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from refnet.errors import DTypeError, ShapeError
+from refnet.pieces import all_finite, boxes, converted, copied, fill
 from refnet.shapes import text
 
 Array = NDArray[Any]
@@ -48,7 +49,7 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     given, array = array, seen_by_numpy(name, array, expected)
     wanted = array.dtype.newbyteorder("=")
     if not integer and wanted.name in NARROW:
-        array = array.astype(np.float32, order="C")
+        array = copied(array, np.float32)
         wanted = array.dtype
     if integer and wanted != INTEGER:
         if wanted.kind not in "iu" or not np.can_cast(wanted, np.int64):
@@ -59,7 +60,7 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
         raise DTypeError(f"{name} is {_found(given, array)}: expected {expected}{advice}")
     flags = array.flags
     if array.dtype != wanted or not (flags.c_contiguous and flags.aligned):
-        array = np.require(array, wanted, ["C_CONTIGUOUS", "ALIGNED"])
+        array = copied(array, wanted)
     clean = array.view()
     clean.flags.writeable = False
     return clean
@@ -209,9 +210,12 @@ def with_one_nan(array: Array) -> Array:
     IEEE 754 leaves the sign and the payload of a NaN to the machine (6.2.3 and 6.3), and x86-64 and AArch64
     make other ones; where a NaN is, is what an operator defines.
     """
-    if array.dtype.kind != "f" or not np.isnan(np.min(array, initial=0)):
+    if array.dtype.kind != "f" or not any(
+        np.isnan(np.min(array[box], initial=0)) for box in boxes(array.shape)
+    ):
         return array
-    return np.where(np.isnan(array), array.dtype.type(np.nan), array)
+    nan = array.dtype.type(np.nan)
+    return fill(np.empty_like(array), lambda part: np.where(np.isnan(part), nan, part), array)
 
 
 def per_channel(v: Array) -> Array:
@@ -289,30 +293,33 @@ class Sums:
 
 def wide(value: Array) -> Array:
     """Convert to float64."""
-    return value.astype(np.float64, copy=False)
+    return converted(value, np.float64)
 
 
 def rounded(value: Array, dtype: DTypeLike) -> Array:
     """Round what was computed in float64 to a dtype; what is too large for it becomes infinite."""
     with np.errstate(over="ignore"):
-        return value.astype(dtype, copy=False)
+        return converted(value, dtype)
 
 
 def with_room(compute: Callable[[Array], Array], x: Array) -> Array:
     """compute(x), which is linear; again with room for its sums where that is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         y = compute(x)
-        return y if np.isfinite(y).all() else again_with_room(compute, x, y)
+        return y if all_finite(y) else again_with_room(compute, x, y)
 
 
 def again_with_room(compute: Callable[[Array], Array], x: Array, y: Array) -> Array:
     """Return y = compute(x), but compute again, in float64 or in units of 2**64, what is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         if x.dtype == np.float32:
-            again = compute(wide(x)).astype(np.float32)
+            again = converted(compute(wide(x)), np.float32)
         else:
-            again = np.ldexp(compute(np.ldexp(x, -64)), 64)
-    return np.where(np.isfinite(y), y, again)
+            small = compute(fill(np.empty_like(x), lambda part: np.ldexp(part, -64), x))
+            again = fill(small, lambda part: np.ldexp(part, 64), small)
+    for box in boxes(y.shape):
+        again[box] = np.where(np.isfinite(y[box]), y[box], again[box])
+    return again
 
 
 def ulp_distance(a: Array, b: Array) -> Array:

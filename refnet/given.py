@@ -9,6 +9,7 @@ from refnet.arrays import Array, at_the_door, require_mapping, require_one_dtype
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.ops import OPS
+from refnet.pieces import all_finite, copied
 from refnet.shapes import Shape, text
 
 
@@ -60,7 +61,7 @@ def clean_gradient(
         raise DTypeError(f"gradient of {name} is {stored_in(given)}: expected {dtype}, the run's dtype")
     if not allow_nonfinite:
         _require_finite(f"gradient of {name}", dy)
-    return dy.copy()
+    return copied(dy, dy.dtype)
 
 
 def real_dtype(values: Mapping[str, Array]) -> np.dtype[Any] | None:
@@ -86,8 +87,8 @@ def _require_legal(net: Net, values: Mapping[str, Array]) -> None:
 
 
 def _require_finite(name: str, value: Array) -> None:
-    finite = np.isfinite(value)
-    if not finite.all():
+    if not all_finite(value):
+        finite = np.isfinite(value)
         index = tuple(int(i) for i in np.unravel_index(np.argmin(finite), value.shape))
         count = value.size - int(finite.sum())
         raise ValueRangeError(

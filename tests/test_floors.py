@@ -18,6 +18,7 @@ FLOORS = [
         "placing",
         "regular",
         "bounded_json",
+        "pieces",
     ],
     ["arrays", "draws"],
     ["op"],

@@ -27,6 +27,7 @@ from refnet.inputs.clip import Selection
 from refnet.inputs.safetensors_file import MOST_AXES, Stored
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
+from refnet.pieces import rows
 from refnet.regular import open_regular
 from refnet.remat import blob_bytes
 from refnet.shapes import LARGEST_SIZE, Shape, size, text, volume, whole
@@ -231,7 +232,10 @@ def sha(array: Array) -> str:
     """SHA-256 of the elements in C order, little-endian, every NaN as `np.nan`."""
     array = with_one_nan(array)
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+    octets, digest = little.reshape(-1).view(np.uint8), sha256()
+    for some in rows(octets.shape):
+        digest.update(octets[some].data)
+    return digest.hexdigest()
 
 
 def require_free(out: Path, force: bool) -> None:

@@ -19,6 +19,7 @@ from refnet.environment import in_default
 from refnet.errors import UnknownNameError, ValueRangeError, require_known
 from refnet.net import Net
 from refnet.ops import OPS
+from refnet.pieces import rows
 from refnet.shapes import Shape, size
 
 # About the range of pixel values once their means are subtracted.
@@ -130,9 +131,12 @@ def uniform(name: str, shape: Shape, seed: int) -> Array:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
         raise ValueRangeError(f"seed is {seed!r}: expected a whole number from 0 to 2**64 - 1")
     key = np.array([seed, int.from_bytes(sha256(name.encode()).digest()[:8], "little")], np.uint64)
-    words = np.random.Philox(key=key).random_raw(size(shape))
-    odd = (words >> np.uint64(40)).astype(np.float64) * 2 + (1 - 2**24)
-    return (odd / 2**24).reshape(shape)
+    stream, drawn = np.random.Philox(key=key), np.empty(size(shape))
+    for some in rows(drawn.shape):
+        words = stream.random_raw(some.stop - some.start)
+        odd = (words >> np.uint64(40)).astype(np.float64) * 2 + (1 - 2**24)
+        drawn[some] = odd / 2**24
+    return drawn.reshape(shape)
 
 
 @in_default

@@ -37,6 +37,7 @@ from refnet.op import (
     terms,
 )
 from refnet.ops.batch_norm import EPSILON, require_per_channel
+from refnet.pieces import boxes, fill
 from refnet.shapes import Shape, size, volume
 
 # Of a channel with values this large, the squares are those of its values times SMALL.
@@ -96,13 +97,18 @@ class Statistics(NamedTuple):
 
 def units(x: Array) -> Array:
     """By what each channel is multiplied, lest its squares overflow: 1, or SMALL for large, finite ones."""
-    largest = np.abs(x).max(axis=(0, 2, 3, 4))
+    largest = np.zeros(x.shape[1], x.dtype)
+    for box in boxes(x.shape):
+        here = largest[box[1]]
+        np.maximum(here, np.abs(x[box]).max(axis=(0, 2, 3, 4)), out=here)
     return np.where((largest >= LARGE) & np.isfinite(largest), SMALL, 1.0)
 
 
 def scaled(x: Array, unit: Array) -> Array:
     """Multiply each channel by its unit; x itself where all are 1."""
-    return x if (unit == 1).all() else x * per_channel(unit)
+    if (unit == 1).all():
+        return x
+    return fill(np.empty(x.shape), np.multiply, x, np.broadcast_to(per_channel(unit), x.shape))
 
 
 def statistics(x: Array) -> Statistics:

@@ -36,6 +36,7 @@ from refnet.op import (
     terms,
 )
 from refnet.ops import softmax
+from refnet.pieces import rows
 from refnet.shapes import Shape, size, text
 
 
@@ -113,9 +114,11 @@ def check(x: Array, labels: Array) -> None:
     ValueRangeError
         If one is negative, or not below K.
     """
-    if labels.min() < 0 or labels.max() >= x.shape[1]:
-        n = int(np.argmax((labels < 0) | (labels >= x.shape[1])))
-        raise ValueRangeError(f"label {labels[n]} of sample {n}: expected one from 0 to {x.shape[1] - 1}")
+    for some in rows(labels.shape):
+        wrong = (labels[some] < 0) | (labels[some] >= x.shape[1])
+        if wrong.any():
+            n = some.start + int(np.argmax(wrong))
+            raise ValueRangeError(f"label {labels[n]} of sample {n}: expected one from 0 to {x.shape[1] - 1}")
 
 
 def draw_labels(uniform: Array, x: Shape, labels: Shape) -> Array:

@@ -27,6 +27,7 @@ from refnet.op import (
     magnitudes,
     terms,
 )
+from refnet.pieces import boxes
 from refnet.shapes import Shape, size, text, volume
 
 RATIO = 0.5
@@ -87,10 +88,10 @@ def check(x: Array, mask: Array, *, ratio: float = RATIO) -> None:
     ValueRangeError
         With the first such value.
     """
-    dropped, kept = mask == 0, mask == 1
-    if np.count_nonzero(dropped) + np.count_nonzero(kept) < mask.size:
-        other = mask[~(dropped | kept)][0]
-        raise ValueRangeError(f"mask holds {other}: expected 0 (dropped) and 1 (kept)")
+    for box in boxes(mask.shape):
+        others = mask[box][(mask[box] != 0) & (mask[box] != 1)]
+        if others.size:
+            raise ValueRangeError(f"mask holds {others[0]}: expected 0 (dropped) and 1 (kept)")
 
 
 def draw_mask(uniform: Array, *shapes: Shape, ratio: float = RATIO) -> Array:

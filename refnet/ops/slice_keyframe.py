@@ -27,6 +27,7 @@ from refnet.op import (
     magnitudes,
     terms,
 )
+from refnet.pieces import copied, fill
 from refnet.shapes import Shape, size, volume
 
 
@@ -45,7 +46,7 @@ def infer(x: Shape) -> Shape:
 def forward(x: Array) -> tuple[Array, Any]:
     """Copy the middle frame."""
     _n, _c, t, _h, _w = x.shape
-    return x[:, :, t // 2 : t // 2 + 1].copy(), x.shape
+    return copied(x[:, :, t // 2 : t // 2 + 1], x.dtype), x.shape
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
@@ -54,7 +55,7 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     if not needs[0]:
         return (None,)
     dx = np.zeros((n, c, t, h, w), dy.dtype)
-    dx[:, :, t // 2] = dy[:, :, 0]
+    fill(dx[:, :, t // 2 : t // 2 + 1], lambda part: part, dy)
     return (dx,)
 
 

@@ -8,9 +8,10 @@ from refnet._core import conv3d as kernels
 from refnet.arithmetic.core import channels
 from refnet.arithmetic.core.buffers import empty, flat, rows, workspace
 from refnet.arithmetic.table import Kernel
-from refnet.arrays import Array
+from refnet.arrays import Array, per_channel
 from refnet.op import InputGradients, Needs
 from refnet.ops.conv3d import context, infer
+from refnet.pieces import boxes
 from refnet.shapes import ONES, ZEROS, Shape, Triple
 
 # Values of weight gradients that are held at once, for spans of positions computed at the same time.
@@ -27,7 +28,9 @@ def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[A
     y = empty(infer(x.shape, w.shape, **attrs), x.dtype)
     kernels.forward(x, rows(w), flat(y), scratch(x.dtype), *window_of(w, y.shape, **attrs))
     if b is not None:
-        y += b[:, None, None, None]
+        for box in boxes(y.shape):
+            here = y[box]
+            here += per_channel(b[box[1]])
     return y, context(x, w, b, **attrs)
 
 

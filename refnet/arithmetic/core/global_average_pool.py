@@ -10,6 +10,7 @@ from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array, again_with_room
 from refnet.op import InputGradients, Needs
 from refnet.ops.global_average_pool import infer
+from refnet.pieces import boxes, fill
 from refnet.shapes import Shape, size
 
 
@@ -27,7 +28,11 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     if not needs[0]:
         return (None,)
     dx = empty(context, dy.dtype)
-    np.copyto(dx, dy / dy.dtype.type(size(context) // dy.size))
+    count = size(context) // dy.size
+    averaged = dx.reshape(dy.size, count)
+    shares = fill(np.empty_like(dy), lambda part: part / dy.dtype.type(count), dy).reshape(-1, 1)
+    for box in boxes(averaged.shape):
+        averaged[box] = shares[box[0]]
     return (dx,)
 
 

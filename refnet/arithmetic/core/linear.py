@@ -15,6 +15,7 @@ from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
 from refnet.op import InputGradients, Needs
 from refnet.ops.linear import context
+from refnet.pieces import boxes
 from refnet.shapes import ONES, ZEROS
 
 # Samples up to which reading or writing the weights takes longer than the sums: nothing is packed then.
@@ -29,7 +30,9 @@ def forward(x: Array, w: Array, b: Array | None = None) -> tuple[Array, Any]:
     else:
         conv3d.backward_weights(rows(x)[None], image(w), y, scratch(x.dtype), partial_sums(y), *window_of(w))
     if b is not None:
-        y += b
+        for box in boxes(y.shape):
+            here = y[box]
+            here += b[box[1]]
     return y, context(x, w, b)
 
 

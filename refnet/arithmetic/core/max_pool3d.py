@@ -10,6 +10,7 @@ from refnet.arithmetic.core.buffers import CACHE_LINE, empty, planes, workspace
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array, again_with_room
 from refnet.op import InputGradients, Needs
+from refnet.pieces import converted
 from refnet.shapes import ONES, ZEROS, Triple, pooled
 
 
@@ -37,7 +38,7 @@ def _sums(dy: Array, x: Array, y: Array, window: Any) -> tuple[Array, bool]:
     furthest = ((t - 1) * height + h - 1) * width + w - 1
     offset = np.dtype(np.intc if furthest <= np.iinfo(np.intc).max else np.intp)
     found = workspace(prod(dy.shape[2:]) + CACHE_LINE, offset)
-    x, y = (a.astype(dy.dtype, copy=False) for a in (x, y))
+    x, y = (converted(a, dy.dtype) for a in (x, y))
     return dx, kernels.input_gradient(planes(dy), planes(x), planes(y), planes(dx), found, *window)
 
 

@@ -10,6 +10,7 @@ from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array, wide
 from refnet.op import InputGradients, Needs
 from refnet.ops.roi_align import grid, infer
+from refnet.pieces import converted, rows
 from refnet.shapes import Shape
 
 FLOAT64 = np.dtype(np.float64)
@@ -44,7 +45,10 @@ def _rows(x: Shape) -> Array:
 
 def _taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tuple[Array, ...]:
     """Which cells each line of bins reads, their weights in the dtype of x, how many; and columns read."""
-    start, bins, samples = map(np.ascontiguousarray, grid(rois, output=output, **attrs))
+    boxes = (len(rois), rois.shape[1] // 4, 2)
+    start, bins, samples = np.empty(boxes), np.empty(boxes), np.empty(boxes, np.intp)
+    for some in rows(rois.shape):
+        start[some], bins[some], samples[some] = grid(rois[some], output=output, **attrs)
     lines = (*start.shape[:2], sum(output))
     most = max(1, min(2 * int(samples.max()), max(x.shape[3:])))
     cells, weights, counts, extents = (
@@ -54,7 +58,7 @@ def _taps(x: Array, rois: Array, *, output: tuple[int, int], **attrs: Any) -> tu
         np.empty((*lines[:2], 2), np.intp),
     )
     kernels.taps(start, bins, samples, cells, weights, counts, extents, *x.shape[3:], output[0])
-    return cells, wide(weights.astype(x.dtype, copy=False)), counts, extents
+    return cells, wide(converted(weights, x.dtype)), counts, extents
 
 
 KERNEL = Kernel(forward, backward)
