@@ -422,14 +422,14 @@ CHECKS = (
         "refnet/check/bounds.py",
         "factor = height * unit(claim.accumulate)",
         "factor = 2 * height * unit(claim.accumulate)",
-        ("test_check.py", "test_certify.py", "test_check_op.py"),
+        ("test_check.py::test_the_bound_is_that_of_the_formula",),
     ),
     Mutant(
         "the bound is half as large",
         "refnet/check/bounds.py",
         "factor = height * unit(claim.accumulate)",
         "factor = height / 2 * unit(claim.accumulate)",
-        ("test_check.py", "test_certify.py", "test_check_op.py"),
+        ("test_check.py::test_the_bound_is_that_of_the_formula",),
     ),
     Mutant(
         "the bound has no room for what is stored",
@@ -464,13 +464,6 @@ CHECKS = (
         "refnet/check/plausible.py",
         "2 * max(elements, 1) / delta",
         "2 / delta",
-        ("test_certify.py",),
-    ),
-    Mutant(
-        "a NaN is not implausible",
-        "refnet/check/plausible.py",
-        "not (rms <= limit and sums.largest <= levels.largest)",
-        "(rms > limit or sums.largest > levels.largest)",
         ("test_certify.py",),
     ),
     Mutant(
@@ -523,7 +516,7 @@ BUNDLES = (
         "refnet/golden/bundle.py",
         "for some in rows(octets.shape):",
         "for some in rows(octets[: 1 << 20].shape):",
-        ("test_golden.py",),
+        ("test_golden.py::test_a_hash_is_of_every_byte_in_c_order",),
     ),
     Mutant(
         "the hash is of the bits of each NaN",

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 import refnet
 from refnet.arithmetic import Kernel, core, reference
 from refnet.check import Report, Verdict
-from refnet.check.bounds import Bound, bound, plain
+from refnet.check.bounds import Bound, Claim, bound, plain
 from refnet.check.compare import beyond, compare
 from refnet.check.diagnosis import verdict_of
 from refnet.check.flow import flow, without_stops
@@ -112,6 +112,30 @@ def test_sums_in_any_order_are_within_their_bound(dtype):
             products = x[order] * w[order]
             for found in (np.add.accumulate(products)[-1], products.sum()):
                 assert abs(Fraction(float(found)) - exact) <= total
+
+
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("terms", [1, 300, 70_000])
+@pytest.mark.parametrize(
+    ("claim", "u_a", "eta_a", "u_s", "eta_s"),
+    [
+        (plain("float32"), -24, -149, -24, -149),
+        (plain("float64"), -53, -1074, -53, -1074),
+        (Claim("float32", "float16"), -24, -149, -11, -24),
+    ],
+)
+def test_the_bound_is_that_of_the_formula(claim, u_a, eta_a, u_s, eta_s, terms, chained):
+    """Neither larger nor smaller, but for six roundings: (K + 1) u_a m + K eta_a + eta_s + h u m; u_s |r|."""
+    m = np.array([0.0, 2.0**-1000, 0.7, 3e5])
+    found = bound(Magnitude(m, np.array(terms)), claim, chained=chained)
+    height = min(terms + 1, 256 + -(-terms // 256)) if chained else terms + 1
+    two = Fraction(2)
+    for of_element, size in zip(found.absolute, m, strict=True):
+        right = (
+            ((terms + 1) * two**u_a + height * two**-53) * Fraction(size) + terms * two**eta_a + two**eta_s
+        )
+        assert abs(Fraction(of_element) - right) <= 6 * two**-53 * right
+    assert found.relative == 2.0**u_s
 
 
 def test_nothing_judges_itself():

@@ -19,7 +19,7 @@ from refnet import bounded_json, clip, golden, memory, placing
 from refnet.arrays import with_one_nan
 from refnet.errors import FileError, RefnetError, TooLargeError
 from refnet.golden import candidate
-from refnet.golden.bundle import BITS
+from refnet.golden.bundle import BITS, sha
 from refnet.inputs import safetensors_file
 from refnet.networks import ARCHITECTURES
 
@@ -122,6 +122,24 @@ def test_of_every_arithmetic_it_is_said_to_whom_its_bits_belong():
     assert BITS.keys() == refnet.arithmetic.ARITHMETICS.keys()
 
 
+@pytest.mark.parametrize("count", [1, 400_000])
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<i8", ">f8"])
+def test_a_hash_is_of_every_byte_in_c_order(count, dtype):
+    """Also of those behind the first megabyte."""
+    values = np.arange(count).astype(dtype).reshape(count, 1)
+    little = np.dtype(dtype).newbyteorder("<")
+    for array in (
+        values,
+        values.T,
+        np.broadcast_to(values, (count, 2)),
+        np.asfortranarray(values.reshape(1, -1)),
+    ):
+        assert sha(array) == sha256(array.astype(little).tobytes()).hexdigest()
+    before = sha(values)
+    values[-1] += 1
+    assert sha(values) != before
+
+
 def test_without_backward(tmp_path):
     path = golden.make(tmp_path / "b", replace(RECIPE, backward=False)).path
     manifest = json.loads((path / "manifest.json").read_text())
@@ -143,6 +161,16 @@ def test_hashes_only_finds_every_change_too(tmp_path):
     finding = found["blobs", "pool1"]
     assert finding.note == "other SHA-256; values are not stored" and finding.elements == 64 * 8 * 8
     assert (finding.different, finding.max_ulp) == (None, None)
+
+
+def test_another_dtype_in_the_manifest_is_found_by_hashes_too(tmp_path):
+    """Though the bytes are those of its SHA-256."""
+    path = golden.make(tmp_path / "b", RECIPE, hashes_only=True).path
+    edit(path, lambda m: m["tensors"]["blobs"]["pool1"].update(dtype="float32"))
+    (finding,) = bad(golden.verify(path)).values()
+    assert (
+        finding.name == "pool1" and finding.note.startswith("float32") and "derived float64" in finding.note
+    )
 
 
 def test_a_clip_is_stored_and_named(tmp_path, video):
@@ -400,6 +428,16 @@ def test_nan_on_one_side_alone_differs(tmp_path):
     golden.make(paths[1], of_clip(pixels), pixels=pixels, allow_nonfinite=True, force=True)
     finding = bad(golden.diff(*paths))["inputs", "data"]
     assert (finding.different, finding.max_ulp) == (1, 1), "beside a NaN on both sides"
+
+
+def test_zeros_of_both_signs_differ(tmp_path):
+    pixels = np.random.default_rng(0).standard_normal((1, 3, 1, 32, 32))
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path, value in zip(paths, (0.0, -0.0), strict=True):
+        pixels[0, 0, 0, 0, 0] = value
+        golden.make(path, of_clip(pixels), pixels=pixels)
+    finding = bad(golden.diff(*paths))["inputs", "data"]
+    assert (finding.different, finding.max_ulp) == (1, 0)
 
 
 # Nothing bad passes.
