@@ -90,14 +90,13 @@ cdef void judge(
                     r = r * unit
                     d = d * unit
                     near = rule.spread_per * spread[i * spread_step]
-                    v = rule.plain * r * r + near / 6 + rule.floor
+                    v = 1 / (rule.plain * r * r + near / 6 + rule.floor)
                     tail = rule.plain * r * r + near / 2 + rule.floor
-                    if v > 0 and isfinite(v):
+                    if v > 0 and isfinite(v):  # of what underflows, nothing can be said beside the others
                         ratio = d * d / tail
                         if ratio > least_plausible:
                             least_plausible = ratio
                             tops[2], tops[3] = sqrt(ratio), i
-                        v = 1 / v
                         total.count += 1
                         total.dd += d * d * v
                         total.dr += d * r * v

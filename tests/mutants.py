@@ -474,6 +474,13 @@ CHECKS = (
         ("test_certify.py",),
     ),
     Mutant(
+        "errors are compared where what is expected of them underflows",
+        "_core/residual.pyx",
+        "if v > 0 and isfinite(v):",
+        "if v > 0:",
+        ("test_certify.py::test_values_whose_squares_underflow_beside_others_are_no_failure",),
+    ),
+    Mutant(
         "a NaN is within the bound of a comparison",
         "_core/compare.pyx",
         "wrong[0] += not off <= bound",

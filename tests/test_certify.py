@@ -211,6 +211,18 @@ def test_the_largest_error_that_chance_makes():
     assert levels.largest == pytest.approx(sqrt(2 * log(2 * 1000 / 1e-6)))
 
 
+@pytest.mark.parametrize("exponent", [-138, -142, -146, -150, -154, -158, -162])
+def test_values_whose_squares_underflow_beside_others_are_no_failure(exponent):
+    """Their expected error has a square that is subnormal, or zero; right they are all the same."""
+    x, w = np.random.default_rng(0).standard_normal((1, 8, 2, 16, 16)), np.eye(8)[:, :, None, None, None]
+    x[:, :, 1] *= 10.0**exponent
+    y = reference.conv3d.forward(x, w)[0]
+    y[0, 0, 0, 0, 0] = np.nextafter(y[0, 0, 0, 0, 0], np.inf)
+    report = certify.check("conv3d", (x, w), y, accumulate="float64", store="float64", operands="float64")
+    (verdict,) = report.verdicts.values()
+    assert verdict.verdict == "consistent" and 0 < verdict.residual.rms <= 1
+
+
 def test_what_is_correctly_rounded_is_exact():
     rng = np.random.default_rng(0)
     x, w = rng.integers(-8, 9, (4, 20)).astype(F32), rng.integers(-8, 9, (6, 20)).astype(F32)
