@@ -109,14 +109,16 @@ def plant(unchanged: Path, versions: Iterable[str], mutant: Mutant) -> Result:
     with tempfile.TemporaryDirectory(dir=unchanged.parent) as temporary:
         tree = Path(temporary, "tree")
         copy(unchanged, tree)
-        file = tree / mutant.file
-        before = file.stat()
-        file.write_text(mutant.planted(file.read_text()))
-        if mutant.compiled:
-            # The change is as old as what it replaces, and so nothing is built again but what is named.
-            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-            for module in mutant.compiled:
-                (tree / "_core" / f"{module}.pyx").touch()
+        right = (tree / mutant.file).read_text()
+        # Cython has copies of headers in build/, which compilers find first.
+        for file in (tree / mutant.file, *(tree / "build").rglob(Path(mutant.file).name)):
+            if file.read_text() == right:
+                before = file.stat()
+                file.write_text(mutant.planted(right))
+                # The change is as old as what it replaces, and so nothing is built again but what is named.
+                os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        for module in mutant.compiled:
+            (tree / "_core" / f"{module}.pyx").touch()
         return timed(mutant.name, lambda: tested(tree, mutant.tests, build=bool(mutant.compiled)))
 
 
