@@ -17,7 +17,9 @@ SANITIZED_TESTS = (
     *("test_kernels.py", "test_operators.py", "test_cases.py", "test_nonfinite.py", "test_conv3d.py"),
     *("test_roi_align.py", "test_sums.py", "test_blocks.py"),
 )
-SANITIZERS = "-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+THREADED_TESTS = ("test_blocks.py", "test_process.py", "-k", "threads and not fork")
+INSTRUMENTED = "-O1 -g1 -fno-omit-frame-pointer"
+SANITIZERS = f"{INSTRUMENTED} -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 FOUND = 66  # how a process ends in which a sanitizer has found something
 # Emulated, these take minutes and show nothing that the others do not: lines have a kernel for AVX-512
 # alone.
@@ -122,52 +124,129 @@ def clang(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", "-p", "no:cacheprovider", *(session.posargs or KERNEL_TESTS))
 
 
+# So many values, in so many Python threads.
+ADD = """
+import numpy as np, sys, threading
+from refnet._core import add
+together = threading.Barrier(int(sys.argv[2]))
+def work():
+    arrays = [np.zeros(int(sys.argv[1])) for _ in range(3)]
+    together.wait()
+    for _ in range(100):
+        add.forward(*arrays)
+threads = [threading.Thread(target=work) for _ in range(int(sys.argv[2]))]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def instrument(
+    session: nox.Session,
+    folder: Path,
+    compiler: str,
+    fault: tuple[str, str],
+    calls: list[tuple[int, int]],
+    env: dict[str, str],
+) -> None:
+    """Install the kernels, built by a compiler with its options behind every other one.
+
+    First with a fault in a copy of the sources, a piece of the kernel of `add` and what replaces it. For each
+    call, so many values in so many Python threads, it must be found; without it, nothing.
+    """
+    command = folder / "compiler"
+    name, _, options = compiler.partition(" ")
+    command.write_text(f'#!/bin/sh\nexec {shutil.which(name)} "$@" {options}\n')
+    command.chmod(0o755)
+    sources = folder / "sources"
+    shutil.copytree(".", sources, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
+    kernel = sources / "_core" / "add.pyx"
+    right = kernel.read_text()
+    wrong = right.replace(*fault)
+    if wrong == right:
+        session.error(f"{kernel.name} has no {fault[0]!r} to plant a fault in")
+    for text, code in ((wrong, FOUND), (right, 0)):
+        kernel.write_text(text)
+        with session.chdir(sources):
+            built = wheel(session, folder, {"CC": str(command)})
+        session.install("--force-reinstall", "--no-deps", str(built))
+        session.install(str(built), *PYPROJECT["project"]["optional-dependencies"]["test"])
+        with session.chdir(folder):
+            for call in calls:
+                session.run("python", "-c", ADD, *map(str, call), env=env, success_codes=[code])
+
+
+def path_of(session: nox.Session, compiler: str, library: str) -> str:
+    """Where a compiler has a library of its own."""
+    return str(session.run(compiler, f"-print-file-name={library}", silent=True, external=True)).strip()
+
+
 @nox.session
 def sanitize(session: nox.Session) -> None:
     """The kernels under AddressSanitizer and UndefinedBehaviorSanitizer; arguments are those of pytest.
 
-    First a kernel with a planted overrun, of one element, in a copy of the sources: it must be found.
+    First a kernel with a planted overrun, of one element: it must be found. Then the tests, and 20,000 drawn
+    problems, each array next to a closed page.
     """
-    gcc = shutil.which("gcc")
-    if not gcc:
+    if not shutil.which("gcc"):
         session.error("gcc not found: on Debian, `apt-get install gcc libasan8 libubsan1`")
-    libraries = [
-        str(session.run(gcc, f"-print-file-name=lib{name}.so", silent=True, external=True)).strip()
-        for name in ("asan", "ubsan")
-    ]
     env = {
-        "LD_PRELOAD": " ".join(libraries),
+        "LD_PRELOAD": " ".join(path_of(session, "gcc", f"lib{name}.so") for name in ("asan", "ubsan")),
         # What Python itself leaks is none of ours; it and NumPy are to take their memory where it is guarded.
         "ASAN_OPTIONS": f"detect_leaks=0:exitcode={FOUND}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={FOUND}",
         "PYTHONMALLOC": "malloc",
     }
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        compiler = folder / "compiler"
-        compiler.write_text(f'#!/bin/sh\nexec {gcc} "$@" {SANITIZERS}\n')  # behind every other option
-        compiler.chmod(0o755)
-        sources = folder / "sources"
-        shutil.copytree(".", sources, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
-        kernel = sources / "_core" / "add.pyx"
-        right = kernel.read_text()
-        wrong = right.replace("for i in range(n):", "for i in range(n + 1):")
-        if wrong == right:
-            session.error(f"{kernel.name} has no loop to plant an overrun in")
-        script = (
-            "import numpy; from refnet._core import add; add.forward(*(numpy.zeros(1000) for _ in range(3)))"
+        overrun = ("for i in range(n):", "for i in range(n + 1):")
+        instrument(session, Path(temporary), f"gcc {SANITIZERS}", overrun, [(1000, 1)], env)
+    with session.chdir("tests"):  # where no refnet lies but the one that was built
+        tests = session.posargs or SANITIZED_TESTS
+        session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-x", *tests, env=env)
+        if not session.posargs:
+            session.run("python", "guarded.py", env=env)
+
+
+@nox.session
+def guarded(session: nox.Session) -> None:
+    """20,000 drawn problems in kernels like any others, each array next to a closed page: 15 minutes.
+
+    Arguments are those of guarded.py: ``--time 120`` draws none after two minutes.
+    """
+    session.install("-e", ".[test]")
+    session.run("python", "tests/guarded.py", *session.posargs)
+
+
+@nox.session
+def threads(session: nox.Session) -> None:
+    """The kernels under ThreadSanitizer, in Python's threads and in OpenMP's; arguments are those of pytest.
+
+    First a kernel with a planted race, a count that every piece adds to: it must be found among Python's
+    threads, and among OpenMP's, which archer tells ThreadSanitizer of.
+    """
+    compilers = [shutil.which(name) for name in ("clang", "gcc")]
+    archer = Path(compilers[0] or "clang").resolve().parents[1] / "lib" / "libarcher.so"
+    if not all(compilers) or not archer.exists():
+        session.error(
+            "clang, archer or gcc not found: on Debian, `apt-get install clang libomp-dev gcc libtsan2`"
         )
-        for text, code in ((wrong, FOUND), (right, 0)):
-            kernel.write_text(text)
-            with session.chdir(sources):
-                built = wheel(session, folder, {"CC": str(compiler)})
-            session.install("--force-reinstall", "--no-deps", str(built))
-            session.install(str(built), *PYPROJECT["project"]["optional-dependencies"]["test"])
-            with session.chdir(folder):
-                session.run("python", "-c", script, env=env, success_codes=[code])
-        with session.chdir("tests"):  # where no refnet lies but the one that was built
-            tests = session.posargs or SANITIZED_TESTS
-            session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-x", *tests, env=env)
+    env = {
+        "LD_PRELOAD": path_of(session, "gcc", "libtsan.so"),  # clang's own cannot be preloaded
+        "OMP_TOOL_LIBRARIES": str(archer),
+        "OMP_NUM_THREADS": "3",
+        "TSAN_OPTIONS": f"exitcode={FOUND}:suppressions={Path('tests', 'races.txt').absolute()}",
+    }
+    head = (
+        "cdef void add(const floating* x1, const floating* x2, floating* y, Py_ssize_t n) noexcept nogil:\n"
+    )
+    race = (head, f"cdef Py_ssize_t planted = 0\n\n\n{head}    global planted\n    planted += 1\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        options = f"{INSTRUMENTED} -fsanitize=thread"
+        instrument(session, Path(temporary), f"clang {options}", race, [(1 << 15, 4), (1 << 20, 1)], env)
+    with session.chdir("tests"):  # where no refnet lies but the one that was built
+        tests = session.posargs or THREADED_TESTS
+        session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-x", *tests, env=env)
 
 
 @nox.session
