@@ -3,6 +3,9 @@
 A block is the base of an array; when the last view of it is gone, its memory waits for an array of
 about its size. At most `MOST_KEPT` bytes wait, and only as long as all blocks together take no more
 than those in use once did; what has waited longest goes back to the system first.
+
+Python's GIL lets one thread at a time at this; where there is none, a mutex does. A child that was forked has a new
+one: if another thread held it then, what waited is left alone there.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -42,9 +45,36 @@ cdef extern from *:
         free(memory);
     #endif
     }
+    #ifdef Py_GIL_DISABLED
+    static PyMutex refnet_mutex;
+    #define refnet_lock() PyMutex_Lock(&refnet_mutex)
+    #define refnet_unlock() PyMutex_Unlock(&refnet_mutex)
+    #else
+    #define refnet_lock()
+    #define refnet_unlock()
+    #endif
+    /* Whether this is a child that was forked while another thread was in the middle of something. */
+    static int refnet_is_torn = 0;
+    #if defined(Py_GIL_DISABLED) && !defined(_WIN32)
+    #include <pthread.h>
+    static void refnet_in_child(void)
+    {
+        const PyMutex open = {0};
+        refnet_is_torn |= memcmp(&refnet_mutex, &open, sizeof open) != 0;
+        refnet_mutex = open;
+    }
+    /* The C library's, for whatever Python runs in a child may free an array. */
+    #define refnet_watch_forks() pthread_atfork(NULL, NULL, refnet_in_child)
+    #else
+    #define refnet_watch_forks() 0
+    #endif
     """
     void* allocate "refnet_allocate"(size_t) noexcept nogil
     void release "refnet_release"(void*, size_t) noexcept nogil
+    void lock "refnet_lock"() noexcept
+    void unlock "refnet_unlock"() noexcept
+    bint is_torn "refnet_is_torn"
+    int watch_forks "refnet_watch_forks"() noexcept
 
 cdef enum:
     MOST_BLOCKS = 256
@@ -69,6 +99,14 @@ cdef Py_ssize_t used = 0
 cdef Py_ssize_t most_used = 0
 
 
+cdef void enter() noexcept:
+    """Keep other threads out, until `unlock`; no object of Python's is touched meanwhile."""
+    global count, total, is_torn
+    lock()
+    if is_torn:
+        count = total = is_torn = 0
+
+
 cdef void drop(Py_ssize_t index) noexcept:
     """Return to the system one of those that wait."""
     cdef Py_ssize_t size = sizes[index]
@@ -88,6 +126,52 @@ cdef void* leave(Py_ssize_t index) noexcept:
     return found
 
 
+cdef void* take(Py_ssize_t* held) noexcept:
+    """At least `held` bytes, which becomes what there are; NULL if the system has none."""
+    global used, most_used
+    cdef Py_ssize_t i, best = -1
+    cdef void* found
+    for i in range(count):
+        if held[0] <= sizes[i] <= held[0] + held[0] // 4 and (best < 0 or sizes[i] < sizes[best]):
+            best = i
+    if best >= 0:
+        held[0] = sizes[best]
+        found = leave(best)
+    else:
+        while count > 0 and used + held[0] + total > most_used:
+            drop(0)
+        found = allocate(held[0])
+        if found == NULL:
+            drop_all()
+            found = allocate(held[0])
+        if found == NULL:
+            return NULL
+    used += held[0]
+    most_used = max(most_used, used)
+    return found
+
+
+cdef void put(void* memory, Py_ssize_t held) noexcept:
+    """Have memory wait for the next array, or return it to the system."""
+    global count, total, used
+    used -= held
+    if held > most_kept:
+        release(memory, held)
+        return
+    while count == MOST_BLOCKS or total + held > most_kept:
+        drop(0)
+    waiting[count] = memory
+    sizes[count] = held
+    count += 1
+    total += held
+
+
+cdef void drop_all() noexcept:
+    """Return to the system what waits."""
+    while count > 0:
+        drop(count - 1)
+
+
 cdef class Block:
     """`size` bytes of memory, aligned, with anything in it."""
 
@@ -95,44 +179,22 @@ cdef class Block:
     cdef Py_ssize_t held, size
 
     def __cinit__(self, Py_ssize_t size):
-        global used, most_used
-        cdef Py_ssize_t i, best = -1
         if not 0 <= size <= most_size:
             raise MemoryError(f"{size} bytes")
         self.size = size
         self.held = max(1, (size + grain - 1) // grain) * grain
-        for i in range(count):
-            if self.held <= sizes[i] <= self.held + self.held // 4 and (best < 0 or sizes[i] < sizes[best]):
-                best = i
-        if best >= 0:
-            self.held = sizes[best]
-            self.memory = leave(best)
-        else:
-            while count > 0 and used + self.held + total > most_used:
-                drop(0)
-            self.memory = allocate(self.held)
-        if self.memory == NULL:
-            give_back()
-            self.memory = allocate(self.held)
+        enter()
+        self.memory = take(&self.held)
+        unlock()
         if self.memory == NULL:
             raise MemoryError(f"{size} bytes")
-        used += self.held
-        most_used = max(most_used, used)
 
     def __dealloc__(self):
-        global count, total, used
         if self.memory == NULL:
             return
-        used -= self.held
-        if self.held > most_kept:
-            release(self.memory, self.held)
-            return
-        while count == MOST_BLOCKS or total + self.held > most_kept:
-            drop(0)
-        waiting[count] = self.memory
-        sizes[count] = self.held
-        count += 1
-        total += self.held
+        enter()
+        put(self.memory, self.held)
+        unlock()
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.memory, self.size, 0, flags)
@@ -140,15 +202,25 @@ cdef class Block:
 
 def kept():
     """Bytes that wait."""
-    return total
+    enter()
+    cdef Py_ssize_t found = total
+    unlock()
+    return found
 
 
 def in_use():
     """Bytes of blocks that an array still needs."""
-    return used
+    enter()
+    cdef Py_ssize_t found = used
+    unlock()
+    return found
 
 
 def give_back():
     """Return to the system what waits."""
-    while count > 0:
-        drop(count - 1)
+    enter()
+    drop_all()
+    unlock()
+
+
+watch_forks()

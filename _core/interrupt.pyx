@@ -35,8 +35,15 @@ cdef extern from *:
         timespec_get(&now, TIME_UTC);
         return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
     }
+    #ifdef _MSC_VER
+    #include <intrin.h>
+    #define refnet_add_one(count) ((void) _InterlockedIncrement64((volatile __int64 *) (count)))
+    #else
+    #define refnet_add_one(count) ((void) __atomic_fetch_add(count, 1, __ATOMIC_RELAXED))
+    #endif
     """
     double now "refnet_now"() noexcept nogil
+    void add_one "refnet_add_one"(Py_ssize_t* count) noexcept nogil
 
 # Work between two looks at the clock, a millisecond or less; and seconds between two times that handlers run. The clock
 # decides no bit.
@@ -55,11 +62,10 @@ cdef Turn turn(Watch* watch) noexcept nogil:
 
 cdef bint look(Turn* turn) noexcept nogil:
     """Run the handlers of what signals there are, if it is time to; return whether to stop."""
-    global count
     turn.left = every
     if turn.is_calling and not load(&turn.watch.stopped) and is_time(turn):
         with gil:
-            count += 1
+            add_one(&count)
             if run_handlers() != 0:
                 store(&turn.watch.stopped, True)
     if load(&turn.watch.stopped):
@@ -86,8 +92,7 @@ cdef int finish(const Watch* watch) except -1:
 
 cdef int between() except -1:
     """Run the handlers between two parts of a call."""
-    global count
-    count += 1
+    add_one(&count)
     PyErr_CheckSignals()
     return 0
 
