@@ -20,6 +20,18 @@ SANITIZED_TESTS = (
 THREADED_TESTS = ("test_blocks.py", "test_process.py", "-k", "threads and not fork")
 INSTRUMENTED = "-O1 -g1 -fno-omit-frame-pointer"
 SANITIZERS = f"{INSTRUMENTED} -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+FREE_THREADED = ("python3.14t", "python3.13t")
+FREE_THREADED_TESTS = (
+    *(
+        "test_blocks.py",
+        "test_process.py",
+        "test_kernels.py",
+        "test_conv3d.py",
+        "test_operators.py",
+        "test_run.py",
+    ),
+    *("test_roi_align.py", "test_environment.py", "test_training_operators.py", "test_networks.py"),
+)
 FOUND = 66  # how a process ends in which a sanitizer has found something
 # Emulated, these take minutes and show nothing that the others do not: lines have a kernel for AVX-512
 # alone.
@@ -247,6 +259,26 @@ def threads(session: nox.Session) -> None:
     with session.chdir("tests"):  # where no refnet lies but the one that was built
         tests = session.posargs or THREADED_TESTS
         session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-x", *tests, env=env)
+
+
+@nox.session(name="free-threaded", venv_backend="none")
+def free_threaded(session: nox.Session) -> None:
+    """The tests of kernels and networks under a Python without a GIL; arguments are those of pytest."""
+    python = next(filter(shutil.which, FREE_THREADED), None)
+    if python is None:
+        session.error(
+            f"no free-threaded Python: neither {' nor '.join(FREE_THREADED)} is on the PATH; "
+            "the sources of CPython, configured with --disable-gil, install one"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        session.run(python, "-m", "venv", temporary, external=True)
+        own = str(Path(temporary, "bin", "python"))
+        session.run(
+            own, "-m", "pip", "install", "--only-binary=:all:", "--no-binary=refnet", ".[test]", external=True
+        )
+        with session.chdir("tests"):  # where no refnet lies but the one that was built
+            tests = session.posargs or FREE_THREADED_TESTS
+            session.run(own, "-m", "pytest", "-p", "no:cacheprovider", *tests, external=True)
 
 
 @nox.session

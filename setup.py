@@ -95,6 +95,8 @@ setup(
             "wraparound": False,
             "initializedcheck": False,
             "cdivision": True,
+            # What threads share is guarded by more than the GIL: blocks.pyx and interrupt.pyx say how.
+            "freethreading_compatible": True,
         },
     ),
     cmdclass={"build_ext": BuildExt},

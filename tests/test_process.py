@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 
 import numpy as np
@@ -73,6 +74,13 @@ def test_large_layers_in_python_threads(n):
     for thread in threads:
         thread.join()
     assert found == [True] * 4
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
+def test_no_import_of_ours_brings_the_gil_back():
+    script = "import sys; import refnet; print(sys._is_gil_enabled())"
+    command = [sys.executable, "-W", "error", "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 FORKS = """
