@@ -35,7 +35,8 @@ struct exact_sums {
     int64_t undecided[EXACT_LANES];
 };
 
-/* A factor of products: high + low, off by at most error, which is 0 where low is, or positive. */
+/* A factor of products: high + low, off by at most error. That is 0 where the factor is high, else at least 2^-160 of
+   it. */
 struct exact_weight {
     double high, low, error;
 };

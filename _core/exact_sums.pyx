@@ -49,6 +49,9 @@ cdef extern from "exact_sums.h" nogil:
     Py_ssize_t round_float32 "exact_round_float32"(Sums*, Py_ssize_t, double, float*, Py_ssize_t)
     Py_ssize_t round_float64 "exact_round_float64"(Sums*, Py_ssize_t, double, double*, Py_ssize_t)
 
+cdef enum:
+    FEW_LANES = 32  # of short planes, whose lanes would take as long to be added up as their values
+
 # The largest count that is taken: all up to it are doubles.
 cdef Py_ssize_t most = 9007199254740992
 
@@ -223,17 +226,17 @@ cdef bint sum_channel(const floating* x, const floating* y, Channel of, floating
     """The sum over the count; return whether it needed integers."""
     cdef Sums sums
     cdef Accumulator exact
-    cdef Py_ssize_t n, p, i, block, step
-    begin(&sums, LANES)
+    cdef Py_ssize_t n, p, i, block, step, lanes = LANES if of.P >= 8 * LANES else FEW_LANES
+    begin(&sums, lanes)
     for n in range(of.N):
-        for block in range(ceil_div(of.P, LANES)):
-            p = block * LANES
-            step = min(<Py_ssize_t> LANES, of.P - p)
+        for block in range(ceil_div(of.P, lanes)):
+            p = block * lanes
+            step = min(lanes, of.P - p)
             if y == NULL:
                 add(&sums, 0, x + n * of.apart + p, 1, step)
             else:
                 add_products(&sums, x + n * of.apart + p, y + n * of.apart + p, step)
-    fold(&sums, LANES)
+    fold(&sums, lanes)
     if rounded(&sums, 0, of.count, result, 1) == 0:
         return False
     accumulator.clear(&exact)
@@ -552,9 +555,12 @@ cdef struct Rows:
 
 
 cdef Py_ssize_t sum_row(const floating* x, Py_ssize_t k, Rows rows, floating* y, uint8_t* undecided) noexcept nogil:
-    """One row of results; return how many are not decided, and mark them."""
+    """One row of results; return how many are not decided: of exact weights they are made in integers, else marked."""
     cdef Sums sums
     cdef Py_ssize_t c, i, j, block, step, left = 0
+    cdef bint is_exact = True
+    for j in range(rows.starts[k], rows.starts[k + 1]):
+        is_exact = is_exact and rows.weights[j].error == 0
     for block in range(ceil_div(rows.C, LANES)):
         c = block * LANES
         step = min(<Py_ssize_t> LANES, rows.C - c)
@@ -564,18 +570,35 @@ cdef Py_ssize_t sum_row(const floating* x, Py_ssize_t k, Rows rows, floating* y,
                 add_weighted_float32(&sums, x + rows.index[j] * rows.C + c, rows.weights + j, step)
             else:
                 add_weighted_float64(&sums, x + rows.index[j] * rows.C + c, rows.weights + j, step)
-        left += rounded(&sums, 0, rows.count, y + c, step)
-        for i in range(step):
-            undecided[c + i] = sums.undecided[i] != 0
+        if rounded(&sums, 0, rows.count, y + c, step) > 0:
+            for i in range(step):
+                if sums.undecided[i]:
+                    left += 1
+                    if is_exact:
+                        y[c + i] = sum_entries(x + c + i, k, rows)
+                    else:
+                        undecided[c + i] = True
     return left
+
+
+cdef floating sum_entries(const floating* x, Py_ssize_t k, Rows rows) noexcept nogil:
+    """One sum of row k over the count, of exact weights, in integers."""
+    cdef Accumulator exact
+    cdef Py_ssize_t j
+    accumulator.clear(&exact)
+    for j in range(rows.starts[k], rows.starts[k + 1]):
+        accumulator.add_product(&exact, rows.weights[j].high, x[rows.index[j] * rows.C])
+        accumulator.add_product(&exact, rows.weights[j].low, x[rows.index[j] * rows.C])
+    return nearest(&exact, rows.count, <floating> 0)
 
 
 def weighted_sums(const floating[:, ::1] x, const Py_ssize_t[::1] starts, const Py_ssize_t[::1] index,
                   const double[:, ::1] weights, Py_ssize_t count, floating[:, ::1] y, uint8_t[:, ::1] undecided):
-    """y (K, C) = RN(sum of weights times rows of x (M, C), over a count), where decided; return how many are not.
+    """y (K, C) = RN(sum of weights times rows of x (M, C), over a count); return how many were not decided.
 
     Row k has entries [starts[k], starts[k + 1]) of `index` and `weights`; a weight (high, low, error) is high + low,
-    off by at most the error. What is not decided is marked, and left to the caller, who knows the weights.
+    off by at most the error. What is not decided is marked, and left to the caller, who knows the weights, unless all
+    of the row have no error.
     """
     cdef Py_ssize_t k, K = y.shape[0], left = 0
     cdef Rows rows

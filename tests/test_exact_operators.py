@@ -383,8 +383,21 @@ def test_operators_are_their_formulas_rounded_once(op, case, kind, dtype):
 @every_kind
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_drawn_problems(name, kind, dtype):
+    compare_drawn(name, kind, dtype, 3)
+
+
+@pytest.mark.seeds
+@every_dtype
+@every_kind
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_problems_drawn_for_200_seeds(name, kind, dtype):
+    for seed in range(100, 300):
+        compare_drawn(name, kind, dtype, seed)
+
+
+def compare_drawn(name, kind, dtype, seed):
     """Small problems of any shape, until some thousand elements have been compared; kinds are mixed."""
-    rng, op, compared, tries = np.random.default_rng(3), OPS[name], 0, 0
+    rng, op, compared, tries = np.random.default_rng(seed), OPS[name], 0, 0
     while compared < 1500 and tries < 30:
         tries += 1
         case = op.drawn(rng)
@@ -431,6 +444,19 @@ def test_windows_of_many_counts(kernel):
     op, x = OPS["average_pool3d"], rng.standard_normal((1, 1, 3, *kernel[1:])).astype("float32")
     dy = rng.standard_normal(op.output_shape((x.shape,), attrs)).astype("float32")
     compare(op, [x], attrs, dy)
+
+
+@every_dtype
+@pytest.mark.parametrize("start", [2.0**-1000, 2.0**-60, 3 * 2.0**-30, 1 / 3])
+def test_boxes_beside_the_corner_of_a_cell(start, dtype):
+    """Weights near 0 and 1, whose products underflow, beside cells of all magnitudes."""
+    rng = np.random.default_rng(11)
+    rois = np.array([[0, start, start, start + 2, start + 2], [0, 1 + start, start, 3, 3]]).astype(dtype)
+    attrs = {"output": (2, 2), "sampling_ratio": 1, "aligned": True}
+    for kind in (normal, ties, zeros, wide):
+        with np.errstate(all="ignore"):
+            x, dy = (kind(rng, shape, dtype).astype(dtype) for shape in ((1, 3, 1, 4, 4), (2, 3, 1, 2, 2)))
+            compare(OPS["roi_align"], [x, rois], attrs, dy)
 
 
 @every_dtype

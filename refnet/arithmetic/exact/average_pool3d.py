@@ -36,15 +36,18 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     counts = np.zeros(dy.shape[2:], np.int64)
     for _, outputs, _ in taps(shape, dy.shape, window):
         counts[outputs] += 1
-    if all(s >= k for s, k in zip(window.stride, window.kernel, strict=True)):
+    axes = zip(window.stride, window.kernel, dy.shape[2:], strict=True)
+    if all(stride >= kernel or outputs == 1 for stride, kernel, outputs in axes):
         return (_alone(dy, counts, shape, window),)
     return (_meeting(dy, counts, shape, window),)
 
 
 def _alone(dy: Array, counts: Array, shape: Shape, window: Geometry) -> Array:
     """No value is in two windows: each has a quotient of its own."""
-    shares, dx = np.empty_like(dy), np.zeros(shape, dy.dtype)
-    for count in np.unique(counts):
+    dx, different = empty(shape, dy.dtype), np.unique(counts)
+    dx.fill(0)
+    shares = np.empty_like(dy) if len(different) > 1 else quotients(dy, int(different[0]))
+    for count in different if len(different) > 1 else ():
         shares[..., counts == count] = quotients(dy[..., counts == count], int(count))
     for _, outputs, inputs in taps(shape, dy.shape, window):
         dx[..., *inputs] = shares[..., *outputs]
@@ -64,7 +67,7 @@ def _meeting(dy: Array, counts: Array, shape: Shape, window: Geometry) -> Array:
     multiple = common if common <= MOST else 1
     exact = [Fraction(multiple, int(count)) for count in of_window]
     kind = kinds.reshape(-1)[value]
-    split = np.array([weighted.split(weight) for weight in exact])
+    split = np.array([weighted.split(multiple, int(count)) for count in of_window])
     entries = Entries(result, value, split[kind], lambda entry: exact[kind[entry]])
     values = np.ascontiguousarray(planes(dy).T)
     dx = weighted.sums("dx", values, entries, here.size, multiple)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.exact import channels
 from refnet.arithmetic.exact.door import require_finite
 from refnet.arithmetic.exact.rational import products, rational, reciprocal_root
@@ -61,8 +62,9 @@ def reciprocal_roots(variance: Array, epsilon: float) -> Array:
 
 def centred(x: Array, mean: Array) -> Array:
     """RN(x - mean)."""
+    d = empty(x.shape, x.dtype)
     with np.errstate(over="ignore"):
-        d: Array = x - per_channel(mean)
+        np.subtract(x, per_channel(mean), out=d)
     require_finite("batch norm x - mean", d)
     return d
 

@@ -34,3 +34,10 @@ def multiply_added(x: Array, s: Array, g: Array) -> Array:
     y = empty(x.shape, x.dtype)
     exact_sums.line_of_blobs(flat(x), s, flat(g), flat(y))
     return y
+
+
+def scaled(x: Array, factor: Array) -> Array:
+    """RN(x factor), for a factor (1,)."""
+    y = empty(x.shape, x.dtype)
+    exact_sums.line(x.reshape(1, 1, -1), factor, np.zeros_like(factor), y.reshape(1, 1, -1))
+    return y

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arithmetic.exact.rational import nearest, products
+from refnet.arithmetic.exact import channels
+from refnet.arithmetic.exact.rational import nearest
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
 from refnet.op import InputGradients, Needs
@@ -22,14 +23,14 @@ from refnet.ops.dropout import RATIO
 
 def forward(x: Array, mask: Array, *, ratio: float = RATIO) -> tuple[Array, Any]:
     """RN(x keep), where the mask keeps."""
-    keep = np.array(nearest(1 / (1 - Fraction(ratio)), x.dtype), x.dtype)
-    return products(x * mask, keep), (mask, keep)
+    keep = np.array([nearest(1 / (1 - Fraction(ratio)), x.dtype)], x.dtype)
+    return channels.scaled(x * mask, keep), (mask, keep)
 
 
 def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     """RN(dy keep), where the mask keeps; the mask is given."""
     mask, keep = context
-    return products(dy * mask, keep) if needs[0] else None, None
+    return channels.scaled(dy * mask, keep) if needs[0] else None, None
 
 
 KERNEL = Kernel(forward, backward)

@@ -6,11 +6,12 @@ of samples, this does not.
 """
 
 from fractions import Fraction
-from math import ceil
+from math import ceil, lcm
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.exact import weighted
 from refnet.arithmetic.exact.rational import rational
 from refnet.arithmetic.exact.weighted import Entries, split
@@ -20,17 +21,27 @@ from refnet.op import InputGradients, Needs
 from refnet.ops.roi_align import infer
 from refnet.shapes import Shape, size
 
-# A product of two weights in doubles is off by less than this part of it, where it is not exact.
-PRODUCT_ERROR = 2.0**-98
+# A product of two weights in doubles is off by less than this part of it, where it is not exact. One that is
+# smaller than SMALL, which a box of numbers near 0 may have, is 0 with an error above it.
+PRODUCT_ERROR, SMALL = 2.0**-98, 2.0**-400
 HALF = Fraction(1, 2)
 
 
 class Taps(NamedTuple):
-    """What each of a line of bins reads along an axis: bins and cells, one a tap, and exact weights."""
+    """What a line of bins reads along an axis: bins and cells, one a tap; weights are wholes / unit."""
 
     bins: Array
     cells: Array
-    weights: list[Fraction]
+    wholes: list[int]
+    unit: int
+
+    def weight(self, tap: int) -> Fraction:
+        """The weight of a tap."""
+        return Fraction(self.wholes[tap], self.unit)
+
+    def split(self) -> Array:
+        """All weights, as `weighted.split` has them: three rows."""
+        return np.array([split(whole, self.unit) for whole in self.wholes]).reshape(-1, 3).T
 
 
 def forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
@@ -51,13 +62,18 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
 
 def _channels_last(blob: Array) -> Array:
     """(N, C, T, H, W) as (N T H W, C)."""
-    return np.ascontiguousarray(np.moveaxis(blob, 1, -1)).reshape(-1, blob.shape[1])
+    rows = np.moveaxis(blob, 1, -1)
+    found = empty(rows.shape, rows.dtype)
+    np.copyto(found, rows)
+    return found.reshape(-1, blob.shape[1])
 
 
 def _channels_first(rows: Array, shape: Shape) -> Array:
     """(N T H W, C) as (N, C, T, H, W)."""
     n, c, *volume = shape
-    return np.ascontiguousarray(np.moveaxis(rows.reshape(n, *volume, c), -1, 1))
+    found = empty(shape, rows.dtype)
+    np.copyto(found, np.moveaxis(rows.reshape(n, *volume, c), -1, 1))
+    return found
 
 
 def _entries(x: Shape, rois: Array, *, output: tuple[int, int], **attrs: Any) -> Entries:
@@ -74,15 +90,15 @@ def _entries(x: Shape, rois: Array, *, output: tuple[int, int], **attrs: Any) ->
         lines = (int(rois[r, 0]) * frames + t) * height + rows.cells[:, None]
         results.append((bins * output[1] + columns.bins).ravel())
         values.append((lines * width + columns.cells).ravel())
-        weights.append(_products(rows.weights, columns.weights))
+        weights.append(_products(rows.split(), columns.split()))
         factors.append((first, rows, columns))
         first += results[-1].size
     starts = [start for start, _, _ in factors]
 
     def exact(entry: int) -> Fraction:
         start, rows, columns = factors[int(np.searchsorted(starts, entry, side="right")) - 1]
-        i, j = divmod(entry - start, len(columns.weights))
-        return rows.weights[i] * columns.weights[j]
+        i, j = divmod(entry - start, len(columns.wholes))
+        return rows.weight(i) * columns.weight(j)
 
     return Entries(np.concatenate(results), np.concatenate(values), np.concatenate(weights), exact)
 
@@ -102,35 +118,38 @@ def _taps(
     start, end = corner * scale - offset, opposite * scale - offset
     width = (end - start if aligned else max(end - start, Fraction(1))) / bins
     samples = sampling_ratio or max(ceil(width), 0)
-    found: dict[tuple[int, int], Fraction] = {}
-    for p in range(bins):
-        for i in range(samples):
-            position = start + p * width + (i + HALF) * width / samples
-            if not -1 <= position <= cells:
-                continue
-            position = min(max(position, Fraction(0)), Fraction(cells - 1))
-            below = position.numerator // position.denominator
-            above = position - below
-            for cell, weight in ((below, 1 - above), (below + 1, above)):
-                if weight:
-                    found[p, cell] = found.get((p, cell), Fraction(0)) + weight / samples
+    # Whole numbers of a unit in which positions are whole: sample k of the line lies at first + 2 k step.
+    unit = lcm(start.denominator, width.denominator) * 2 * max(samples, 1)
+    step = width.numerator * (unit // width.denominator) // (2 * max(samples, 1))
+    first = start.numerator * (unit // start.denominator) + step
+    found: dict[tuple[int, int], int] = {}
+    for k in range(bins * samples):
+        position = first + 2 * k * step
+        if not -unit <= position <= cells * unit:
+            continue
+        below, above = divmod(min(max(position, 0), (cells - 1) * unit), unit)
+        place = k // samples, below
+        found[place] = found.get(place, 0) + unit - above
+        if above:
+            place = k // samples, below + 1
+            found[place] = found.get(place, 0) + above
     places = np.array(list(found), np.intp).reshape(-1, 2)
-    return Taps(places[:, 0], places[:, 1], list(found.values()))
+    return Taps(places[:, 0], places[:, 1], list(found.values()), unit * samples)
 
 
-def _products(rows: list[Fraction], columns: list[Fraction]) -> Array:
+def _products(rows: Array, columns: Array) -> Array:
     """Every product of two weights as (high, low, error); exact where both are doubles, and so is it."""
-    (a, a_low, _), (b, b_low, _) = (
-        np.array([split(w) for w in line]).reshape(-1, 3).T for line in (rows, columns)
-    )
+    (a, a_low, _), (b, b_low, _) = rows, columns
     a, a_low, b, b_low = a[:, None], a_low[:, None], b[None], b_low[None]
     high = a * b
-    # Veltkamp's halves, and what Dekker's product loses: weights are between 2^-200 and 1.
+    # Veltkamp's halves, and what the product loses (Dekker).
     (a_head, a_tail), (b_head, b_tail) = _halves(a), _halves(b)
     lost = a_tail * b_tail - (((high - a_head * b_head) - a_tail * b_head) - a_head * b_tail)
     low = lost + (a * b_low + a_low * b)
     error = np.where((a_low == 0) & (b_low == 0), 0, high * PRODUCT_ERROR)
-    return np.stack([high, low, error], axis=-1).reshape(-1, 3)
+    found = np.stack([high, low, error], axis=-1)
+    found[high < SMALL] = 0, 0, 2 * SMALL
+    return found.reshape(-1, 3)
 
 
 def _halves(a: Array) -> tuple[Array, Array]:

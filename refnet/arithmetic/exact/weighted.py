@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet._core import exact_sums
+from refnet.arithmetic.core.buffers import empty
 from refnet.arithmetic.exact import fallback
 from refnet.arithmetic.exact.rational import nearest, rational
 from refnet.arrays import Array
@@ -42,8 +43,9 @@ def sums(what: str, values: Array, entries: Entries, rows: int, count: int = 1) 
     order = np.argsort(entries.result, kind="stable")
     starts = np.searchsorted(entries.result[order], np.arange(rows + 1)).astype(np.intp)
     index, weights = entries.value[order], np.ascontiguousarray(entries.weights[order])
-    y = np.empty((rows, values.shape[1]), values.dtype)
-    marks = np.empty(y.shape, np.uint8)
+    y = empty((rows, values.shape[1]), values.dtype)
+    marks = empty(y.shape, np.dtype(np.uint8))
+    marks.fill(0)
     undecided = exact_sums.weighted_sums(values, starts, index, weights, count, y, marks)
     fallback.note(what, y.size, undecided)
     for row, column in np.argwhere(marks) if undecided else ():
@@ -55,9 +57,9 @@ def sums(what: str, values: Array, entries: Entries, rows: int, count: int = 1) 
     return y
 
 
-def split(weight: Fraction) -> tuple[float, float, float]:
-    """A weight as a sum of two doubles, and how far that may be off."""
-    high = float(weight)
-    low = float(weight - Fraction(high))
-    error = abs(weight - Fraction(high) - Fraction(low))
-    return high, low, float(error * 2)
+def split(numerator: int, denominator: int) -> tuple[float, float, float]:
+    """A weight as a sum of two doubles, high and low, and how far that may be off; 0 where it is a double."""
+    high = numerator / denominator  # of two integers, Python rounds once
+    n, d = high.as_integer_ratio()
+    low = (numerator * d - n * denominator) / (denominator * d)
+    return high, low, abs(low) * 2.0**-52
