@@ -6,6 +6,7 @@ overflow), it leaves NaN; finite operands have no other. Each function returns h
 
 from cython cimport floating
 from cython.parallel cimport parallel, prange
+from libc.stdlib cimport free, malloc
 
 from refnet._core cimport environment, interrupt, openmp
 from refnet._core.accumulator cimport Accumulator, add, add_product, clear, to_double, to_float
@@ -201,7 +202,7 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
                      floating[:, ::1] dw, window, Py_ssize_t groups):
     """dw (C_out, K), where it is NaN, = dy (N, C_out, P) times the transposed patches of x, plus b (K) or none."""
     cdef Problem problem = problem_of(x, dw, dy, window, groups)
-    cdef Py_ssize_t filter, found = 0
+    cdef Py_ssize_t filter, settled, found = 0, failed = 0
     cdef const floating* gradients = &dy[0, 0, 0]
     cdef const floating* images = &x[0, 0, 0, 0, 0]
     cdef Turn turn
@@ -212,52 +213,83 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
         before = environment.enter_default()
         turn = interrupt.turn(&watch)
         for filter in prange(dw.shape[0], schedule="dynamic"):
-            found += settle_filter(gradients, images, &b[0] if b.shape[0] else NULL, &dw[filter, 0], &problem, filter,
-                                   &turn)
+            settled = settle_filter(gradients, images, &b[0] if b.shape[0] else NULL, &dw[filter, 0], &problem, filter,
+                                    &turn)
+            found += max(0, settled)
+            failed += settled < 0
         environment.restore(before)
     interrupt.finish(&watch)
+    if failed:
+        raise MemoryError("the gradients of a filter")
     return found
+
+
+# A value of dy that is not zero, and where tap 0 reads for it: the image of its sample and group, and T, H, W.
+cdef struct Gradient:
+    double value
+    const void* image
+    Py_ssize_t t, h, v
 
 
 cdef Py_ssize_t settle_filter(const floating* dy, const floating* x, const floating* b, floating* dw,
                               const Problem* problem, Py_ssize_t filter, Turn* turn) noexcept nogil:
-    """Settle the gradients dw (K) of a filter; return how many were NaN."""
+    """Settle the gradients dw (K) of a filter; return how many were NaN, or -1 where memory is lacking."""
     cdef const Geometry* g = &problem.g
-    cdef Py_ssize_t terms = problem.samples * g.oT * g.oH * g.oW, K = problem.channels * g.kT * g.kH * g.kW, found = 0
+    cdef Py_ssize_t K = problem.channels * g.kT * g.kH * g.kW, found = 0, count
     cdef Py_ssize_t i = next_nan(dw, 0, K)
+    cdef Gradient* gradients
     cdef Accumulator sum
-    while i < K and not interrupt.asked(turn, terms):
+    if i == K:
+        return 0
+    # Behind a rectifier few are left of most filters, and most of what is undecided is a sum of zeros.
+    gradients = <Gradient*> malloc(problem.samples * g.oT * g.oH * g.oW * sizeof(Gradient))
+    if gradients == NULL:
+        return -1
+    count = list_gradients(dy, x, problem, filter, gradients)
+    while i < K and not interrupt.asked(turn, count + 1):
         clear(&sum)
-        add_pairs(&sum, dy, x, problem, filter, i)
+        add_pairs(&sum, gradients, count, x, problem, i)
         if b != NULL:
             add(&sum, b[i])
         dw[i] = rounded(&sum, dw[i])
         found += 1
         i = next_nan(dw, i + 1, K)
+    free(gradients)
     return found
 
 
-cdef void add_pairs(Accumulator* sum, const floating* dy, const floating* x, const Problem* problem,
-                    Py_ssize_t filter, Py_ssize_t row) noexcept nogil:
-    """Add what a filter's dy (N, C_out, P) makes of what one of its weights has read of x (N, C, T, H, W)."""
+cdef Py_ssize_t list_gradients(const floating* dy, const floating* x, const Problem* problem, Py_ssize_t filter,
+                               Gradient* gradients) noexcept nogil:
+    """List what is not zero of a filter's dy (N, C_out, P); return how many there are."""
     cdef const Geometry* g = &problem.g
-    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, n, ot, oh, ow, t, h, v
-    cdef Py_ssize_t channel = filter // problem.filters * problem.channels + row // taps
-    cdef Py_ssize_t kt = row % taps // (g.kH * g.kW), kh = row // g.kW % g.kH, kw = row % g.kW
+    cdef Py_ssize_t P = g.oT * g.oH * g.oW, volume = problem.channels * g.T * g.H * g.W, group, n, o, count = 0
+    cdef const floating* values
+    cdef Gradient one
     for n in range(problem.samples):
-        for ot in range(g.oT):
-            t = ot * g.sT - g.pT + kt * g.dT
-            if not 0 <= t < g.T:
-                continue
-            for oh in range(g.oH):
-                h = oh * g.sH - g.pH + kh * g.dH
-                if not 0 <= h < g.H:
-                    continue
-                for ow in range(g.oW):
-                    v = ow * g.sW - g.pW + kw * g.dW
-                    if 0 <= v < g.W:
-                        add_term(sum,
-                                 dy[((n * problem.groups * problem.filters + filter) * g.oT + ot) * g.oH * g.oW
-                                    + oh * g.oW + ow],
-                                 x[(((n * problem.groups * problem.channels + channel) * g.T + t) * g.H + h) * g.W
-                                   + v])
+        group = n * problem.groups + filter // problem.filters
+        values = dy + (n * problem.groups * problem.filters + filter) * P
+        one.image = x + group * volume
+        for o in range(P):
+            if values[o] != 0:
+                one.value = values[o]
+                one.t = o // (g.oH * g.oW) * g.sT - g.pT
+                one.h = o // g.oW % g.oH * g.sH - g.pH
+                one.v = o % g.oW * g.sW - g.pW
+                gradients[count] = one
+                count += 1
+    return count
+
+
+cdef void add_pairs(Accumulator* sum, const Gradient* gradients, Py_ssize_t count, const floating* like,
+                    const Problem* problem, Py_ssize_t row) noexcept nogil:
+    """Add what a filter's gradients make of what one of its weights has read of x (N, C, T, H, W)."""
+    cdef const Geometry* g = &problem.g
+    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, i, t, h, v, channel = row // taps * g.T
+    cdef Py_ssize_t kt = row % taps // (g.kH * g.kW) * g.dT, kh = row // g.kW % g.kH * g.dH, kw = row % g.kW * g.dW
+    cdef floating value
+    for i in range(count):
+        t, h, v = gradients[i].t + kt, gradients[i].h + kh, gradients[i].v + kw
+        if 0 <= t < g.T and 0 <= h < g.H and 0 <= v < g.W:
+            value = (<const floating*> gradients[i].image)[((channel + t) * g.H + h) * g.W + v]
+            if value != 0:
+                add_term(sum, <floating> gradients[i].value, value)
