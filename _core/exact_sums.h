@@ -72,7 +72,7 @@ EXACT_INLINE void exact_add_product(struct exact_sums* s, ptrdiff_t i, double x,
     const double product = x * y, error = fma(x, y, -product);
     exact_add_term(s, i, product);
     exact_add_low(s, i, error);
-    s->rest[i] += (fabs(product) < 0x1p-960) & (x != 0) & (y != 0) ? 0x1p-1074 : 0;
+    s->rest[i] += ((fabs(product) < 0x1p-960) & (x != 0) & (y != 0)) ? 0x1p-1074 : 0;
 }
 
 /* A product with a factor of two doubles; that of the second is rounded. */
@@ -82,7 +82,7 @@ EXACT_INLINE void exact_add_weighted(struct exact_sums* s, ptrdiff_t i, double x
     exact_add_product(s, i, x, weight.high);
     exact_add_low(s, i, beside);
     s->rest[i] += fabs(beside) * 0x1p-52 + weight.error * fabs(x);
-    s->rest[i] += (fabs(weight.high * x) < 0x1p-800) & (x != 0) & (weight.error != 0) ? 0x1p-1070 : 0;
+    s->rest[i] += ((fabs(weight.high * x) < 0x1p-800) & (x != 0) & (weight.error != 0)) ? 0x1p-1070 : 0;
 }
 
 /* Sums that are added: what one has lost the other has lost, too. */
@@ -114,7 +114,7 @@ EXACT_INLINE int64_t exact_decide_float64(double high, double low, double rest, 
         last = is_double ? quotient : quotient + (more + margin);
         sure = (fabs(high) > 0x1p-800) | is_double;
     }
-    *y = (high == 0) & (low == 0) ? 0 : first;
+    *y = ((high == 0) & (low == 0)) ? 0 : first;
     return !((first == last) & (sure != 0) & (fabs(high) <= 0x1p1000) & (rest <= 0x1p1000)
              & ((first != 0) | is_double));
 }
@@ -125,7 +125,7 @@ EXACT_INLINE int64_t exact_decide_float32(double high, double low, double rest, 
     const int is_exact = (rest == 0) & (low == 0) & (count == 1 ? 1 : fma(-quotient, count, high) == 0);
     const double margin = is_exact ? 0 : 4 * ((fabs(low) + rest) / count) + fabs(quotient) * 0x1p-50;
     const float first = (float)(quotient - margin), last = (float)(quotient + margin);
-    *y = (high == 0) & (low == 0) ? 0 : first;
+    *y = ((high == 0) & (low == 0)) ? 0 : first;
     return !((first == last) & (rest <= 0x1p1000) & ((first != 0) | is_exact));
 }
 

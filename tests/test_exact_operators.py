@@ -449,13 +449,16 @@ def test_windows_of_many_counts(kernel):
 @every_dtype
 @pytest.mark.parametrize("start", [2.0**-1000, 2.0**-60, 3 * 2.0**-30, 1 / 3])
 def test_boxes_beside_the_corner_of_a_cell(start, dtype):
-    """Weights near 0 and 1, whose products underflow, beside cells of all magnitudes."""
+    """Weights near 0 and 1, whose products underflow, beside cells of all magnitudes; a turned box."""
     rng = np.random.default_rng(11)
-    rois = np.array([[0, start, start, start + 2, start + 2], [0, 1 + start, start, 3, 3]]).astype(dtype)
+    turned = [0, 3.25, 2.5, 0.5 + start, 1]
+    rois = np.array([[0, start, start, start + 2, start + 2], [0, 1 + start, start, 3, 3], turned]).astype(
+        dtype
+    )
     attrs = {"output": (2, 2), "sampling_ratio": 1, "aligned": True}
     for kind in (normal, ties, zeros, wide):
         with np.errstate(all="ignore"):
-            x, dy = (kind(rng, shape, dtype).astype(dtype) for shape in ((1, 3, 1, 4, 4), (2, 3, 1, 2, 2)))
+            x, dy = (kind(rng, shape, dtype).astype(dtype) for shape in ((1, 3, 1, 4, 4), (3, 3, 1, 2, 2)))
             compare(OPS["roi_align"], [x, rois], attrs, dy)
 
 
