@@ -14,7 +14,7 @@ import numpy as np
 from bundles import CONV4, CONV5, images, narrow
 
 from refnet import remat, run
-from refnet.arithmetic import Kernel, core
+from refnet.arithmetic import Arithmetic, Kernel, core
 from refnet.net import Net
 from refnet.networks.fpn3d import fpn
 from refnet.shapes import pooling, taps
@@ -242,12 +242,14 @@ def patched(owner, name, value):
 
 
 def first_contribution_alone():
-    return patched(run, "_total", lambda contributions, arithmetic: contributions[0])
+    return patched(Arithmetic, "total", lambda arithmetic, contributions: contributions[0])
 
 
 def last_contribution_twice():
-    right = run._total
-    return patched(run, "_total", lambda c, arithmetic: right([*c, c[-1]] if len(c) > 1 else c, arithmetic))
+    right = Arithmetic.total
+    return patched(
+        Arithmetic, "total", lambda arithmetic, c: right(arithmetic, [*c, c[-1]] if len(c) > 1 else c)
+    )
 
 
 STOP = "res2_0_stop"

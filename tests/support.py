@@ -10,7 +10,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import refnet
-from refnet.arithmetic import ARITHMETICS
+from refnet.arithmetic import ARITHMETICS, core, reference
 from refnet.ops import OPS
 from refnet.render import verdict_page
 from refnet.shapes import size
@@ -28,6 +28,8 @@ LAYOUTS = {
 CASES = [pytest.param(op, case, id=f"{op.name}: {case.name}") for op in OPS.values() for case in op.cases]
 every_case = pytest.mark.parametrize(("op", "case"), CASES)
 every_arithmetic = pytest.mark.parametrize("arithmetic", ARITHMETICS.values(), ids=ARITHMETICS)
+# Of what is infinite or NaN, which exact arithmetic refuses, or of another definition than its steps.
+of_formulas = pytest.mark.parametrize("arithmetic", (reference, core), ids=("reference", "core"))
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 

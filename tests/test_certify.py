@@ -25,7 +25,6 @@ from refnet.networks.fpn3d import fpn
 from refnet.networks.resnet3d import body
 from refnet.ops import OPS
 from refnet.remat import planned
-from refnet.run import _total
 
 F32 = np.float32
 U = 2.0**-24
@@ -40,14 +39,14 @@ def dump(net, given, dy, arithmetic="reference"):
     for node in reversed(net.nodes):
         learns = trainable.intersection(learns_from(node))
         if node.name in pending and learns:
-            blobs[node.name] = _total(pending.pop(node.name), run.arithmetic)
+            blobs[node.name] = run.arithmetic.total(pending.pop(node.name))
             needs = tuple(name in learns for name in node.inputs)
             found = run.arithmetic[node.op].backward(blobs[node.name], run._tape.context(node), needs)
             for name, gradient in zip(node.inputs, found, strict=True):
                 if gradient is not None and name in learns:
                     pending.setdefault(name, []).append(gradient)
         run._tape.done(node)
-    gradients = {name: _total(parts, run.arithmetic) for name, parts in pending.items()}
+    gradients = {name: run.arithmetic.total(parts) for name, parts in pending.items()}
     return Candidate(
         blobs=dict(run.blobs), gradients=gradients, blob_gradients=blobs, output_gradients=dict(dy)
     )

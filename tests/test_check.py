@@ -9,7 +9,8 @@ from support import CASES, every_dtype, reals
 from threadpoolctl import threadpool_limits
 
 import refnet
-from refnet.arithmetic import Kernel, core, reference
+from refnet.arithmetic import Kernel, core, exact, reference
+from refnet.arithmetic.exact import ROUNDED_ONCE
 from refnet.check import Report, Verdict
 from refnet.check.bounds import Bound, Claim, bound, plain
 from refnet.check.compare import beyond, compare
@@ -127,7 +128,7 @@ def test_sums_in_any_order_are_within_their_bound(dtype):
 def test_the_bound_is_that_of_the_formula(claim, u_a, eta_a, u_s, eta_s, terms, chained):
     """Neither larger nor smaller, but for six roundings: (K + 1) u_a m + K eta_a + eta_s + h u m; u_s |r|."""
     m = np.array([0.0, 2.0**-1000, 0.7, 3e5])
-    found = bound(Magnitude(m, np.array(terms)), claim, chained=chained)
+    found = bound(Magnitude(m, np.array(terms)), claim, 256 if chained else None)
     height = min(terms + 1, 256 + -(-terms // 256)) if chained else terms + 1
     two = Fraction(2)
     for of_element, size in zip(found.absolute, m, strict=True):
@@ -141,11 +142,21 @@ def test_the_bound_is_that_of_the_formula(claim, u_a, eta_a, u_s, eta_s, terms, 
 def test_nothing_judges_itself():
     mine = core.replace(conv3d=Kernel(core.kernels["conv3d"].forward, lambda *a: None))
     for op in core:
-        assert oracle_of(core, op) is reference
-        same = reference.kernels[op] == core.kernels[op]
-        assert oracle_of(reference, op) is (reference if same else core)
-    assert oracle_of(mine, "conv3d") is core
-    assert oracle_of(mine, "affine") is reference
+        for dtype in ("float32", "float64"):
+            assert oracle_of(core, op, dtype) is oracle_of(exact, op, dtype) is reference
+            same = reference.kernels[op] == core.kernels[op]
+            once = dtype == "float64" and op in ROUNDED_ONCE
+            assert oracle_of(reference, op, dtype) is (reference if same else exact if once else core)
+    assert oracle_of(mine, "conv3d", "float32") is core and oracle_of(mine, "conv3d", "float64") is exact
+    assert oracle_of(mine, "affine", "float64") is reference
+
+
+def test_what_is_rounded_once_is_off_by_half_a_unit_of_its_own():
+    """(K + 1) u_a m + K eta_a + 2 eta_s; (u_s + u) |r|."""
+    m, terms = np.array([0.0, 0.7, 3e5]), np.array(1000)
+    found = bound(Magnitude(m, terms), plain("float64"), 0)
+    assert found.relative == 2.0**-52
+    assert found.absolute.tolist() == (1001 * 2.0**-53 * m + 1002 * 2.0**-1074).tolist()
 
 
 @pytest.mark.parametrize(("op", "case"), [p for p in CASES if p.values[0].norms is not None])

@@ -17,6 +17,7 @@ from support import (
     every_dtype,
     gradient_bounds,
     integers,
+    of_formulas,
     reals,
     rounding_bound,
     unit,
@@ -254,11 +255,7 @@ def test_affine_literally(arithmetic):
     assert db.tolist() == [3.0, 7.0]
 
 
-# Exact arithmetic refuses what is not finite: test_exact_operators.py.
-of_anything = pytest.mark.parametrize("arithmetic", (reference, core), ids=("reference", "core"))
-
-
-@of_anything
+@of_formulas
 def test_relu_literally(arithmetic):
     x = np.array([-2.0, -0.0, 0.0, 3.0, np.inf, -np.inf]).reshape(1, 1, 1, 1, 6)
     y, context = arithmetic.relu.forward(x)
@@ -293,7 +290,7 @@ def test_max_pool_literally(arithmetic):
     assert dx.ravel().tolist() == [1.0, 0, 0, 0, 10, 0], "the first of equal values wins"
 
 
-@of_anything
+@of_formulas
 def test_max_pool_of_nan_and_infinity(arithmetic):
     x = np.array([1.0, np.nan, 5, -np.inf, -np.inf, -np.inf]).reshape(1, 1, 1, 1, 6)
     y, context = arithmetic.max_pool3d.forward(x, kernel=(1, 1, 3), stride=(1, 1, 3))

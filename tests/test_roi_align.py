@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loops import roi_align
-from support import assert_both_within, assert_same_bits, every_arithmetic, every_dtype, rounding_bound
+from support import (
+    assert_both_within,
+    assert_same_bits,
+    every_arithmetic,
+    every_dtype,
+    of_formulas,
+    rounding_bound,
+)
 
 import refnet
 from refnet.arithmetic import core, reference
@@ -95,7 +102,7 @@ def test_boxes_that_are_none_are_those_of_the_originals(arithmetic):
     assert line(6, 2, aligned=True, sampling_ratio=2)[0] == [4.5, 2.5], "mirrored"
 
 
-@every_arithmetic
+@of_formulas
 def test_only_what_has_a_weight_is_read(arithmetic):
     """Bins of 2 with samples at their centres 1, 3, 5: the NaN at 2 and the infinity at 4 lie between."""
     x = plane([0, 1, nan, 3, inf, 5, 6])

@@ -5,7 +5,7 @@ from math import fsum, inf, isqrt, nan
 
 import numpy as np
 import pytest
-from support import every_arithmetic, every_dtype, reals, rounding_bound, unit
+from support import every_arithmetic, every_dtype, of_formulas, reals, rounding_bound, unit
 
 from refnet.arithmetic import core, reference
 from refnet.ops import OPS
@@ -81,7 +81,7 @@ def normalised(values, epsilon=1e-5):
     return np.array([float((v - mean) / root) for v in values])
 
 
-@every_arithmetic
+@of_formulas
 @pytest.mark.parametrize(
     ("dtype", "grid"), [("float32", 0.0), ("float32", 1024.0), ("float64", 1e-5), ("float64", 2.0**-19)]
 )
@@ -130,7 +130,7 @@ def test_a_constant_plane_has_its_mean_and_no_variance(arithmetic, dtype):
     assert arithmetic.running_variance.forward(x, one, momentum=0.5)[0] == 0.5
 
 
-@every_arithmetic
+@of_formulas
 @pytest.mark.parametrize(
     ("dtype", "value"), [("float32", 1e30), ("float32", 3e38), ("float64", 1e300), ("float64", 1.7e308)]
 )
@@ -164,7 +164,7 @@ def test_running_variance_is_within_its_bound(arithmetic, dtype):
     assert abs(y[0] - right) <= rounding_bound(OPS["running_variance"], (x, one), {"momentum": 0.5}, dtype)
 
 
-@every_arithmetic
+@of_formulas
 @every_dtype
 @pytest.mark.parametrize("special", [inf, -inf, nan])
 @pytest.mark.parametrize("at", [0, 20, 1030])
@@ -181,7 +181,7 @@ def test_infinity_and_nan_are_summed_as_they_are(arithmetic, dtype, special, at)
         assert np.array_equal(found[0], special, equal_nan=True) and np.isfinite(found[1])
 
 
-@every_arithmetic
+@of_formulas
 def test_infinities_of_both_signs_are_nan(arithmetic):
     x = np.array([inf, 1, -inf]).reshape(1, 1, 1, 1, 3)
     with np.errstate(invalid="ignore"):
@@ -291,7 +291,7 @@ LARGE = {"float32": 2.0**127, "float64": 2.0**1023}  # of which no two can be ad
 
 
 @every_dtype
-@every_arithmetic
+@of_formulas
 def test_no_mean_and_no_gradient_overflows_on_the_way(arithmetic, dtype):
     """What is finite in real numbers is finite, though a sum on the way is not."""
     m = np.dtype(dtype).type(LARGE[dtype])

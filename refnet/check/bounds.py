@@ -82,23 +82,28 @@ class Bound(NamedTuple):
 EXACT = Bound(np.zeros(()), 0.0)
 
 
-def bound(magnitude: Magnitude, claim: Claim, *, chained: bool = False) -> Bound:
+def bound(magnitude: Magnitude, claim: Claim, chain: int | None = None) -> Bound:
     """The bound of a result that a float64 oracle judges, the oracle's own error included.
 
     B = (K + 1) u_a m + K eta_a + u_s |r| + eta_s + h u m, with the units u_a and u_s of the claim, u = 2**-53
-    and the oracle's h: K + 1, or that of chains of 256 products.
+    and the oracle's h: K + 1, or that of chains of so many products. An oracle that rounds once is off by
+    u |r| in place of h u m.
 
     Parameters
     ----------
     magnitude : Magnitude
         m and K of each element.
     claim : Claim
-    chained : bool
-        Whether the oracle adds up products as `core` does.
+    chain : int, optional
+        The length of the chains in which the oracle adds up products; 0 where it rounds once.
     """
     count = magnitude.terms.astype(np.float64)
     height = count + 1
-    own = np.minimum(height, CHAIN + np.ceil(count / CHAIN)) if chained else height
+    if chain == 0:
+        tiny = 2 * smallest(claim.store) + count * smallest(claim.accumulate)
+        factor = height * unit(claim.accumulate)
+        return Bound(factor * magnitude.sum_abs + tiny, unit(claim.store) + unit(np.float64))
+    own = height if chain is None else np.minimum(height, chain + np.ceil(count / chain))
     factor = height * unit(claim.accumulate) + own * unit(np.float64)
     tiny = smallest(claim.store) + count * smallest(claim.accumulate)
     return Bound(factor * magnitude.sum_abs + tiny, unit(claim.store))

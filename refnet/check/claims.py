@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.check.bounds import Claim
+from refnet.check.bounds import Claim, unit
 from refnet.check.precision import FORMATS, WAYS
 from refnet.check.report import Report
 from refnet.errors import DTypeError, ValueRangeError, require_fraction, require_known
@@ -88,5 +88,5 @@ def facts(claim: Claim, delta: float) -> dict[str, Any]:
         "flush to zero": claim.flush_to_zero,
         "algorithm": claim.algorithm,
         "delta": delta,
-        "oracle": "core, float64",
+        "oracle": f"{'core' if unit(claim.accumulate) > unit('float64') else 'exact'}, float64",
     }

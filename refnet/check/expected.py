@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.arithmetic.core import core
+from refnet.arithmetic import Arithmetic, core, exact
+from refnet.arithmetic.exact import ROUNDED_ONCE
 from refnet.arithmetic.table import Context
 from refnet.arrays import INTEGER, Array, per_channel, wide
 from refnet.check import algorithms
@@ -211,7 +212,7 @@ class Oracle:
         op, arrays = FOREIGN[name], tuple(_widened(known.value) for known in inputs)
         if op.family == "product":
             arrays = (*map(self.narrowed, arrays[:2]), *arrays[2:])
-        value, _ = core[name].forward(*arrays, **attrs)
+        value, _ = self._arithmetic(name, arrays)[name].forward(*arrays, **attrs)
         multiplies = op.family == "product" or name == "affine"
         sizes = _output_sizes(op, arrays, attrs, self._least) if multiplies else None
         expected = self._sum(op, OUTPUT, value, arrays, None, attrs, sizes)
@@ -239,7 +240,7 @@ class Oracle:
         gradient = _widened(dy.value)
         if op.family == "product":
             arrays, gradient = (*map(self.narrowed, arrays[:2]), *arrays[2:]), self.narrowed(gradient)
-        values = _core_gradients(op, gradient, arrays, needs, attrs)
+        values = _gradients(self._arithmetic(name, (gradient, *arrays)), op, gradient, arrays, needs, attrs)
         sizes: list[Sizes | None] = [None] * len(arrays)
         if op.family == "product":
             sizes = _gradient_sizes(op, gradient, arrays, needs, attrs, self._least)
@@ -260,6 +261,13 @@ class Oracle:
             error, variance = (self._reread(op, power, dy, inputs, needs, attrs) for power in (1, 2))
             found = _all_moved(found, error, variance)
         return tuple(found)
+
+    def _arithmetic(self, name: str, arrays: Sequence[Array]) -> Arithmetic:
+        """Who computes: `exact` where float64 is claimed, finite, rounded once; else `core`, in float64."""
+        narrow = unit(self.claim.accumulate) > unit(np.float64)
+        if narrow or name not in ROUNDED_ONCE or not all(np.isfinite(array).all() for array in arrays):
+            return core
+        return exact
 
     def _reads(self, op: Op, index: int, read: list[int]) -> bool:
         """Whether the gradient of an input is made of one of these inputs."""
@@ -311,7 +319,8 @@ class Oracle:
         norms = None
         if self.claim.algorithm in ("winograd", "fft"):
             norms = algorithms.normwise(op, subject, arrays, dy, attrs, self.claim.algorithm)
-        own = (min(count + 1, CHAIN + count / CHAIN + 1)) * unit(np.float64)
+        rounds_once = self._arithmetic(op.name, arrays if dy is None else (dy, *arrays)) is exact
+        own = (1 if rounds_once else min(count + 1, CHAIN + count / CHAIN + 1)) * unit(np.float64)
         steps = STEPS * unit(self.claim.store) if op.family == "norm" else 0.0
         if op.family == "product" and subject == OUTPUT and len(arrays) > 2 and unit(self.claim.store) > u:
             steps = unit(self.claim.store)  # a bias may be added to what was stored
@@ -331,8 +340,8 @@ class Oracle:
             return of_errors(value, base.error() + u * norms, None, 0)
         if sizes.squares.size == 0:
             return replace(base, terms=0)
-        # The oracle's own chains are as long as a candidate's in its format.
-        square = (u**2 + unit(np.float64) ** 2) / 3
+        # The chains of core are as long as a candidate's in its format.
+        square = (u**2 + (0 if rounds_once else unit(np.float64) ** 2)) / 3
         summed = replace(
             base,
             spread=sizes.squares,
@@ -457,7 +466,7 @@ class Oracle:
         if op.family == "product":
             sized = [np.abs(a) + known.error for a, known in zip(arrays, inputs, strict=True)]
             spread = np.ascontiguousarray(np.broadcast_to(off, y))
-            return _core_gradients(op, spread, tuple(a**power for a in sized), needs, attrs)
+            return _gradients(core, op, spread, tuple(a**power for a in sized), needs, attrs)
         at = np.broadcast_to(off if power == 1 else np.sqrt(off), y)
         found = op.gradient_magnitude(at, *arrays, needs=needs, **attrs)
         return tuple(None if m is None else m.sum_abs**power for m in found)
@@ -478,7 +487,7 @@ class Oracle:
         size = np.abs(_widened(dy.value)) ** power
         only = tuple(need and index == SCALE for index, need in enumerate(needs))
         if op.family == "product":
-            return _core_gradients(op, size, arrays, only, attrs)
+            return _gradients(core, op, size, arrays, only, attrs)
         if op.name == "batch_norm":
             arrays = (*arrays[:3], np.zeros_like(arrays[3]), arrays[4])
         found = op.gradient_magnitude(size, *arrays, needs=only, **attrs)
@@ -490,16 +499,21 @@ def _widened(value: Array) -> Array:
     return value if value.dtype == INTEGER else wide(value)
 
 
-def _core_gradients(
-    op: Op, dy: Array, arrays: tuple[Array, ...], needs: Needs, attrs: dict[str, Any]
+def _gradients(
+    arithmetic: Arithmetic,
+    op: Op,
+    dy: Array,
+    arrays: tuple[Array, ...],
+    needs: Needs,
+    attrs: dict[str, Any],
 ) -> tuple[Array | None, ...]:
-    """Gradients by `core`; y is computed where its context takes it."""
+    """Gradients; y is computed where the context takes it."""
     if op.context is None:
-        context = core[op.name].forward(*arrays, **attrs)[1]
+        context = arithmetic[op.name].forward(*arrays, **attrs)[1]
     else:
         shapes = tuple(array.shape for array in arrays)
         context = Context(op.context(*arrays, **attrs), shapes, op.output_shape(shapes, attrs), dy.dtype)
-    return core[op.name].backward(dy, context, needs)
+    return arithmetic[op.name].backward(dy, context, needs)
 
 
 def _magnitude(
@@ -554,8 +568,8 @@ def _gradient_sizes(
     """Sums of magnitudes and of squares of the gradients of a product's operands, and of its bias."""
     (x, x_unit), (w, w_unit), (dy, dy_unit) = (_scaled(a, least) for a in (*arrays[:2], dy))
     bias = [np.zeros(b.shape, np.float32) for b in arrays[2:]]
-    sums = _core_gradients(op, dy, (x, w, *bias), needs, attrs)
-    squares = _core_gradients(op, dy * dy, (x * x, w * w, *bias), needs, attrs)
+    sums = _gradients(core, op, dy, (x, w, *bias), needs, attrs)
+    squares = _gradients(core, op, dy * dy, (x * x, w * w, *bias), needs, attrs)
     scales = (dy_unit * w_unit, dy_unit * x_unit, dy_unit)
     return [
         None if m is None or q is None else Sizes(m.ravel(), q.ravel(), scale)

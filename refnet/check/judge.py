@@ -1,6 +1,9 @@
 """One call of one operator, judged on its own inputs against an oracle in float64.
 
-The oracle is never what is judged: kernels of `core` are judged by `reference`, all others by `core`.
+The oracle is never what is judged: kernels of `core` and `exact`, which share the packing of operands, are
+judged by `reference`. All others in float64 by `exact`, whose error is that of one rounding, where an
+operator rounds once and its inputs are finite; else, and in narrower formats, beside which the error of sums
+in float64 is nothing, by `core`.
 """
 
 from collections.abc import Callable
@@ -9,22 +12,45 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from refnet.arithmetic import Arithmetic, core, reference
+from refnet.arithmetic import Arithmetic, core, exact, reference
+from refnet.arithmetic.exact import ROUNDED_ONCE
 from refnet.arithmetic.table import Context
 from refnet.arrays import INTEGER, Array, wide
-from refnet.check.bounds import EXACT, Bound, Claim, bound, may_overflow
+from refnet.check.bounds import CHAIN, EXACT, Bound, Claim, bound, may_overflow, unit
 from refnet.check.compare import Comparison, compare
+from refnet.errors import ValueRangeError
 from refnet.op import Magnitude, Needs, Op
 from refnet.ops import OPS
 
+# What nobody else defines as `exact` does, who computes by rational numbers and by stated steps.
+EXACT_ALONE = {
+    "roi_align": "has its samples at rational numbers, not at the nearest ones of float64",
+    "batch_norm_training": "rounds the mean and the variance to the dtype",
+}
 
-def oracle_of(arithmetic: Arithmetic, op: str) -> Arithmetic:
-    """Who judges an operator of an arithmetic: `reference` where the kernel is core's own, else `core`.
 
-    The two have one definition of what computes nothing (`stop_gradient`, `slice_keyframe`).
+def oracle_of(arithmetic: Arithmetic, op: str, dtype: DTypeLike) -> Arithmetic:
+    """Who judges an operator of an arithmetic, whose results are of that dtype.
+
+    `reference` where the kernel is core's or exact's own; else, in float64, `exact` where that rounds once,
+    and else `core`. `reference` and `core` have one definition of what computes nothing (`stop_gradient`,
+    `slice_keyframe`).
+
+    Raises
+    ------
+    ValueRangeError
+        Of an operator of `exact` whose definition is another one than the others'.
     """
-    return reference if arithmetic.kernels[op] == core.kernels[op] else core
+    if op in EXACT_ALONE and arithmetic.kernels[op] == exact.kernels[op]:
+        raise ValueRangeError(
+            f"{op} of exact arithmetic {EXACT_ALONE[op]}: no other arithmetic judges it; "
+            "expected core or reference, or another operator"
+        )
+    if arithmetic.kernels[op] in (core.kernels[op], exact.kernels[op]):
+        return reference
+    return exact if op in ROUNDED_ONCE and unit(dtype) <= unit("float64") else core
 
 
 @dataclass(frozen=True)
@@ -53,7 +79,9 @@ class Judge:
         cls, arithmetic: Arithmetic, op: str, claim: Claim, arrays: tuple[Array, ...], attrs: dict[str, Any]
     ) -> "Judge":
         """The judge of a call of an arithmetic's operator."""
-        return cls(OPS[op], oracle_of(arithmetic, op), claim, arrays, attrs)
+        finite = all(np.isfinite(array).all() for array in arrays)
+        oracle = oracle_of(arithmetic, op, claim.store if finite else np.float32)
+        return cls(OPS[op], oracle, claim, arrays, attrs)
 
     @cached_property
     def wide(self) -> tuple[Array, ...]:
@@ -138,4 +166,9 @@ class Judge:
         return replace(others, says=False)
 
     def _bound(self, magnitude: Magnitude) -> Bound:
-        return bound(magnitude, self.claim, chained=self.oracle is core and self.op.family == "product")
+        height = None
+        if self.oracle is exact:
+            height = 0
+        elif self.oracle is core and self.op.family == "product":
+            height = CHAIN
+        return bound(magnitude, self.claim, height)

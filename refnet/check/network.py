@@ -96,7 +96,10 @@ def check_net(
         verdicts=walk.verdicts,
         facts={
             "arithmetic": arithmetic.name,
-            "oracle": {op: oracle_of(arithmetic, op).name for op in sorted({node.op for node in net.nodes})},
+            "oracle": {
+                op: oracle_of(arithmetic, op, _dtype(run)).name
+                for op in sorted({node.op for node in net.nodes})
+            },
             "dtype": _dtype(run),
             "seed": seed,
             "elements": sum(verdict.elements for verdict in walk.verdicts.values()),

@@ -96,7 +96,7 @@ def check_op(
         facts={
             "op": name,
             "arithmetic": arithmetic.name,
-            "oracle": oracle_of(arithmetic, name).name,
+            "oracle": {dtype: oracle_of(arithmetic, name, dtype).name for dtype in dtypes},
             "dtypes": list(dtypes),
             "seed": seed,
             "cases": len(op.cases),

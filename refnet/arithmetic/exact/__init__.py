@@ -57,6 +57,10 @@ MOVES = (
     "slice_keyframe",
 )
 
+# Of these the whole formula is rounded once, by kernels of its own, forward and backward. (Of RoIAlign too,
+# but at samples that no other arithmetic has.)
+ROUNDED_ONCE = frozenset({"conv3d", "linear", "affine", "add", "average_pool3d", "global_average_pool"})
+
 exact = Arithmetic(
     "exact",
     {
