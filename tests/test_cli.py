@@ -12,7 +12,7 @@ import pytest
 from support import fails, peer
 
 from refnet.cli.options import CHOICES
-from refnet.networks import ARCHITECTURES
+from refnet.networks import ARCHITECTURES, build
 from refnet.render import figure
 from refnet.render.facts import short
 
@@ -136,6 +136,22 @@ def test_make_verify_diff(refnet, tmp_path):
     code, out, _ = refnet("golden", "verify", "b")
     assert code == 1 and "pool1" in out and "made with cpu another, here" in out
     assert "The bits of core belong to every machine: others are of another version of refnet" in out
+
+
+def test_what_needed_integers_is_shown(refnet):
+    code, out, _ = refnet("golden", "make", "resnet18_conv4", "e", *SMALL, "--arithmetic", "exact")
+    rows = [line.split() for line in out.splitlines()]
+    net = build("resnet18_conv4", input=(1, 3, 1, 32, 32), width_per_group=4, time_kernel=1)
+    convolved = sum(int(np.prod(node.shape)) for node in net.nodes if node.op == "conv3d")
+    assert code == 0 and ["conv3d", "y", f"{convolved:,}"] == next(
+        row[:3] for row in rows if row[:2] == ["conv3d", "y"]
+    )
+    assert {("conv3d", "dx"), ("conv3d", "dw"), ("affine", "db"), ("add", "y")} <= {
+        tuple(row[:2]) for row in rows
+    }
+    assert " %) needed integers: sums in a few doubles did not decide how they are rounded.\n" in out
+    assert refnet("golden", "verify", "e")[0] == 0
+    assert "integers" not in refnet("golden", "make", "resnet18_conv4", "c", *SMALL)[1]
 
 
 def test_where_a_difference_begins(refnet, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from support import every_dtype
+from threadpoolctl import threadpool_limits
 
 import refnet
 from refnet import bounded_json, clip, golden, memory, placing
@@ -108,14 +109,50 @@ def test_it_verifies_bit_for_bit(made):
     assert not bad(findings)
 
 
-@pytest.mark.parametrize("arithmetic", ["reference", "core"])
+@pytest.mark.parametrize("arithmetic", refnet.arithmetic.ARITHMETICS)
 @every_dtype
 def test_every_arithmetic_and_dtype(tmp_path, arithmetic, dtype):
     recipe = replace(RECIPE, arithmetic=arithmetic, dtype=dtype, seed=3)
     path = golden.make(tmp_path / "b", recipe).path
     assert not bad(golden.verify(path))
     assert load_file(path / "blobs.safetensors")["pool1"].dtype == dtype
-    assert golden.Bundle(path).bits == {"core": "every machine", "reference": "one machine"}[arithmetic]
+    assert golden.Bundle(path).bits == ("one machine" if arithmetic == "reference" else "every machine")
+
+
+def test_what_needed_integers_is_in_the_manifest(tmp_path):
+    """By node and tensor, as forward and backward count; the same for any number of threads; a mere fact."""
+    recipe = replace(RECIPE, arithmetic="exact", dtype="float32")
+    found = []
+    for threads in (1, 3):
+        with threadpool_limits(threads):
+            path = golden.make(tmp_path / f"{threads}", recipe).path
+        found.append(json.loads((path / "manifest.json").read_text())["fallbacks"])
+    assert found[0] == found[1]
+    net = recipe.net()
+    run = refnet.forward(
+        net, refnet.fill.params(net, 0, "float32") | refnet.fill.inputs(net, 0, "float32"), "exact"
+    )
+    gradients = refnet.backward(run, refnet.fill.output_gradients(net, 0, "float32"))
+    counted = golden.Bundle(path).fallbacks
+    assert counted == {"forward": run.fallbacks, "backward": gradients.fallbacks}
+    counts = [c for of in counted.values() for by_what in of.values() for c in by_what.values()]
+    assert found[0]["total"] == {
+        "elements": sum(c.elements for c in counts),
+        "undecided": sum(c.undecided for c in counts),
+    }
+    conv1 = np.prod(net.nodes[0].shape)
+    assert found[0]["forward"]["conv1"]["y"]["elements"] == conv1 and counted["backward"][
+        "res4_1_branch2c"
+    ].keys() == {"dx", "dw"}
+
+    edit(path, lambda m: m["fallbacks"]["forward"]["conv1"]["y"].update(undecided=1))
+    assert not bad(golden.verify(path))
+    edit(path, lambda m: m["fallbacks"]["forward"]["conv1"]["y"].update(undecided=int(conv1) + 1))
+    with pytest.raises(FileError, match=f"fallbacks of conv1, y, undecided is larger than {conv1}"):
+        golden.Bundle(path)
+    edit(path, lambda m: m["fallbacks"].pop("forward"))
+    with pytest.raises(FileError, match="damaged"):
+        golden.Bundle(path)
 
 
 def test_of_every_arithmetic_it_is_said_to_whom_its_bits_belong():

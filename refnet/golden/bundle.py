@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from refnet import bounded_json, memory, placing
 from refnet.arithmetic import ARITHMETICS
+from refnet.arithmetic.exact.fallback import Count
 from refnet.arrays import DTYPES, Array, with_one_nan
 from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
 from refnet.inputs import safetensors_file
@@ -30,15 +31,17 @@ from refnet.networks import ARCHITECTURES, build
 from refnet.pieces import rows
 from refnet.regular import open_regular
 from refnet.remat import blob_bytes
+from refnet.run import Fallbacks
 from refnet.shapes import LARGEST_SIZE, Shape, size, text, volume, whole
 
 FORMAT = "refnet golden bundle"
 VERSION = 2
-# To which machines the bits of an arithmetic belong: those of core are defined, those of reference are made
-# by NumPy's exp, matrix products and sums.
+# To which machines the bits of an arithmetic belong: those of core and exact are defined, those of reference
+# are made by NumPy's exp, matrix products and sums.
 EVERY_MACHINE, ONE_MACHINE = "every machine", "one machine"
-BITS = {"core": EVERY_MACHINE, "reference": ONE_MACHINE}
+BITS = {"core": EVERY_MACHINE, "reference": ONE_MACHINE, "exact": EVERY_MACHINE}
 MANIFEST = "manifest.json"
+WALKS = ("forward", "backward")
 SECTIONS = ("inputs", "params", "blobs", "output_gradients", "gradients")
 FILES = (MANIFEST, *(f"{section}.safetensors" for section in SECTIONS))
 # How often a bundle is opened again that somebody replaced meanwhile.
@@ -134,6 +137,9 @@ class Bundle:
         To which machines the bits of blobs and gradients belong; those of what is given belong to every one.
     machine : dict
         What made it: versions, processor.
+    fallbacks : dict of {"forward", "backward"} to dict of str to dict of str to Count
+        Of exact arithmetic, as `refnet.forward` and `refnet.backward` count: how many elements of what
+        each node computed needed integers. Of the others, nothing.
 
     Raises
     ------
@@ -163,6 +169,7 @@ class Bundle:
             self.blocked = frozenset(_strings(self.manifest["blocked"]))
             self.bits = _bits(self.manifest["bits"], self.recipe.arithmetic)
             self.machine = _typed("machine", self.manifest["machine"], dict)
+            self.fallbacks = _fallbacks(self.manifest.get("fallbacks", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, RefnetError):
                 raise FileError(f"{self.path / MANIFEST}: {error}") from None
@@ -431,6 +438,31 @@ def _bits(found: object, arithmetic: str) -> str:
             f"bits are said to be those of {found!r}: expected {BITS[arithmetic]}, for {arithmetic}"
         )
     return BITS[arithmetic]
+
+
+def _fallbacks(found: Any) -> dict[str, Fallbacks]:
+    """What was counted, walk by walk; how the manifest adds it up is not read."""
+    return {
+        walk: {
+            name: {what: _count(f"fallbacks of {name}, {what},", count) for what, count in of.items()}
+            for name, of in found[walk].items()
+        }
+        for walk in (WALKS if found else ())
+    }
+
+
+def added(counts: Iterable[Count]) -> Count:
+    """Counts of several things as one."""
+    total = Count()
+    for count in counts:
+        total.elements += count.elements
+        total.undecided += count.undecided
+    return total
+
+
+def _count(what: str, found: Mapping[str, Any]) -> Count:
+    elements = whole(f"{what} elements", found["elements"], 0)
+    return Count(elements, whole(f"{what} undecided", found["undecided"], 0, elements))
 
 
 def _typed(what: str, found: Any, kind: type) -> Any:

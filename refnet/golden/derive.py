@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -22,6 +23,7 @@ from refnet.golden.bundle import (
     Bundle,
     ClipSource,
     Recipe,
+    added,
     beside,
     require_disk,
     require_free,
@@ -31,10 +33,18 @@ from refnet.inputs import clip, fill
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES
 from refnet.progress import Progress, silent, steps
-from refnet.run import backward, forward
+from refnet.run import Fallbacks, backward, forward
 from refnet.shapes import Shape
 
 Tensors = dict[str, dict[str, Array]]
+
+
+class Derived(NamedTuple):
+    """Everything that a bundle holds."""
+
+    tensors: Tensors
+    blocked: frozenset[str]
+    fallbacks: dict[str, Fallbacks]
 
 
 @in_default
@@ -82,7 +92,7 @@ def make(
     net = recipe.net()
     if not hashes_only:
         require_disk(out, recipe.stored_bytes(net))
-    tensors, blocked = derive(recipe, net, pixels, allow_nonfinite, progress)
+    tensors, blocked, fallbacks = derive(recipe, net, pixels, allow_nonfinite, progress)
     stored = {
         section
         for section in SECTIONS
@@ -99,6 +109,8 @@ def make(
         "blocked": sorted(blocked),
         "tensors": _describe(tensors, stored, progress),
     }
+    if any(fallbacks.values()):
+        manifest["fallbacks"] = _counted(fallbacks)
     with beside(out, force) as folder:
         described = folder / MANIFEST
         described.write_text(json.dumps(manifest, indent=1, default=_plain) + "\n", encoding="utf-8")
@@ -119,7 +131,7 @@ def derive(
     pixels: Array | None,
     allow_nonfinite: bool,
     progress: Progress,
-) -> tuple[Tensors, frozenset[str]]:
+) -> Derived:
     """Compute everything that a bundle holds, every NaN as `np.nan`."""
     given = start(recipe, net, pixels)
     run = forward(
@@ -136,7 +148,7 @@ def derive(
         "output_gradients": given["output_gradients"],
         "gradients": {},
     }
-    blocked: frozenset[str] = frozenset()
+    blocked, fallbacks = frozenset[str](), {"forward": run.fallbacks, "backward": Fallbacks()}
     if recipe.backward:
         flowing = net.gradient_flow().intersection(run.blobs)
         grads = backward(
@@ -144,11 +156,12 @@ def derive(
             tensors["output_gradients"],
             on_node=steps(progress, "backward", len(flowing)),
         )
-        tensors["gradients"], blocked = dict(grads), grads.blocked
-    return {
+        tensors["gradients"], blocked, fallbacks["backward"] = dict(grads), grads.blocked, grads.fallbacks
+    tensors = {
         section: {name: with_one_nan(array) for name, array in arrays.items()}
         for section, arrays in tensors.items()
-    }, blocked
+    }
+    return Derived(tensors, blocked, fallbacks)
 
 
 def start(recipe: Recipe, net: Net, pixels: Array | None) -> Tensors:
@@ -200,6 +213,15 @@ def clip_recipe(
     name = os.fsencode(Path(path).name).decode("utf-8", "backslashreplace")
     source = ClipSource(name, clip.digest(path), **asdict(selection))
     return replace(recipe, input=pixels.shape, clip=source), pixels
+
+
+def _counted(fallbacks: Mapping[str, Fallbacks]) -> dict[str, Any]:
+    """What was counted of each node and tensor, and added up."""
+    counts = (count for of in fallbacks.values() for by_what in of.values() for count in by_what.values())
+    return {"total": asdict(added(counts))} | {
+        walk: {name: {what: asdict(count) for what, count in by_what.items()} for name, by_what in of.items()}
+        for walk, of in fallbacks.items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -98,7 +98,7 @@ def verify(path: str | Path | Bundle, *, progress: Progress = silent) -> list[Fi
     """
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     net = bundle.recipe.net()
-    tensors, blocked = derive(bundle.recipe, net, bundle.pixels(), True, progress)
+    tensors, blocked, _ = derive(bundle.recipe, net, bundle.pixels(), True, progress)
     findings = _each(
         _origins(net),
         bundle.entries,

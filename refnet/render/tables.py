@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from refnet import memory
+from refnet.arithmetic.exact.fallback import Count
 from refnet.golden import Bundle, Finding, first_difference
-from refnet.golden.bundle import EVERY_MACHINE
+from refnet.golden.bundle import EVERY_MACHINE, added
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
 from refnet.shapes import text
@@ -107,6 +108,37 @@ def bundle(made: Bundle, console: Console) -> None:
         f"{blocked if recipe.backward else 'no gradients.'}",
         soft_wrap=True,
     )
+    if made.fallbacks:
+        console.print()
+        _fallbacks(made, console)
+
+
+def _fallbacks(made: Bundle, console: Console) -> None:
+    """Show how many elements needed integers, an operator and what it computes a row."""
+    ops = {node.name: node.op for node in made.recipe.structure().nodes}
+    found: dict[tuple[str, str], list[Count]] = {}
+    for of in made.fallbacks.values():
+        for name, by_what in of.items():
+            for what, count in by_what.items():
+                met = what == "sum"  # the gradients of one value, whatever its operator
+                found.setdefault(("", "gradients that meet") if met else (ops[name], what), []).append(count)
+    counts = ("elements", "in integers", "share")
+    shown = table("operator", "computes", *counts, numbers=counts)
+    for (op, what), some in found.items():
+        count = added(some)
+        shown.add_row(op, what, f"{count.elements:,}", f"{count.undecided:,}", _share(count))
+    total = added(count for some in found.values() for count in some)
+    console.print(shown)
+    console.print(
+        f"\n{total.undecided:,} of {total.elements:,} elements ({_share(total)}) needed integers: sums in a "
+        "few doubles did not decide how they are rounded.",
+        soft_wrap=True,
+    )
+
+
+def _share(count: Count) -> str:
+    """How much of all, in per cent."""
+    return f"{100 * count.undecided / max(count.elements, 1):.4f} %"
 
 
 def findings(found: Sequence[Finding], what: str, console: Console) -> None:
