@@ -1,11 +1,12 @@
-"""Small networks of every family, and the SHA-256 of all that each of them computes.
+"""Small networks of every family, and the SHA-256 of all that each of them computes, in core and exact.
 
 `hashes.json` holds the right ones, `test_hashes.py` compares. Where there is no pytest, say under emulation,
 
     python tests/bundles.py
 
 compares too, and exits with 1 where one differs. A hash may change for one reason: what an operator or a
-fill is defined to compute has changed, the order of a sum for instance, and CHANGELOG.md says so. Then
+fill is defined to compute has changed, the order of a sum of core's for instance, and CHANGELOG.md says so.
+Then
 
     python tests/bundles.py --write
 
@@ -16,6 +17,7 @@ import json
 import sys
 from collections import Counter
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import refnet
@@ -27,6 +29,7 @@ from refnet.networks.resnet3d import body
 from refnet.networks.roi_head import head
 
 FILE = Path(__file__).with_name("hashes.json")
+ARITHMETICS = ("core", "exact")  # whose bits belong to every machine
 DTYPES = ("float32", "float64")
 CLIP, IMAGES = (1, 3, 2, 16, 16), (2, 3, 1, 16, 16)
 CONV4, CONV5 = (4, 4, 8, 16), (4, 4, 8, 16, 32)
@@ -92,11 +95,11 @@ def digest(arrays):
     return found.hexdigest()
 
 
-def hashes(name, dtype):
+def hashes(arithmetic, name, dtype):
     """Of what a network is given, of its blobs, and of its gradients."""
     net = NETS[name]()
     given = refnet.fill.inputs(net, dtype=dtype) | refnet.fill.params(net, dtype=dtype)
-    run = refnet.forward(net, given)
+    run = refnet.forward(net, given, arithmetic)
     gradients = refnet.backward(run, refnet.fill.output_gradients(net, dtype=dtype))
     return {"given": digest(given), "blobs": digest(run.blobs), "gradients": digest(gradients)}
 
@@ -112,17 +115,18 @@ def operators():
 
 
 def main(arguments):
-    found = {name: {dtype: hashes(name, dtype) for dtype in DTYPES} for name in NETS}
+    found = {
+        a: {name: {dtype: hashes(a, name, dtype) for dtype in DTYPES} for name in NETS} for a in ARITHMETICS
+    }
     if arguments == ["--write"]:
         FILE.write_text(json.dumps(found, indent=1) + "\n")
         return 0
     expected = right()
     bad = [
-        f"{name}, {dtype}: {part}"
-        for name in NETS
-        for dtype in DTYPES
-        for part, value in found[name][dtype].items()
-        if value != expected.get(name, {}).get(dtype, {}).get(part)
+        f"{arithmetic}, {name}, {dtype}: {part}"
+        for arithmetic, name, dtype in product(ARITHMETICS, NETS, DTYPES)
+        for part, value in found[arithmetic][name][dtype].items()
+        if value != expected.get(arithmetic, {}).get(name, {}).get(dtype, {}).get(part)
     ]
     print(
         "\n".join(f"other bits: {what}" for what in bad) or f"{len(NETS)} networks: the bits of hashes.json"

@@ -1,6 +1,7 @@
 """What small networks of every family compute has the pinned bits, whatever computes it."""
 
 import json
+from itertools import product
 
 import bundles
 import numpy as np
@@ -11,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from refnet.ops import OPS
 
+every_arithmetic = pytest.mark.parametrize("arithmetic", bundles.ARITHMETICS)
 every_net = pytest.mark.parametrize("name", bundles.NETS)
 
 
@@ -23,19 +25,26 @@ def give_back():
 
 @every_dtype
 @every_net
+@every_arithmetic
 @pytest.mark.parametrize("version", micro_kernel.versions())
-def test_every_version_and_number_of_threads_computes_the_pinned_bits(version, name, dtype):
+def test_every_version_and_number_of_threads_computes_the_pinned_bits(version, arithmetic, name, dtype):
     micro_kernel.use(version)
     for threads in (1, 2, 3):
         with threadpool_limits(threads, user_api="openmp"):
-            assert bundles.hashes(name, dtype) == bundles.right()[name][dtype], f"{threads} threads"
+            found = bundles.hashes(arithmetic, name, dtype)
+            assert found == bundles.right()[arithmetic][name][dtype], f"{threads} threads"
 
 
 def test_every_operator_is_in_a_network_and_every_network_is_pinned():
     assert bundles.operators().keys() == OPS.keys()
-    pinned = {(name, dtype) for name, of_net in bundles.right().items() for dtype in of_net}
-    assert pinned == {(name, dtype) for name in bundles.NETS for dtype in bundles.DTYPES}
-    blobs = [found["blobs"] for of_net in bundles.right().values() for found in of_net.values()]
+    pinned = {
+        (arithmetic, name, dtype): found
+        for arithmetic, of_nets in bundles.right().items()
+        for name, of_net in of_nets.items()
+        for dtype, found in of_net.items()
+    }
+    assert pinned.keys() == set(product(bundles.ARITHMETICS, bundles.NETS, bundles.DTYPES))
+    blobs = [found["blobs"] for found in pinned.values()]
     assert len(set(blobs)) == len(blobs), "two networks compute the same"
 
 
@@ -44,11 +53,11 @@ def test_one_other_bit_is_another_hash(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bundles, "NETS", {"moves": bundles.moves})
     assert bundles.main([]) == 0
     changed = bundles.right()
-    changed["moves"]["float32"]["blobs"] = "0" * 64
+    changed["exact"]["moves"]["float32"]["blobs"] = "0" * 64
     (tmp_path / "hashes.json").write_text(json.dumps(changed))
     monkeypatch.setattr(bundles, "FILE", tmp_path / "hashes.json")
     capsys.readouterr()
-    assert bundles.main([]) == 1 and capsys.readouterr().out == "other bits: moves, float32: blobs\n"
+    assert bundles.main([]) == 1 and capsys.readouterr().out == "other bits: exact, moves, float32: blobs\n"
     assert bundles.main(["--write"]) == 0 and bundles.main([]) == 0
 
 
