@@ -12,7 +12,10 @@ import nox
 nox.options.sessions = ["lint", "test", "wheel-test"]
 DIST = Path("dist")
 PYPROJECT = tomllib.loads(Path("pyproject.toml").read_text())
-KERNEL_TESTS = ("test_micro_kernel.py", "test_kernels.py", "test_hashes.py")
+KERNEL_TESTS = (
+    *("test_micro_kernel.py", "test_kernels.py", "test_hashes.py", "test_accumulator.py"),
+    "test_exact_products.py",
+)
 SANITIZED_TESTS = (
     *("test_kernels.py", "test_operators.py", "test_cases.py", "test_nonfinite.py", "test_conv3d.py"),
     *("test_roi_align.py", "test_sums.py", "test_blocks.py"),
@@ -37,7 +40,9 @@ FOUND = 66  # how a process ends in which a sanitizer has found something
 # alone.
 SLOW_EMULATED = (
     "workspace or (lines and not groups) or "
-    "(baseline and (integers or large_gradients or definition or pinned or layer))"
+    "(baseline and (integers or large_gradients or definition or pinned or layer)) or "
+    "(pinned and exact and not (moves or training or frame)) or carry or "
+    "(exact_products and not (every_element and (ordinary or ties)))"
 )
 
 
@@ -286,6 +291,16 @@ def fuzz(session: nox.Session) -> None:
     """Drawn calls of operators, mutated files; arguments are those of tests/fuzz.py: --seed, --minutes."""
     session.install("-e", ".[test]", "onnx", "onnxruntime")
     session.run("python", "tests/fuzz.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def exact(session: nox.Session) -> None:
+    """Drawn problems of exact arithmetic, 10^8 elements against independent oracles: half an hour.
+
+    Arguments are those of tests/exact_draws.py: --elements, --seed, --minutes.
+    """
+    session.install("-e", ".[test]")
+    session.run("python", "tests/exact_draws.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
