@@ -53,6 +53,7 @@ FLOORS = [
     ["golden.bundle"],
     ["golden.derive"],
     ["golden.findings", "golden.candidate"],
+    ["golden.against"],
     ["golden"],
     ["check.precision", "check.summation"],
     ["check.report", "check.bounds", "check.flow", "check.problems", "check.extrapolation", "check.foreign"],

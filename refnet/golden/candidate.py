@@ -74,14 +74,21 @@ def read(path: str | Path, net: Net) -> Candidate:
     entries = [entry for section in bundle.entries.values() for entry in section.values() if entry["file"]]
     memory.require(sum(prod(e["shape"]) * np.dtype(e["dtype"]).itemsize for e in entries), str(path))
     return Candidate(
-        blobs=_stored(bundle, "blobs"),
-        gradients=_stored(bundle, "gradients"),
-        output_gradients=_stored(bundle, "output_gradients"),
-        given=_stored(bundle, "inputs") | _stored(bundle, "params"),
+        blobs=stored(bundle, "blobs"),
+        gradients=stored(bundle, "gradients"),
+        output_gradients=stored(bundle, "output_gradients"),
+        given=stored(bundle, "inputs") | stored(bundle, "params"),
     )
 
 
-def _stored(bundle: Bundle, section: str) -> dict[str, Array]:
+def stored(bundle: Bundle, section: str) -> dict[str, Array]:
+    """Read every tensor of a section.
+
+    Raises
+    ------
+    FileError
+        If the bundle holds only their hashes.
+    """
     found = {}
     for name in bundle.entries[section]:
         array = bundle.tensor(section, name)

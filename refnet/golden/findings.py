@@ -100,7 +100,7 @@ def verify(path: str | Path | Bundle, *, progress: Progress = silent) -> list[Fi
     net = bundle.recipe.net()
     tensors, blocked, _ = derive(bundle.recipe, net, bundle.pixels(), True, progress)
     findings = _each(
-        _origins(net),
+        origins(net),
         bundle.entries,
         tensors,
         lambda section, name: _verify_tensor(bundle, section, name, tensors[section].get(name)),
@@ -133,7 +133,7 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
     """
     first, second = Bundle(a), Bundle(b)
     findings = _each(
-        _origins(second.recipe.structure()) | _origins(first.recipe.structure()),
+        origins(second.recipe.structure()) | origins(first.recipe.structure()),
         first.entries,
         second.entries,
         lambda section, name: _diff_tensor(first, second, section, name),
@@ -144,7 +144,7 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
     return findings + _blocked_findings(first.blocked, first.path, second.blocked, second.path)
 
 
-class _Origin(NamedTuple):
+class Origin(NamedTuple):
     """Where a tensor comes from."""
 
     node: str = ""
@@ -152,24 +152,24 @@ class _Origin(NamedTuple):
     sources: tuple[str, ...] = ()
 
 
-def _origins(net: Net) -> dict[tuple[str, str], _Origin]:
+def origins(net: Net) -> dict[tuple[str, str], Origin]:
     """Where each tensor of a net comes from, by section and name, in the order of the walk."""
     given = [("inputs", name) for name in net.inputs] + [("params", name) for name in net.params]
-    origins = dict.fromkeys(given, _Origin())
+    origins = dict.fromkeys(given, Origin())
     for node in net.nodes:
-        origins["blobs", node.name] = _Origin(node.name, node.op, node.inputs)
-    origins |= dict.fromkeys((("output_gradients", name) for name in net.outputs), _Origin())
+        origins["blobs", node.name] = Origin(node.name, node.op, node.inputs)
+    origins |= dict.fromkeys((("output_gradients", name) for name in net.outputs), Origin())
     # The gradient of what several nodes read is complete once backward has been through the first of them.
     read = [name for node in net.nodes for name in node.inputs]
     for name in reversed(dict.fromkeys(read)):
         reader = net.first_reader(name)
         if reader is not None and (name in net.inputs or name in net.params):
-            origins["gradients", name] = _Origin(reader[0].name, reader[0].op)
+            origins["gradients", name] = Origin(reader[0].name, reader[0].op)
     return origins
 
 
 def _each(
-    origins: Mapping[tuple[str, str], _Origin],
+    origins: Mapping[tuple[str, str], Origin],
     a: Mapping[str, Mapping[str, Any]],
     b: Mapping[str, Mapping[str, Any]],
     judge: Callable[[str, str], Finding],
@@ -182,7 +182,7 @@ def _each(
     step = steps(progress, "compare", len(names))
     findings, differing = [], set[str]()
     for section, name in names:
-        origin = origins.get((section, name), _Origin())
+        origin = origins.get((section, name), Origin())
         finding = judge(section, name)
         follows = bool(differing) if section == "gradients" else not differing.isdisjoint(origin.sources)
         if not finding.equal:

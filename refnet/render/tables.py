@@ -8,7 +8,7 @@ from rich.console import Console
 
 from refnet import memory
 from refnet.arithmetic.exact.fallback import Count
-from refnet.golden import Bundle, Finding, first_difference
+from refnet.golden import Bundle, Finding, Rounding, first_difference
 from refnet.golden.bundle import EVERY_MACHINE, added
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
@@ -158,6 +158,41 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
     console.print(f"{equal}, {len(bad)} not." if bad else f"{equal}.", soft_wrap=True)
     for line in _where_it_begins(bad):
         console.print(line, soft_wrap=True)
+
+
+def roundings(found: Sequence[Rounding], bundle: Bundle, arithmetic: str, console: Console) -> None:
+    """Show how far from correctly rounded each tensor is that is not, one a row."""
+    numbers = ("elements", "worst ulp", "median ulp", "correctly rounded")
+    shown = table("tensors", "name", "operator", *numbers, "worst at", "finding", numbers=numbers)
+    rest = [rounding for rounding in found if rounding.note or rounding.correct < rounding.elements]
+    for rounding in rest:
+        errors = [""] * 3
+        if rounding.elements and rounding.worst is not None and rounding.typical is not None:
+            share = 100 * rounding.correct / rounding.elements
+            errors = [f"{rounding.worst:,}", f"{rounding.typical:,.0f}", f"{share:.2f} %"]
+        where = "" if rounding.where is None else ", ".join(map(str, rounding.where))
+        bad = f"not finite: {rounding.unexplained:,}" if rounding.unexplained else ""
+        note = "; ".join(filter(None, (rounding.note, bad)))
+        row = (rounding.section, rounding.name, rounding.op, f"{rounding.elements:,}", *errors, where, note)
+        shown.add_row(*row)
+    if rest:
+        console.print(shown)
+        console.print()
+    correct, elements = sum(r.correct for r in found), sum(r.elements for r in found)
+    console.print(
+        f"{bundle.path}, made by {bundle.recipe.arithmetic}, against {arithmetic}: {correct:,} of "
+        f"{elements:,} elements correctly rounded, all in {len(found) - len(rest)} of {len(found)} tensors.",
+        soft_wrap=True,
+    )
+    if any(rounding.derived for rounding in rest):
+        console.print(
+            "Blobs are compared on the bundle's own inputs. It holds no gradients of blobs: those that its "
+            f"gradients are compared by are {arithmetic}'s, from its output gradients on.",
+            soft_wrap=True,
+        )
+    if unexplained := [rounding.name for rounding in found if not rounding.explained]:
+        more = f" and {len(unexplained) - MOST_NAMED} more" if len(unexplained) > MOST_NAMED else ""
+        console.print(f"No rounding explains {', '.join(unexplained[:MOST_NAMED])}{more}.", soft_wrap=True)
 
 
 def _where_it_begins(bad: Sequence[Finding]) -> Iterator[str]:
