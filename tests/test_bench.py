@@ -12,10 +12,10 @@ from support import fails, peer
 
 import refnet as library
 from refnet import fill, timing
-from refnet.arithmetic import core
+from refnet.arithmetic import core, exact
 from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.arithmetic.core.runtime import spin
-from refnet.bench import limits, measure, own
+from refnet.bench import arithmetics, limits, measure, own
 from refnet.bench.agreement import DisagreementError
 from refnet.bench.measure import Setting
 from refnet.bench.measurement import Measurement, Spread
@@ -292,10 +292,59 @@ def test_torchs_net_computes_every_output_and_gradient():
         assert np.linalg.norm(value - theirs[name]) <= bound * np.linalg.norm(value), name
 
 
+def test_exact_is_held_against_float64(refnet):
+    """Its time over core's and each peer's in float64; what needed integers is counted."""
+    command = ("bench", "--arithmetic", "exact", "--peers", "numpy", "--rounds", 2)
+    found = json.loads(refnet(*command, "--json")[1])
+    assert "convolutions" not in found and "scaling" not in found and len(found["exact"]) == 2 * 2 * 3
+    for row in found["exact"]:
+        assert row["own"].keys() == {"over core's float64", "over numpy's float64", "in integers, %"}
+        assert all(len(row["own"][f"over {name}'s float64"]["values"]) == 2 for name in ("core", "numpy"))
+        share = 100 * row["facts"]["undecided"] / row["facts"]["elements"]
+        assert row["own"]["in integers, %"]["values"] == [share] and row["peers"] == {}
+    sizes = {row["facts"]["elements"] for row in found["exact"] if row["problem"] == TINY[0].name}
+    assert sizes == {2 * 4 * 2 * 5 * 4, 2 * 3 * 2 * 5 * 4, 4 * 3}
+    code, out, err = refnet(
+        "bench", "--arithmetic", "core,exact,reference", "--operators", "--peers", "numpy"
+    )
+    assert (code, err) == (0, "") and "copies" in out
+    assert "In exact, time or memory over that of others" in out and "In reference, " in out
+
+
+def test_a_net_in_exact_with_its_memory(refnet):
+    command = ("bench", "--arch", "resnet18_conv4", *SMALL, "--arithmetic", "exact", "--dtype", "float32")
+    time, peak, risen = json.loads(refnet(*command, "--peers", "numpy", "--rounds", 1, "--json")[1])["exact"]
+    net = library.build("resnet18_conv4", input=(1, 3, 1, 32, 32), width_per_group=4)
+    given = fill.params(net, dtype="float32") | fill.inputs(net, dtype="float32")
+    run = library.forward(net, given, "exact")
+    gradients = library.backward(run, fill.output_gradients(net, dtype="float32"))
+    both = (*run.fallbacks.values(), *gradients.fallbacks.values())
+    assert time["facts"]["undecided"] == sum(count.undecided for of in both for count in of.values())
+    assert time["own"].keys() == {"over core's float64", "in integers, %"}
+    assert (time["direction"], peak["direction"]) == ("forward + backward", "peak memory")
+    for row in (peak, risen):
+        ratio = row["facts"]["bytes"] / row["facts"]["bytes of core in float64"]
+        assert row["own"] == {"over core's float64": Spread((ratio,)).as_json()}
+
+
+def test_a_wrong_arithmetic_is_named_and_nothing_is_timed(untimed, monkeypatch):
+    def off(*given, **attrs):
+        y, context = exact.kernels["conv3d"].forward(*given, **attrs)
+        y.flat[0] += 1
+        return y, context
+
+    wrong = exact.replace(conv3d=library.Kernel(off, exact.kernels["conv3d"].backward))
+    with pytest.raises(DisagreementError, match="conv3d replaced: tiny & pointwise, forward, float64"):
+        arithmetics.operators(wrong, TINY, setting())
+    options = {"width_per_group": 4}
+    with pytest.raises(DisagreementError, match="exact with conv3d replaced: resnet18_conv4 on"):
+        arithmetics.nets(wrong, ["resnet18_conv4"], (1, 3, 1, 32, 32), options, setting())
+
+
 def test_a_process_that_fails_is_reported():
     recipe = {"architecture": "resnet17", "input": None, "options": {}}
     with pytest.raises(library.errors.RefnetError, match="the process that measures memory ended with 1"):
-        measure._peak(recipe | {"dtype": "float32"}, None, 1)
+        measure.peak(recipe | {"dtype": "float32"}, None, 1)
 
 
 def test_the_peak_is_this_processs_own():
@@ -316,6 +365,8 @@ def test_mistakes_end_with_2_in_one_line(refnet, tmp_path):
     fails(refnet("bench", "--rounds", 0), "--rounds is 0")
     fails(refnet("bench", "--rounds", "x"), "'x' is not a whole number")
     fails(refnet("bench", "--dtype", "float16"), "unknown dtype of --dtype 'float16'")
+    fails(refnet("bench", "--arithmetic", "quick"), "unknown arithmetic of --arithmetic 'quick'", "exact")
+    fails(refnet("bench", "--arithmetic", "exact", "--plot", "a.svg"), "--plot draws what core does")
     fails(refnet("bench", "--only", "2D"), "--only is '2D'")
     fails(refnet("bench", "--plot", "a.png"), "ends in .svg")
     fails(refnet("bench", "--plot", "no/a.svg"), "not a writable folder")

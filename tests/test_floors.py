@@ -96,6 +96,7 @@ FLOORS = [
     ["bench.peers.*"],
     ["bench.peers"],
     ["bench.measure", "bench.peak"],
+    ["bench.arithmetics"],
     ["render"],
     [
         "render.document",

@@ -69,7 +69,7 @@ class Sides:
         """Each peer's time over refnet's."""
         ours, found = self.ours[direction], {peer: calls[direction] for peer, calls in self.theirs.items()}
         return {
-            peer: call if isinstance(call, str) else Spread(_pairs(ours, call, rounds, once_if_slow=True))
+            peer: call if isinstance(call, str) else Spread(pairs(ours, call, rounds, once_if_slow=True))
             for peer, call in found.items()
         }
 
@@ -109,13 +109,13 @@ def operators(problems: Sequence[Problem], setting: Setting) -> list[Measurement
         return Sides(own.operator(core, problem, inputs, dy), theirs)
 
     with limited(setting.threads):
-        for problem, dtype in _steps(setting, "check", problems):
+        for problem, dtype in steps(setting, "check", problems):
             found = sides(problem, dtype, whole=problem.compute_bound)
             require = require_equal if problem.compute_bound else require_close(sqrt(roundoff(dtype)))
             for direction in problem.directions:
                 found.check(f"{problem.name}, {direction}, {dtype}", direction, require)
         rows = []
-        for problem, dtype in _steps(setting, "measure", problems):
+        for problem, dtype in steps(setting, "measure", problems):
             found, cost = sides(problem, dtype), problem.cost(dtype)
             facts: dict[str, float] = {"bytes": cost.bytes}
             if problem.compute_bound:
@@ -138,13 +138,13 @@ def scaling(setting: Setting) -> list[Measurement]:
         return own.operator(core, problem, *problem.arrays(dtype))
 
     with limited(setting.threads):
-        for (axis, factors), dtype in _steps(setting, "scaling", DOUBLED.items()):
+        for (axis, factors), dtype in steps(setting, "scaling", DOUBLED.items()):
             x, w = BASE.case.shapes
             larger = tuple(n * f for n, f in zip(x, factors, strict=True))
             doubled = replace(BASE, case=replace(BASE.case, shapes=(larger, w)))
             once, twice = calls(BASE, dtype), calls(doubled, dtype)
             for direction in BASE.directions:
-                ratios = _pairs(once[direction], twice[direction], setting.rounds)
+                ratios = pairs(once[direction], twice[direction], setting.rounds)
                 what = f"{BASE.name}, {axis} doubled"
                 rows.append(Measurement(what, direction, dtype, {}, {"time": Spread(ratios)}, {}))
     for dtype in setting.dtypes if setting.threads > 1 else ():
@@ -184,11 +184,11 @@ def nets(
         return Sides({TRAINING: own.train(net, given, dys)}, theirs)
 
     with limited(setting.threads):
-        for name, dtype in _steps(setting, "check", architectures):
+        for name, dtype in steps(setting, "check", architectures):
             require = require_close(rounding_bound(built[name], dtype), gradients=sqrt)
             sides(built[name], dtype).check(f"{name}, {dtype}", TRAINING, require)
         rows = []
-        for name, dtype in _steps(setting, "measure", architectures):
+        for name, dtype in steps(setting, "measure", architectures):
             net = built[name]
             found = sides(net, dtype)
             shown = [f"{name} on {text(next(iter(net.inputs.values())))}"]
@@ -215,17 +215,17 @@ def rounding_bound(net: Net, dtype: str) -> float:
 
 def _share_of_gemm(multiply_adds: int, dtype: str, call: Call, rounds: int) -> dict[str, Spread]:
     """The rate of multiply-adds as a share of a GEMM's."""
-    ratios = _pairs(limits.gemm(dtype), call, rounds)
+    ratios = pairs(limits.gemm(dtype), call, rounds)
     gemms = multiply_adds / limits.GEMM_SIZE**3
     return {"share of GEMM": Spread(tuple(gemms / ratio for ratio in ratios))}
 
 
 def _copies(copy: limits.Copy, call: Call, rounds: int) -> dict[str, Spread]:
     """The time over that of a copy."""
-    return {"copies": Spread(_pairs(copy, call, rounds))}
+    return {"copies": Spread(pairs(copy, call, rounds))}
 
 
-def _pairs(
+def pairs(
     first: Callable[[], Any],
     second: Callable[[], Any],
     rounds: int,
@@ -237,12 +237,12 @@ def _pairs(
     def pair() -> tuple[float, float]:
         return seconds(first), seconds(second)
 
-    pairs = [pair()]
-    own_time, their_time = pairs[0]
+    found = [pair()]
+    own_time, their_time = found[0]
     if once_if_slow and their_time > max(SLOW, FAR * own_time):
         rounds = 1
-    pairs += [pair() for _ in range(rounds - 1)]
-    return tuple(b / a for a, b in pairs)
+    found += [pair() for _ in range(rounds - 1)]
+    return tuple(b / a for a, b in found)
 
 
 def _thread_ratios(call: Call, setting: Setting) -> tuple[float, ...]:
@@ -259,9 +259,9 @@ def _thread_ratios(call: Call, setting: Setting) -> tuple[float, ...]:
 
 def _memory(timed: Measurement, recipe: Mapping[str, Any], threads: int) -> Iterator[Measurement]:
     """Peak memory of a fresh process for each side, and how far it rose above what was there before."""
-    ours = _peak(recipe, None, threads)
+    ours = peak(recipe, None, threads)
     peers = [peer for peer, cell in timed.peers.items() if not isinstance(cell, str)]
-    theirs = {peer: _peak(recipe, peer, threads) for peer in peers}
+    theirs = {peer: peak(recipe, peer, threads) for peer in peers}
     for what, label in (("peak", "peak memory"), ("risen", "of it, above the process before")):
         ratios: dict[str, Spread | str] = {
             peer: Spread((found[what] / ours[what],)) for peer, found in theirs.items()
@@ -270,18 +270,19 @@ def _memory(timed: Measurement, recipe: Mapping[str, Any], threads: int) -> Iter
         yield Measurement(timed.problem, label, timed.dtype, facts, {}, timed.peers | ratios)
 
 
-def _peak(recipe: Mapping[str, Any], peer: str | None, threads: int) -> dict[str, float]:
+def peak(recipe: Mapping[str, Any], peer: str | None, threads: int) -> dict[str, float]:
+    """Peak memory of a fresh process that runs a net, by refnet or a peer, and how far it rose for that."""
     request = json.dumps(dict(recipe) | {"peer": peer, "threads": threads})
     command = [sys.executable, "-m", "refnet.bench.peak", request]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.splitlines() or ["no message"])[-1]
         raise RefnetError(f"the process that measures memory ended with {done.returncode}: {reason}")
-    peak: dict[str, float] = json.loads(done.stdout)
-    return {"peak": peak["peak"], "risen": peak["peak"] - peak["before"]}
+    found: dict[str, float] = json.loads(done.stdout)
+    return {"peak": found["peak"], "risen": found["peak"] - found["before"]}
 
 
-def _steps(setting: Setting, stage: str, things: Iterable[Thing]) -> Iterator[tuple[Thing, str]]:
+def steps(setting: Setting, stage: str, things: Iterable[Thing]) -> Iterator[tuple[Thing, str]]:
     """Everything in each dtype, told to `progress`."""
     pairs = [(thing, dtype) for thing in things for dtype in setting.dtypes]
     for done, pair in enumerate(pairs):

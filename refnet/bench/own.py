@@ -25,11 +25,16 @@ def operator(arithmetic: Arithmetic, problem: Problem, inputs: Sequence[Array], 
     return calls | {direction: partial(gradients, names) for direction, names in problem.backward.items()}
 
 
-def train(net: Net, given: Mapping[str, Array], output_gradients: Mapping[str, Array]) -> Call:
+def train(
+    net: Net,
+    given: Mapping[str, Array],
+    output_gradients: Mapping[str, Array],
+    arithmetic: str | Arithmetic = "core",
+) -> Call:
     """A net forward, only outputs and what backward needs kept, and backward."""
 
     def call() -> dict[str, Array]:
-        run = forward(net, given, keep="outputs")
+        run = forward(net, given, arithmetic, keep="outputs")
         found = backward(run, output_gradients)
         return run.blobs | {f"gradient of {name}": gradient for name, gradient in found.items()}
 

@@ -1,7 +1,7 @@
 """Peak memory of one process: ``python -m refnet.bench.peak REQUEST``, where REQUEST is JSON.
 
-It runs a net forward and backward once, by refnet or by a peer, and prints as JSON how large the process
-was before (packages imported, parameters and input drawn) and at its largest, in bytes.
+It runs a net forward and backward once, by refnet, in any arithmetic, or by a peer, and prints as JSON how
+large the process was before (packages imported, parameters and input drawn) and at its largest, in bytes.
 """
 
 import json
@@ -41,7 +41,10 @@ def main(request: str) -> None:
     dys = fill.output_gradients(net, dtype=found["dtype"])
     train = None if found["peer"] is None else PEERS[found["peer"]].train
     with limited(found["threads"]):
-        call = own.train(net, given, dys) if train is None else train(found["threads"], net, given, dys)
+        if train is None:
+            call = own.train(net, given, dys, found.get("arithmetic", "core"))
+        else:
+            call = train(found["threads"], net, given, dys)
         before = psutil.Process().memory_info().rss
         call()
     json.dump({"before": before, "peak": largest()}, sys.stdout)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from refnet.arithmetic import ARITHMETICS
 from refnet.arrays import DTYPES
-from refnet.bench import measure
+from refnet.bench import arithmetics, measure
 from refnet.bench.agreement import DisagreementError
 from refnet.bench.measure import Setting
 from refnet.bench.measurement import Measurement, geometric_means
@@ -36,6 +37,12 @@ def bench(
     threads: Annotated[int | None, number("Of each implementation; all if not given.")] = None,
     rounds: Annotated[int, number("Pairs of runs that a ratio is the median of.")] = 5,
     dtype: Annotated[str, typer.Option(help="One or both.")] = ",".join(reversed(DTYPES)),
+    arithmetic: Annotated[
+        str,
+        typer.Option(
+            metavar=",".join(ARITHMETICS), help="Of refnet's; all but core are held against core's float64."
+        ),
+    ] = "core",
     only: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Problems that have this in their name.")
     ] = None,
@@ -54,6 +61,7 @@ def bench(
     threads = most if threads is None else in_range("--threads", threads, most)
     in_range("--rounds", rounds, 1000)
     dtypes = parse_words("--dtype", "dtype", dtype, DTYPES)
+    names = parse_words("--arithmetic", "arithmetic", arithmetic, ARITHMETICS)
     architectures = list(dict.fromkeys(arch or ()))
     shape = None if input is None else parse_shape("--input", input)
     for name in architectures:
@@ -67,6 +75,8 @@ def bench(
         if architectures or operators:
             other = "--arch" if architectures else "--operators"
             raise ValueRangeError(f"--plot draws convolutions: expected it without {other}")
+        if "core" not in names:
+            raise ValueRangeError(f"--plot draws what core does: expected core in --arithmetic {arithmetic}")
         files.require_writable(plot, ".svg")
         figure.require_matplotlib()
     problems = named_problems(OTHERS if operators else CONVOLUTIONS, only)
@@ -74,12 +84,19 @@ def bench(
     with terminal.progress_bar(as_json) as progress:
         setting = Setting(usable, dtypes, threads, rounds, progress)
         try:
-            if architectures:
-                rows = {"nets": measure.nets(architectures, shape, options, setting)}
-            else:
-                rows = {"operators" if operators else "convolutions": measure.operators(problems, setting)}
+            rows: dict[str, list[Measurement]] = {}
+            if architectures and "core" in names:
+                rows["nets"] = measure.nets(architectures, shape, options, setting)
+            elif "core" in names:
+                rows["operators" if operators else "convolutions"] = measure.operators(problems, setting)
                 if only is None and not operators:
                     rows["scaling"] = measure.scaling(setting)
+            for name in (name for name in names if name != "core"):
+                measured_in = ARITHMETICS[name]
+                if architectures:
+                    rows[name] = arithmetics.nets(measured_in, architectures, shape, options, setting)
+                else:
+                    rows[name] = arithmetics.operators(measured_in, problems, setting)
         except DisagreementError as error:
             fail(str(error), FAILED)
         limits = measure.machine_facts(setting)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from refnet import memory
+from refnet.arithmetic import ARITHMETICS
 from refnet.bench.measurement import Measurement, Spread, geometric_means
 from refnet.render.terminal import table
 
@@ -16,10 +17,12 @@ NOTE = "Peers: their time, or memory, over refnet's, above 1 where refnet is bet
 def show(sections: Mapping[str, Sequence[Measurement]], lines: Iterable[str], console: Console) -> None:
     """Show what was measured, section by section, and then what it rests on."""
     for name, rows in sections.items():
+        if name in ARITHMETICS:
+            console.print(f"In {name}, time or memory over that of others on the same problem:")
         for shown in tables(rows):
             console.print(shown)
             console.print()
-        for line in means(rows) if name != "nets" else ():
+        for line in means(rows) if name not in ("nets", *ARITHMETICS) else ():
             console.print(line)
         console.print()
     for line in (NOTE, *lines):
