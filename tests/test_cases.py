@@ -46,7 +46,7 @@ def test_there_are_four_cases():
     assert len(CASES) == 4
 
 
-@pytest.mark.parametrize("arithmetic", ["reference", "core"])
+@pytest.mark.parametrize("arithmetic", refnet.arithmetic.ARITHMETICS)
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_case(path, arithmetic):
     case = np.load(path, allow_pickle=False)
