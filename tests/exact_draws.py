@@ -56,7 +56,7 @@ def window(rng, small):
     groups = int(rng.choice([1, 1, 1, 2, 3]))
     depth, filters = rng.integers(1, 5 if small else 13, 2) * (1, groups)
     kernel, stride, dilation = rng.integers(1, 4, 3), rng.integers(1, 3, 3), rng.integers(1, 3, 3)
-    pad = rng.integers(0, kernel)
+    pad = rng.integers(0, kernel + 2)
     least = np.maximum(dilation * (kernel - 1) + 1 - 2 * pad, 1)
     space = least + rng.integers(0, (2, 7, 7) if small else (5, 26, 26))
     x = (int(rng.integers(1, 3)), int(depth * groups), *map(int, space))
