@@ -1,0 +1,59 @@
+"""docs/exact.md: the numbers of its proofs, recomputed, and the chain that they speak of."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+TWO = Fraction(2)
+
+
+def bound(chains):
+    """What the steps of the proof add up to, in units of M."""
+    n = Fraction(chains)
+    return (
+        Fraction("1.012") * TWO**-91
+        + ((n + 1) * TWO**-108 + TWO**-98)
+        + (1 + TWO**-20) * ((n + 1) * (n + 2) / 3 * TWO**-108 + (n + 1) * TWO**-99)
+    )
+
+
+def taken(chains):
+    """`error_of` of _core/exact_tiles.pyx, likewise."""
+    return TWO**-88 + chains * TWO**-95 + Fraction(chains) ** 2 * TWO**-105
+
+
+@pytest.mark.parametrize("chains", [1, 2, 3, 14, 100, 392, 10**4, 10**6, 2**31])
+def test_the_error_that_is_taken_is_seven_times_what_is_proved(chains):
+    assert 7 * bound(chains) <= taken(chains)
+
+
+def test_the_error_of_a_chain():
+    additions = sum(range(2, 257)) * TWO**-106
+    assert additions == 32895 * TWO**-106
+    assert additions + 256 * TWO**-106 + 256 * TWO**-1075 * TWO**790 < Fraction("1.012") * TWO**-91
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("exponents", [(0, 0), (-30, 5), (-400, -395), (-600, -350), (300, 310)])
+def test_a_chain_of_an_offset_accumulator_is_as_proved(seed, exponents):
+    """(4) and (5), in rationals: `float` of a fraction rounds once."""
+    rng = np.random.default_rng(seed)
+    x, w = np.ldexp(rng.uniform(0.5, 1, (2, 256)), rng.integers(*exponents, (2, 256), endpoint=True))
+    if seed % 2:
+        w *= rng.choice([-1, 1], 256)
+    r, c = (max(Fraction(2) ** int(np.frexp(np.abs(v).max())[1]), TWO**-400) for v in (w, x))
+    k = 1024 * r * c
+    start = float(Fraction(3, 2) * k)
+    s, low = start, 0.0
+    for a, b in zip(x.tolist(), w.tolist(), strict=True):
+        product = Fraction(a) * Fraction(b)
+        following = float(Fraction(s) + product)
+        d = following - s
+        assert Fraction(d) == Fraction(following) - Fraction(s)  # exact
+        assert k < following < 2 * k  # one binade
+        low += float(product - Fraction(d))
+        s = following
+    total = sum(Fraction(a) * Fraction(b) for a, b in zip(x.tolist(), w.tolist(), strict=True))
+    assert Fraction(s - start) == Fraction(s) - Fraction(start)
+    assert abs(total - Fraction(s - start) - Fraction(low)) <= Fraction("1.012") * TWO**-91 * k
