@@ -89,6 +89,8 @@ FLOORS = [
     ["interop.*"],
     ["interop"],
     ["gradcheck", "certify"],
+    ["pinned"],
+    ["pytest_plugin"],
     ["bench"],
     ["bench.problem", "bench.limits", "bench.measurement", "bench.agreement", "bench.threads"],
     ["bench.peer", "bench.problems"],
