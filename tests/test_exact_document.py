@@ -1,9 +1,18 @@
-"""docs/exact.md: the numbers of its proofs, recomputed, and the chain that they speak of."""
+"""docs/exact.md: its proofs, in rationals, and how the errors that it shows are counted."""
 
+import sys
+from collections import Counter, defaultdict
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+import refnet
+from refnet.arithmetic import exact
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import anatomy
 
 TWO = Fraction(2)
 
@@ -57,3 +66,36 @@ def test_a_chain_of_an_offset_accumulator_is_as_proved(seed, exponents):
     total = sum(Fraction(a) * Fraction(b) for a, b in zip(x.tolist(), w.tolist(), strict=True))
     assert Fraction(s - start) == Fraction(s) - Fraction(start)
     assert abs(total - Fraction(s - start) - Fraction(low)) <= Fraction("1.012") * TWO**-91 * k
+
+
+def test_the_anatomy_counts_numbers_between_what_core_and_exact_give():
+    net = refnet.build(
+        "resnet18_conv4", input=(1, 3, 2, 16, 16), transformation="basic", time_kernel=3, freeze_at=0
+    )
+    given = refnet.fill.params(net, dtype="float32") | refnet.fill.inputs(net, dtype="float32")
+    found = defaultdict(anatomy.Errors)
+    run = refnet.forward(net, given, anatomy.compared(found))
+    core = refnet.forward(net, given)
+    expected = Counter()
+    for node in net.nodes:
+        assert np.array_equal(run.blobs[node.name], core.blobs[node.name])
+        if node.op == "conv3d":
+            x = given["data"] if node.inputs[0] == "data" else core.blobs[node.inputs[0]]
+            y, _ = exact.conv3d.forward(x, given[node.inputs[1]], **node.attrs)
+            pairs = zip(core.blobs[node.name].ravel(), y.ravel(), strict=True)
+            expected.update(apart(one, other) for one, other in pairs if one or other)
+    errors = found["conv3d", "y"]
+    assert errors.worst == max(expected) > 100
+    for distance, bin in ((0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (1023, 10), (1024, 11), (10**6, 11)):
+        single = anatomy.Errors()
+        single.add(np.float32([2]) + np.float32(2**-22) * np.float32(distance), np.float32([2]))
+        assert single.bins[bin] == 1 == single.bins.sum()
+    assert errors.bins.sum() == expected.total()
+    assert errors.bins[0] == expected[0] and errors.bins[1] == expected[1]
+    assert errors.within(1) == (expected[0] + expected[1]) / expected.total()
+
+
+def apart(a, b):
+    """How many floats b is from a."""
+    one, other = (int(np.float32(abs(v)).view(np.int32)) for v in (a, b))
+    return abs(one - other) if np.signbit(a) == np.signbit(b) else one + other
