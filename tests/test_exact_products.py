@@ -79,6 +79,19 @@ def test_long_sums_in_every_version_of_the_kernel(version, dtype, kind):
     assert len(doubts) == 1
 
 
+def test_positions_that_are_as_many_and_others_are_not_taken_for_the_same():
+    """A kernel of one tap, stride and padding: position o reads 2 o - 2, of five; o itself holds zeros."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype("float32") for shape in ((8, 64, 1, 1, 5), (16, 64, 1, 1, 1)))
+    x[..., 1::2] = 0
+    x[:, 32:] = -x[:, :32]
+    w[:, 32:] = w[:, :32] * (1 + rng.integers(-1, 2, (16, 32, 1, 1, 1)).astype("float32") * 2.0**-23)
+    attrs = {"stride": (1, 1, 2), "pad": (0, 0, 2)}
+    y, _ = conv3d.forward(x, w, **attrs)
+    expected, _, _ = oracle(x, w, None, y, **attrs)
+    assert same_bits(y, expected)
+
+
 def test_few_elements_of_ordinary_data_are_in_doubt():
     """Of float64, none; of float32, those within core's error of the middle between two numbers."""
     for dtype, most in (("float64", 0), ("float32", 0.002)):
