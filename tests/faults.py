@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 from killed import RECIPE, content
+from threadpoolctl import threadpool_limits
 
 from refnet import cli, golden
 from refnet.errors import RefnetError
@@ -615,7 +616,8 @@ def main(arguments):
         parts.remove("calls")
     say(f"seed {options.seed}")
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+    # A forked child computes on one thread, and its manifest says so: what it is compared with is made likewise.
+    with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         scenarios = prepared(folder)

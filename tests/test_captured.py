@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bundles import NETS
-from support import every_arithmetic, every_dtype, reals
+from support import every_dtype, of_formulas, reals
 
 import refnet
 from refnet.arithmetic import Arithmetic, Kernel, core
@@ -57,7 +57,7 @@ def wrong(verdicts):
     return {name for name, verdict in verdicts.items() if verdict.verdict == "wrong"}
 
 
-@every_arithmetic
+@of_formulas
 @every_dtype
 @pytest.mark.parametrize("name", NETS)
 def test_what_is_right_passes(name, dtype, arithmetic):

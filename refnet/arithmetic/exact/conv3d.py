@@ -98,17 +98,16 @@ def input_gradients(dy: Array, w: Array, shape: Shape, window: Window, what: str
 
 def _single_input_gradients(dy: Array, w: Array, shape: Shape, window: Window, coarse: bool) -> Array:
     """The same in float32, NaN where undecided."""
-    (kernel, stride, *_), groups = window
+    (kernel, *_), groups = window
     filters, volume = len(w) // groups, size(shape[2:])
     wide_dy, squares = products.widened(dy, groups)
     wide_w = w.astype(DOUBLE)
     dx, reached = empty(shape, DOUBLE), empty((len(dy), groups, *shape[2:]), DOUBLE)
     core_kernels.backward_data(wide_dy, wide_w, dx, scratch(DOUBLE), *window)
     core_kernels.backward_data(squares, _ones(window), reached, scratch(DOUBLE), *window)
-    # Merged phases cut chains among all places from which one of them gathers.
-    places = filters * size(tuple(k + 2 * s for k, s in zip(kernel, stride, strict=True)))
+    terms = filters * size(kernel)  # merged phases have no more places than the kernel taps: docs/exact.md
     of_channels = products.norms(wide_w.reshape(groups, filters, -1, size(kernel)), (1, 3)).reshape(-1)
-    of_channels *= _errors(coarse, filters * size(kernel), -(-places // KC))
+    of_channels *= _errors(coarse, terms, -(-terms // KC))
     found = products.rounded(
         dx.reshape(-1, volume), np.tile(of_channels, len(dy)), products.roots(reached).reshape(-1, volume)
     )
@@ -138,7 +137,7 @@ def _single_weight_gradients(
     if b.size:
         dw += b
     of_filters = products.roots(_squares(wide_dy[..., None, None]))
-    of_filters *= _errors(coarse, KC, products.spans(len(x), dy.shape[2]))
+    of_filters *= _errors(coarse, dy.shape[2], products.spans(len(x), dy.shape[2]))
     of_channels = products.roots(_squares(wide_x)).reshape(groups, -1, 1)
     return products.rounded(dw, of_filters, (of_channels * _reach(x.shape, window[0])).reshape(groups, -1))
 
