@@ -181,7 +181,8 @@ def backward(
     for node in reversed(net.nodes):
         learns = trainable.intersection(learns_from(node))
         if node.name in pending and learns:
-            context, needs = tape.context(node), tuple(name in learns for name in node.inputs)
+            context = tape.context(node)
+            needs = tuple(name in learns for name in node.inputs)
             with _noting(fallbacks, node.name):
                 dy = run.arithmetic.total(pending.pop(node.name))
                 gradients = run.arithmetic[node.op].backward(dy, context, needs)

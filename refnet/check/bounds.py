@@ -99,11 +99,8 @@ def bound(magnitude: Magnitude, claim: Claim, chain: int | None = None) -> Bound
     """
     count = magnitude.terms.astype(np.float64)
     height = count + 1
-    if chain == 0:
-        tiny = 2 * smallest(claim.store) + count * smallest(claim.accumulate)
-        factor = height * unit(claim.accumulate)
-        return Bound(factor * magnitude.sum_abs + tiny, unit(claim.store) + unit(np.float64))
-    own = height if chain is None else np.minimum(height, chain + np.ceil(count / chain))
-    factor = height * unit(claim.accumulate) + own * unit(np.float64)
-    tiny = smallest(claim.store) + count * smallest(claim.accumulate)
-    return Bound(factor * magnitude.sum_abs + tiny, unit(claim.store))
+    own = height if chain is None else np.minimum(height, chain + np.ceil(count / max(chain, 1)))
+    once = chain == 0
+    factor = height * unit(claim.accumulate) + (0 if once else own) * unit(np.float64)
+    tiny = (1 + once) * smallest(claim.store) + count * smallest(claim.accumulate)
+    return Bound(factor * magnitude.sum_abs + tiny, unit(claim.store) + once * unit(np.float64))

@@ -341,7 +341,7 @@ class Oracle:
         if sizes.squares.size == 0:
             return replace(base, terms=0)
         # The chains of core are as long as a candidate's in its format.
-        square = (u**2 + (0 if rounds_once else unit(np.float64) ** 2)) / 3
+        square = (u**2 + (0 if rounds_once else unit(np.float64)) ** 2) / 3
         summed = replace(
             base,
             spread=sizes.squares,
