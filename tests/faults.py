@@ -616,7 +616,7 @@ def main(arguments):
         parts.remove("calls")
     say(f"seed {options.seed}")
     failed = 0
-    # A forked child computes on one thread, and its manifest says so: what it is compared with is made likewise.
+    # A forked child computes on one thread, and its manifest says so: what it is compared with, too.
     with threadpool_limits(1), tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
         folder.chmod(0o755)
