@@ -9,7 +9,7 @@ from support import every_arithmetic, every_case, every_dtype
 
 import refnet
 from refnet import run as walks
-from refnet.arithmetic import Kernel, core, reference
+from refnet.arithmetic import Arithmetic, Kernel, core, reference
 from refnet.check import composition, frozen
 from refnet.check.residues import LARGEST, SLACK, Residues, exact_up_to, is_prime, modulus
 from refnet.errors import RefnetError
@@ -385,8 +385,8 @@ def fan_out():
 
 def totals(monkeypatch, total):
     """Backward with another sum of a value's contributions."""
-    right = walks._total
-    monkeypatch.setattr(walks, "_total", lambda parts, arithmetic: right(total(list(parts)), arithmetic))
+    right = Arithmetic.total
+    monkeypatch.setattr(Arithmetic, "total", lambda arithmetic, parts: right(arithmetic, total(list(parts))))
 
 
 SUMS = {

@@ -164,11 +164,12 @@ def test_fills_do_not_depend_on_the_mode(mode):
 
 
 @every_mode
+@pytest.mark.parametrize("arithmetic", bundles.ARITHMETICS)
 @pytest.mark.parametrize("name", bundles.NETS)
-def test_no_mode_changes_a_pinned_hash(name, mode):
+def test_no_mode_changes_a_pinned_hash(name, arithmetic, mode):
     with in_mode(mode):
-        found = {dtype: bundles.hashes(name, dtype) for dtype in bundles.DTYPES}
-    assert found == bundles.right()[name]
+        found = {dtype: bundles.hashes(arithmetic, name, dtype) for dtype in bundles.DTYPES}
+    assert found == bundles.right()[arithmetic][name]
 
 
 @every_mode
