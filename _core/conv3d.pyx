@@ -33,8 +33,9 @@ from refnet._core cimport environment, interrupt, micro_kernel, openmp
 from refnet._core.blocking cimport (KC, MAX_BLOCKS, MAX_MR, MAX_TILE_COLUMNS, MC, MERGED_PHASES, SPAN_CHAINS,
                                     TILE_COLUMNS, W_PHASES, ceil_div)
 from refnet._core.checks cimport require
+from refnet._core.convolution cimport require_convolution, whole_kernel
 from refnet._core.environment cimport Environment
-from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
+from refnet._core.geometry cimport Geometry, geometry
 from refnet._core.group_convolution cimport GroupConvolution, convolve_group, group_convolution
 from refnet._core.group_convolution cimport pays as groups_pay
 from refnet._core.group_gradients cimport GroupGradients, group_gradient, group_gradients
@@ -53,8 +54,8 @@ from refnet._core.weights_tiles cimport Spans, WeightsGradient, weights_gradient
 from refnet._core.workspace cimport Workspace, carve
 from refnet._core.write_back cimport OutputMap, clear_lines
 
-# Chains in a span of positions, for whoever checks the definition.
-SPAN = SPAN_CHAINS
+# Terms of a chain, and chains in a span of positions, for whoever checks the definition.
+CHAIN, SPAN = KC, SPAN_CHAINS
 
 # Multiply-adds of a thread between two looks for Ctrl-C, for each column of its micro-tile: a few tenths of a second.
 cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 1 << 27
@@ -72,11 +73,8 @@ def workspace_bytes(Py_ssize_t itemsize):
 cdef int require_sizes(const Geometry* g, const floating[:, :, :, :, ::1] x, const floating[:, ::1] w,
                        const floating[:, :, ::1] y, const unsigned char[:, ::1] workspace,
                        Py_ssize_t groups) except -1:
-    """Raise unless x (N, C, T, H, W), w (C_out, K) and y (N, C_out, P) are of one convolution."""
-    require(groups > 0 and x.shape[1] % groups == 0 and w.shape[0] % groups == 0)
-    require(w.shape[1] == x.shape[1] // groups * g.kT * g.kH * g.kW)
-    require(fits(g, x.shape[2] * x.shape[3] * x.shape[4], y.shape[2]))
-    require(y.shape[0] == x.shape[0] and y.shape[1] == w.shape[0])
+    """Raise unless the arrays are of one convolution, and there is workspace for every thread."""
+    require_convolution(g, x, w, y, groups)
     require(workspace.shape[0] >= openmp.max_threads() and workspace.shape[1] >= workspace_bytes(sizeof(floating)))
     return 0
 
@@ -96,14 +94,7 @@ def forward(const floating[:, :, :, :, ::1] x, const floating[:, ::1] w, floatin
     cdef Convolution conv
     require_sizes(&g, x, w, y, workspace, groups)
     conv.channels, conv.rows = x.shape[1] // groups, w.shape[0] // groups
-    kernel.g = in_long_lines(g)
-    kernel.layout.first = 0
-    kernel.layout.group, kernel.layout.row = conv.rows * w.shape[1], w.shape[1]
-    kernel.layout.channel, kernel.layout.t = g.kT * g.kH * g.kW, g.kH * g.kW
-    kernel.layout.h, kernel.layout.w = g.kW, 1
-    kernel.layout.dense = True
-    kernel.empty = False
-    kernel.phases_at = kernel.quarters = NULL
+    kernel = whole_kernel(&g, conv.rows, w.shape[1])
     map.first = 0
     map.t, map.h, map.w = g.oH * g.oW, g.oW, 1
     map.frames, map.lines, map.width, map.volume = g.oT, g.oH, g.oW, y.shape[2]

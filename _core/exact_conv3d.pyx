@@ -8,9 +8,10 @@ from cython.parallel cimport parallel, prange
 
 from refnet._core cimport environment, interrupt, micro_kernel, openmp
 from refnet._core.checks cimport require
+from refnet._core.convolution cimport require_convolution, whole_kernel
 from refnet._core.environment cimport Environment
 from refnet._core.exact_tiles cimport convolve_exactly, exact_tiling, weigh_exactly
-from refnet._core.geometry cimport Geometry, fits, geometry, in_long_lines
+from refnet._core.geometry cimport Geometry, geometry, in_long_lines
 from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.phases cimport phase_kernel, phase_map
 from refnet._core.simd cimport Exact, Simd
@@ -22,12 +23,9 @@ from refnet._core.write_back cimport OutputMap
 cdef int require_sizes(const Geometry* g, const double[:, :, :, :, ::1] x, const double[:, ::1] w,
                        const double[:, :, ::1] y, const unsigned char[:, ::1] workspace,
                        Py_ssize_t groups) except -1:
-    """Raise unless x (N, C, T, H, W), w (C_out, K) and y (N, C_out, P) are of one convolution."""
+    """Raise unless the arrays are of one convolution, and there is workspace for every thread."""
     cdef Workspace carved
-    require(groups > 0 and x.shape[1] % groups == 0 and w.shape[0] % groups == 0)
-    require(w.shape[1] == x.shape[1] // groups * g.kT * g.kH * g.kW)
-    require(fits(g, x.shape[2] * x.shape[3] * x.shape[4], y.shape[2]))
-    require(y.shape[0] == x.shape[0] and y.shape[1] == w.shape[0])
+    require_convolution(g, x, w, y, groups)
     require(workspace.shape[0] >= openmp.max_threads() and workspace.shape[1] >= carve(&carved, NULL, sizeof(double)))
     return 0
 
@@ -49,12 +47,7 @@ def forward(const double[:, :, :, :, ::1] x, const double[:, ::1] w, const doubl
     cdef Subkernel kernel
     cdef OutputMap map
     require_sizes(&g, x, w, y, workspace, groups)
-    kernel.g = in_long_lines(g)
-    kernel.layout.first = 0
-    kernel.layout.group, kernel.layout.row = w.shape[0] // groups * w.shape[1], w.shape[1]
-    kernel.layout.channel, kernel.layout.t = g.kT * g.kH * g.kW, g.kH * g.kW
-    kernel.layout.h, kernel.layout.w = g.kW, 1
-    kernel.layout.dense = True
+    kernel = whole_kernel(&g, w.shape[0] // groups, w.shape[1])
     map.first, map.volume = 0, y.shape[2]
     map.t, map.h, map.w = g.oH * g.oW, g.oW, 1
     map.lines_of_frame, map.positions_of_line = g.oH, g.oW

@@ -11,8 +11,9 @@ from libc.stdlib cimport free, malloc
 from refnet._core cimport environment, interrupt, openmp
 from refnet._core.accumulator cimport Accumulator, add, add_product, clear, to_double, to_float
 from refnet._core.checks cimport require
+from refnet._core.convolution cimport require_convolution
 from refnet._core.environment cimport Environment
-from refnet._core.geometry cimport Geometry, fits, geometry
+from refnet._core.geometry cimport Geometry, geometry
 from refnet._core.interrupt cimport Turn, Watch
 
 
@@ -31,10 +32,7 @@ cdef Problem problem_of(const floating[:, :, :, :, ::1] x, const floating[:, ::1
     """The convolution of x (N, C, T, H, W), w (C_out, K) and y (N, C_out, P), if it is one."""
     cdef Problem problem
     problem.g = geometry((x.shape[2], x.shape[3], x.shape[4]), window)
-    require(groups > 0 and x.shape[1] % groups == 0 and w.shape[0] % groups == 0)
-    require(w.shape[1] == x.shape[1] // groups * problem.g.kT * problem.g.kH * problem.g.kW)
-    require(fits(&problem.g, x.shape[2] * x.shape[3] * x.shape[4], y.shape[2]))
-    require(y.shape[0] == x.shape[0] and y.shape[1] == w.shape[0])
+    require_convolution(&problem.g, x, w, y, groups)
     problem.samples, problem.groups = x.shape[0], groups
     problem.channels, problem.filters = x.shape[1] // groups, w.shape[0] // groups
     return problem

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from refnet._core import exact_round
-from refnet._core.conv3d import SPAN
+from refnet._core.conv3d import CHAIN, SPAN
 from refnet.arithmetic.core.buffers import empty
 from refnet.arrays import Array
 
 DOUBLE, SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 UNIT = 2.0**-53
-KC = 256  # terms of a chain
+KC = int(CHAIN)  # terms of a chain
 # Above 1 by more than what norms, computed in float64, lose to rounding.
 WIDER = 1 + 2.0**-20
 
