@@ -1,6 +1,6 @@
 """What can be wrong with an input. Each message names the thing, what was found, what was needed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -82,8 +82,12 @@ class NotFiniteError(ValueRangeError):
             "for no other has a correctly rounded result"
         )
 
-    def naming(self, blob: str) -> "NotFiniteError":
-        """The same of the blob that the array is of a network."""
+    def within(self, node: str, inputs: Sequence[str]) -> "NotFiniteError":
+        """The same of the blob that the array is of a network, for a node that reads these blobs."""
+        if self.position is None:
+            blob = f"{self.what} of {node}"
+        else:
+            blob = f"the gradient of {node}" if self.position < 0 else inputs[self.position]
         return NotFiniteError(blob, *self._found)
 
 

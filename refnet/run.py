@@ -209,10 +209,7 @@ def _noting(fallbacks: Fallbacks, name: str, inputs: tuple[str, ...] = ()) -> It
         try:
             yield
         except NotFiniteError as error:
-            if error.position is None:
-                raise error.naming(f"{error.what} of {name}") from None
-            gradient = f"the gradient of {name}"
-            raise error.naming(gradient if error.position < 0 else inputs[error.position]) from None
+            raise error.within(name, inputs) from None
     if counts.of:
         fallbacks[name] = counts.of
 

@@ -173,8 +173,7 @@ class _Walk:
         try:
             right, context = exact[node.op].forward(*arrays, **node.attrs)
         except NotFiniteError as error:
-            what = f"{error.what} of {node.name}" if error.position is None else node.inputs[error.position]
-            return f"not compared: {error.naming(what)}"
+            return f"not compared: {error.within(node.name, node.inputs)}"
         self._tape.record(node, context, self._blobs)
         return right
 
