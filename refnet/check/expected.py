@@ -23,6 +23,7 @@ from refnet.check.precision import FORMATS, Way, format_of
 from refnet.check.summands import SCALE, counted
 from refnet.errors import ValueRangeError
 from refnet.op import OUTPUT, Magnitude, Needs, Op
+from refnet.pieces import all_finite
 
 NOTHING = np.zeros(())
 # What is rounded to the claimed storage between the steps of a norm: a product, a sum, a reciprocal.
@@ -212,10 +213,11 @@ class Oracle:
         op, arrays = FOREIGN[name], tuple(_widened(known.value) for known in inputs)
         if op.family == "product":
             arrays = (*map(self.narrowed, arrays[:2]), *arrays[2:])
-        value, _ = self._arithmetic(name, arrays)[name].forward(*arrays, **attrs)
+        arithmetic = self._arithmetic(name, arrays)
+        value, _ = arithmetic[name].forward(*arrays, **attrs)
         multiplies = op.family == "product" or name == "affine"
         sizes = _output_sizes(op, arrays, attrs, self._least) if multiplies else None
-        expected = self._sum(op, OUTPUT, value, arrays, None, attrs, sizes)
+        expected = self._sum(arithmetic, op, OUTPUT, value, arrays, None, attrs, sizes)
         if all(known.exact for known in inputs):
             return expected
         carry = self._carried(op, inputs, arrays, attrs)
@@ -240,12 +242,13 @@ class Oracle:
         gradient = _widened(dy.value)
         if op.family == "product":
             arrays, gradient = (*map(self.narrowed, arrays[:2]), *arrays[2:]), self.narrowed(gradient)
-        values = _gradients(self._arithmetic(name, (gradient, *arrays)), op, gradient, arrays, needs, attrs)
+        arithmetic = self._arithmetic(name, (gradient, *arrays))
+        values = _gradients(arithmetic, op, gradient, arrays, needs, attrs)
         sizes: list[Sizes | None] = [None] * len(arrays)
         if op.family == "product":
             sizes = _gradient_sizes(op, gradient, arrays, needs, attrs, self._least)
         found = [
-            None if v is None else self._sum(op, i, v, arrays, gradient, attrs, sizes[i])
+            None if v is None else self._sum(arithmetic, op, i, v, arrays, gradient, attrs, sizes[i])
             for i, v in enumerate(values)
         ]
         if not dy.exact:
@@ -265,7 +268,7 @@ class Oracle:
     def _arithmetic(self, name: str, arrays: Sequence[Array]) -> Arithmetic:
         """Who computes: `exact` where float64 is claimed, finite, rounded once; else `core`, in float64."""
         narrow = unit(self.claim.accumulate) > unit(np.float64)
-        if narrow or name not in ROUNDED_ONCE or not all(np.isfinite(array).all() for array in arrays):
+        if narrow or name not in ROUNDED_ONCE or not all(map(all_finite, arrays)):
             return core
         return exact
 
@@ -296,6 +299,7 @@ class Oracle:
 
     def _sum(
         self,
+        arithmetic: Arithmetic,
         op: Op,
         subject: int,
         value: Array,
@@ -304,7 +308,7 @@ class Oracle:
         attrs: dict[str, Any],
         sizes: Sizes | None,
     ) -> Expected:
-        """The bound of a result, and its expected error where it is a sum."""
+        """The bound of a result of an arithmetic, and its expected error where it is a sum."""
         y = value.shape if dy is None else dy.shape
         count = counted(op, subject, tuple(a.shape for a in arrays), y, attrs)
         accumulate, u = format_of(self.claim.accumulate), unit(self.claim.accumulate)
@@ -319,7 +323,7 @@ class Oracle:
         norms = None
         if self.claim.algorithm in ("winograd", "fft"):
             norms = algorithms.normwise(op, subject, arrays, dy, attrs, self.claim.algorithm)
-        rounds_once = self._arithmetic(op.name, arrays if dy is None else (dy, *arrays)) is exact
+        rounds_once = arithmetic is exact
         own = (1 if rounds_once else min(count + 1, CHAIN + count / CHAIN + 1)) * unit(np.float64)
         steps = STEPS * unit(self.claim.store) if op.family == "norm" else 0.0
         if op.family == "product" and subject == OUTPUT and len(arrays) > 2 and unit(self.claim.store) > u:

@@ -23,6 +23,7 @@ from refnet.check.compare import Comparison, compare
 from refnet.errors import ValueRangeError
 from refnet.op import Magnitude, Needs, Op
 from refnet.ops import OPS
+from refnet.pieces import all_finite
 
 # What nobody else defines as `exact` does, who computes by rational numbers and by stated steps.
 EXACT_ALONE = {
@@ -79,8 +80,9 @@ class Judge:
         cls, arithmetic: Arithmetic, op: str, claim: Claim, arrays: tuple[Array, ...], attrs: dict[str, Any]
     ) -> "Judge":
         """The judge of a call of an arithmetic's operator."""
-        finite = all(np.isfinite(array).all() for array in arrays)
-        oracle = oracle_of(arithmetic, op, claim.store if finite else np.float32)
+        oracle = oracle_of(arithmetic, op, claim.store)
+        if oracle is exact and not all(map(all_finite, arrays)):
+            oracle = core
         return cls(OPS[op], oracle, claim, arrays, attrs)
 
     @cached_property
