@@ -39,12 +39,18 @@ def porters(torch):
 
 
 @pytest.fixture
-def refnet(monkeypatch, capsys, tmp_path):
-    """Run a command in this process: (exit code, standard output, standard error).
-
-    A module that a command imports from the test's folder is unknown again behind the test.
-    """
+def folder(monkeypatch, tmp_path):
+    """The test's folder as the current one; a module that comes from it is unknown again behind the test."""
     monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def refnet(monkeypatch, capsys, folder):
+    """Run a command in this process, in the test's folder: (exit code, standard output, standard error)."""
     before = {name: signal.getsignal(getattr(signal, name)) for name in cli.STOPPING}
 
     def run(*arguments):
@@ -56,6 +62,3 @@ def refnet(monkeypatch, capsys, tmp_path):
     yield run
     for name, handler in before.items():
         signal.signal(getattr(signal, name), handler)
-    for name, module in list(sys.modules.items()):
-        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
-            del sys.modules[name]

@@ -399,16 +399,6 @@ def test_without_means_threads_are_not_varied(monkeypatch):
 # ---- Kernels by name
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A current folder with modules of its own, forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
-
-
 def test_a_kernel_is_found_in_the_current_folder(folder):
     (folder / "own_kernels.py").write_text(
         "def relu(x): return abs(x)\nclass Pair:\n    forward = backward = relu\n"
