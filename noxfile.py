@@ -313,9 +313,10 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Planted changes, each of which a test must find; arguments are those of tests/mutation.py."""
-    project = PYPROJECT["project"]
-    session.install(*PYPROJECT["build-system"]["requires"], *project["dependencies"])
-    session.install(*project["optional-dependencies"]["test"])
+    session.install(*PYPROJECT["build-system"]["requires"])
+    session.install(
+        "-e", ".[test]"
+    )  # a mutated copy, whose modules come first, is of a package that is known
     session.run("python", "tests/mutation.py", *session.posargs)
 
 
