@@ -239,6 +239,24 @@ TIED = {
 }
 
 
+@pytest.mark.parametrize("along", ["channels", "positions"])
+def test_what_is_rounded_twice_is_not_exact(along):
+    # 1 + 2**-24 + 2**-80 is above a tie of float32; in float64 it is the tie, which goes down.
+    terms = np.array([1, 2.0**-24, 2.0**-80], np.float32)
+    above, twice = np.float32(1 + 2.0**-23), np.float32(1)
+    assert sum(map(Fraction, terms.tolist())) > Fraction(1 + 2.0**-24)
+    for found, word in ((above, "exact"), (twice, "consistent")):
+        if along == "channels":
+            x, w = terms.reshape(1, 3, 1, 1, 1), np.ones((1, 3, 1, 1, 1), np.float32)
+            report = certify.check("conv3d", (x, w), np.full((1, 1, 1, 1, 1), found))
+            assert report.verdicts["y"].verdict == word
+        else:
+            x, w = terms.reshape(1, 1, 1, 1, 3), np.ones((1, 1, 1, 1, 1), np.float32)
+            dw = np.full(w.shape, found)
+            report = certify.check("conv3d", (x, w), dy=np.ones_like(x), gradients=(None, dw))
+            assert report.verdicts["dw"].verdict == word
+
+
 @pytest.mark.parametrize("tied", TIED)
 @pytest.mark.parametrize("k", [1024, 8192])
 def test_sums_whose_order_is_tied_to_their_values_are_honest(tied, k):

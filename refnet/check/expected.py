@@ -265,6 +265,27 @@ class Oracle:
             found = _all_moved(found, error, variance)
         return tuple(found)
 
+    def rounded_once(
+        self, name: str, dy: Array | None, arrays: Sequence[Array], subject: int, attrs: dict[str, Any]
+    ) -> Array | None:
+        """The correctly rounded result, in the dtype of the claimed storage; None where `exact` has none."""
+        dtype = np.dtype(str(self.claim.store)) if str(self.claim.store) in ("float32", "float64") else None
+        if dtype is None or name not in ROUNDED_ONCE:
+            return None
+        operands = [*arrays] if dy is None else [*arrays, dy]
+        if any(unit(array.dtype) < unit(dtype) or not all_finite(array) for array in operands):
+            return None
+        op = FOREIGN[name]
+        if op.family == "product":
+            operands = [*map(self.narrowed, operands[:2]), *operands[2:]]
+            if dy is not None:
+                operands[-1] = self.narrowed(dy)
+        read = [array.astype(dtype, copy=False) for array in operands]
+        if dy is None:
+            return exact[name].forward(*read, **attrs)[0]
+        needs = tuple(index == subject for index in range(len(arrays)))
+        return _gradients(exact, op, read[-1], tuple(read[:-1]), needs, attrs)[subject]
+
     def _arithmetic(self, name: str, arrays: Sequence[Array]) -> Arithmetic:
         """Who computes: `exact` where float64 is claimed, finite, rounded once; else `core`, in float64."""
         narrow = unit(self.claim.accumulate) > unit(np.float64)
