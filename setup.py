@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
+from Cython.Build.Dependencies import DependencyTree
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
@@ -50,6 +51,8 @@ class BuildExt(build_ext):
 
     def finalize_options(self) -> None:
         super().finalize_options()
+        if self.editable_mode:  # not in a folder that is deleted: what has not changed is not compiled again
+            self.build_lib, self.build_temp = str(Path("build", "lib")), str(Path("build", "temp"))
         self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self) -> None:
@@ -79,6 +82,13 @@ class BuildExt(build_ext):
                 return False
         return True
 
+
+def changed(tree: DependencyTree, file: str) -> float:
+    """When a file of ours changed. Cython's own, unpacked by pip for each build, change with its version."""
+    return Path(file).stat().st_mtime if Path.cwd() in Path(file).resolve().parents else 0.0
+
+
+DependencyTree.timestamp = changed
 
 setup(
     ext_modules=cythonize(

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-from refnet._core import micro_kernel
 from support import LAYOUTS, legal, unit
 
+from refnet._core import micro_kernel
 from refnet.arithmetic import core, reference
 from refnet.arrays import with_one_nan
 from refnet.errors import RefnetError

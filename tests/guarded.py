@@ -38,11 +38,11 @@ from types import ModuleType
 from unittest.mock import patch
 
 import numpy as np
-from refnet._core import blocks, micro_kernel
 from support import legal, unit
 from threadpoolctl import ThreadpoolController
 
 from refnet import draws
+from refnet._core import blocks, micro_kernel
 from refnet.arithmetic import reference
 from refnet.arithmetic.core import KERNELS
 from refnet.op import drawn_case

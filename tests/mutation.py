@@ -81,8 +81,6 @@ def main() -> int:
         unchanged = Path(temporary, "unchanged")
         for name in COPIED:
             copy(ROOT / name, unchanged / name)
-        if not (link := unchanged / "refnet" / "_core").is_symlink():
-            link.symlink_to(Path("..", "_core"))
         tests = dict.fromkeys(test for mutant in chosen for test in mutant.tests)
         control = timed("unchanged", lambda: tested(unchanged, tests, build=True))
         console.print(f"unchanged: {control.outcome} in {control.seconds:.0f} s {control.by}", markup=False)

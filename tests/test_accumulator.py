@@ -4,8 +4,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from refnet._core.exact_sums import Sum
 from rounding import nearest, same_bits
+
+from refnet._core.exact_sums import Sum
 
 LARGEST = {"float32": float(np.finfo(np.float32).max), "float64": float(np.finfo(np.float64).max)}
 COUNTS = (1, 2, 3, 7, 96, 2**31 - 1, 2**32 - 1, 2**32, 2**32 + 1, 10**12 + 39, 2**62 + 1, 2**63 - 1)

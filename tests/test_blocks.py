@@ -3,8 +3,8 @@
 import threading
 
 import numpy as np
-from refnet._core import blocks
 
+from refnet._core import blocks
 from refnet.arithmetic import core
 
 LARGE = 4 * blocks.GRAIN

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
-from refnet._core import residual
 from support import peer
 
 import refnet
 from refnet import certify
+from refnet._core import residual
 from refnet.arithmetic import reference
 from refnet.check.claims import claimed
 from refnet.check.expected import Known, Oracle

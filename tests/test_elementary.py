@@ -6,9 +6,9 @@ from math import frexp, inf, log, nan
 
 import numpy as np
 import pytest
-from refnet._core import softmax as kernels
 from support import every_dtype, unit
 
+from refnet._core import softmax as kernels
 from refnet.arithmetic import core
 
 # What elementary.h and softmax.h state: units in the last place; of the smallest number, where that is more;

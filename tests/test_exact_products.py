@@ -15,10 +15,10 @@ from exact_products import (
     ties,
     wide,
 )
-from refnet._core import micro_kernel
 from rounding import same_bits
 from threadpoolctl import threadpool_limits
 
+from refnet._core import micro_kernel
 from refnet.arithmetic.exact import conv3d, linear
 from refnet.arithmetic.table import Kernel
 from refnet.ops import OPS

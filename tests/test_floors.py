@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "refnet"
 FLOORS = [
+    ["_core"],
     [
         "errors",
         "shapes",

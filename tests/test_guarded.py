@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from refnet._core import micro_kernel
 
 SCRIPT = Path(__file__).parent / "guarded.py"

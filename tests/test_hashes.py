@@ -6,10 +6,10 @@ from itertools import product
 import bundles
 import numpy as np
 import pytest
-from refnet._core import micro_kernel
 from support import every_dtype
 from threadpoolctl import threadpool_limits
 
+from refnet._core import micro_kernel
 from refnet.ops import OPS
 
 every_arithmetic = pytest.mark.parametrize("arithmetic", bundles.ARITHMETICS)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from refnet._core import max_pool3d
 from support import every_dtype, unit
 
+from refnet._core import max_pool3d
 from refnet.arithmetic import core
 from refnet.arithmetic.table import Context
 

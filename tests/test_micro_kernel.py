@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from refnet._core import conv3d, micro_kernel
 from support import every_dtype, shifted_sums
 from threadpoolctl import threadpool_limits
 
+from refnet._core import conv3d, micro_kernel
 from refnet.arithmetic import core
 from refnet.arithmetic.core.linear import FEW
 from refnet.ops import OPS

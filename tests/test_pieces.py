@@ -6,11 +6,11 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from refnet._core import interrupt
-from refnet._core import roi_align as kernels
 
 import refnet
 from refnet import pieces
+from refnet._core import interrupt
+from refnet._core import roi_align as kernels
 from refnet.arithmetic import core
 from refnet.arrays import with_one_nan
 from refnet.golden.bundle import sha

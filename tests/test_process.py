@@ -10,9 +10,9 @@ import threading
 
 import numpy as np
 import pytest
-from refnet._core import blocks, interrupt
 from support import CASES, every_case, reals
 
+from refnet._core import blocks, interrupt
 from refnet.arithmetic import core
 
 # Whose arithmetic is NumPy's: one pass over memory, or none.

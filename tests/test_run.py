@@ -6,12 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from refnet._core import add as add_kernels
 from support import assert_within, every_arithmetic, every_dtype, whole_numbers
 from threadpoolctl import threadpool_limits
 
 import refnet
 from refnet import memory
+from refnet._core import add as add_kernels
 from refnet.arithmetic import ARITHMETICS, Kernel, core
 from refnet.errors import RefnetError, TooLargeError
 

@@ -1,0 +1,59 @@
+"""Where Python and type checkers find the package: beside a clone, in one, after an install."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import peer
+
+import refnet
+
+PACKAGE = Path(refnet.__file__).parent
+# What a user writes: a checker must know what the first call gives, and that the second is wrong.
+USES = """
+import refnet
+reveal_type(refnet.build("resnet18_conv4"))
+refnet.build(18)
+"""
+
+
+def python(folder, *arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_a_folder_that_holds_a_clone_does_not_hide_the_package(tmp_path):
+    clone = tmp_path / "refnet"
+    (clone / "refnet").mkdir(parents=True)
+    (clone / "pyproject.toml").touch()
+    found = python(tmp_path, "-c", "import refnet; print(refnet.__file__)")
+    assert found.stdout.strip() == str(PACKAGE / "__init__.py"), found.stderr
+
+
+def test_sources_without_kernels_say_what_to_do(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "refnet", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    found = python(tmp_path, "-c", "import refnet")
+    said = found.stderr.splitlines()[-1]
+    assert said.startswith(f"ImportError: {tmp_path / 'refnet' / '_core'} holds no compiled kernels")
+    assert "start Python in another folder" in said and "pip install -e ." in said
+
+
+def test_what_else_is_missing_is_said_as_python_says_it(tmp_path):
+    """That there is no NumPy is not taken for a missing core."""
+    (tmp_path / "numpy.py").write_text("raise ImportError('no NumPy', name='numpy')")
+    assert python(tmp_path, "-c", "import refnet").stderr.splitlines()[-1] == "ImportError: no NumPy"
+
+
+@pytest.mark.parametrize(
+    ("checker", "options"), (("mypy", ("--strict",)), ("pyright", ("--pythonpath", sys.executable)))
+)
+def test_type_checkers_find_the_package(tmp_path, checker, options):
+    peer(checker)
+    (tmp_path / "uses.py").write_text(USES)
+    said = python(tmp_path, "-m", checker, *options, "uses.py").stdout
+    (revealed,) = [line for line in said.splitlines() if "py:3:" in line]
+    assert "Net" in revealed, said
+    assert [line for line in said.splitlines() if "error" in line and "py:" in line] == [
+        line for line in said.splitlines() if "py:4:" in line
+    ], said
