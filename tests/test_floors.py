@@ -172,6 +172,7 @@ NEIGHBOURS = {
 }
 # What is no kernel of an operator.
 BESIDE_KERNELS = {
+    ("_core", "_core.openmp"),
     ("environment", "_core.environment"),
     ("check.compare", "_core.compare"),
     ("check.plausible", "_core.residual"),

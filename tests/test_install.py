@@ -1,5 +1,7 @@
 """Where Python and type checkers find the package: beside a clone, in one, after an install."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 from support import peer
 
 import refnet
+from refnet._core import SPINS
 
 PACKAGE = Path(refnet.__file__).parent
 # What a user writes: a checker must know what the first call gives, and that the second is wrong.
@@ -19,8 +22,14 @@ refnet.build(18)
 """
 
 
-def python(folder, *arguments):
-    return subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+def python(folder, *arguments, **settings):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_a_folder_that_holds_a_clone_does_not_hide_the_package(tmp_path):
@@ -57,3 +66,18 @@ def test_type_checkers_find_the_package(tmp_path, checker, options):
     assert [line for line in said.splitlines() if "error" in line and "py:" in line] == [
         line for line in said.splitlines() if "py:4:" in line
     ], said
+
+
+@pytest.mark.parametrize(
+    ("settings", "spins"),
+    (({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")),
+)
+def test_threads_wait_as_the_user_says(tmp_path, settings, spins):
+    """What OpenMP says that it has read; and that other libraries and children find what was there."""
+    asked = "import os, refnet; print(os.environ.get('GOMP_SPINCOUNT'))"
+    found = python(tmp_path, "-c", asked, OMP_DISPLAY_ENV="verbose", **settings)
+    assert found.stdout.strip() == str(settings.get("GOMP_SPINCOUNT"))
+    read = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", found.stderr)
+    if not read:
+        pytest.skip("OpenMP is not GNU's, whose setting this is")
+    assert set(read) == {spins}, found.stderr
