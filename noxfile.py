@@ -60,7 +60,7 @@ def test(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     if os.environ.get("REFNET_REQUIRE_PEERS"):
         session.install("torch", "jax", "onnxruntime", "onnx", "opencv-python-headless")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "logical", *session.posargs)
 
 
 @nox.session

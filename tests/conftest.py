@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support import peer
+from threadpoolctl import threadpool_limits
 
 from refnet import cli
 
 settings.register_profile("refnet", deadline=None, print_blob=True, derandomize="CI" in os.environ)
 settings.load_profile("refnet")
+
+
+def pytest_configure():
+    """Processes side by side share the processors; each has two threads, or all would wait for each other."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        threadpool_limits(2, user_api="openmp")
 
 
 @pytest.fixture(scope="session")
