@@ -327,6 +327,18 @@ def test_a_net_in_exact_with_its_memory(refnet):
         assert row["own"] == {"over core's float64": Spread((ratio,)).as_json()}
 
 
+def test_an_arithmetic_of_ones_own_beside_core(refnet, folder):
+    """The process whose memory is measured finds it too."""
+    (folder / "mine.py").write_text("from refnet.arithmetic import reference as arithmetic\n")
+    few = ("--arithmetic", "mine:arithmetic", "--dtype", "float32", "--peers", "numpy", "--rounds", 1)
+    code, out, err = refnet("bench", *few)
+    assert (code, err) == (0, "") and "In mine:arithmetic, time or memory over that of others" in out
+    time, peak, risen = json.loads(refnet("bench", "--arch", "resnet18_conv4", *SMALL, *few, "--json")[1])[
+        "mine:arithmetic"
+    ]
+    assert time["own"].keys() == {"over core's float64"} and peak["facts"]["bytes"] > risen["facts"]["bytes"]
+
+
 def test_a_wrong_arithmetic_is_named_and_nothing_is_timed(untimed, monkeypatch):
     def off(*given, **attrs):
         y, context = exact.kernels["conv3d"].forward(*given, **attrs)
@@ -337,8 +349,9 @@ def test_a_wrong_arithmetic_is_named_and_nothing_is_timed(untimed, monkeypatch):
     with pytest.raises(DisagreementError, match="conv3d replaced: tiny & pointwise, forward, float64"):
         arithmetics.operators(wrong, TINY, setting())
     options = {"width_per_group": 4}
+    monkeypatch.setattr(arithmetics, "find_arithmetic", {"mine:wrong": wrong}.__getitem__)
     with pytest.raises(DisagreementError, match="exact with conv3d replaced: resnet18_conv4 on"):
-        arithmetics.nets(wrong, ["resnet18_conv4"], (1, 3, 1, 32, 32), options, setting())
+        arithmetics.nets("mine:wrong", ["resnet18_conv4"], (1, 3, 1, 32, 32), options, setting())
 
 
 def test_a_process_that_fails_is_reported():
@@ -365,7 +378,8 @@ def test_mistakes_end_with_2_in_one_line(refnet, tmp_path):
     fails(refnet("bench", "--rounds", 0), "--rounds is 0")
     fails(refnet("bench", "--rounds", "x"), "'x' is not a whole number")
     fails(refnet("bench", "--dtype", "float16"), "unknown dtype of --dtype 'float16'")
-    fails(refnet("bench", "--arithmetic", "quick"), "unknown arithmetic of --arithmetic 'quick'", "exact")
+    fails(refnet("bench", "--arithmetic", "quick"), "unknown arithmetic 'quick'", "exact")
+    fails(refnet("bench", "--arithmetic", "core,none:at_all"), "there is no module 'none'")
     fails(refnet("bench", "--arithmetic", "exact", "--plot", "a.svg"), "--plot draws what core does")
     fails(refnet("bench", "--only", "2D"), "--only is '2D'")
     fails(refnet("bench", "--plot", "a.png"), "ends in .svg")

@@ -21,7 +21,7 @@ FLOORS = [
         "bounded_json",
         "pieces",
     ],
-    ["arrays", "draws"],
+    ["arrays", "draws", "modules"],
     ["op"],
     ["ops.*"],
     ["ops"],

@@ -24,14 +24,16 @@ def checked(monkeypatch):
 
         def check_net(self, net, blobs, arithmetic, *, tensors, seed, progress):
             progress("forward", 1, 1)
-            self.update(net=net, blobs=blobs, arithmetic=arithmetic, tensors=tensors, seed=seed)
+            self.update(net=net, blobs=blobs, arithmetic=arithmetic.name, tensors=tensors, seed=seed)
             right = {name: Verdict(tensor=name, verdict="ok", margin=0.25) for name in ("conv1", "conv1_w")}
             return Report(title="a net", verdicts=right | {v.tensor: v for v in self.bad})
 
         def check_op(self, name, arithmetic, seed, *, progress, **draws):
             progress(f"check {name}", 1, 1)
-            self.update(name=name, arithmetic=arithmetic, seed=seed, **draws)
-            return Report(title=f"{name} in {arithmetic}", verdicts={v.tensor: v for v in (DX, *self.bad)})
+            self.update(name=name, arithmetic=arithmetic.name, seed=seed, **draws)
+            return Report(
+                title=f"{name} in {arithmetic.name}", verdicts={v.tensor: v for v in (DX, *self.bad)}
+            )
 
     made = Checked()
     monkeypatch.setattr(command, "checks", made)
@@ -99,6 +101,28 @@ def test_a_planted_mistake_is_found(refnet, monkeypatch, tmp_path):
     assert refnet(*shlex.split(found["data"]["reproduce"])[1:])[0] == 1
     good, bad = ((tmp_path / name).read_text() for name in ("a.html", "b.html"))
     assert "v-wrong" in bad.partition("</style>")[2] and 'class="v-wrong"' not in good
+
+
+MINE = """
+from refnet.arithmetic import Kernel, core
+
+def backward(dy, context, needs):
+    return tuple(None if dx is None else 1.5 * dx for dx in core.kernels["relu"].backward(dy, context, needs))
+
+arithmetic = core.replace(relu=Kernel(core.kernels["relu"].forward, backward))
+"""
+
+
+def test_an_arithmetic_of_ones_own(refnet, folder):
+    """Its wrong gradient is found, in an operator and in a net, and again by the command that is shown."""
+    (folder / "mine.py").write_text(MINE)
+    for subject in (["relu", "--draws", "1"], ["resnet18_conv4", *SMALL, "--tensors", "res4_0_branch2a_w"]):
+        code, out, err = refnet("gradcheck", *subject, "--arithmetic", "mine:arithmetic", "--json")
+        found = json.loads(out)["verdicts"].values()
+        wrong = [v for v in found if v["verdict"] == "wrong"]
+        assert (code, err) == (1, "") and {v["op"] for v in wrong} <= {"relu", ""}
+        assert "--arithmetic mine:arithmetic" in wrong[0]["reproduce"]
+        assert refnet(*shlex.split(wrong[0]["reproduce"])[1:])[0] == 1
 
 
 @pytest.mark.parametrize("word", ["wrong", "undecided"])

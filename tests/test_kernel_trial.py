@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from refnet.arithmetic import core, reference
+from refnet.arithmetic import core, find_arithmetic, reference
 from refnet.arithmetic.core import conv3d
 from refnet.check import kernel_trial
 from refnet.check.bounds import Claim
@@ -431,4 +431,33 @@ def test_a_kernel_that_is_not_found_is_one_line(folder, source, error, words):
     (folder / "own_exit.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(error, match=re.escape(words)) as found:
         find_kernel(source)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "words"),
+    [
+        (
+            "quick",
+            UnknownNameError,
+            "unknown arithmetic 'quick': expected one of reference, core, exact, module",
+        ),
+        ("own_kernels:", ValueRangeError, "expected module:name, as my_kernels:arithmetic"),
+        ("no_such_module:mine", ValueRangeError, "no module 'no_such_module'"),
+        ("own_kernels:mime", UnknownNameError, "arithmetic of own_kernels 'mime': did you mean mine"),
+        ("own_kernels:kernel", ValueRangeError, "own_kernels:kernel is a Kernel: expected an arithmetic, as"),
+        ("own_broken:mine", KernelError, "ZeroDivisionError"),
+    ],
+)
+def test_an_arithmetic_of_a_module_is_found_or_one_line_says_why_not(folder, source, error, words):
+    (folder / "own_kernels.py").write_text(
+        "from refnet.arithmetic import core\nkernel = core.kernels['relu']\n"
+        "mine = core.replace(relu=kernel)\n"
+    )
+    (folder / "own_broken.py").write_text("1 / 0\n")
+    mine = find_arithmetic("own_kernels:mine")
+    assert mine.name == "core with relu replaced" and mine.kernels == core.kernels
+    assert find_arithmetic("core") is core
+    with pytest.raises(error, match=re.escape(words)) as found:
+        find_arithmetic(source)
     assert "\n" not in str(found.value)

@@ -5,10 +5,11 @@ from refnet.arithmetic.exact import exact
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
 from refnet.errors import require_known
+from refnet.modules import find
 
 ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (reference, core, exact)}
 
-__all__ = ["ARITHMETICS", "Arithmetic", "Kernel", "core", "exact", "named", "reference"]
+__all__ = ["ARITHMETICS", "Arithmetic", "Kernel", "core", "exact", "find_arithmetic", "named", "reference"]
 
 
 def named(arithmetic: str | Arithmetic) -> Arithmetic:
@@ -31,3 +32,34 @@ def named(arithmetic: str | Arithmetic) -> Arithmetic:
         return arithmetic
     require_known("arithmetic", arithmetic, ARITHMETICS)
     return ARITHMETICS[arithmetic]
+
+
+def find_arithmetic(source: str) -> Arithmetic:
+    """The arithmetic of that name, or, as "module:name", one of a module of somebody's own.
+
+    A module of the current folder comes before others. What is found is run: never pass on what a file says.
+
+    Parameters
+    ----------
+    source : str
+
+    Returns
+    -------
+    Arithmetic
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none of that name, or the module has nothing of it.
+    ValueRangeError
+        If there is no such module, or what it has of that name is no arithmetic.
+    KernelError
+        If the module raises an exception when it is imported.
+    """
+    if ":" not in source:
+        require_known("arithmetic", source, (*ARITHMETICS, "module:name"))
+        return ARITHMETICS[source]
+    example = "module:name, as my_kernels:arithmetic"
+    expected = "an arithmetic, as refnet.arithmetic.core.replace(conv3d=Kernel(forward, backward))"
+    found: Arithmetic = find(source, "arithmetic", example, lambda it: isinstance(it, Arithmetic), expected)
+    return found

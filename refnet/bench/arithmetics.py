@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from refnet.arithmetic import Arithmetic, core
+from refnet.arithmetic import Arithmetic, core, find_arithmetic
 from refnet.arithmetic.exact.fallback import Count, counted
 from refnet.bench import own
 from refnet.bench.agreement import Requirement, require_close, require_equal, roundoff
@@ -95,13 +95,16 @@ def operators(arithmetic: Arithmetic, problems: Sequence[Problem], setting: Sett
 
 
 def nets(
-    arithmetic: Arithmetic,
+    source: str,
     architectures: Sequence[str],
     input: Shape | None,
     options: Mapping[str, Any],
     setting: Setting,
 ) -> list[Measurement]:
     """Whole nets forward and backward, time and peak memory; first all results are compared with core's.
+
+    The arithmetic is found by its source (`refnet.arithmetic.find_arithmetic`), here and in the processes
+    whose memory is measured.
 
     Raises
     ------
@@ -110,11 +113,11 @@ def nets(
     RefnetError
         If an architecture is unknown, or does not take an option or the input.
     """
-    rows = []
+    arithmetic, rows = find_arithmetic(source), []
     for name in architectures:
         recipe = {"architecture": name, "input": input, "options": dict(options)}
         for row in _rows(arithmetic, [_net(name, input, options, setting)], setting):
-            rows += [row, *_memory(row, arithmetic, recipe, setting.threads)]
+            rows += [row, *_memory(row, source, recipe, setting.threads)]
     return rows
 
 
@@ -178,11 +181,11 @@ def _net(name: str, input: Shape | None, options: Mapping[str, Any], setting: Se
 
 
 def _memory(
-    timed: Measurement, arithmetic: Arithmetic, recipe: Mapping[str, Any], threads: int
+    timed: Measurement, source: str, recipe: Mapping[str, Any], threads: int
 ) -> Iterator[Measurement]:
     """Peak memory of a fresh process over that of one which does it in core's float64."""
     theirs = peak({**recipe, "dtype": DOUBLE}, None, threads)
-    ours = peak({**recipe, "dtype": timed.dtype, "arithmetic": arithmetic.name}, None, threads)
+    ours = peak({**recipe, "dtype": timed.dtype, "arithmetic": source}, None, threads)
     for what, label in (("peak", "peak memory"), ("risen", "of it, above the process before")):
         ratio = {f"over core's {DOUBLE}": Spread((ours[what] / theirs[what],))}
         facts = {"bytes": ours[what], f"bytes of core in {DOUBLE}": theirs[what]}

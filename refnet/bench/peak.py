@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from refnet.arithmetic import find_arithmetic
 from refnet.bench import own
 from refnet.bench.peers import PEERS
 from refnet.bench.threads import limited
@@ -42,7 +43,7 @@ def main(request: str) -> None:
     train = None if found["peer"] is None else PEERS[found["peer"]].train
     with limited(found["threads"]):
         if train is None:
-            call = own.train(net, given, dys, found.get("arithmetic", "core"))
+            call = own.train(net, given, dys, find_arithmetic(found.get("arithmetic", "core")))
         else:
             call = train(found["threads"], net, given, dys)
         before = psutil.Process().memory_info().rss

@@ -1,9 +1,6 @@
 """A kernel of somebody's own: found by its name, and called on copies of its inputs."""
 
-import sys
 from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,66 +8,24 @@ from numpy.typing import DTypeLike
 
 from refnet.arithmetic import Kernel, core
 from refnet.arrays import Array, seen_by_numpy
-from refnet.errors import KernelError, UnknownNameError, ValueRangeError, one_line
+from refnet.errors import KernelError
+from refnet.modules import find
 from refnet.op import InputGradients, Needs
 
 
 def find_kernel(source: str) -> Any:
-    """The kernel that "module:function" names; modules of the current folder come first.
+    """The kernel that "module:function" names, as `refnet.modules.find` finds it.
 
     Parameters
     ----------
     source : str
-        A module, dotted where it is in a package, and a name in it, dotted where it is in a class.
 
     Returns
     -------
     callable or object with forward and backward
-
-    Raises
-    ------
-    ValueRangeError
-        If it is not written like that, or names what is no kernel.
-    UnknownNameError
-        If there is no such module, or nothing of that name in it.
-    KernelError
-        If the module raises an exception when it is imported.
     """
-    module_name, colon, name = source.partition(":")
-    if not (colon and name and all(part.isidentifier() for part in module_name.split("."))):
-        raise ValueRangeError(f"kernel {source!r}: expected module:function, as my_kernels:conv3d")
-    found: Any = _module(module_name)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            known = [n for n in dir(found) if not n.startswith("_") and is_kernel(getattr(found, n))]
-            raise UnknownNameError(f"kernel of {module_name}", name, known)
-        found = getattr(found, part)
-    if not is_kernel(found):
-        raise ValueRangeError(
-            f"{source} is a {type(found).__name__}: expected a function, "
-            "or an object with forward and backward"
-        )
-    return found
-
-
-def _module(name: str) -> Any:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            places = f"{folder} or where Python finds modules"
-            raise ValueRangeError(
-                f"there is no module {name!r} in {places}: expected module:function"
-            ) from None
-        raise KernelError(f"importing {name} failed: {one_line(error)}") from error
-    except (Exception, SystemExit) as error:  # whatever somebody's module does
-        raise KernelError(
-            f"importing {name} failed with {type(error).__name__}: {one_line(error)}"
-        ) from error
-    finally:
-        sys.path.remove(folder)
+    example = "module:function, as my_kernels:conv3d"
+    return find(source, "kernel", example, is_kernel, "a function, or an object with forward and backward")
 
 
 def has_backward(kernel: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from refnet.arithmetic import ARITHMETICS
+from refnet.arithmetic import find_arithmetic
 from refnet.arrays import DTYPES
 from refnet.bench import arithmetics, measure
 from refnet.bench.agreement import DisagreementError
@@ -17,7 +17,17 @@ from refnet.bench.peers import PEERS
 from refnet.bench.problem import Problem
 from refnet.bench.problems import CONVOLUTIONS, OTHERS
 from refnet.cli.ending import FAILED, fail
-from refnet.cli.options import Input, Json, Options, in_range, number, parse_shape, parse_words, takes_groups
+from refnet.cli.options import (
+    Input,
+    Json,
+    Options,
+    in_range,
+    number,
+    one_arithmetic,
+    parse_shape,
+    parse_words,
+    takes_groups,
+)
 from refnet.errors import RefnetError, ValueRangeError
 from refnet.networks import build
 from refnet.render import figure, files, measured, roofline, terminal
@@ -39,9 +49,7 @@ def bench(
     dtype: Annotated[str, typer.Option(help="One or both.")] = ",".join(reversed(DTYPES)),
     arithmetic: Annotated[
         str,
-        typer.Option(
-            metavar=",".join(ARITHMETICS), help="Of refnet's; all but core are held against core's float64."
-        ),
+        one_arithmetic("One or more, with commas; all but core are held against core's float64"),
     ] = "core",
     only: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Problems that have this in their name.")
@@ -61,7 +69,7 @@ def bench(
     threads = most if threads is None else in_range("--threads", threads, most)
     in_range("--rounds", rounds, 1000)
     dtypes = parse_words("--dtype", "dtype", dtype, DTYPES)
-    names = parse_words("--arithmetic", "arithmetic", arithmetic, ARITHMETICS)
+    used = {source: find_arithmetic(source) for source in arithmetic.split(",")}
     architectures = list(dict.fromkeys(arch or ()))
     shape = None if input is None else parse_shape("--input", input)
     for name in architectures:
@@ -75,7 +83,7 @@ def bench(
         if architectures or operators:
             other = "--arch" if architectures else "--operators"
             raise ValueRangeError(f"--plot draws convolutions: expected it without {other}")
-        if "core" not in names:
+        if "core" not in used:
             raise ValueRangeError(f"--plot draws what core does: expected core in --arithmetic {arithmetic}")
         files.require_writable(plot, ".svg")
         figure.require_matplotlib()
@@ -85,18 +93,17 @@ def bench(
         setting = Setting(usable, dtypes, threads, rounds, progress)
         try:
             rows: dict[str, list[Measurement]] = {}
-            if architectures and "core" in names:
+            if architectures and "core" in used:
                 rows["nets"] = measure.nets(architectures, shape, options, setting)
-            elif "core" in names:
+            elif "core" in used:
                 rows["operators" if operators else "convolutions"] = measure.operators(problems, setting)
                 if only is None and not operators:
                     rows["scaling"] = measure.scaling(setting)
-            for name in (name for name in names if name != "core"):
-                measured_in = ARITHMETICS[name]
+            for source in (source for source in used if source != "core"):
                 if architectures:
-                    rows[name] = arithmetics.nets(measured_in, architectures, shape, options, setting)
+                    rows[source] = arithmetics.nets(source, architectures, shape, options, setting)
                 else:
-                    rows[name] = arithmetics.operators(measured_in, problems, setting)
+                    rows[source] = arithmetics.operators(used[source], problems, setting)
         except DisagreementError as error:
             fail(str(error), FAILED)
         limits = measure.machine_facts(setting)

@@ -1,6 +1,7 @@
 """``refnet gradcheck``."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from refnet import gradcheck as checks
-from refnet.arithmetic import ARITHMETICS
+from refnet.arithmetic import Arithmetic, find_arithmetic
 from refnet.arrays import DTYPES
 from refnet.check import Report
 from refnet.cli.ending import FAILED
@@ -21,6 +22,7 @@ from refnet.cli.options import (
     in_range,
     input_shape,
     number,
+    one_arithmetic,
     parse_words,
     require_none,
     takes_groups,
@@ -50,7 +52,7 @@ def gradcheck(
         ),
     ] = None,
     seed: Annotated[int, number("Of all that is drawn.")] = 0,
-    arithmetic: Annotated[str, typer.Option(help=f"What is checked: {' or '.join(ARITHMETICS)}.")] = "core",
+    arithmetic: Annotated[str, one_arithmetic("What is checked")] = "core",
     tensors: Annotated[
         str | None,
         typer.Option(metavar="NAME,NAME", help="Inputs and parameters; all that are learnt if not given."),
@@ -75,18 +77,20 @@ def gradcheck(
     require_known("architecture or operator", name, [*ARCHITECTURES, *OPS])
     net = None
     folded: set[str] = set()
+    used = find_arithmetic(arithmetic)
+    again = ("--seed", str(seed), "--arithmetic", arithmetic)
     if name in OPS:
         require_none(
             {"input": input, "dtype": dtype, "tensors": tensors, **options},
             f"{name} is an operator: expected an architecture",
         )
-        report = check_operator(name, arithmetic, seed, draws, as_json)
+        report = check_operator(name, used, seed, draws, again, as_json)
     else:
         require_none({"draws": draws}, f"{name} is an architecture: expected an operator")
         shape = input_shape(name, input)
-        recipe = Recipe(name, shape, options, seed, dtype=dtype or "float64", arithmetic=arithmetic)
+        recipe = Recipe(name, shape, options, seed, dtype=dtype or "float64")
         net = recipe.net()
-        report = check_architecture(recipe, net, tensors, as_json)
+        report = check_architecture(recipe, net, used, tensors, again, as_json)
         folded = report.verdicts.keys() - net.inputs.keys() - net.params.keys()
     if html is not None:
         terminal.save(html, verdict_page.html(report, net, folded).encode(), as_json)
@@ -98,48 +102,48 @@ def gradcheck(
         raise typer.Exit(FAILED)
 
 
-def check_operator(name: str, arithmetic: str, seed: int, draws: int | None, quiet: bool) -> Report:
+def check_operator(
+    name: str, arithmetic: Arithmetic, seed: int, draws: int | None, again: Sequence[str], quiet: bool
+) -> Report:
     """Check an operator; each failure has the command that shows it again."""
     chosen: dict[str, Any] = {}
     if draws is not None:
         chosen["draws"] = in_range("--draws", draws, MOST_DRAWS)
     with terminal.progress_bar(quiet) as progress:
         found = checks.check_op(name, arithmetic, seed, progress=progress, **chosen)
-    words = ["refnet", "gradcheck", name, "--seed", str(seed), "--arithmetic", arithmetic]
+    words = ["refnet", "gradcheck", name, *again]
     for option, value in chosen.items():
         words += [f"--{option}", str(value)]
-    again = {v.tensor: replace(v, reproduce=shlex.join(words)) for v in found.failures}
-    return replace(found, verdicts={**found.verdicts, **again})
+    failed = {v.tensor: replace(v, reproduce=shlex.join(words)) for v in found.failures}
+    return replace(found, verdicts={**found.verdicts, **failed})
 
 
-def check_architecture(recipe: Recipe, net: Net, tensors: str | None, quiet: bool) -> Report:
+def check_architecture(
+    recipe: Recipe,
+    net: Net,
+    arithmetic: Arithmetic,
+    tensors: str | None,
+    again: Sequence[str],
+    quiet: bool,
+) -> Report:
     """Check a net; each failure has the command that shows it again."""
     learnt = sorted(net.learnt())
     chosen = None if tensors is None else parse_words("--tensors", "tensor", tensors, learnt)
     blobs = fill.inputs(net, recipe.seed, recipe.dtype) | fill.params(net, recipe.seed, recipe.dtype)
     with terminal.progress_bar(quiet) as progress:
-        found = checks.check_net(
-            net, blobs, recipe.arithmetic, tensors=chosen, seed=recipe.seed, progress=progress
-        )
-    name = f"{title(recipe)}, {recipe.dtype}, {recipe.arithmetic}"
-    again = {
-        v.tensor: replace(v, reproduce=command(recipe, v.tensor if v.tensor in learnt else tensors))
+        found = checks.check_net(net, blobs, arithmetic, tensors=chosen, seed=recipe.seed, progress=progress)
+    name = f"{title(recipe)}, {recipe.dtype}, {arithmetic.name}"
+    failed = {
+        v.tensor: replace(v, reproduce=command(recipe, v.tensor if v.tensor in learnt else tensors, again))
         for v in found.failures
     }
     order = (*net.inputs, *net.params, *(node.name for node in net.nodes))
     known = {tensor: found.verdicts[tensor] for tensor in order if tensor in found.verdicts}
-    return replace(found, title=name, verdicts={**known, **found.verdicts, **again})
+    return replace(found, title=name, verdicts={**known, **found.verdicts, **failed})
 
 
-def command(recipe: Recipe, tensors: str | None) -> str:
+def command(recipe: Recipe, tensors: str | None, again: Sequence[str]) -> str:
     """The command that checks an architecture."""
-    given = {
-        "--input": text(recipe.input),
-        "--dtype": recipe.dtype,
-        "--seed": str(recipe.seed),
-        "--arithmetic": recipe.arithmetic,
-    }
     words = ["refnet", "gradcheck", recipe.architecture, *arguments(recipe.options)]
-    for option, value in (given if tensors is None else given | {"--tensors": tensors}).items():
-        words += [option, value]
-    return shlex.join(words)
+    words += ["--input", text(recipe.input), "--dtype", recipe.dtype, *again]
+    return shlex.join(words if tensors is None else [*words, "--tensors", tensors])

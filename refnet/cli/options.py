@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from refnet import golden
+from refnet.arithmetic import ARITHMETICS
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.golden import Recipe
@@ -44,6 +45,23 @@ def real(value: str) -> float:
 def number(help: str) -> Any:
     """Declare an option that takes a whole number."""
     return typer.Option(parser=integer, metavar="INTEGER", help=help)
+
+
+def completing(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Complete a word, or the last one between commas, of those known."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",")
+        taken = before.split(",")
+        return [f"{before}{comma}{w}" for w in known if w.startswith(begun) and w not in taken]
+
+    return complete
+
+
+def one_arithmetic(help: str) -> Any:
+    """Declare an option that takes what `refnet.arithmetic.find_arithmetic` does: a name."""
+    known = f"{', '.join(ARITHMETICS)}, or MODULE:NAME of a module of one's own"
+    return typer.Option(metavar="NAME", help=f"{help}: {known}.", autocompletion=completing(ARITHMETICS))
 
 
 Arch = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `refnet list`.")]

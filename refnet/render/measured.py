@@ -7,22 +7,23 @@ from rich.console import Console
 from rich.table import Table
 
 from refnet import memory
-from refnet.arithmetic import ARITHMETICS
 from refnet.bench.measurement import Measurement, Spread, geometric_means
 from refnet.render.terminal import table
 
+# Sections of what core does beside peers; others have the name of an arithmetic.
+OF_CORE = ("convolutions", "operators", "scaling", "nets")
 NOTE = "Peers: their time, or memory, over refnet's, above 1 where refnet is better: median (least-most)."
 
 
 def show(sections: Mapping[str, Sequence[Measurement]], lines: Iterable[str], console: Console) -> None:
     """Show what was measured, section by section, and then what it rests on."""
     for name, rows in sections.items():
-        if name in ARITHMETICS:
+        if name not in OF_CORE:
             console.print(f"In {name}, time or memory over that of others on the same problem:")
         for shown in tables(rows):
             console.print(shown)
             console.print()
-        for line in means(rows) if name not in ("nets", *ARITHMETICS) else ():
+        for line in means(rows) if name in OF_CORE[:-1] else ():
             console.print(line)
         console.print()
     for line in (NOTE, *lines):
