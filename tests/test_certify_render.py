@@ -8,12 +8,12 @@ from shutil import which
 
 import numpy as np
 import pytest
-from rich.console import Console
 from support import page_of_verdicts
 
 import refnet
 from refnet.check.report import Heat, Report, Residual, Verdict
 from refnet.render import verdict_drawing, verdict_page, verdicts
+from refnet.render.terminal import Screen
 from refnet.render.words import WORDS
 
 CAUSE = "the operands were rounded to TF32, toward zero: under that the differences are those of rounding"
@@ -97,7 +97,7 @@ def each_word():
 
 
 def shown(found, capsys, width=80, **options):
-    verdicts.show(found, Console(width=width, markup=False, highlight=False), **options)
+    verdicts.show(found, Screen(width=width, markup=False, highlight=False), **options)
     return "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
 
 

@@ -102,6 +102,7 @@ FLOORS = [
     ["bench.arithmetics"],
     ["render"],
     [
+        "render.columns",
         "render.document",
         "render.files",
         "render.gather",

@@ -5,13 +5,13 @@ from math import inf, nan
 
 import numpy as np
 import pytest
-from rich.console import Console
 from support import page_of_verdicts
 
 import refnet
 from refnet.check.maps import maps
 from refnet.check.report import Map, Report, Verdict
 from refnet.render import verdict_facts, verdicts
+from refnet.render.terminal import Screen
 from refnet.render.words import WORDS
 
 LINE = "refnet gradcheck resnet18_conv4 --input 1x3x8x224x224 --dtype float64 --tensors res3_0_branch2b_w"
@@ -80,7 +80,7 @@ def report(*failures, ok=OK, blocked=BLOCKED, facts=None):
 
 
 def shown(found, capsys, width=80, **options):
-    verdicts.show(found, Console(width=width, markup=False, highlight=False), **options)
+    verdicts.show(found, Screen(width=width, markup=False, highlight=False), **options)
     return "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
 
 

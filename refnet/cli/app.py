@@ -24,11 +24,11 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 app = typer.Typer(
     help="A correctness oracle for 3D residual networks: golden values, on any CPU.",
-    no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     pretty_exceptions_enable=False,
 )
-golden = typer.Typer(help="Golden bundles: make, verify, compare.", no_args_is_help=True)
+golden = typer.Typer(help="Golden bundles: make, verify, compare.")
 app.command("list")(list_architectures)
 for command in (info, trace, gradcheck, certify, bench):
     app.command()(command)
@@ -44,14 +44,24 @@ def version_option(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@golden.callback(invoke_without_command=True)
+def explain(context: typer.Context) -> None:
+    """Show what there is, where no command is given."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(UNUSABLE)
+
+
+@app.callback(invoke_without_command=True)
 def common(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=version_option, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Take what goes before a command."""
+    explain(context)
 
 
 def main() -> NoReturn:
@@ -67,8 +77,6 @@ def main() -> NoReturn:
     except RefnetError as error:
         fail(str(error), UNUSABLE)
     except typer.TyperException as error:
-        if not error.format_message().strip():  # a group without a command has shown its help
-            sys.exit(UNUSABLE)
         fail(error.format_message(), UNUSABLE)
     except Stopped as stopped:
         sys.exit(stopped.code)

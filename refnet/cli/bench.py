@@ -63,7 +63,7 @@ def bench(
     *,
     options: Options,
 ) -> None:
-    """Measure beside what is installed, results checked first: convolutions, operators or whole nets."""
+    """Measure beside what is installed. Convolutions, operators or whole nets, results checked first."""
     facts = peer_facts(peers)
     most = os.cpu_count() or 1
     threads = most if threads is None else in_range("--threads", threads, most)

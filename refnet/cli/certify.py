@@ -41,7 +41,7 @@ from refnet.render import files, terminal, verdict_page, verdicts
 
 def word(known: tuple[str, ...], help: str, usual: str) -> Any:
     """Declare a claim that is one of a few words."""
-    return Annotated[str | None, typer.Option(help=f"{help}: {', '.join(known)}; {usual} if not given.")]
+    return optional_word(known, f"{help}. [default: {usual}]")
 
 
 # What a candidate claims of itself; what is not given is as in `refnet.certify.certify`.
@@ -89,7 +89,7 @@ TRIAL = {
     ],
     "seed": optional_number("Of all that a kernel is examined on; 0 if not given."),
     "draws": optional_number("Geometries drawn beside the operator's cases; 32 if not given."),
-    "dtype": optional_word(DTYPES, "Of what a kernel is given; float32 if not given"),
+    "dtype": optional_word(DTYPES, "Of what a kernel is given. [default: float32]"),
 }
 Trial = Annotated[dict[str, Any], Group(TRIAL)]
 
@@ -123,7 +123,7 @@ def certify(
     claims: Claims,
     trial: Trial,
 ) -> None:
-    """Judge what another implementation computed, node by node, by bounds that follow from its claims."""
+    """Judge another implementation. Node by node, by bounds that follow from what it claims."""
     if html is not None:
         files.require_writable(html, ".html")
     claims = checked(claims)

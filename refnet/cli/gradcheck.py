@@ -71,7 +71,7 @@ def gradcheck(
     *,
     options: Options,
 ) -> None:
-    """Check every element of every gradient of a network or an operator, within what rounding can do."""
+    """Check gradients. Every element of a network's or an operator's, within what rounding can do."""
     if html is not None:
         files.require_writable(html, ".html")
     require_known("architecture or operator", name, [*ARCHITECTURES, *OPS])

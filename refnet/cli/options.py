@@ -1,8 +1,10 @@
 """The options that commands share, and the reading of shapes, numbers and words."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -64,12 +66,16 @@ def one_arithmetic(help: str) -> Any:
     return typer.Option(metavar="NAME", help=f"{help}: {known}.", autocompletion=completing(ARITHMETICS))
 
 
-Arch = Annotated[str, typer.Argument(metavar="ARCH", help="A name of `refnet list`.")]
+Arch = Annotated[
+    str,
+    typer.Argument(metavar="ARCH", help="A name of `refnet list`.", autocompletion=completing(ARCHITECTURES)),
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 Input = Annotated[
     str | None,
     typer.Option(
-        metavar="NxCxTxHxW", help="Shape of the input; 1x3x8x224x224, of a classifier 1x3x1x224x224."
+        metavar="NxCxTxHxW",
+        help="Shape of the input. [default: 1x3x8x224x224; resnet*_classifier: 1x3x1x224x224]",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -88,45 +94,87 @@ FLAGS = {
     "training": ("--training", "--inference"),
     "aligned": ("--aligned", "--legacy"),
 }
-
-
-def optional_flag(name: str, help: str) -> Any:
-    """Declare a choice between on and off that need not be made."""
-    return Annotated[bool | None, typer.Option("/".join(FLAGS[name]), help=help)]
+# Options that are one of a few words.
+WORDS = {"transformation": TRANSFORMATIONS, "link": LINKS}
+# The options of the architectures; where one is not given, the architecture decides.
+MEANINGS = {
+    "transformation": "The kind of block.",
+    "freeze_at": "Stage behind which gradients stop; 0: none.",
+    "time_kernel": "Odd kernel size along T, from res3 on.",
+    "time_stride": "Stride in T too, from res3 on.",
+    "groups": "Groups of branch2b.",
+    "width_per_group": "Inner width of res2, per group.",
+    "stride_1x1": "Where a bottleneck strides.",
+    "dilation": "Dilation of res5 in H and W.",
+    "batch_norm": "Batch norms in place of frozen affines.",
+    "training": "Batch norms by the batch's own statistics.",
+    "rois": "Tubes of a head over regions.",
+    "resolution": "Lines and columns of a pooled region, 14 or 7.",
+    "sampling_ratio": "Samples of RoIAlign per bin and axis; 0: adaptive.",
+    "aligned": "RoIAlign with or without the half-pixel shift.",
+    "link": "Between body and head.",
+    "classes": "Classes of a classifier.",
+}
 
 
 def optional_word(known: Iterable[str], help: str) -> Any:
     """Declare a word that need not be given."""
-    return Annotated[str | None, typer.Option(help=f"{help}: {', '.join(known)}.")]
+    words = tuple(known)
+    option = typer.Option(metavar="|".join(words), help=help, autocompletion=completing(words))
+    return Annotated[str | None, option]
 
 
-# The options of the architectures; where one is not given, the architecture decides.
-CHOICES = {
-    "transformation": optional_word(TRANSFORMATIONS, "The kind of block"),
-    "freeze_at": optional_number("Stage behind which gradients stop; 0: none."),
-    "time_kernel": optional_number("Odd kernel size along T, from res3 on."),
-    "time_stride": optional_flag("time_stride", "Stride in T too, from res3 on."),
-    "groups": optional_number("Groups of branch2b."),
-    "width_per_group": optional_number("Inner width of res2, per group."),
-    "stride_1x1": optional_flag("stride_1x1", "Where a bottleneck strides."),
-    "dilation": optional_number("Dilation of res5 in H and W."),
-    "batch_norm": optional_flag("batch_norm", "Batch norms in place of frozen affines."),
-    "training": optional_flag("training", "Batch norms by the batch's own statistics."),
-    "rois": optional_number("Tubes of a head over regions."),
-    "resolution": optional_number("Lines and columns of a pooled region, 14 or 7."),
-    "sampling_ratio": optional_number("Samples of RoIAlign per bin and axis; 0: adaptive."),
-    "aligned": optional_flag("aligned", "RoIAlign with or without the half-pixel shift."),
-    "link": optional_word(LINKS, "Between body and head"),
-    "classes": optional_number("Classes of a classifier."),
-}
+def dashed(name: str) -> str:
+    """The option that gives a parameter."""
+    return f"--{name.replace('_', '-')}"
+
+
+def written(option: str, value: Any) -> str:
+    """What an option of an architecture is, as it is given on the command line."""
+    return FLAGS[option][0 if value else 1] if option in FLAGS else str(value)
+
+
+def spelled(option: str, value: Any) -> tuple[str, str]:
+    """How an option of an architecture is given on the command line, and what it is."""
+    return (" / ".join(FLAGS[option]) if option in FLAGS else dashed(option)), written(option, value)
+
+
+def usual(option: str) -> str:
+    """What an option is where it is not given: ``2; resnet*_classifier: 0``, of two flags which one."""
+    having = {name: a.options[option] for name, a in ARCHITECTURES.items() if option in a.options}
+
+    def alike(name: str) -> str:
+        kind = re.sub("[0-9]+", "*", name, count=1)
+        return kind if len({having[other] for other in having if fnmatch(other, kind)}) == 1 else name
+
+    def said(value: Any) -> str:
+        return str(value) if option not in FLAGS else "the first" if value else "the second"
+
+    (most, _), *others = Counter(having.values()).most_common()
+    parts = [said(most)]
+    for value, _ in others:
+        names = dict.fromkeys(alike(name) for name in having if having[name] == value)
+        parts.append(f"{', '.join(names)}: {said(value)}")
+    return "; ".join(parts)
+
+
+def choice(option: str) -> Any:
+    """Declare an option of the architectures."""
+    help = f"{MEANINGS[option]} [default: {usual(option)}]"
+    if option in FLAGS:
+        return Annotated[bool | None, typer.Option("/".join(FLAGS[option]), help=help)]
+    return optional_word(WORDS[option], help) if option in WORDS else optional_number(help)
+
+
+CHOICES = {option: choice(option) for option in MEANINGS}
 # A clip, and which of its frames are taken.
 CLIP = {
     "clip": Annotated[Path | None, typer.Option(help="A video, a folder of images, .npy or .npz.")],
-    "frames": optional_number("Frames of the clip; those of the input if not given."),
-    "stride": optional_number("Take one frame in this many; 1 if not given."),
-    "start": optional_number("Index of the first; 0 if not given."),
+    "frames": optional_number("Frames of the clip. [default: those of the input]"),
+    "stride": optional_number("Take one frame in this many. [default: 1]"),
+    "start": optional_number("Index of the first. [default: 0]"),
     "size": Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")],
-    "resize": optional_word(RESIZES, "How frames are resized; linear if not given"),
+    "resize": optional_word(RESIZES, "How frames are resized. [default: linear]"),
 }
 
 
@@ -198,10 +246,9 @@ def arguments(options: Mapping[str, Any]) -> Iterator[str]:
     """Write options of an architecture as they are given on the command line."""
     for name, value in options.items():
         if isinstance(value, bool):
-            on, off = FLAGS[name]
-            yield on if value else off
+            yield written(name, value)
         else:
-            yield from (f"--{name.replace('_', '-')}", str(value))
+            yield from (dashed(name), written(name, value))
 
 
 def input_shape(arch: str, given: str | None) -> Shape:
@@ -246,4 +293,4 @@ def require_none(given: Mapping[str, Any], why: str) -> None:
     """Refuse options of the other kind."""
     for option, value in given.items():
         if value is not None:
-            raise ValueRangeError(f"--{option.replace('_', '-')} is given, but {why}")
+            raise ValueRangeError(f"{dashed(option)} is given, but {why}")

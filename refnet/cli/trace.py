@@ -39,7 +39,9 @@ def trace(
     input: Input = None,
     freeze: Annotated[
         str | None,
-        typer.Option(metavar="0,2,3", help="Compare these values of freeze-at, by running backward."),
+        typer.Option(
+            metavar="0,2,3", help="Compare these stops, by running backward: what each costs, and hides."
+        ),
     ] = None,
     explain: Annotated[
         str | None,
@@ -58,7 +60,7 @@ def trace(
     as_json: Json = False,
     options: Options,
 ) -> None:
-    """Show a network node by node: shapes, parameters, multiply-adds, whether a gradient flows."""
+    """Show a network node by node. Shapes, parameters, multiply-adds, whether a gradient flows."""
     recipe, pixels = read_clip(Recipe(arch, input_shape(arch, input), options), input, clip)
     if freeze is not None and explain is not None:
         raise ValueRangeError(f"--explain {explain} and --freeze {freeze}: expected one of the two")

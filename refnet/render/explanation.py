@@ -4,9 +4,9 @@ from itertools import groupby
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from refnet.render.columns import Labelled
 from refnet.render.facts import facts, geometry
 from refnet.render.gather import LEGEND, Grid, corner_and_middle, planes, strip
 from refnet.trace.explanation import Explanation
@@ -23,12 +23,7 @@ def show(found: Explanation, console: Console) -> None:
         if title == "cost" and found.windows:
             _gather(found, console)
         console.print(Text(f"\n{title}", "bold"))
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for i in range(max(map(len, rows))):
-            table.add_column(overflow="fold", no_wrap=i == 0)
-        for first, *others in rows:
-            table.add_row(*map(Text, (f"  {first}", *others)))
-        console.print(table)
+        console.print(Labelled([(f"  {first}", *others) for first, *others in rows]))
 
 
 def _gather(found: Explanation, console: Console) -> None:

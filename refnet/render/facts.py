@@ -16,9 +16,11 @@ FREEZE_COLUMNS = (
     *("freeze at", "multiply-adds", "held", "backward", "of the first"),
     *("parameters", "gradient norm"),
 )
+# Columns that a narrow terminal shows before others.
+FREEZE_FIRST = ("freeze at", "backward", "parameters", "gradient norm", "multiply-adds", "held")
 FREEZE_NOTE = (
-    "Multiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and\n"
-    "their gradient's norm as a share of the whole gradient's if nothing were stopped.\n"
+    "Multiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and "
+    "their gradient's norm as a share of the whole gradient's if nothing were stopped. "
     "Seeded, the input too unless a clip is given; float64."
 )
 

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from refnet import memory
 from refnet.bench.measurement import Measurement, Spread, geometric_means
-from refnet.render.terminal import table
+from refnet.render.columns import Columns
 
 # Sections of what core does beside peers; others have the name of an arithmetic.
 OF_CORE = ("convolutions", "operators", "scaling", "nets")
@@ -30,13 +29,13 @@ def show(sections: Mapping[str, Sequence[Measurement]], lines: Iterable[str], co
         console.print(line, soft_wrap=True)
 
 
-def tables(rows: Sequence[Measurement]) -> Iterator[Table]:
+def tables(rows: Sequence[Measurement]) -> Iterator[Columns]:
     """A table for each dtype."""
     for dtype in dict.fromkeys(row.dtype for row in rows):
         here = [row for row in rows if row.dtype == dtype]
         own = list(dict.fromkeys(name for row in here for name in row.own))
         peers = list(dict.fromkeys(name for row in here for name in row.peers))
-        shown = table(dtype, "", *own, *peers, numbers=(*own, *peers))
+        shown = Columns((dtype, "", *own, *peers), numbers=(*own, *peers), needed=3)
         for row in here:
             cells = [_cell(row.own.get(name, "")) for name in own]
             label = row.direction if row.own else f"{row.direction}: {memory.text(int(row.facts['bytes']))}"

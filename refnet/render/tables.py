@@ -1,6 +1,6 @@
 """The commands' tables, each with the lines below it, on a console."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -10,7 +10,7 @@ from refnet import memory
 from refnet.arithmetic.exact.fallback import Count
 from refnet.golden import Bundle, Finding, Rounding, first_difference
 from refnet.golden.bundle import EVERY_MACHINE, added
-from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, freeze_rows, short
+from refnet.render.facts import FREEZE_COLUMNS, FREEZE_FIRST, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
 from refnet.shapes import text
 from refnet.trace import FreezePoint, Row
@@ -18,8 +18,6 @@ from refnet.trace.receptive import text as field_text
 
 # Columns of a terminal from which on a trace has room for every digit.
 TRACE_WIDTH = 110
-# ... and from which on for receptive fields too.
-FIELD_WIDTH = 130
 # Names of the differing tensors that a person is shown; --json has them all.
 MOST_SHOWN = 40
 # Names that a sentence lists.
@@ -29,7 +27,9 @@ MOST_NAMED = 5
 def architectures(found: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Show the catalog, an architecture a row."""
     counts = ("parameters", "multiply-adds")
-    shown = table("architecture", "blocks", "widths", "input", *counts, "outputs", numbers=counts)
+    names = ("architecture", "blocks", "widths", "input", *counts, "outputs")
+    first = ("architecture", *counts, "outputs", "input", "blocks")
+    shown = table(*names, numbers=counts, first=first)
     for row in found:
         first, *others = row["outputs"].values()
         shown.add_row(
@@ -42,7 +42,15 @@ def architectures(found: Sequence[Mapping[str, Any]], console: Console) -> None:
             text(first) + (f" and {len(others)} more" if others else ""),
         )
     console.print(shown)
-    console.print("\nThe options of each, with their defaults: refnet list --json.")
+
+
+def options(found: Iterable[tuple[str, str, str]], console: Console) -> None:
+    """Show the options of an architecture, one a row: how it is given, its default, what it is."""
+    shown = table("option", "default", "meaning", prose="meaning", needed=2)
+    for row in found:
+        shown.add_row(*row)
+    console.print()
+    console.print(shown)
 
 
 def machine(facts: Mapping[str, Any], console: Console) -> None:
@@ -51,7 +59,7 @@ def machine(facts: Mapping[str, Any], console: Console) -> None:
         "memory_available": memory.text(facts["memory_available"]),
         "kernels": "\n".join(f"{op}: {how}" for op, how in facts["kernels"].items()),
     }
-    shown = table("fact", "value", header=False)
+    shown = table("fact", "value", header=False, prose="value", needed=2)
     for name, value in facts.items():
         shown.add_row(name.replace("_", " "), texts.get(name, str(value)))
     console.print(shown)
@@ -59,11 +67,11 @@ def machine(facts: Mapping[str, Any], console: Console) -> None:
 
 def trace(rows: Sequence[Row], totals: Mapping[str, int], console: Console) -> None:
     """Show a network, a node a row, in as many digits and columns as the console has room for."""
-    fields = console.width >= FIELD_WIDTH
     count = "{:,}".format if console.width >= TRACE_WIDTH else short
     counts = ("parameters", "multiply-adds")
-    last = ("gradient", "field") if fields else ("gradient",)
-    shown = table("node", "operator", "input", "output", *counts, *last, numbers=counts)
+    names = ("node", "operator", "input", "output", *counts, "gradient", "field")
+    first = ("node", "output", "gradient", *reversed(counts), "operator", "input")
+    shown = table(*names, numbers=counts, first=first)
     for row in rows:
         shown.add_row(
             row.name,
@@ -73,7 +81,7 @@ def trace(rows: Sequence[Row], totals: Mapping[str, int], console: Console) -> N
             count(row.params) if row.params else "",
             count(row.multiply_adds) if row.multiply_adds else "",
             "flows" if row.gradient else "blocked",
-            *([field_text(row.field) if row.field else ""] if fields else []),
+            field_text(row.field) if row.field else "",
             style=None if row.gradient else "dim",
         )
     console.print(shown)
@@ -85,7 +93,7 @@ def trace(rows: Sequence[Row], totals: Mapping[str, int], console: Console) -> N
 
 def freeze(points: Sequence[FreezePoint], console: Console) -> None:
     """Show what backward costs and what it does not see, a freeze point a row."""
-    shown = table(*FREEZE_COLUMNS, numbers=FREEZE_COLUMNS[1:])
+    shown = table(*FREEZE_COLUMNS, numbers=FREEZE_COLUMNS[1:], first=FREEZE_FIRST)
     for row in freeze_rows(points):
         shown.add_row(*row)
     console.print(shown)
@@ -146,7 +154,9 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
     bad = [finding for finding in found if not finding.equal]
     if bad:
         counts = ("elements", "largest ulp")
-        shown = table("tensors", "name", "operator", *counts, "finding", numbers=counts)
+        names = ("tensors", "name", "operator", *counts, "finding")
+        first = ("name", "tensors", "finding", *counts)
+        shown = table(*names, numbers=counts, first=first, needed=2, prose="finding")
         for finding in bad[:MOST_SHOWN]:
             numbers = ("" if n is None else f"{n:,}" for n in (finding.different, finding.max_ulp))
             shown.add_row(finding.section, finding.name, finding.op, *numbers, finding.note)
@@ -163,7 +173,9 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
 def roundings(found: Sequence[Rounding], bundle: Bundle, arithmetic: str, console: Console) -> None:
     """Show how far from correctly rounded each tensor is that is not, one a row."""
     numbers = ("elements", "worst ulp", "median ulp", "correctly rounded")
-    shown = table("tensors", "name", "operator", *numbers, "worst at", "finding", numbers=numbers)
+    names = ("tensors", "name", "operator", *numbers, "worst at", "finding")
+    first = ("name", "tensors", "finding", "worst ulp", "correctly rounded", "elements", "median ulp")
+    shown = table(*names, numbers=numbers, first=first, needed=2, prose="finding")
     rest = [rounding for rounding in found if rounding.note or rounding.correct < rounding.elements]
     for rounding in rest:
         errors = [""] * 3

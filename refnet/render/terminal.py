@@ -1,8 +1,9 @@
 """The terminal: what a command prints on standard output, and the bar that shows its progress."""
 
 import json
+import os
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,23 @@ from typing import Any
 from rich import progress as rich_progress
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
 
 from refnet import memory
 from refnet.errors import printable_lines
 from refnet.progress import Progress
 from refnet.render import files
+from refnet.render.columns import Columns
 
 
 class Screen(Console):
-    """A console that no text controls: what is no printable character is seen as an escape."""
+    """A console that no text controls, and that cuts none off.
+
+    What is no printable character is seen as an escape.
+    """
+
+    def print(self, *objects: Any, crop: bool = False, **options: Any) -> None:
+        """Print, as `Console.print` does."""
+        super().print(*objects, crop=crop, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render, as `Console.render` does."""
@@ -31,17 +39,14 @@ class Screen(Console):
 
 
 def screen() -> Console:
-    """Standard output; wide enough for a table where it is no terminal."""
-    width = None if sys.stdout.isatty() else 160
+    """Standard output; wide enough for a table where it is no terminal and COLUMNS says nothing."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
     return Screen(width=width, markup=False, highlight=False)
 
 
-def table(*columns: str, numbers: Container[str] = (), header: bool = True) -> Table:
-    """Begin a table, numbers to the right; what is too wide goes on in the next line, nothing is cut off."""
-    begun = Table(box=None, show_header=header)
-    for column in columns:
-        begun.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    return begun
+def table(*columns: str, numbers: Collection[str] = (), **how: Any) -> Columns:
+    """Begin a table of these columns, numbers to the right; `refnet.render.columns` says how it fits."""
+    return Columns(columns, numbers, **how)
 
 
 def print_json(value: Any) -> None:

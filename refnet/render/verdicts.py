@@ -2,13 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from refnet.check.report import Report, Verdict
 from refnet.errors import printable
+from refnet.render.columns import Columns, Labelled
 from refnet.render.verdict_facts import (
     BLOCKED_NOTE,
     counts,
@@ -29,10 +28,8 @@ from refnet.render.words import WORDS
 # Failures that a person is shown in full unless all are asked for; the table has them all.
 MOST_IN_FULL = 8
 NUMBERS = ("margin", "rms", "training sees", "through the block")
-# The column that may go on in the next line, and how narrow it may be.
-PROSE, LEAST_PROSE = "cause", 24
-# Blanks on both sides of a column.
-PADDING = 2
+# The column of sentences.
+PROSE = "cause"
 
 
 def show(report: Report, console: Console, *, folded: Collection[str] = (), every: bool = False) -> None:
@@ -90,12 +87,8 @@ def _failure(verdict: Verdict, console: Console) -> None:
     made = f", at {maker(verdict)}" if maker(verdict) else ""
     heading = f"{printable(verdict.tensor)}: {verdict.verdict}{made}"
     console.print(Text(heading, WORDS[verdict.verdict].style), soft_wrap=True)
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, found in failure(verdict):
-        grid.add_row(f"  {label}", found)
-    console.print(grid)
+    if said := list(failure(verdict)):
+        console.print(Labelled([(f"  {label}", found) for label, found in said]))
     if verdict.reproduce:  # whole lines, so that they can be copied
         console.print("  reproduce")
         console.print(f"    {printable(verdict.reproduce)}", soft_wrap=True)
@@ -133,46 +126,9 @@ def _blocked(verdicts: Sequence[Verdict], console: Console) -> None:
 def _columns(
     columns: Mapping[str, Sequence[str]], needed: int, console: Console, styles: Sequence[str] = ()
 ) -> None:
-    """Print as many columns as there is room for whole, and name the others; without room, a line each cell.
-
-    Parameters
-    ----------
-    columns : mapping of str to sequence of str
-        What says nothing is left out.
-    needed : int
-        How many of the first are always shown.
-    console : Console
-    styles : sequence of str, optional
-        Of each row.
-    """
-    said = {name: cells for name, cells in columns.items() if any(cells)}
-    always = [name for name in list(columns)[:needed] if name in said]
-    widths = {name: PADDING + max(map(cell_len, (name, *cells))) for name, cells in said.items()}
-    if PROSE in widths:
-        widths[PROSE] = min(widths[PROSE], PADDING + LEAST_PROSE)
-    fitting = always.copy()
-    for name in said:
-        if name not in always and sum(widths[n] for n in (*fitting, name)) <= console.width:
-            fitting.append(name)
-    styles = styles or [""] * len(next(iter(columns.values())))
-    if sum(widths[name] for name in always) > console.width:
-        for i, style in enumerate(styles):
-            tensor, *others = always
-            console.print(Text(said[tensor][i], style), soft_wrap=True)
-            console.print("  " + ", ".join(f"{name} {said[name][i]}" for name in others if said[name][i]))
-    else:
-        shown = Table(box=None)
-        for name in fitting:
-            shown.add_column(
-                name,
-                justify="right" if name in NUMBERS else "left",
-                no_wrap=name != PROSE,
-                overflow="fold",
-            )
-        for i, style in enumerate(styles):
-            shown.add_row(*(said[name][i] for name in fitting), style=style or None)
-        console.print(shown)
-    if left := [name for name in said if name not in fitting]:
-        console.print(
-            f"Not shown in {console.width} columns: {', '.join(left)} (--json has all)", soft_wrap=True
-        )
+    """Print a table of these columns, the first always; `styles` are its rows'."""
+    table = Columns(tuple(columns), NUMBERS, PROSE, needed=needed)
+    rows = list(zip(*columns.values(), strict=True))
+    for row, style in zip(rows, styles or [""] * len(rows), strict=True):
+        table.add_row(*row, style=style)
+    console.print(table)
