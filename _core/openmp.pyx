@@ -12,11 +12,13 @@ cdef extern from *:
     #define REFNET_OPENMP 0
     #define omp_get_max_threads() 1
     #define omp_get_thread_num() 0
+    #define omp_set_num_threads(count)
     #endif
     """
     const bint REFNET_OPENMP
     int omp_get_max_threads() noexcept nogil
     int omp_get_thread_num() noexcept nogil
+    void omp_set_num_threads(int count) noexcept nogil
 
 # Whether every kernel is to keep to the thread that calls it: no lock of OpenMP's is taken then.
 cdef bint alone = False
@@ -47,6 +49,11 @@ def is_enabled():
 def threads():
     """How many threads a parallel loop started from this Python thread may use."""
     return max_threads()
+
+
+def use_threads(int count):
+    """Let parallel loops that this Python thread starts from now on have that many threads, at least 1."""
+    omp_set_num_threads(count)
 
 
 def use_one_thread():

@@ -1,6 +1,7 @@
 """The command line: what it prints, its exit codes, and one clear line for every mistake."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from support import fails, peer
 
+from refnet.arithmetic.core import runtime
 from refnet.cli.options import CHOICES
 from refnet.networks import ARCHITECTURES, build
 from refnet.render import figure
@@ -109,6 +111,75 @@ def test_version_and_help(refnet):
     assert code == 0 and out.startswith("refnet 0.")
     code, out, _ = refnet("golden", "make", "--help")
     assert code == 0 and "--hashes-only" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("refnet tr", ["trace"]),
+        ("refnet golden ma", ["make"]),
+        ("refnet trace resnet101", ["resnet101_classifier", "resnet101_conv4", "resnet101_conv5"]),
+        ("refnet list fpn_resnet5", ["fpn_resnet50_conv5"]),
+        ("refnet gradcheck max", ["max_pool3d"]),
+        ("refnet certify conv", ["conv3d"]),
+        ("refnet gradcheck relu --arithmetic ", ["core", "exact", "reference"]),
+        ("refnet golden make resnet18_conv4 out --dtype float3", ["float32"]),
+        ("refnet bench --dtype float64,f", ["float64,float32"]),
+        ("refnet trace resnet18_conv4 --transformation b", ["basic", "bottleneck"]),
+        ("refnet trace resnet18_conv4 --explain res4_1_branch2c_", ["res4_1_branch2c_bn"]),
+        ("refnet golden verify a --th", ["--threads"]),
+    ],
+)
+def test_completion(refnet, monkeypatch, line, words):
+    monkeypatch.setenv("_REFNET_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+    code, out, err = refnet()
+    assert (code, sorted(out.split()), err) == (0, words, "")
+
+
+def test_threads_are_those_that_are_asked_for(refnet, monkeypatch):
+    """Each command that computes has them, and says so in a bundle; afterwards they are as before."""
+    before, most = runtime.threads(), os.cpu_count()
+    made = ["golden", "make", "resnet18_conv4", "--hashes-only", "--force", *SMALL]
+    for count in {1, min(2, most)}:
+        code, out, _ = refnet(*made, "a", "--threads", count, "--json")
+        used = json.loads(out)["machine"]["threads"]
+        assert code == 0 and used == (count if runtime.openmp_enabled() else 1)
+    computing = (
+        ["golden", "verify", "a"],
+        ["gradcheck", "relu", "--draws", 1],
+        ["trace", "resnet18_conv4", "--freeze", "2", *SMALL],
+    )
+    for command in computing:
+        assert refnet(*command, "--threads", 1)[0] == 0
+    assert "--threads" in refnet("certify", "-h")[1] and "--threads" in refnet("bench", "-h")[1]
+    assert runtime.threads() == before
+    for command in (*computing, [*made, "b"], ["certify", "a", "a"]):
+        fails(
+            refnet(*command, "--threads", most + 1), f"--threads is {most + 1}: expected a whole number from"
+        )
+    fails(refnet("trace", "resnet18_conv4", "--threads", 1), "nothing is computed: expected --freeze too")
+    monkeypatch.setattr(runtime, "openmp_enabled", lambda: False)
+    if most > 1:
+        fails(refnet(*made, "b", "--threads", 2), "without OpenMP: expected 1")
+
+
+def test_every_architecture_shows_its_options(refnet, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    for name, architecture in ARCHITECTURES.items():
+        code, out, _ = refnet("list", name)
+        rows = [line.split("  ") for line in out.splitlines() if line.startswith(" --")]
+        assert code == 0 and len(rows) == len(architecture.options)
+        assert len(json.loads(refnet("list", name, "--json")[1])["architectures"]) == 1
+    out = " ".join(refnet("trace", "-h")[1].split())
+    assert "0: none. [default: 2; resnet*_classifier: 0]" in out
+    assert "[default: bottleneck; resnet18_classifier, resnet34_classifier: basic]" in out
+    assert (
+        "half-pixel shift. [default: the second]" in out
+        and "Tubes of a head over regions. [default: 8]" in out
+    )
+    fails(refnet("list", "resnet18"), "unknown architecture 'resnet18': did you mean resnet18_conv")
 
 
 def test_make_verify_diff(refnet, tmp_path):
@@ -316,6 +387,20 @@ def test_a_bundle_is_replaced_only_with_force(refnet):
         (["trace", "resnet18_conv4", "--explain", "res3_0_branch"], ["node 'res3_0_branch'", "did you mean"]),
         (["trace", "resnet18_conv4", "--explain", ""], ["unknown node ''"]),
         (["trace", "resnet18_conv4", "--explain", "conv1", "--freeze", "0,2"], ["--freeze 0,2", "one of"]),
+        (
+            ["trace", "resnet18_conv4", "--freeze", "2", "--freeze-at", "3"],
+            ["--freeze 2 and --freeze-at 3", "expected one of the two"],
+        ),
+        (
+            ["trace", "resnet18_conv4", "--time-stride", "--no-time-stride"],
+            ["--time-stride and --no-time-stride contradict each other: expected one"],
+        ),
+        (
+            ["golden", "make", "resnet18_conv4", "o", "--affine", "--batch-norm"],
+            ["--batch-norm and --affine"],
+        ),
+        (["golden", "make", "resnet18_conv4", "o", "--no-backward", "--backward"], ["contradict each other"]),
+        (["golden", "make", "resnet18_conv4", "o", "--allow-nonfinite"], ["--allow-nonfinite", "no clip"]),
         (["trace", "resnet18_conv4", "--plot", "a.png"], ["a.png cannot be written", ".svg"]),
         (["trace", "resnet18_conv4", "--plot", "no/a.svg"], ["no/a.svg", "no is not a writable folder"]),
         (["trace", "resnet18_conv4", "--plot", "a" * 300 + ".svg"], ["File name too long"]),
@@ -361,7 +446,16 @@ def test_mistakes_get_one_clear_line(refnet, tmp_path, arguments, words):
 
 def test_a_clip_that_is_too_short_or_broken(refnet, video, tmp_path):
     make = ["golden", "make", "resnet18_conv4", "o", "--size", "32x32", "--clip"]
-    fails(refnet(*make, video, "--frames", 200), "bigbuckbunny.mp4 is too short", "132", "expected 200")
+    fails(
+        refnet(*make, video, "--frames", 200),
+        "bigbuckbunny.mp4 is too short",
+        "has 132 frames, expected at least 200",
+    )
+    for frames in (["--frames", 99999], ["--frames", 50, "--stride", 10**7], ["--frames", 10**9]):
+        fails(refnet(*make, video, *frames), "bigbuckbunny.mp4 is too short: it has 132 frames, expected at")
+    np.save(tmp_path / "short.npy", np.zeros((3, 40, 40, 3), np.uint8))
+    fails(refnet(*make, "short.npy", "--frames", 10**7), "short.npy is too short: it has 3 frames")
+    (tmp_path / "short.npy").unlink()
     fails(refnet(*make, video, "--size", "32"), "--size is '32'", "2 whole numbers, such as 224x224")
     (tmp_path / "a.mp4").write_text("no video")
     fails(refnet(*make, "a.mp4"), "a.mp4 cannot be decoded")

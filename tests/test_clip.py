@@ -88,7 +88,7 @@ def test_a_folder_of_images_is_read_in_natural_order(tmp_path, frames):
     order = [*range(9), 1, 0]
     assert np.array_equal(clip.load(tmp_path, frames=11), expected(frames[order]))
     assert np.array_equal(clip.load(tmp_path, frames=4, stride=3, start=1), expected(frames[order[1::3]]))
-    with pytest.raises(RefnetError, match="too short: 11 of the frames .* expected 12"):
+    with pytest.raises(RefnetError, match="too short: it has 11 frames, expected at least 12"):
         clip.load(tmp_path, frames=12)
     first = clip.digest(tmp_path)
     (tmp_path / "3.png").unlink()
@@ -174,7 +174,7 @@ def test_a_truncated_video_is_refused(tmp_path, video):
         (np.zeros((4, 0, 8, 3), np.uint8), "has frames of 0x8: expected a pixel at least"),
         (np.zeros((1, 4, 4, 6, 8)), "expected N x 3 x T x H x W"),
         (np.zeros((1, 3, 4, 6, 8), int), "is a int64 blob"),
-        (np.zeros((4, 6, 8, 3), np.uint8), "too short: 4 .* expected 8 .*at least 8 in all"),
+        (np.zeros((4, 6, 8, 3), np.uint8), "too short: it has 4 frames, expected at least 8"),
     ],
 )
 def test_arrays_that_are_no_clips_are_refused(tmp_path, array, message):
@@ -226,7 +226,7 @@ def test_other_nonsense_is_refused(tmp_path, video):
     with pytest.raises(RefnetError, match="holds no images"):
         clip.load(tmp_path)
     with pytest.raises(
-        RefnetError, match="too short: 2 of the frames .* .start 0, stride 100, so at least 701"
+        RefnetError, match="has 132 frames, expected at least 701 .frames 8, stride 100, start 0"
     ):
         clip.load(video, stride=100, size=(8, 8))
     with pytest.raises(RefnetError, match="frames is 0"):

@@ -156,5 +156,5 @@ def test_a_picture_that_is_cut_off_is_refused(tmp_path, frame):
 def test_a_picture_alone_is_a_clip_of_one_frame(tmp_path, frame):
     (tmp_path / "a.png").write_bytes(png(frame))
     assert np.array_equal(loaded(tmp_path / "a.png")[0], frame)
-    with pytest.raises(RefnetError, match="too short: 1 of the frames"):
+    with pytest.raises(RefnetError, match="too short: it has 1 frame, expected at least 2"):
         loaded(tmp_path / "a.png", 2)

@@ -3,9 +3,10 @@
 import io
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from refnet import machine
 from refnet.cli.bench import bench
@@ -17,10 +18,24 @@ from refnet.cli.golden_verify import verify
 from refnet.cli.gradcheck import gradcheck
 from refnet.cli.info import info
 from refnet.cli.list import list_architectures
+from refnet.cli.options import computes
 from refnet.cli.trace import trace
-from refnet.errors import RefnetError
+from refnet.errors import RefnetError, ValueRangeError
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Command(TyperCommand):
+    """A command that refuses both of two opposite options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what is given."""
+        for param in self.get_params(ctx):
+            given = [next((o for o in of if o in args), None) for of in (param.opts, param.secondary_opts)]
+            if all(given):
+                raise ValueRangeError(f"{' and '.join(map(str, given))} contradict each other: expected one")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     help="A correctness oracle for 3D residual networks: golden values, on any CPU.",
@@ -29,11 +44,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 golden = typer.Typer(help="Golden bundles: make, verify, compare.")
-app.command("list")(list_architectures)
-for command in (info, trace, gradcheck, certify, bench):
-    app.command()(command)
-for command in (make, verify, diff):
-    golden.command()(command)
+app.command("list", cls=Command)(list_architectures)
+for command in (info, trace, computes(gradcheck), computes(certify), bench):
+    app.command(cls=Command)(command)
+for command in (computes(make), computes(verify), diff):
+    golden.command(cls=Command)(command)
 app.add_typer(golden, name="golden")
 
 
@@ -72,7 +87,7 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to fail
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="refnet", standalone_mode=False)
         sys.stdout.flush()
     except RefnetError as error:
         fail(str(error), UNUSABLE)

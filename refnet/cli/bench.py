@@ -21,6 +21,8 @@ from refnet.cli.options import (
     Input,
     Json,
     Options,
+    completing,
+    dashed,
     in_range,
     number,
     one_arithmetic,
@@ -29,7 +31,7 @@ from refnet.cli.options import (
     takes_groups,
 )
 from refnet.errors import RefnetError, ValueRangeError
-from refnet.networks import build
+from refnet.networks import ARCHITECTURES, build
 from refnet.render import figure, files, measured, roofline, terminal
 
 
@@ -37,16 +39,26 @@ from refnet.render import figure, files, measured, roofline, terminal
 def bench(
     arch: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Measure this whole net; can be given several times."),
+        typer.Option(
+            metavar="NAME",
+            help="Measure this whole net; can be given several times.",
+            autocompletion=completing(ARCHITECTURES),
+        ),
     ] = None,
     input: Input = None,
     peers: Annotated[
         str | None,
-        typer.Option(metavar=",".join(PEERS), help="Beside these; all that are installed if not given."),
+        typer.Option(
+            metavar=",".join(PEERS),
+            help="Beside these. [default: all that are installed]",
+            autocompletion=completing(PEERS),
+        ),
     ] = None,
-    threads: Annotated[int | None, number("Of each implementation; all if not given.")] = None,
+    threads: Annotated[int | None, number("Of each implementation. [default: all]")] = None,
     rounds: Annotated[int, number("Pairs of runs that a ratio is the median of.")] = 5,
-    dtype: Annotated[str, typer.Option(help="One or both.")] = ",".join(reversed(DTYPES)),
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="One or both.", autocompletion=completing(DTYPES))
+    ] = ",".join(reversed(DTYPES)),
     arithmetic: Annotated[
         str,
         one_arithmetic("One or more, with commas; all but core are held against core's float64"),
@@ -129,7 +141,7 @@ def peer_facts(named: str | None) -> dict[str, dict[str, Any]]:
 def require_no_options(input: str | None, options: Mapping[str, Any]) -> None:
     """Refuse what only a net takes."""
     for name in (*(["input"] if input is not None else []), *options):
-        raise ValueRangeError(f"--{name.replace('_', '-')} is given, but no net: expected --arch too")
+        raise ValueRangeError(f"{dashed(name)} is given, but no net: expected --arch too")
 
 
 def named_problems(problems: Sequence[Problem], part: str | None) -> list[Problem]:

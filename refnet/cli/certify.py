@@ -23,6 +23,8 @@ from refnet.cli.options import (
     MOST_DRAWS,
     Group,
     Json,
+    completing,
+    dashed,
     in_range,
     optional_number,
     optional_word,
@@ -39,21 +41,21 @@ from refnet.ops import OPS
 from refnet.render import files, terminal, verdict_page, verdicts
 
 
-def word(known: tuple[str, ...], help: str, usual: str) -> Any:
+def claim(known: tuple[str, ...], help: str, usual: str) -> Any:
     """Declare a claim that is one of a few words."""
     return optional_word(known, f"{help}. [default: {usual}]")
 
 
 # What a candidate claims of itself; what is not given is as in `refnet.certify.certify`.
 CLAIMS = {
-    "accumulate": word(STORES, "The format of its sums", "float32"),
-    "store": word(STORES, "The format of its blobs and gradients", "float32"),
-    "operands": word(tuple(FORMATS), "The format of what its products multiply", "float32"),
-    "operand_rounding": word(tuple(WAYS), "How operands are rounded to that", "any"),
+    "accumulate": claim(STORES, "The format of its sums", "float32"),
+    "store": claim(STORES, "The format of its blobs and gradients", "float32"),
+    "operands": claim(tuple(FORMATS), "The format of what its products multiply", "float32"),
+    "operand_rounding": claim(tuple(WAYS), "How operands are rounded to that", "any"),
     "flush_to_zero": Annotated[
         bool | None, typer.Option("--flush-to-zero", help="What is subnormal may be taken as zero.")
     ],
-    "algorithm": word(ALGORITHMS, "How products are summed", "direct"),
+    "algorithm": claim(ALGORITHMS, "How products are summed", "direct"),
     "fused": Annotated[
         list[str] | None,
         typer.Option(metavar="NODE,NODE", help="Nodes that one kernel computes; may be given again."),
@@ -100,6 +102,7 @@ def certify(
         str,
         typer.Argument(
             metavar="BUNDLE|OP",
+            autocompletion=completing(OPS),
             help="A bundle's folder, one of hashes only will do; with --kernel an operator: conv3d.",
         ),
     ],
@@ -208,7 +211,7 @@ def checked(claims: Mapping[str, Any]) -> dict[str, Any]:
     """The claims that were made, refused where they are no such words."""
     for claim, value in claims.items():
         if claim in KNOWN:
-            require_known(f"--{claim.replace('_', '-')}", value, KNOWN[claim])
+            require_known(dashed(claim), value, KNOWN[claim])
     made = {claim: value for claim, value in claims.items() if value != []}
     if "fused" in made:
         made["fused"] = [group.split(",") for group in made["fused"]]
@@ -218,7 +221,7 @@ def checked(claims: Mapping[str, Any]) -> dict[str, Any]:
 def arguments(claims: Mapping[str, Any]) -> Iterator[str]:
     """Write claims as they are made on the command line."""
     for claim, value in claims.items():
-        option = f"--{claim.replace('_', '-')}"
+        option = dashed(claim)
         if value is True:
             yield option
         elif claim == "fused":

@@ -8,7 +8,18 @@ import typer
 from refnet import golden
 from refnet.arithmetic import ARITHMETICS
 from refnet.arrays import DTYPES
-from refnet.cli.options import Arch, Clip, Input, Json, Options, input_shape, number, read_clip, takes_groups
+from refnet.cli.options import (
+    Arch,
+    Clip,
+    Input,
+    Json,
+    Options,
+    input_shape,
+    number,
+    read_clip,
+    takes_groups,
+    word,
+)
 from refnet.golden import Recipe
 from refnet.golden.bundle import require_free
 from refnet.render import tables, terminal
@@ -21,7 +32,7 @@ def make(
     clip: Clip,
     seed: Annotated[int, number("Of parameters, gradients and, without a clip, input.")] = 0,
     input: Input = None,
-    dtype: Annotated[str, typer.Option(help=f"{' or '.join(DTYPES)}.")] = "float64",
+    dtype: Annotated[str, word(DTYPES, "Of all values.")] = "float64",
     arithmetic: Annotated[
         str, typer.Option(help=f"How operators are carried out: {' or '.join(ARITHMETICS)}.")
     ] = "core",

@@ -8,7 +8,7 @@ import typer
 from refnet import golden, machine
 from refnet.cli.ending import FAILED
 from refnet.cli.golden_findings import report
-from refnet.cli.options import BundlePath, Json
+from refnet.cli.options import BundlePath, Json, word
 from refnet.golden import Bundle
 from refnet.golden.against import JUDGES
 from refnet.render import tables, terminal
@@ -18,9 +18,9 @@ def verify(
     bundle: BundlePath,
     against: Annotated[
         str | None,
-        typer.Option(
-            metavar="|".join(JUDGES),
-            help="Instead, errors in ulp: compare with what is correctly rounded on the bundle's own inputs.",
+        word(
+            JUDGES,
+            "Instead, errors in ulp: compare with what is correctly rounded on the bundle's own inputs.",
         ),
     ] = None,
     as_json: Json = False,

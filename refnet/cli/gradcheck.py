@@ -19,6 +19,7 @@ from refnet.cli.options import (
     Json,
     Options,
     arguments,
+    completing,
     in_range,
     input_shape,
     number,
@@ -27,6 +28,7 @@ from refnet.cli.options import (
     require_none,
     takes_groups,
     title,
+    word,
 )
 from refnet.errors import require_known
 from refnet.golden import Recipe
@@ -41,14 +43,20 @@ from refnet.shapes import text
 @takes_groups
 def gradcheck(
     name: Annotated[
-        str, typer.Argument(metavar="ARCH|OP", help="A name of `refnet list`, or an operator: conv3d.")
+        str,
+        typer.Argument(
+            metavar="ARCH|OP",
+            help="A name of `refnet list`, or an operator: conv3d.",
+            autocompletion=completing((*ARCHITECTURES, *OPS)),
+        ),
     ],
     input: Input = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
-            help=f"{' or '.join(DTYPES)}. Of an architecture float64 if not given, which rounds less, so "
-            "that smaller mistakes show; an operator is checked in both."
+        word(
+            DTYPES,
+            "Of an architecture. [default: float64, which rounds less, so that smaller mistakes show] "
+            "An operator is checked in both.",
         ),
     ] = None,
     seed: Annotated[int, number("Of all that is drawn.")] = 0,

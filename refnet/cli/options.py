@@ -1,8 +1,10 @@
 """The options that commands share, and the reading of shapes, numbers and words."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import wraps
@@ -14,6 +16,7 @@ import typer
 
 from refnet import golden
 from refnet.arithmetic import ARITHMETICS
+from refnet.arithmetic.core import runtime
 from refnet.arrays import Array
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.golden import Recipe
@@ -58,6 +61,12 @@ def completing(known: Iterable[str]) -> Callable[[str], list[str]]:
         return [f"{before}{comma}{w}" for w in known if w.startswith(begun) and w not in taken]
 
     return complete
+
+
+def word(known: Iterable[str], help: str) -> Any:
+    """Declare an option that takes one of a few words."""
+    words = tuple(known)
+    return typer.Option(metavar="|".join(words), help=help, autocompletion=completing(words))
 
 
 def one_arithmetic(help: str) -> Any:
@@ -119,9 +128,7 @@ MEANINGS = {
 
 def optional_word(known: Iterable[str], help: str) -> Any:
     """Declare a word that need not be given."""
-    words = tuple(known)
-    option = typer.Option(metavar="|".join(words), help=help, autocompletion=completing(words))
-    return Annotated[str | None, option]
+    return Annotated[str | None, word(known, help)]
 
 
 def dashed(name: str) -> str:
@@ -216,6 +223,49 @@ def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+Threads = Annotated[
+    int | None, number("Of kernels, and of NumPy's where threadpoolctl is installed. [default: all]")
+]
+
+
+@contextmanager
+def on_threads(count: int | None) -> Iterator[None]:
+    """A context in which everything that is computed runs on that many threads; on all if it is None."""
+    if count is None:
+        yield
+        return
+    in_range("--threads", count, os.cpu_count() or 1)
+    if count > 1 and not runtime.openmp_enabled():
+        raise ValueRangeError(f"--threads is {count}, but refnet was built without OpenMP: expected 1")
+    with runtime.limited(count), blas_limited(count):
+        yield
+
+
+def blas_limited(count: int) -> AbstractContextManager[Any]:
+    """A context in which NumPy's matrix products run on that many threads, if threadpoolctl is there."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    limits: AbstractContextManager[Any] = threadpool_limits(count)
+    return limits
+
+
+def computes(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take ``--threads``, and run on so many."""
+
+    @wraps(command)
+    def wrapped(*, threads: int | None, **values: Any) -> None:
+        with on_threads(threads):
+            command(**values)
+
+    asked = Parameter("threads", Parameter.KEYWORD_ONLY, default=None, annotation=Threads)
+    shown = [*(p.replace(kind=Parameter.KEYWORD_ONLY) for p in signature(command).parameters.values()), asked]
+    wrapped.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return wrapped
+
+
 def read_clip(
     recipe: Recipe, input: str | None, given: Mapping[str, Any], allow_nonfinite: bool = False
 ) -> tuple[Recipe, Array | None]:
@@ -224,6 +274,8 @@ def read_clip(
     if "clip" not in given:
         for name, value in frames.items():
             raise ValueRangeError(f"--{name} is {value}, but there is no clip: expected --clip too")
+        if allow_nonfinite:
+            raise ValueRangeError("--allow-nonfinite is given, but there is no clip: expected --clip too")
         return recipe, None
     if input is not None:
         raise ValueRangeError(f"--input is {input}, but there is a clip: expected --frames and --size")

@@ -13,9 +13,13 @@ from refnet.cli.options import (
     Input,
     Json,
     Options,
+    Threads,
+    completing,
     input_shape,
+    on_threads,
     parse_numbers,
     read_clip,
+    require_none,
     takes_groups,
     title,
 )
@@ -23,7 +27,7 @@ from refnet.errors import ValueRangeError
 from refnet.golden import Recipe
 from refnet.inputs import fill
 from refnet.net import Net
-from refnet.networks import build
+from refnet.networks import ARCHITECTURES, build
 from refnet.progress import steps
 from refnet.remat import blob_bytes
 from refnet.render import explanation, figure, files, page, tables, terminal
@@ -31,6 +35,12 @@ from refnet.shapes import size
 from refnet.trace import Explanation, FreezePoint, Row, freeze_points
 from refnet.trace import explain as explain_node
 from refnet.trace import trace as trace_net
+
+
+def nodes(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a node of the architecture that is given."""
+    given = [word for word in (context.params.get("arch"), *context.args) if word in ARCHITECTURES]
+    return completing([node.name for arch in given[:1] for node in build(arch).nodes])(incomplete)
 
 
 @takes_groups
@@ -45,7 +55,11 @@ def trace(
     ] = None,
     explain: Annotated[
         str | None,
-        typer.Option(metavar="NODE", help="What this node does with its tensors, the gather drawn."),
+        typer.Option(
+            metavar="NODE",
+            help="What this node does with its tensors, the gather drawn.",
+            autocompletion=nodes,
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -57,6 +71,7 @@ def trace(
     ] = None,
     *,
     clip: Clip,
+    threads: Threads = None,
     as_json: Json = False,
     options: Options,
 ) -> None:
@@ -64,6 +79,11 @@ def trace(
     recipe, pixels = read_clip(Recipe(arch, input_shape(arch, input), options), input, clip)
     if freeze is not None and explain is not None:
         raise ValueRangeError(f"--explain {explain} and --freeze {freeze}: expected one of the two")
+    if freeze is not None and "freeze_at" in options:
+        given = f"--freeze {freeze} and --freeze-at {options['freeze_at']}"
+        raise ValueRangeError(f"{given} both say where gradients stop: expected one of the two")
+    if freeze is None:
+        require_none({"threads": threads}, "nothing is computed: expected --freeze too")
     points = None if freeze is None else parse_numbers("--freeze", freeze)
     net = build(arch, input=recipe.input, **options)
     explained = None if explain is None else explain_node(net, explain)
@@ -72,7 +92,8 @@ def trace(
         figure.require_matplotlib()
     if html is not None:
         files.require_writable(html, ".html")
-    frozen = None if points is None else measure_freeze(recipe, pixels, points, as_json)
+    with on_threads(threads):
+        frozen = None if points is None else measure_freeze(recipe, pixels, points, as_json)
     rows = trace_net(net)
     if plot is not None:
         terminal.save(plot, figure.svg(title(recipe), rows), as_json)

@@ -24,6 +24,7 @@ from refnet.errors import (
     FileError,
     RefnetError,
     ShapeError,
+    TooLargeError,
     ValueRangeError,
     one_line,
     require_known,
@@ -143,7 +144,19 @@ def read(
     Parameters, returns and errors are those of `load`; `judge` is given the shape of the blob, and may refuse
     it, before any pixel is decoded.
     """
-    path, wanted = Path(path), selection.wanted
+    path = Path(path)
+    try:
+        return _read(path, selection, dtype, allow_nonfinite, judge)
+    except TooLargeError:  # of a clip that has so many frames, or of one that has not
+        if path.exists() and (held := _held(path)) is not None and held < selection.wanted.stop:
+            raise _too_short(path, held, selection) from None
+        raise
+
+
+def _read(
+    path: Path, selection: Selection, dtype: str, allow_nonfinite: bool, judge: Callable[[Shape], object]
+) -> Array:
+    wanted = selection.wanted
     if selection.size is not None:
         _require_memory(selection.frames, selection.size)
         judge((1, 3, selection.frames, *selection.size))
@@ -189,7 +202,7 @@ def read(
         source = decode.video(path, wanted, judge_frames)
     picked = [_prepared(pixels, selection) for pixels in source]
     if len(picked) < selection.frames:
-        raise _too_short(path, len(picked), selection)
+        raise _too_short(path, _held(path), selection)
     if len({frame.shape for frame in picked}) > 1:
         found = ", ".join(sorted({text(frame.shape[:2]) for frame in picked}))
         raise ShapeError(f"clip {path} has frames of sizes {found}: expected one size, or give size HxW")
@@ -306,7 +319,7 @@ def _ready(path: Path, array: Array, selection: Selection) -> Array:
     wanted = selection.wanted
     picked = array[:, :, wanted.start : wanted.stop : wanted.step]
     if picked.shape[2] < selection.frames:
-        raise _too_short(path, picked.shape[2], selection)
+        raise _too_short(path, array.shape[2], selection)
     if selection.size is not None and picked.shape[3:] != selection.size:
         raise ShapeError(
             f"clip {path} is a ready blob of {text(picked.shape[3:])}: expected {text(selection.size)}; "
@@ -315,8 +328,18 @@ def _ready(path: Path, array: Array, selection: Selection) -> Array:
     return np.ascontiguousarray(picked)
 
 
-def _too_short(path: Path, found: int, wanted: Selection) -> FileError:
+def _held(path: Path) -> int | None:
+    """How many frames a clip has; None where that cannot be told without decoding it."""
+    if path.suffix.lower() in ARRAYS:
+        shape = _shape(path)
+        return shape[2] if len(shape) == 5 else shape[0]
+    return len(decode.image_files(path)) if path.is_dir() else decode.count(path)
+
+
+def _too_short(path: Path, held: int | None, wanted: Selection) -> FileError:
+    known = held is not None and held < wanted.wanted.stop  # a damaged one may have more than can be decoded
+    has = f"it has {held} frame{'s'[: held != 1]}" if known else "it has fewer frames than that"
     return FileError(
-        f"clip {path} is too short: {found} of the frames asked for are there, expected {wanted.frames} "
-        f"(start {wanted.start}, stride {wanted.stride}, so at least {wanted.wanted.stop} in all)"
+        f"clip {path} is too short: {has}, expected at least {wanted.wanted.stop} "
+        f"(frames {wanted.frames}, stride {wanted.stride}, start {wanted.start})"
     )

@@ -86,6 +86,17 @@ def video(path: Path, wanted: range, judge: Callable[[Shape], None]) -> Iterator
         raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
 
 
+def count(path: Path) -> int | None:
+    """How many frames a video has, by what its container holds; None where that cannot be read."""
+    av = _av()
+    try:
+        with path.open("rb") as stream, av.open(stream, container_options=SEALED) as container:
+            packets = container.demux(_track(path, container))
+            return len([packet for packet in packets if packet.size])
+    except Exception:  # whatever a hostile file makes FFmpeg and PyAV raise
+        return None
+
+
 def _track(path: Path, container: Any) -> Any:
     """The first stream of pictures."""
     if not container.streams.video:

@@ -1,6 +1,8 @@
 """What kernels run on: OpenMP's threads, the version of the micro-kernel."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from refnet._core import micro_kernel, openmp
 
@@ -17,6 +19,23 @@ def openmp_enabled() -> bool:
 def threads() -> int:
     """How many threads a kernel called now may use."""
     return int(openmp.threads())
+
+
+@contextmanager
+def limited(count: int) -> Iterator[None]:
+    """A context in which kernels that this Python thread calls may use that many threads.
+
+    Parameters
+    ----------
+    count : int
+        At least 1; without OpenMP there is one, whatever it is.
+    """
+    before = threads()
+    openmp.use_threads(count)
+    try:
+        yield
+    finally:
+        openmp.use_threads(before)
 
 
 def micro_kernel_version() -> str:
