@@ -15,7 +15,7 @@ from refnet import fill, timing
 from refnet.arithmetic import core, exact
 from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.arithmetic.core.runtime import spin
-from refnet.bench import arithmetics, limits, measure, own
+from refnet.bench import arithmetics, duration, limits, load, measure, own
 from refnet.bench.agreement import DisagreementError
 from refnet.bench.measure import Setting
 from refnet.bench.measurement import Measurement, Spread
@@ -58,11 +58,19 @@ def tiny(monkeypatch):
         "ATTEMPTS": 2,
     }.items():
         monkeypatch.setattr(limits, name, value)
+    monkeypatch.setattr(load, "LOOK", 0)
+    monkeypatch.setattr(load, "others", lambda since: 0.0)
+    monkeypatch.setattr(measure, "exceeding", lambda rows, machine: iter(()))
     monkeypatch.setattr(timing, "WARM", 1e-9)
     monkeypatch.setattr(timing, "PATIENCE", 0)
     limits._square.cache_clear()
     yield
     limits._square.cache_clear()
+
+
+def quiet(err):
+    """Nothing is said but how long it takes."""
+    return re.fullmatch(r"(refnet: measuring takes about \d+ \w+(, beside [\w, ]+)?\n)?", err)
 
 
 def setting(*peers, dtypes=("float64", "float32")):
@@ -178,8 +186,9 @@ def test_a_wrong_net_is_named(untimed):
 def test_a_wrong_peer_ends_with_1(refnet, monkeypatch):
     monkeypatch.setitem(PEERS, "broken", broken("dw", "dw"))
     code, out, err = refnet("bench", "--peers", "numpy,broken", "--plot", "a.svg")
-    assert code == 1 and out == "" and err.startswith("refnet: broken: tiny & pointwise, dw, float64")
-    assert err.count("\n") == 1
+    said, wrong = err.splitlines()
+    assert code == 1 and out == "" and wrong.startswith("refnet: broken: tiny & pointwise, dw, float64")
+    assert said.startswith("refnet: measuring takes about ")
 
 
 def test_a_slow_peer_is_measured_once(monkeypatch):
@@ -191,7 +200,7 @@ def test_a_slow_peer_is_measured_once(monkeypatch):
 
 def test_json_has_everything(refnet):
     code, out, err = refnet("bench", "--peers", "numpy", "--threads", 1, "--rounds", 2, "--json")
-    assert (code, err) == (0, "")
+    assert code == 0 and quiet(err)
     found = json.loads(out)
     assert found["settings"] == {"threads": 1, "rounds": 2, "dtypes": ["float64", "float32"]}
     assert found["peers"]["numpy"]["versions"] == {"numpy": np.__version__}
@@ -210,9 +219,15 @@ def test_json_has_everything(refnet):
     }
     for row in rows:
         share, cell = row["own"]["share of GEMM"], row["peers"]["numpy"]
+        times = row["milliseconds"]
+        assert times.keys() == {"refnet", "numpy"} and len(times["refnet"]["values"]) == 2
+        for name, rate in row["gflops"].items():
+            done = 2 * row["facts"]["multiply_adds"] / (times[name]["median"] / 1000) / 1e9
+            assert abs(rate - done) <= 1e-12 * done
         assert len(share["values"]) == len(cell["values"]) == 2
         assert cell["least"] <= cell["median"] <= cell["most"] and row["facts"]["multiply_adds"] > 0
     scaled = [row["problem"] for row in found["scaling"] if row["dtype"] == "float32"]
+    assert found["machine"]["load"]["others_during"] == 0 and found["warnings"] == []
     assert len(scaled) == 9 and f"{TINY[0].name}, HxW doubled" in scaled
 
 
@@ -220,8 +235,9 @@ def test_tables_say_what_is_missing(refnet, monkeypatch):
     absent = Peer("absent", ("no-such-package",), "", numpy_peer.operator)
     monkeypatch.setattr(bench, "PEERS", {"numpy": PEERS["numpy"], "absent": absent})
     code, out, err = refnet("bench", "--only", "strided", "--rounds", 1, "--dtype", "float32")
-    assert (code, err) == (0, "") and "tiny strided, grouped" in out and "pointwise" not in out
+    assert code == 0 and quiet(err) and "tiny strided, grouped" in out and "pointwise" not in out
     assert "no-such-package is not installed: pip install no-such-package" in out
+    assert " ms  GFLOP/s  share of GEMM " in out and "Warning" not in out
     assert "geometric mean" in out and "multiply-adds/s in registers" in out and "doubled" not in out
     found = json.loads(refnet("bench", "--only", "strided", "--rounds", 1, "--json")[1])
     assert "not installed" in found["peers"]["absent"]["unusable"]
@@ -237,7 +253,7 @@ def test_a_broken_installation_is_reported(monkeypatch):
 
 def test_operators_beside_peers(refnet):
     code, out, err = refnet("bench", "--operators", "--peers", "numpy", "--rounds", 1)
-    assert (code, err) == (0, "") and "copies" in out and "backward" in out
+    assert code == 0 and quiet(err) and "copies" in out and "backward" in out
     peer("jax")
     found = json.loads(refnet("bench", "--operators", "--peers", "jax", "--rounds", 1, "--json")[1])
     assert {r["peers"]["jax"]["unavailable"] for r in found["operators"]} == {"convolution only"}
@@ -251,7 +267,7 @@ def test_a_net_beside_torch(refnet):
     peer("torch")
     command = ("bench", "--arch", "resnet18_conv4", *SMALL, "--dtype", "float32", "--peers", "torch,numpy")
     code, out, err = refnet(*command, "--rounds", 1, "--json")
-    assert (code, err) == (0, "")
+    assert code == 0 and quiet(err)
     time, peak, risen = json.loads(out)["nets"]
     assert time["direction"] == "forward + backward" and peak["direction"] == "peak memory"
     assert time["peers"]["numpy"] == {"unavailable": "no whole nets"}
@@ -276,7 +292,7 @@ def test_a_net_without_a_peer_shows_the_memory_that_it_takes(refnet, monkeypatch
         1,
     )
     code, out, err = refnet(*command)
-    assert (code, err) == (0, "")
+    assert code == 0 and quiet(err)
     assert re.search(r"peak memory: \d+\.\d MiB", out) and "OPENBLAS_CORETYPE is Haswell" in out
 
 
@@ -307,7 +323,7 @@ def test_exact_is_held_against_float64(refnet):
     code, out, err = refnet(
         "bench", "--arithmetic", "core,exact,reference", "--operators", "--peers", "numpy"
     )
-    assert (code, err) == (0, "") and "copies" in out
+    assert code == 0 and quiet(err) and "copies" in out
     assert "In exact, time or memory over that of others" in out and "In reference, " in out
 
 
@@ -332,7 +348,7 @@ def test_an_arithmetic_of_ones_own_beside_core(refnet, folder):
     (folder / "mine.py").write_text("from refnet.arithmetic import reference as arithmetic\n")
     few = ("--arithmetic", "mine:arithmetic", "--dtype", "float32", "--peers", "numpy", "--rounds", 1)
     code, out, err = refnet("bench", *few)
-    assert (code, err) == (0, "") and "In mine:arithmetic, time or memory over that of others" in out
+    assert code == 0 and quiet(err) and "In mine:arithmetic, time or memory over that of others" in out
     time, peak, risen = json.loads(refnet("bench", "--arch", "resnet18_conv4", *SMALL, *few, "--json")[1])[
         "mine:arithmetic"
     ]
@@ -352,6 +368,108 @@ def test_a_wrong_arithmetic_is_named_and_nothing_is_timed(untimed, monkeypatch):
     monkeypatch.setattr(arithmetics, "find_arithmetic", {"mine:wrong": wrong}.__getitem__)
     with pytest.raises(DisagreementError, match="exact with conv3d replaced: resnet18_conv4 on"):
         arithmetics.nets("mine:wrong", ["resnet18_conv4"], (1, 3, 1, 32, 32), options, setting())
+
+
+@pytest.fixture
+def reports(refnet, folder):
+    """Two reports of the same problems: what was measured in the second is made up by the test."""
+    code, out, _ = refnet("bench", "--only", "tiny", "--peers", "numpy", "--rounds", 2, "--json")
+    assert code == 0
+    (folder / "a.json").write_text(out)
+
+    def second(change):
+        report = json.loads(out)
+        change(report)
+        (folder / "b.json").write_text(json.dumps(report))
+
+    return second
+
+
+def test_two_reports_are_compared(refnet, reports):
+    def change(report):
+        times = report["convolutions"][0]["milliseconds"]["refnet"]
+        times.update(dict.fromkeys(("least", "median", "most"), 4 * times["most"]))
+        report["convolutions"].pop()
+        report["machine"]["cpu"] = "another"
+
+    reports(change)
+    code, out, err = refnet("bench", "diff", "a.json", "b.json")
+    assert (code, err) == (0, "") and "11 times in both, 0 faster, 1 slower" in out
+    assert "only in a.json: convolutions, tiny strided, grouped, dw, float32" in out
+    assert re.search("cpu is .* in a.json, another in b.json", out) and "bandwidth is" not in out
+    found = json.loads(refnet("bench", "diff", "b.json", "a.json", "--json")[1])
+    assert [row["verdict"] for row in found["rows"]] == ["faster", *[""] * 10]
+    assert found["rows"][0]["ratio"] <= 0.25 and found["rows"][1]["ratio"] == 1
+    product = np.prod([row["ratio"] for row in found["rows"]])
+    assert np.isclose(found["geometric_mean"] ** 11, product)
+
+
+def test_what_is_no_report_is_refused_in_one_line(refnet, reports, folder):
+    reports(lambda report: report["convolutions"][0].pop("milliseconds"))
+    fails(refnet("bench", "diff", "a.json", "b.json"), "b.json has no milliseconds of convolutions")
+    reports(lambda report: report["convolutions"][0]["milliseconds"]["refnet"].update(median=0))
+    fails(refnet("bench", "diff", "a.json", "b.json"), "milliseconds that are none")
+    for content in ("", "[1]", '{"settings": 3}', "NaN", "[" * 10**5):
+        (folder / "b.json").write_text(content)
+        fails(refnet("bench", "diff", "a.json", "b.json"), "b.json ")
+    fails(refnet("bench", "diff", "a.json", "c.json"), "c.json", "No such file")
+    fails(refnet("bench", "diff", "a.json", "."), "it is no file")
+    fails(refnet("bench", "--rounds", 3, "diff", "a.json", "a.json"), "--rounds is given before diff")
+
+
+def test_a_busy_machine_is_said_before_and_after(refnet, monkeypatch):
+    monkeypatch.setattr(load, "others", lambda since: 3.25)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    few = ("bench", "--only", "pointwise", "--peers", "numpy", "--rounds", 1, "--dtype", "float32")
+    code, out, err = refnet(*few, "--threads", 2)
+    assert code == 0 and "refnet: the machine is busy: others use 3.2 of 4 processors, load" in err
+    assert "Warning: the machine is busy" in out
+    assert load.busy(3.25, 1) is None and load.busy(0.25, 4) is None and load.busy(0.75, 4)
+    found = json.loads(refnet(*few, "--threads", 2, "--json")[1])
+    assert found["machine"]["load"]["others_before"] == 3.25 and len(found["warnings"]) == 1
+
+
+def test_what_others_use_is_what_this_process_does_not(monkeypatch):
+    monkeypatch.undo()
+    start = load.Moment.now()
+    while load.perf_counter() < start.clock + 0.05:
+        pass
+    now = load.Moment.now()
+    assert now.own > start.own and now.everybody >= start.everybody
+    assert load.others(load.Moment(now.clock - 10, now.everybody - 30, now.own - 10)) == pytest.approx(2, 0.1)
+    assert load.others(load.Moment(now.clock - 10, now.everybody, now.own - 10)) == 0
+
+
+def test_a_figure_above_the_peak_is_said(monkeypatch):
+    monkeypatch.undo()
+    machine = {"float32": {"multiply_add_peak": 1e9}}
+    times = {"refnet": Spread((0.9,)), "torch": Spread((1.1,))}
+    row = Measurement("a", "forward", "float32", {"multiply_adds": 10**9}, {}, {}, times)
+    (said,) = measure.exceeding([row, replace(row, facts={})], machine)
+    assert said.startswith(
+        "refnet does 2 GFLOP/s in a, forward, float32, more than the 2 of multiply-adds in"
+    )
+    peer_first = replace(row, seconds={"torch": Spread((0.5,))})
+    assert "Winograd" in next(measure.exceeding([peer_first], machine)) and "Winograd" not in said
+
+
+def test_how_long_it_takes_grows_with_what_is_measured():
+    few, more = setting(dtypes=("float32",)), setting(PEERS["numpy"], dtypes=("float32", "float64"))
+    work = [("core", 1e9, 1e6)]
+    times = [
+        duration.expected(work, 0, few),
+        duration.expected(work * 2, 0, few),
+        duration.expected(work * 2, 3, few),
+        duration.expected(work * 2, 3, more),
+        duration.expected([("exact", 1e12, 1e6)], 3, more),
+    ]
+    assert sorted(times) == times and len(set(times)) == 5
+    assert [duration.text(s) for s in (3, 44, 200, 9000)] == [
+        "about 10 seconds",
+        "about 40 seconds",
+        "about 3 minutes",
+        "about 2 hours",
+    ]
 
 
 def test_a_process_that_fails_is_reported():
@@ -407,7 +525,7 @@ def test_a_peer_that_is_asked_for_must_be_there(refnet, monkeypatch):
 def test_the_plot_holds_every_problem(refnet, tmp_path):
     peer("matplotlib")
     code, out, err = refnet("bench", "--peers", "numpy", "--rounds", 1, "--plot", "a.svg")
-    assert (code, err) == (0, "") and out.startswith("a.svg: ")
+    assert code == 0 and quiet(err) and out.startswith("a.svg: ")
     assert [file.name for file in tmp_path.iterdir()] == ["a.svg"]
 
 

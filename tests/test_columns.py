@@ -216,7 +216,7 @@ def test_columns_literally(capsys):
         "(--json has all)",
     ]
     assert printed(filled(), 12, capsys)[:4] == [" name", " res2_0", " a", "Not shown in"]
-    assert printed(filled(), 7, capsys)[:4] == ["res2_0", "  note", "  one", "  and"]
+    assert printed(filled(), 7, capsys)[:4] == ["name", "res2_0", "  note", "  one"]
 
 
 def test_rows_below_each_other_keep_their_words(capsys):

@@ -13,8 +13,17 @@ from refnet.arithmetic import Arithmetic, core, find_arithmetic
 from refnet.arithmetic.exact.fallback import Count, counted
 from refnet.bench import own
 from refnet.bench.agreement import Requirement, require_close, require_equal, roundoff
-from refnet.bench.measure import TRAINING, Setting, Sides, pairs, peak, rounding_bound, steps
-from refnet.bench.measurement import Measurement, Spread
+from refnet.bench.measure import (
+    TRAINING,
+    Setting,
+    Sides,
+    pairs,
+    peak,
+    rounding_bound,
+    steps,
+    training_multiply_adds,
+)
+from refnet.bench.measurement import REFNET, Measurement, Spread
 from refnet.bench.peer import Call, Calls
 from refnet.bench.problem import Problem
 from refnet.bench.threads import limited
@@ -45,6 +54,8 @@ class Subject:
         Whether that is shown on whole numbers.
     counts : ``(arithmetic, dtype, direction) -> counts``
         How many elements are computed, and how many of those in integers.
+    facts : dict
+        What is known of each direction: multiply-adds, where they bound the time.
     """
 
     name: str
@@ -54,6 +65,7 @@ class Subject:
     require: Callable[[str], Requirement]
     exactly: bool
     counts: Callable[[Arithmetic, str, str], Iterable[Count]]
+    facts: Mapping[str, float]
 
     def check(self, arithmetic: Arithmetic, dtype: str) -> None:
         """Compare everything that is computed with core's."""
@@ -68,19 +80,22 @@ class Subject:
         theirs = self.theirs()
         for direction in self.directions:
             beside = {"core": double[direction]} | {peer: of[direction] for peer, of in theirs.items()}
-            ratios = {
-                f"over {name}'s {DOUBLE}": Spread(pairs(call, calls[direction], rounds))
+            found = {
+                name: pairs(call, calls[direction], rounds)
                 for name, call in beside.items()
                 if not isinstance(call, str)
             }
+            ratios = {f"over {name}'s {DOUBLE}": pair.ratios for name, pair in found.items()}
+            seconds = {REFNET: found["core"].second} | {name: pair.first for name, pair in found.items()}
             counts = list(self.counts(arithmetic, dtype, direction))
             facts: dict[str, float] = {
+                **self.facts,
                 "elements": sum(count.elements for count in counts),
                 "undecided": sum(count.undecided for count in counts),
             }
             if counts:
                 ratios[IN_INTEGERS] = Spread((100 * facts["undecided"] / facts["elements"],))
-            yield Measurement(self.name, direction, dtype, facts, ratios, {})
+            yield Measurement(self.name, direction, dtype, facts, ratios, {}, seconds)
 
 
 def operators(arithmetic: Arithmetic, problems: Sequence[Problem], setting: Setting) -> list[Measurement]:
@@ -146,7 +161,9 @@ def _operator(problem: Problem, setting: Setting) -> Subject:
             call()
         return found.of.values()
 
-    return Subject(problem.name, problem.directions, ours, theirs, require, problem.compute_bound, counts)
+    facts = {"multiply_adds": problem.cost(DOUBLE).multiply_adds} if problem.compute_bound else {}
+    exactly = problem.compute_bound
+    return Subject(problem.name, problem.directions, ours, theirs, require, exactly, counts, facts)
 
 
 def _net(name: str, input: Shape | None, options: Mapping[str, Any], setting: Setting) -> Subject:
@@ -177,7 +194,8 @@ def _net(name: str, input: Shape | None, options: Mapping[str, Any], setting: Se
 
     shown = [f"{name} on {text(next(iter(net.inputs.values())))}"]
     title = ", ".join([*shown, *(f"{option} {value}" for option, value in options.items())])
-    return Subject(title, (TRAINING,), ours, theirs, require, False, counts)
+    facts = {"multiply_adds": training_multiply_adds(net)}
+    return Subject(title, (TRAINING,), ours, theirs, require, False, counts, facts)
 
 
 def _memory(

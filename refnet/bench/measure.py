@@ -1,7 +1,7 @@
 """Measuring beside peers: results checked first, then both in turn, and ratios pair by pair.
 
 Each turn begins when the threads of the one before are asleep. A ratio of two calls that ran one after
-the other holds when the machine's speed drifts; bare times are not reported.
+the other holds when the machine's speed drifts; bare times, reported beside them, do not.
 """
 
 import json
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import sqrt
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from refnet import machine
 from refnet.arithmetic import core
 from refnet.arithmetic.core.conv3d import workspace_bytes
 from refnet.bench import limits, own
 from refnet.bench.agreement import Requirement, check, require_close, require_equal, roundoff
-from refnet.bench.measurement import Measurement, Spread
+from refnet.bench.measurement import OPERATIONS, REFNET, Measurement, Spread
 from refnet.bench.peer import Call, Calls, Peer
 from refnet.bench.problem import Problem
 from refnet.bench.problems import BASE, DOUBLED
@@ -65,11 +65,11 @@ class Sides:
             if not isinstance(call, str):
                 check(f"{peer}: {what}", mine, call(), require)
 
-    def ratios(self, direction: str, rounds: int) -> dict[str, Spread | str]:
-        """Each peer's time over refnet's."""
+    def beside(self, direction: str, rounds: int) -> "dict[str, Pairs | str]":
+        """Each peer's seconds after refnet's."""
         ours, found = self.ours[direction], {peer: calls[direction] for peer, calls in self.theirs.items()}
         return {
-            peer: call if isinstance(call, str) else Spread(pairs(ours, call, rounds, once_if_slow=True))
+            peer: call if isinstance(call, str) else pairs(ours, call, rounds, once_if_slow=True)
             for peer, call in found.items()
         }
 
@@ -88,6 +88,20 @@ def machine_facts(setting: Setting) -> dict[str, Any]:
                 "workspace_bytes_per_thread": workspace_bytes(dtype),
             }
     return facts
+
+
+def exceeding(rows: Iterable[Measurement], machine: Mapping[str, Any]) -> Iterator[str]:
+    """Say which figures are above what the machine can do at most."""
+    for row in rows:
+        peak = OPERATIONS * machine[row.dtype]["multiply_add_peak"] / 1e9
+        for name, rate in row.gflops.items():
+            if rate > peak:
+                less = "" if name == REFNET else "it multiplies less, as Winograd's algorithm does, or "
+                yield (
+                    f"{name} does {rate:.0f} GFLOP/s in {row.problem}, {row.direction}, {row.dtype}, more "
+                    f"than the {peak:.0f} of multiply-adds in registers: {less}the machine was busy when its "
+                    "peak was measured; measure again"
+                )
 
 
 def operators(problems: Sequence[Problem], setting: Setting) -> list[Measurement]:
@@ -124,9 +138,10 @@ def operators(problems: Sequence[Problem], setting: Setting) -> list[Measurement
             else:
                 held_against = partial(_copies, limits.Copy(cost.bytes // 2, setting.threads))
             for direction in problem.directions:
-                own_ratios = held_against(found.ours[direction], setting.rounds)
-                ratios = found.ratios(direction, setting.rounds)
-                rows.append(Measurement(problem.name, direction, dtype, facts, own_ratios, ratios))
+                own_ratios, alone = held_against(found.ours[direction], setting.rounds)
+                beside = found.beside(direction, setting.rounds)
+                row = Measurement(problem.name, direction, dtype, facts, own_ratios, *timed(alone, beside))
+                rows.append(row)
     return rows
 
 
@@ -144,15 +159,16 @@ def scaling(setting: Setting) -> list[Measurement]:
             doubled = replace(BASE, case=replace(BASE.case, shapes=(larger, w)))
             once, twice = calls(BASE, dtype), calls(doubled, dtype)
             for direction in BASE.directions:
-                ratios = pairs(once[direction], twice[direction], setting.rounds)
-                what = f"{BASE.name}, {axis} doubled"
-                rows.append(Measurement(what, direction, dtype, {}, {"time": Spread(ratios)}, {}))
+                found = pairs(once[direction], twice[direction], setting.rounds)
+                what, own_ratios = f"{BASE.name}, {axis} doubled", {"time": found.ratios}
+                rows.append(Measurement(what, direction, dtype, {}, own_ratios, *timed(found, {})))
     for dtype in setting.dtypes if setting.threads > 1 else ():
         many = calls(BASE, dtype)
         for direction in BASE.directions:
-            ratios = _thread_ratios(many[direction], setting)
-            what = f"{BASE.name}, {setting.threads} threads for 1"
-            rows.append(Measurement(what, direction, dtype, {}, {"time of one": Spread(ratios)}, {}))
+            found = _on_threads(many[direction], setting)
+            what, own_ratios = f"{BASE.name}, {setting.threads} threads for 1", {"time of one": found.ratios}
+            seconds = {REFNET: found.first}
+            rows.append(Measurement(what, direction, dtype, {}, own_ratios, {}, seconds))
     return rows
 
 
@@ -193,13 +209,19 @@ def nets(
             found = sides(net, dtype)
             shown = [f"{name} on {text(next(iter(net.inputs.values())))}"]
             title = ", ".join([*shown, *(f"{option} {value}" for option, value in options.items())])
-            work = sum(row.multiply_adds for row in trace(net)) + backward_multiply_adds(net)
-            own_ratios = _share_of_gemm(work, dtype, found.ours[TRAINING], setting.rounds)
-            ratios = found.ratios(TRAINING, setting.rounds)
-            row = Measurement(title, TRAINING, dtype, {"multiply_adds": work}, own_ratios, ratios)
+            work = training_multiply_adds(net)
+            own_ratios, alone = _share_of_gemm(work, dtype, found.ours[TRAINING], setting.rounds)
+            beside = found.beside(TRAINING, setting.rounds)
+            facts = {"multiply_adds": work}
+            row = Measurement(title, TRAINING, dtype, facts, own_ratios, *timed(alone, beside))
             recipe = {"architecture": name, "input": input, "options": dict(options), "dtype": dtype}
             rows += [row, *_memory(row, recipe, setting.threads)]
     return rows
+
+
+def training_multiply_adds(net: Net) -> int:
+    """Those of a net forward and backward."""
+    return sum(row.multiply_adds for row in trace(net)) + backward_multiply_adds(net)
 
 
 def rounding_bound(net: Net, dtype: str) -> float:
@@ -213,16 +235,41 @@ def rounding_bound(net: Net, dtype: str) -> float:
     return roundoff(dtype) * terms
 
 
-def _share_of_gemm(multiply_adds: int, dtype: str, call: Call, rounds: int) -> dict[str, Spread]:
-    """The rate of multiply-adds as a share of a GEMM's."""
-    ratios = pairs(limits.gemm(dtype), call, rounds)
+def _share_of_gemm(
+    multiply_adds: int, dtype: str, call: Call, rounds: int
+) -> "tuple[dict[str, Spread], Pairs]":
+    """The rate of multiply-adds as a share of a GEMM's, and the seconds of both."""
+    found = pairs(limits.gemm(dtype), call, rounds)
     gemms = multiply_adds / limits.GEMM_SIZE**3
-    return {"share of GEMM": Spread(tuple(gemms / ratio for ratio in ratios))}
+    return {"share of GEMM": Spread(tuple(gemms / ratio for ratio in found.ratios.values))}, found
 
 
-def _copies(copy: limits.Copy, call: Call, rounds: int) -> dict[str, Spread]:
-    """The time over that of a copy."""
-    return {"copies": Spread(pairs(copy, call, rounds))}
+def _copies(copy: limits.Copy, call: Call, rounds: int) -> "tuple[dict[str, Spread], Pairs]":
+    """The time over that of a copy, and the seconds of both."""
+    found = pairs(copy, call, rounds)
+    return {"copies": found.ratios}, found
+
+
+class Pairs(NamedTuple):
+    """Seconds of two that ran in turn."""
+
+    first: Spread
+    second: Spread
+
+    @property
+    def ratios(self) -> Spread:
+        """The second's over the first's, pair by pair."""
+        both = zip(self.first.values, self.second.values, strict=True)
+        return Spread(tuple(second / first for first, second in both))
+
+
+def timed(
+    alone: Pairs, beside: Mapping[str, Pairs | str]
+) -> tuple[dict[str, Spread | str], dict[str, Spread]]:
+    """Peers' ratios, and everybody's seconds: refnet's are those of the pairs in which it came second."""
+    ratios = {peer: found if isinstance(found, str) else found.ratios for peer, found in beside.items()}
+    theirs = {peer: found.second for peer, found in beside.items() if not isinstance(found, str)}
+    return ratios, {REFNET: alone.second} | theirs
 
 
 def pairs(
@@ -231,8 +278,8 @@ def pairs(
     rounds: int,
     *,
     once_if_slow: bool = False,
-) -> tuple[float, ...]:
-    """Run both in turn: the second's time over the first's, pair by pair."""
+) -> Pairs:
+    """Run both in turn."""
 
     def pair() -> tuple[float, float]:
         return seconds(first), seconds(second)
@@ -242,19 +289,20 @@ def pairs(
     if once_if_slow and their_time > max(SLOW, FAR * own_time):
         rounds = 1
     found += [pair() for _ in range(rounds - 1)]
-    return tuple(b / a for a, b in found)
+    return Pairs(Spread(tuple(a for a, _ in found)), Spread(tuple(b for _, b in found)))
 
 
-def _thread_ratios(call: Call, setting: Setting) -> tuple[float, ...]:
-    """One thread's seconds over those of all, in turn."""
+def _on_threads(call: Call, setting: Setting) -> Pairs:
+    """Seconds of all threads and of one, in turn."""
 
-    def timed(threads: int) -> float:
+    def on(threads: int) -> float:
         with limited(threads):
             return seconds(call)
 
-    timed(setting.threads)
-    timed(1)
-    return tuple(timed(1) / timed(setting.threads) for _ in range(setting.rounds))
+    on(setting.threads)
+    on(1)
+    found = [(on(setting.threads), on(1)) for _ in range(setting.rounds)]
+    return Pairs(Spread(tuple(a for a, _ in found)), Spread(tuple(b for _, b in found)))
 
 
 def _memory(timed: Measurement, recipe: Mapping[str, Any], threads: int) -> Iterator[Measurement]:

@@ -3,13 +3,15 @@
 import io
 import signal
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from refnet import machine
 from refnet.cli.bench import bench
+from refnet.cli.bench_diff import bench_diff
 from refnet.cli.certify import certify
 from refnet.cli.ending import UNUSABLE, fail, say
 from refnet.cli.golden_diff import diff
@@ -25,15 +27,29 @@ from refnet.errors import RefnetError, ValueRangeError
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
+def refuse_opposites(params: Iterable[Any], args: Sequence[str]) -> None:
+    """Refuse both of two opposite options."""
+    for param in params:
+        given = [next((o for o in of if o in args), None) for of in (param.opts, param.secondary_opts)]
+        if all(given):
+            raise ValueRangeError(f"{' and '.join(map(str, given))} contradict each other: expected one")
+
+
 class Command(TyperCommand):
-    """A command that refuses both of two opposite options."""
+    """A command that takes no two opposite options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read what is given."""
-        for param in self.get_params(ctx):
-            given = [next((o for o in of if o in args), None) for of in (param.opts, param.secondary_opts)]
-            if all(given):
-                raise ValueRangeError(f"{' and '.join(map(str, given))} contradict each other: expected one")
+        refuse_opposites(self.get_params(ctx), args)
+        return super().parse_args(ctx, args)
+
+
+class Group(TyperGroup):
+    """A command that has others below it, and takes no two opposite options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what is given."""
+        refuse_opposites(self.get_params(ctx), args)
         return super().parse_args(ctx, args)
 
 
@@ -44,11 +60,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 golden = typer.Typer(help="Golden bundles: make, verify, compare.")
+benches = typer.Typer(callback=bench, invoke_without_command=True, cls=Group)
 app.command("list", cls=Command)(list_architectures)
-for command in (info, trace, computes(gradcheck), computes(certify), bench):
+for command in (info, trace, computes(gradcheck), computes(certify)):
     app.command(cls=Command)(command)
 for command in (computes(make), computes(verify), diff):
     golden.command(cls=Command)(command)
+benches.command("diff", cls=Command)(bench_diff)
+app.add_typer(benches, name="bench")
 app.add_typer(golden, name="golden")
 
 

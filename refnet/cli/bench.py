@@ -1,7 +1,8 @@
 """``refnet bench``."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,14 +10,14 @@ import typer
 
 from refnet.arithmetic import find_arithmetic
 from refnet.arrays import DTYPES
-from refnet.bench import arithmetics, measure
+from refnet.bench import arithmetics, duration, load, measure
 from refnet.bench.agreement import DisagreementError
 from refnet.bench.measure import Setting
 from refnet.bench.measurement import Measurement, geometric_means
 from refnet.bench.peers import PEERS
 from refnet.bench.problem import Problem
-from refnet.bench.problems import CONVOLUTIONS, OTHERS
-from refnet.cli.ending import FAILED, fail
+from refnet.bench.problems import BASE, CONVOLUTIONS, DOUBLED, OTHERS
+from refnet.cli.ending import FAILED, fail, say
 from refnet.cli.options import (
     Input,
     Json,
@@ -31,12 +32,15 @@ from refnet.cli.options import (
     takes_groups,
 )
 from refnet.errors import RefnetError, ValueRangeError
+from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
+from refnet.progress import silent
 from refnet.render import figure, files, measured, roofline, terminal
 
 
 @takes_groups
 def bench(
+    context: typer.Context,
     arch: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,7 +79,15 @@ def bench(
     *,
     options: Options,
 ) -> None:
-    """Measure beside what is installed. Convolutions, operators or whole nets, results checked first."""
+    """Measure beside what is installed. Convolutions, operators or whole nets, results checked first.
+
+    `refnet bench diff A.json B.json` compares two reports.
+    """
+    if context.invoked_subcommand is not None:
+        for name in context.params:
+            if (place := context.get_parameter_source(name)) and place.name == "COMMANDLINE":
+                raise ValueRangeError(f"{dashed(name)} is given before diff, which measures nothing")
+        return
     facts = peer_facts(peers)
     most = os.cpu_count() or 1
     threads = most if threads is None else in_range("--threads", threads, most)
@@ -101,8 +113,18 @@ def bench(
         figure.require_matplotlib()
     problems = named_problems(OTHERS if operators else CONVOLUTIONS, only)
     usable = [PEERS[name] for name, found in facts.items() if "unusable" not in found]
+    silent_setting = Setting(usable, dtypes, threads, rounds, silent)
+    whole = [build(name, input=shape, **options) for name in architectures]
+    calls = works(problems, whole, used, scaling=only is None and not operators)
+    seconds = duration.expected(calls, len(whole) * len(dtypes) * len(used), silent_setting)
+    beside = f", beside {', '.join(peer.name for peer in usable)}" if usable else ""
+    say(f"measuring takes {duration.text(seconds)}{beside}")
+    before = load.look()
+    if (warning := load.busy(before, threads)) is not None:
+        say(warning)
+    start = load.Moment.now()
     with terminal.progress_bar(as_json) as progress:
-        setting = Setting(usable, dtypes, threads, rounds, progress)
+        setting = replace(silent_setting, progress=progress)
         try:
             rows: dict[str, list[Measurement]] = {}
             if architectures and "core" in used:
@@ -118,14 +140,34 @@ def bench(
                     rows[source] = arithmetics.operators(used[source], problems, setting)
         except DisagreementError as error:
             fail(str(error), FAILED)
-        limits = measure.machine_facts(setting)
+        during = load.others(start)
+        limits = measure.machine_facts(setting) | {"load": load.facts(before, during)}
+    warnings = [line for line in (load.busy(max(before, during), threads),) if line is not None]
+    warnings += measure.exceeding([row for section in rows.values() for row in section], limits)
     if plot is not None:
         terminal.save(plot, roofline.svg(rows["convolutions"], limits), as_json)
     if as_json:
-        print_rows(rows, setting, limits, facts)
+        print_rows(rows, setting, limits, facts, warnings)
     else:
         lines = [*measured.machine_lines(limits, dtypes), *measured.peer_lines(facts)]
+        lines += [f"Warning: {warning}" for warning in warnings]
         measured.show(rows, lines, terminal.screen())
+
+
+def works(
+    problems: Sequence[Problem], nets: Sequence[Net], used: Iterable[str], scaling: bool
+) -> Iterator[tuple[str, float, float]]:
+    """What is measured, as `refnet.bench.duration.expected` takes it."""
+    for source in used:
+        for net in nets:
+            yield source, measure.training_multiply_adds(net), 0
+        for problem in problems if not nets else ():
+            cost = problem.cost(DTYPES[-1])
+            yield from [(source, cost.multiply_adds, cost.bytes)] * len(problem.directions)
+    if scaling and not nets and "core" in used:
+        cost = BASE.cost(DTYPES[-1])
+        work = ("core", 2 * cost.multiply_adds, 2 * cost.bytes)
+        yield from [work] * (len(DOUBLED) + 1) * len(BASE.directions)
 
 
 def peer_facts(named: str | None) -> dict[str, dict[str, Any]]:
@@ -157,11 +199,19 @@ def print_rows(
     setting: Setting,
     limits: Mapping[str, Any],
     peers: Mapping[str, Any],
+    warnings: Sequence[str],
 ) -> None:
     """Print what was measured as JSON."""
     settings = {"threads": setting.threads, "rounds": setting.rounds, "dtypes": setting.dtypes}
     sections = {name: [row.as_json() for row in section] for name, section in rows.items()}
     means = {name: geometric_means(section) for name, section in rows.items()}
     terminal.print_json(
-        {"settings": settings, "machine": limits, "peers": peers, **sections, "geometric_means": means}
+        {
+            "settings": settings,
+            "machine": limits,
+            "peers": peers,
+            **sections,
+            "geometric_means": means,
+            "warnings": warnings,
+        }
     )

@@ -91,6 +91,8 @@ class Columns:
     def _stacked(self, order: Sequence[str], said: dict[str, list[str]], width: int) -> RenderResult:
         """Each row on lines of its own."""
         head, *others = order
+        if self.header:
+            yield Text(head, no_wrap=True, overflow="ignore")
         for i, style in enumerate(self._styles):
             yield Text(said[head][i], style, no_wrap=True, overflow="ignore")
             said_of = {name: said[name][i] for name in others if said[name][i]}

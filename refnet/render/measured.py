@@ -6,12 +6,18 @@ from typing import Any
 from rich.console import Console
 
 from refnet import memory
-from refnet.bench.measurement import Measurement, Spread, geometric_means
+from refnet.bench.changes import Changes
+from refnet.bench.measurement import REFNET, Measurement, Spread, geometric_means
 from refnet.render.columns import Columns
 
 # Sections of what core does beside peers; others have the name of an arithmetic.
 OF_CORE = ("convolutions", "operators", "scaling", "nets")
-NOTE = "Peers: their time, or memory, over refnet's, above 1 where refnet is better: median (least-most)."
+# Columns of refnet's own time and rate; --json has those of peers.
+MILLISECONDS, GFLOPS = "ms", "GFLOP/s"
+NOTE = (
+    "ms and GFLOP/s are refnet's, a multiply-add being two operations. Peers: their time, or memory, over "
+    "refnet's, above 1 where refnet is better: median (least-most)."
+)
 
 
 def show(sections: Mapping[str, Sequence[Measurement]], lines: Iterable[str], console: Console) -> None:
@@ -29,18 +35,58 @@ def show(sections: Mapping[str, Sequence[Measurement]], lines: Iterable[str], co
         console.print(line, soft_wrap=True)
 
 
+def show_changes(found: Changes, names: tuple[str, str], console: Console) -> None:
+    """Show what changed from one report to another, and what else differs between them."""
+    numbers = ("ms before", "ms after", "after/before")
+    columns = ("problem", "direction", "dtype", *numbers, "verdict", "section")
+    first = ("problem", "direction", "dtype", "after/before", "verdict", *numbers[:2])
+    shown = Columns(columns, numbers, first=first, needed=5)
+    for row in found.rows:
+        times = (_number(row.before), _number(row.after), _number(row.ratio))
+        shown.add_row(row.problem, row.direction, row.dtype, *times, row.verdict, row.section)
+    if found.rows:
+        console.print(shown)
+        console.print()
+    before, after = names
+    slower, faster = (sum(row.verdict == word for row in found.rows) for word in ("slower", "faster"))
+    mean = "" if found.mean is None else f", geometric mean of after/before {found.mean:.2f}"
+    lines = [
+        f"{before} and {after}: {len(found.rows)} times in both, {faster} faster, {slower} slower{mean}.",
+        "Faster or slower: every figure of one is beyond every figure of the other.",
+    ]
+    lines += [f"only in {file}: {what}" for file, what in found.missing]
+    lines += [f"{name} is {one} in {before}, {other} in {after}" for name, one, other in found.otherwise]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
 def tables(rows: Sequence[Measurement]) -> Iterator[Columns]:
     """A table for each dtype."""
     for dtype in dict.fromkeys(row.dtype for row in rows):
         here = [row for row in rows if row.dtype == dtype]
         own = list(dict.fromkeys(name for row in here for name in row.own))
         peers = list(dict.fromkeys(name for row in here for name in row.peers))
-        shown = Columns((dtype, "", *own, *peers), numbers=(*own, *peers), needed=3)
+        rates = [name for name in (MILLISECONDS, GFLOPS) if any(name in _rates(row) for row in here)]
+        numbers = (*rates, *own, *peers)
+        shown = Columns((dtype, "", *numbers), numbers, needed=3)
         for row in here:
             cells = [_cell(row.own.get(name, "")) for name in own]
+            timed = [_rates(row).get(name, "") for name in rates]
             label = row.direction if row.own else f"{row.direction}: {memory.text(int(row.facts['bytes']))}"
-            shown.add_row(row.problem, label, *cells, *(_cell(row.peers[name], "x") for name in peers))
+            shown.add_row(
+                row.problem, label, *timed, *cells, *(_cell(row.peers[name], "x") for name in peers)
+            )
         yield shown
+
+
+def _rates(row: Measurement) -> dict[str, str]:
+    """How long refnet takes, and how fast that is."""
+    found = {}
+    if REFNET in row.seconds:
+        found[MILLISECONDS] = _number(1000 * row.seconds[REFNET].median)
+    if REFNET in row.gflops:
+        found[GFLOPS] = _number(row.gflops[REFNET])
+    return found
 
 
 def means(rows: Sequence[Measurement]) -> Iterator[str]:

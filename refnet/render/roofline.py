@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-from refnet.bench.measurement import Measurement
+from refnet.bench.measurement import OPERATIONS, REFNET, Measurement
 from refnet.render.figure import STYLE, require_matplotlib
 from refnet.render.palette import FAMILIES
 
-REFNET = "refnet"
 COLOURS = {
     REFNET: FAMILIES["product"][0],
     "torch": FAMILIES["stop"][0],
@@ -23,8 +22,6 @@ COLOURS = {
 MARKS = {"forward": "o", "dx": "^", "dw": "s"}
 # Marks of one problem stand beside each other, as far from its line as this.
 BESIDE = {"forward": 0.985, "dx": 1, "dw": 1.015}
-# A multiply-add is two operations.
-OPERATIONS = 2
 
 
 def svg(rows: Sequence[Measurement], machine: Mapping[str, Any]) -> bytes:
