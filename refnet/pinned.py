@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arithmetic import ARITHMETICS
 from refnet.arrays import Array, ulp_distance, with_one_nan
 from refnet.certify import Candidate, Report, certify
-from refnet.errors import FileError, RefnetError, one_line, require_known
+from refnet.errors import FileError, RefnetError, ValueRangeError, one_line, require_known
 from refnet.golden import SECTIONS, Bundle, Recipe, make
-from refnet.golden.bundle import MANIFEST, sha
+from refnet.golden.bundle import GRADIENT, MANIFEST
 from refnet.regular import open_regular
 from refnet.shapes import text
-
-# What the name of an array's gradient begins with, in reports and here.
-GRADIENT = "d "
 
 
 class Golden:
@@ -38,8 +36,6 @@ class Golden:
         For messages.
     bundle : Bundle
         With its arrays.
-    pins : dict of str to dict of str to dict
-        By section and name, what each array is to be: shape, dtype and sha256, as in a manifest.
 
     Attributes
     ----------
@@ -48,14 +44,14 @@ class Golden:
     bundle : Bundle
     """
 
-    def __init__(self, name: str, bundle: Bundle, pins: Mapping[str, Mapping[str, Mapping[str, Any]]]):
-        self.name, self.bundle, self.recipe, self._pins = name, bundle, bundle.recipe, pins
-        self.net = bundle.recipe.structure()
+    def __init__(self, name: str, bundle: Bundle):
+        self.name, self.bundle, self.recipe = name, bundle, bundle.recipe
+        self.net = bundle.structure()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of all arrays that it has."""
-        return tuple(self._places())
+        return tuple(self.bundle)
 
     @property
     def given(self) -> dict[str, Array]:
@@ -77,16 +73,11 @@ class Golden:
         FileError
             If what the cache holds is not what is pinned.
         """
-        places = self._places()
-        require_known(f"array of {self.name}", name, places)
-        section, own = places[name]
-        array = self.bundle.tensor(section, own)
-        if array is None or sha(array) != self._pins[section][own]["sha256"]:
-            raise FileError(
-                f"{self.bundle.path} is damaged: its {section} {own} are not those of their SHA-256. "
-                "Remove the folder; it is derived again"
-            )
-        return array
+        require_known(f"array of {self.name}", name, self.bundle)
+        try:
+            return self.bundle[name]
+        except FileError as error:
+            raise FileError(f"{error}. Remove the folder; it is derived again") from None
 
     def same(self, arrays: Mapping[str, Any]) -> None:
         """Compare arrays bit by bit, every NaN being equal.
@@ -162,16 +153,7 @@ class Golden:
         return report
 
     def _section(self, section: str) -> dict[str, Array]:
-        return {own: self[name] for name, (of, own) in self._places().items() if of == section}
-
-    def _places(self) -> dict[str, tuple[str, str]]:
-        """The section and name there of every array, by its name here."""
-        starts = {"gradients": GRADIENT, "output_gradients": f"{GRADIENT}output "}
-        return {
-            starts.get(section, "") + name: (section, name)
-            for section in SECTIONS
-            for name in self._pins[section]
-        }
+        return {own: self[name] for name, (of, own) in self.bundle.places.items() if of == section}
 
 
 def pinned(path: str | Path) -> Golden:
@@ -195,7 +177,9 @@ def pinned(path: str | Path) -> Golden:
     """
     path = Path(path)
     content, pin = _read(path)
-    return _derived(str(path), sha256(content).hexdigest(), pin.recipe, pin.pixels(), pin.entries)
+    if not pin.recipe.architecture or pin.recipe.owns_arithmetic:
+        raise FileError(f"{path} is of a network or an arithmetic of its own: expected what a recipe derives")
+    return _derived(str(path), sha256(content).hexdigest(), pin.recipe, pin.own(), pin.entries)
 
 
 def recipe(architecture: str, **options: Any) -> Golden:
@@ -218,8 +202,11 @@ def recipe(architecture: str, **options: Any) -> Golden:
         If there is no such recipe, or it cannot be run.
     """
     made = Recipe(architecture, **{"arithmetic": "exact"} | options)
-    described = json.dumps([version("refnet"), asdict(made)], sort_keys=True)
-    return _derived(architecture, sha256(described.encode()).hexdigest(), made, None, None)
+    made.require_legal()
+    if made.owns_arithmetic:
+        raise ValueRangeError(f"arithmetic is {made.arithmetic!r}: expected {', '.join(ARITHMETICS)}")
+    described = json.dumps([version("refnet"), made.record()], sort_keys=True)
+    return _derived(architecture, sha256(described.encode()).hexdigest(), made, {}, None)
 
 
 def cache_folder() -> Path:
@@ -261,23 +248,22 @@ def _derived(
     name: str,
     key: str,
     made: Recipe,
-    pixels: Array | None,
+    own: Mapping[str, Mapping[str, Array]],
     pins: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
 ) -> Golden:
     """From the cache if it is there and as pinned, else derived."""
     place = cache_folder() / key
     bundle = _cached(place)
     if bundle is None or (pins is not None and _first_other(pins, bundle)):
-        bundle = make(place, made, pixels=pixels, force=True)
-    pins = bundle.entries if pins is None else pins
-    other = _first_other(pins, bundle)
-    if other:
+        pixels = own.get("inputs", {}).get("data")
+        bundle = make(place, made, pixels=pixels, params=own.get("params"), force=True)
+    if pins is not None and (other := _first_other(pins, bundle)):
         raise FileError(
-            f"{name} pins other bits of {other} than {made.arithmetic} gives here, which are for "
+            f"{name} pins other bits of {other} than {made.arithmetic_name} gives here, which are for "
             f"{bundle.bits}: expected the same. Pin anew what was made by another version, or `refnet golden "
             "verify` it where it was made"
         )
-    return Golden(name, bundle, pins)
+    return Golden(name, bundle)
 
 
 def _cached(place: Path) -> Bundle | None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from refnet import memory
 from refnet.arithmetic import Arithmetic, named
@@ -13,6 +14,9 @@ from refnet.errors import NotFiniteError, ValueRangeError, require_known
 from refnet.given import clean_gradient, clean_values, real_dtype
 from refnet.net import Net, Node, learns_from
 from refnet.remat import Keep, LeanTape, Tape, blob_bytes, gradient_bytes, planned
+
+if TYPE_CHECKING:
+    from refnet.golden import Bundle
 
 # Of a node, or of a value whose gradients met: what was counted of it.
 Fallbacks = dict[str, dict[str, Count]]
@@ -43,6 +47,31 @@ class Run:
     _tape: Tape = field(repr=False)
     fallbacks: Fallbacks = field(default_factory=dict, repr=False)
 
+    def save(self, out: str | Path, gradients: "Gradients | None" = None, **options: Any) -> "Bundle":
+        """Write a golden bundle of this run: what it was given, its blobs, and gradients.
+
+        Parameters
+        ----------
+        out : str or Path
+            The folder to be written. It appears complete or not at all.
+        gradients : Gradients, optional
+            What `refnet.backward` found for this run.
+        **options
+            Those of `refnet.golden.save`: only, store, force.
+
+        Returns
+        -------
+        refnet.golden.Bundle
+
+        Raises
+        ------
+        RefnetError
+            As `refnet.golden.save` raises it.
+        """
+        from refnet.golden import save  # the one look upward: taken when it is called
+
+        return save(out, self, gradients, **options)
+
 
 class Gradients(Mapping[str, Array]):
     """Gradients by name of input or parameter; absent means blocked, unconnected, or given and not learnt.
@@ -55,13 +84,20 @@ class Gradients(Mapping[str, Array]):
     fallbacks : dict of str to dict of str to Count
         Of exact arithmetic, by node, input or parameter: of what was computed (``dx``, ``dw``; ``sum``, where
         several gradients met), how many elements, and how many of them needed integers.
+    output_gradients : dict of str to ndarray
+        What backward started from, by node: the caller's own arrays.
     """
 
     def __init__(
-        self, gradients: Mapping[str, Array], blocked: frozenset[str], fallbacks: Fallbacks | None = None
+        self,
+        gradients: Mapping[str, Array],
+        blocked: frozenset[str],
+        fallbacks: Fallbacks | None = None,
+        output_gradients: Mapping[str, Array] | None = None,
     ):
         self._gradients = dict(gradients)
         self.blocked, self.fallbacks = blocked, fallbacks or {}
+        self.output_gradients = dict(output_gradients or {})
 
     def __getitem__(self, name: str) -> Array:
         if name in self.blocked:
@@ -199,7 +235,7 @@ def backward(
             with _noting(fallbacks, name):
                 computed[name] = run.arithmetic.total(pending[name])
     blocked = (net.learnt() & net.upstream(output_gradients)) - computed.keys()
-    return Gradients(computed, frozenset(blocked), fallbacks)
+    return Gradients(computed, frozenset(blocked), fallbacks, output_gradients)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ if __name__ == "__main__":
     new = golden.make(folder / "new", other).path
     KNOWN = {"none": None, "old": content(old), "new": content(new)}
     net = other.net()
-    found = derive.derive(other, net, None, False, lambda *_: None)
+    found = derive.derive(other, net, {}, False, lambda *_: None)
     derive.derive = lambda *_: found
     os.fsync = lambda handle: None  # what is killed here is a process, not the machine
     counts = {"new": kill_everywhere(folder / "a", old, other, False)}

@@ -138,7 +138,7 @@ def certify(
         if candidate is None:
             raise ValueRangeError(f"nothing is to be judged by {subject}: expected BUNDLE CANDIDATE")
         bundle = Bundle(subject)
-        net = bundle.recipe.net()
+        net = bundle.net()
         report = compared(bundle, net, candidate, claims, as_json)
     if html is not None:
         terminal.save(html, verdict_page.html(report, net).encode(), as_json)

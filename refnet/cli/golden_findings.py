@@ -8,8 +8,11 @@ from refnet.render import tables, terminal
 
 
 def report(found: Sequence[Finding], what: str, as_json: bool) -> bool:
-    """Print which tensors differ, the first of them apart, and return whether none does."""
-    equal = all(finding.equal for finding in found)
+    """Print which tensors differ, the first of them apart, and return whether none does.
+
+    Where nothing could be compared, nothing is equal.
+    """
+    equal = all(finding.equal for finding in found) and any(finding.derived for finding in found)
     if as_json:
         first = first_difference(found)
         terminal.print_json(

@@ -1,13 +1,14 @@
 """``refnet golden make``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from refnet import golden
-from refnet.arithmetic import ARITHMETICS
-from refnet.arrays import DTYPES
+from refnet.arithmetic import find_arithmetic
+from refnet.arrays import DTYPES, Array
 from refnet.cli.options import (
     Arch,
     Clip,
@@ -16,11 +17,14 @@ from refnet.cli.options import (
     Options,
     input_shape,
     number,
+    one_arithmetic,
+    parse_words,
     read_clip,
     takes_groups,
     word,
 )
-from refnet.golden import Recipe
+from refnet.errors import ValueRangeError
+from refnet.golden import GROUPS, Recipe, Source
 from refnet.golden.bundle import require_free
 from refnet.render import tables, terminal
 
@@ -33,9 +37,14 @@ def make(
     seed: Annotated[int, number("Of parameters, gradients and, without a clip, input.")] = 0,
     input: Input = None,
     dtype: Annotated[str, word(DTYPES, "Of all values.")] = "float64",
-    arithmetic: Annotated[
-        str, typer.Option(help=f"How operators are carried out: {' or '.join(ARITHMETICS)}.")
-    ] = "core",
+    arithmetic: Annotated[str, one_arithmetic("How operators are carried out")] = "core",
+    params: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Parameters of one's own, all of them by name: .npz, .safetensors, a folder of .npy.",
+        ),
+    ] = None,
     backward: Annotated[
         bool, typer.Option("--backward/--no-backward", help="Whether to compute gradients.")
     ] = True,
@@ -43,8 +52,19 @@ def make(
         bool,
         typer.Option("--hashes-only", help="Store SHA-256 only (and a clip's pixels): enough to verify."),
     ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP,GROUP",
+            help=f"Store values of these alone, of others SHA-256: {', '.join(GROUPS)}.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="float32", help="Round values of a run in float64 when they are stored."),
+    ] = None,
     allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", help="Accept NaN and infinity in a clip.")
+        bool, typer.Option("--allow-nonfinite", help="Accept NaN and infinity in what is given.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle.")] = False,
     as_json: Json = False,
@@ -52,22 +72,34 @@ def make(
     options: Options,
 ) -> None:
     """Run a network forward and backward and write every value as a bundle."""
+    if only is not None and hashes_only:
+        raise ValueRangeError(f"--only {only} and --hashes-only: expected one of the two")
+    groups = None if only is None else parse_words("--only", "group", only, GROUPS)
     recipe = Recipe(
         arch,
         input_shape(arch, input),
         options,
         seed,
         dtype=dtype,
-        arithmetic=arithmetic,
+        arithmetic=find_arithmetic(arithmetic),
         backward=backward,
+        store=store,
     )
+    recipe.require_legal()
+    if recipe.owns_arithmetic:
+        recipe = replace(recipe, own={"arithmetic": Source(arithmetic, None)})
     require_free(out, force)
     recipe, pixels = read_clip(recipe, input, clip, allow_nonfinite)
+    own: dict[str, Array] | None = None
+    if params is not None:
+        recipe, own = golden.params_recipe(params, recipe)
     with terminal.progress_bar(as_json) as progress:
         bundle = golden.make(
             out,
             recipe,
             pixels=pixels,
+            params=own,
+            only=groups,
             hashes_only=hashes_only,
             force=force,
             allow_nonfinite=allow_nonfinite,

@@ -25,7 +25,7 @@ from refnet.inputs.resize import RESIZES
 from refnet.networks import ARCHITECTURES
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
-from refnet.shapes import Shape, text
+from refnet.shapes import Shape
 
 # Geometries that an operator is checked on, beside its cases.
 MOST_DRAWS = 100_000
@@ -289,9 +289,9 @@ def read_clip(
 
 def title(recipe: Recipe) -> str:
     """Name a network on its input, with every option that is not the architecture's own."""
-    usual = ARCHITECTURES[recipe.architecture].options
+    usual = ARCHITECTURES[recipe.architecture].options if recipe.architecture else {}
     chosen = [f"{name} {value}" for name, value in recipe.options.items() if value != usual[name]]
-    return ", ".join([f"{recipe.architecture} on {text(recipe.input)}", *chosen])
+    return ", ".join([recipe.title(), *chosen])
 
 
 def arguments(options: Mapping[str, Any]) -> Iterator[str]:

@@ -2,22 +2,27 @@
 
 from refnet.arrays import ulp_distance
 from refnet.golden.against import Rounding, against
-from refnet.golden.bundle import SECTIONS, Bundle, ClipSource, Recipe
-from refnet.golden.derive import clip_recipe, make
+from refnet.golden.bundle import GROUPS, SECTIONS, Bundle, ClipSource, Recipe, Source
+from refnet.golden.derive import make, save
 from refnet.golden.findings import Finding, diff, first_difference, verify
+from refnet.golden.sources import clip_recipe, params_recipe
 
 __all__ = [
+    "GROUPS",
     "SECTIONS",
     "Bundle",
     "ClipSource",
     "Finding",
     "Recipe",
     "Rounding",
+    "Source",
     "against",
     "clip_recipe",
     "diff",
     "first_difference",
     "make",
+    "params_recipe",
+    "save",
     "ulp_distance",
     "verify",
 ]

@@ -100,13 +100,19 @@ def against(
     Raises
     ------
     FileError
-        If the bundle cannot be read, holds only hashes, or its inputs or parameters are damaged.
+        If the bundle cannot be read, holds only hashes or rounded values, or its inputs or parameters are
+        damaged.
     RefnetError
         If its inputs and parameters are not those of its network.
     """
     require_known("arithmetic to compare with", arithmetic, JUDGES)
     bundle = path if isinstance(path, Bundle) else Bundle(path)
-    net = bundle.recipe.net()
+    if bundle.recipe.store is not None:
+        raise FileError(
+            f"{bundle.path} holds values rounded to {bundle.recipe.store}, not those that a node was given: "
+            "expected a bundle made without --store"
+        )
+    net = bundle.net()
     memory.require(2 * bundle.recipe.needed_bytes(net), f"{bundle.path}, compared with {arithmetic}")
     given = {name: array for s in ("inputs", "params") for name, array in stored(bundle, s).items()}
     dys, blobs, gradients = (stored(bundle, s) for s in ("output_gradients", "blobs", "gradients"))

@@ -8,9 +8,10 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ import numpy as np
 from safetensors import SafetensorError
 
 from refnet import bounded_json, memory, placing
-from refnet.arithmetic import ARITHMETICS
+from refnet.arithmetic import ARITHMETICS, Arithmetic
 from refnet.arithmetic.exact.fallback import Count
 from refnet.arrays import DTYPES, Array, with_one_nan
-from refnet.errors import FileError, RefnetError, TooLargeError, one_line, require_known
+from refnet.errors import FileError, RefnetError, TooLargeError, ValueRangeError, one_line, require_known
+from refnet.golden import graph
 from refnet.inputs import safetensors_file
 from refnet.inputs.clip import Selection
 from refnet.inputs.safetensors_file import MOST_AXES, Stored
@@ -30,19 +32,27 @@ from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.pieces import rows
 from refnet.regular import open_regular
-from refnet.remat import blob_bytes
 from refnet.run import Fallbacks
 from refnet.shapes import LARGEST_SIZE, Shape, size, text, volume, whole
 
 FORMAT = "refnet golden bundle"
-VERSION = 2
+VERSION = 3
+# Of bundles of version 2, which have no graph, and neither values of anybody's own nor rounded ones.
+VERSIONS = (2, VERSION)
 # To which machines the bits of an arithmetic belong: those of core and exact are defined, those of reference
-# are made by NumPy's exp, matrix products and sums.
-EVERY_MACHINE, ONE_MACHINE = "every machine", "one machine"
+# are made by NumPy's exp, matrix products and sums. Of somebody's own arithmetic nothing is known.
+EVERY_MACHINE, ONE_MACHINE, UNKNOWN = "every machine", "one machine", "unknown"
 BITS = {"core": EVERY_MACHINE, "reference": ONE_MACHINE, "exact": EVERY_MACHINE}
 MANIFEST = "manifest.json"
 WALKS = ("forward", "backward")
 SECTIONS = ("inputs", "params", "blobs", "output_gradients", "gradients")
+# What a bundle can be told to store: each section, or of the blobs the outputs alone.
+GROUPS = ("inputs", "params", "blobs", "outputs", "output_gradients", "gradients")
+# What may be somebody's own, and then is not derived: what a run is given, and how it is carried out.
+GIVEN = ("inputs", "params", "output_gradients")
+OWN = (*GIVEN, "arithmetic")
+# What the name of a gradient begins with.
+GRADIENT = "d "
 FILES = (MANIFEST, *(f"{section}.safetensors" for section in SECTIONS))
 # How often a bundle is opened again that somebody replaced meanwhile.
 ATTEMPTS = 20
@@ -62,21 +72,41 @@ class ClipSource:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where something of somebody's own was found: in which file or folder, or as which "module:name".
+
+    SHA-256 is that of a file; None for what is none.
+    """
+
+    name: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """What a bundle is derived from; with the clip's pixels, all of it.
+    """What a bundle is derived from; with what is somebody's own (a clip's pixels, parameters), all of it.
 
     Attributes
     ----------
     architecture : str
+        Empty for a run of somebody's own network: the bundle's graph describes it.
+    input : (N, 3, T, H, W)
+        Of an architecture.
     options : dict
         Every option of the architecture, those left at their default included.
-    input : (N, 3, T, H, W)
     seed : int
-        Of the parameters, the output gradients and, without a clip, the input.
+        Of what is drawn: parameters, output gradients and, without a clip, the input.
     clip : ClipSource or None
     dtype : {"float64", "float32"}
-    arithmetic : str
+    arithmetic : str or Arithmetic
+        Somebody's own is an `Arithmetic`; read from a manifest, it is its name, and nothing can be derived by
+        it.
     backward : bool
+    store : {"float32"} or None
+        Values of a run in float64, rounded once when they are stored; None where they are stored as computed.
+    own : dict of str to (Source or None)
+        What is somebody's own: of "inputs", "params", "output_gradients", "arithmetic" those, and where they
+        were found, if that is known. A clip's pixels are not in it.
     """
 
     architecture: str
@@ -85,13 +115,68 @@ class Recipe:
     seed: int = 0
     clip: ClipSource | None = None
     dtype: str = "float64"
-    arithmetic: str = "core"
+    arithmetic: str | Arithmetic = "core"
     backward: bool = True
+    store: str | None = None
+    own: Mapping[str, Source | None] = field(default_factory=dict)
+
+    @property
+    def arithmetic_name(self) -> str:
+        """What the arithmetic is called, somebody's own too."""
+        return self.arithmetic if isinstance(self.arithmetic, str) else self.arithmetic.name
+
+    @property
+    def owns_arithmetic(self) -> bool:
+        """Whether the arithmetic is somebody's own."""
+        if isinstance(self.arithmetic, str):
+            return "arithmetic" in self.own
+        return ARITHMETICS.get(self.arithmetic.name) is not self.arithmetic
+
+    @property
+    def bits(self) -> str:
+        """To which machines the bits of blobs and gradients belong."""
+        return UNKNOWN if self.owns_arithmetic else BITS[self.arithmetic_name]
+
+    def title(self) -> str:
+        """Name the network and its input."""
+        return f"{self.architecture} on {text(self.input)}" if self.architecture else "a network of its own"
+
+    def is_own(self, section: str, name: str) -> bool:
+        """Whether a tensor is somebody's own: it is stored as it was given, for nobody could derive it."""
+        return section in self.own or (self.clip is not None and (section, name) == ("inputs", "data"))
+
+    def record(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        own = ({"arithmetic": None} if self.owns_arithmetic else {}) | dict(self.own)
+        named = bool(self.architecture)
+        usual = ARCHITECTURES[self.architecture].options if named else {}
+        return {
+            "architecture": self.architecture if named else None,
+            "input": self.input if named else None,
+            "options": usual | self.options,
+            "seed": self.seed if named else None,
+            "clip": None if self.clip is None else asdict(self.clip),
+            "dtype": self.dtype,
+            "arithmetic": self.arithmetic_name,
+            "backward": self.backward,
+            "store": self.store,
+            "own": {what: None if source is None else asdict(source) for what, source in own.items()},
+        }
+
+    def require_legal(self) -> None:
+        """Refuse a dtype, an arithmetic or a way of storing that there is not."""
+        if not self.owns_arithmetic:
+            require_known("arithmetic", self.arithmetic_name, ARITHMETICS)
+        require_known("dtype", self.dtype, DTYPES)
+        if self.store is not None and (self.store, self.dtype) != ("float32", "float64"):
+            raise ValueRangeError(
+                f"values of a run in {self.dtype} are stored in {self.store!r}: "
+                "expected float32, of one in float64"
+            )
 
     def structure(self) -> Net:
         """Build the network, however much memory a run would take, and refuse what is unknown."""
-        require_known("arithmetic", self.arithmetic, ARITHMETICS)
-        require_known("dtype", self.dtype, DTYPES)
+        self.require_legal()
         require_known("architecture", self.architecture, ARCHITECTURES)
         for option in self.options:
             require_known(f"option of {self.architecture}", option, ARCHITECTURES[self.architecture].options)
@@ -100,21 +185,36 @@ class Recipe:
     def net(self) -> Net:
         """Build the network, and refuse what is unknown or would not fit into memory."""
         net = self.structure()
-        memory.require(self.needed_bytes(net), f"{self.architecture} on {text(self.input)}")
+        memory.require(self.needed_bytes(net), self.title())
         return net
 
     def needed_bytes(self, net: Net) -> int:
         """About how much memory the run takes.
 
-        Beside what is stored: gradients on their way, a pool's winners, a draw in float64.
+        Beside what it computes: that rounded, gradients on their way, a pool's winners, a draw in float64.
         """
-        return self.stored_bytes(net) + 5 * max(size(node.shape) for node in net.nodes) * 8
+        computed = sum(self._elements(net).values()) * np.dtype(self.dtype).itemsize
+        rounded = computed // 2 if self.store else 0
+        return computed + rounded + 5 * max((size(node.shape) for node in net.nodes), default=0) * 8
 
-    def stored_bytes(self, net: Net) -> int:
-        """About how large the bundle's files are."""
-        itemsize = np.dtype(self.dtype).itemsize
-        params = sum(map(size, net.params.values())) * (2 if self.backward else 1)
-        return blob_bytes(net, itemsize) + (params + 2 * size(self.input)) * itemsize
+    def stored_bytes(self, net: Net, groups: Collection[str] = SECTIONS) -> int:
+        """About how large the bundle's files are, of those groups."""
+        itemsize = np.dtype(self.store or self.dtype).itemsize
+        elements = self._elements(net)
+        if "blobs" not in groups:
+            elements["outputs"] = sum(map(size, net.outputs.values()))
+        return sum(count for group, count in elements.items() if group in groups) * itemsize
+
+    def _elements(self, net: Net) -> dict[str, int]:
+        """About how many elements each section has."""
+        inputs, params = (sum(map(size, given.values())) for given in (net.inputs, net.params))
+        return {
+            "inputs": inputs,
+            "params": params,
+            "blobs": sum(size(node.shape) for node in net.nodes),
+            "output_gradients": sum(map(size, net.outputs.values())) if self.backward else 0,
+            "gradients": inputs + params if self.backward else 0,
+        }
 
 
 class Bundle:
@@ -131,10 +231,14 @@ class Bundle:
     ----------
     manifest : dict
     recipe : Recipe
+    graph : dict or None
+        The network: "nodes", each with its "name", "operator", "inputs" and "attributes", and "outputs". None
+        in bundles of format version 2, which have none.
     entries : dict of section to dict of name to {"shape", "dtype", "sha256", "file"}
     blocked : frozenset of str
-    bits : {"every machine", "one machine"}
+    bits : {"every machine", "one machine", "unknown"}
         To which machines the bits of blobs and gradients belong; those of what is given belong to every one.
+        Of somebody's own arithmetic it is unknown.
     machine : dict
         What made it: versions, processor.
     fallbacks : dict of {"forward", "backward"} to dict of str to dict of str to Count
@@ -154,10 +258,10 @@ class Bundle:
         self._stored: dict[str, dict[str, Stored]] = {}
         self.manifest = _read_manifest(self.path, self._files)
         version = self.manifest.get("format_version")
-        if type(version) is not int or version != VERSION:
+        if type(version) is not int or version not in VERSIONS:
             raise FileError(
                 f"{self.path / MANIFEST} has format version {version!r}: "
-                f"expected {VERSION}; make the bundle again with this refnet"
+                f"expected {' or '.join(map(str, VERSIONS))}; make the bundle again with this refnet"
             )
         try:
             json.dumps(self.manifest, ensure_ascii=False).encode()
@@ -167,7 +271,8 @@ class Bundle:
             self.recipe = _recipe(self.manifest["recipe"])
             self.entries = {s: _entries(s, self.manifest["tensors"][s]) for s in SECTIONS}
             self.blocked = frozenset(_strings(self.manifest["blocked"]))
-            self.bits = _bits(self.manifest["bits"], self.recipe.arithmetic)
+            self.graph = None if version == 2 else graph.checked(self.manifest["graph"])
+            self.bits = _bits(self.manifest["bits"], self.recipe)
             self.machine = _typed("machine", self.manifest["machine"], dict)
             self.fallbacks = _fallbacks(self.manifest.get("fallbacks", {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -177,6 +282,85 @@ class Bundle:
                 f"{self.path / MANIFEST} is damaged ({type(error).__name__}: {one_line(error)}): "
                 "make the bundle again"
             ) from error
+
+    def structure(self) -> Net:
+        """Build the network, however much memory a run would take.
+
+        Raises
+        ------
+        RefnetError
+            If there is no such network.
+        """
+        if self.recipe.architecture:
+            return self.recipe.structure()
+        self.recipe.require_legal()
+        assert self.graph is not None
+        given = ({n: tuple(e["shape"]) for n, e in self.entries[s].items()} for s in ("inputs", "params"))
+        try:
+            return graph.build(self.graph, *given)
+        except RefnetError as error:
+            raise FileError(f"{self.path / MANIFEST}: the graph is of no network: {error}") from error
+
+    def net(self) -> Net:
+        """Build the network, and refuse one whose run would not fit into memory.
+
+        Raises
+        ------
+        RefnetError
+            If there is no such network.
+        TooLargeError
+        """
+        net = self.structure()
+        memory.require(self.recipe.needed_bytes(net), self.recipe.title())
+        return net
+
+    @cached_property
+    def places(self) -> dict[str, tuple[str, str]]:
+        """The section of each tensor, and its name there, by the name that `bundle[name]` takes."""
+        starts = {"gradients": GRADIENT, "output_gradients": f"{GRADIENT}output "}
+        return {
+            starts.get(section, "") + name: (section, name)
+            for section in SECTIONS
+            for name in self.entries[section]
+        }
+
+    def __getitem__(self, name: str) -> Array:
+        """The value of a node, input or parameter; as ``"d NAME"`` the gradient of an input or parameter.
+
+        What backward started from is ``"d output NAME"``.
+
+        Raises
+        ------
+        UnknownNameError
+            If the bundle has no such tensor.
+        FileError
+            If it holds only its hash, or what it holds is damaged.
+        """
+        require_known(f"tensor of {self.path}", name, self.places)
+        section, own = self.places[name]
+        array = self.tensor(section, own)
+        if array is None:
+            raise FileError(
+                f"{self.path} holds only the hash of {name}: expected a bundle with its tensors, "
+                "made without --hashes-only or --only"
+            )
+        if sha(array) != self.entries[section][own]["sha256"]:
+            raise FileError(
+                f"{self.path} is damaged: the bits of {section} {own} are not those of its SHA-256"
+            )
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [*self.places]
 
     def tensor(self, section: str, name: str) -> Array | None:
         """Read one tensor; None where the bundle holds only its hash.
@@ -214,16 +398,37 @@ class Bundle:
             raise FileError(f"{path} cannot be read: {one_line(error)}") from error
         return array.astype(entry["dtype"], copy=False)
 
-    def pixels(self) -> Array | None:
-        """Read the pixels of the recipe's clip; None where it has none.
+    def own(self) -> dict[str, dict[str, Array]]:
+        """Read what is somebody's own, by section: a clip's pixels, inputs, parameters, output gradients.
 
         Raises
         ------
         FileError
             If the bundle does not hold them, or others.
         """
-        if self.recipe.clip is None:
-            return None
+        recipe = self.recipe
+        if recipe.clip is not None:
+            self._require_pixels()
+        found: dict[str, dict[str, Array]] = {}
+        for section in GIVEN:
+            for name, entry in self.entries[section].items():
+                if not recipe.is_own(section, name):
+                    continue
+                array = self.tensor(section, name)
+                if array is None:
+                    raise FileError(
+                        f"{self.path} holds no {section} {name}, and nobody can derive them: "
+                        f"expected {section}.safetensors"
+                    )
+                if entry["dtype"] not in (recipe.dtype, "int64"):
+                    raise FileError(
+                        f"{self.path}: {section} {name} is {entry['dtype']}: "
+                        f"expected {recipe.dtype}, the recipe's"
+                    )
+                found.setdefault(section, {})[name] = array
+        return found
+
+    def _require_pixels(self) -> None:
         entry = self.entries["inputs"].get("data")
         if entry is None or entry["file"] is None:
             raise FileError(f"{self.path} holds no pixels of its clip: expected inputs.safetensors")
@@ -232,7 +437,6 @@ class Bundle:
                 f"{self.path} holds pixels of shape {text(entry['shape'])}: "
                 f"expected {text(self.recipe.input)}, the recipe's input"
             )
-        return self.tensor("inputs", "data")
 
 
 def sha(array: Array) -> str:
@@ -291,7 +495,7 @@ def require_disk(out: Path, needed: int) -> None:
     if needed > free:
         raise TooLargeError(
             f"the bundle needs about {memory.text(needed)} of disk, {memory.text(free)} is free "
-            f"in {parent}: take a smaller input, or --hashes-only"
+            f"in {parent}: take a smaller input, --store float32, --only or --hashes-only"
         )
 
 
@@ -393,9 +597,22 @@ def _read_manifest(path: Path, files: Mapping[str, int]) -> dict[str, Any]:
 
 def _recipe(found: Mapping[str, Any]) -> Recipe:
     values = dict(found)
-    values["input"] = volume("recipe input", values["input"])
     _typed("options", values["options"], dict)
     _typed("backward", values["backward"], bool)
+    _typed("arithmetic", values["arithmetic"], str)
+    own = _typed("own", values.get("own", {}), dict)
+    for what in own:
+        require_known("thing of somebody's own", what, OWN)
+    values["own"] = {what: None if source is None else _source(what, source) for what, source in own.items()}
+    if values["architecture"] is not None:
+        require_known("architecture", values["architecture"], ARCHITECTURES)
+        values["input"] = volume("recipe input", values["input"])
+    elif not (values["input"] is values["seed"] is values["clip"] is None and values["options"] == {}):
+        raise FileError("architecture is null: expected null for input, seed and clip, and no options")
+    elif missing := [what for what in GIVEN[: 2 + values["backward"]] if what not in own]:
+        raise FileError(f"architecture is null: expected {missing[0]} among what is own")
+    else:
+        values |= {"architecture": "", "input": (), "seed": 0}
     if values["clip"] is not None:
         source = dict(values["clip"])
         _typed("clip name", source["name"], str)
@@ -405,6 +622,14 @@ def _recipe(found: Mapping[str, Any]) -> Recipe:
         )
         values["clip"] = ClipSource(**source | asdict(selection))
     return Recipe(**values)
+
+
+def _source(what: str, found: Any) -> Source:
+    source = Source(**_typed(f"own {what}", found, dict))
+    _typed(f"name of own {what}", source.name, str)
+    if source.sha256 is not None:
+        _hash(f"own {what}", source.sha256)
+    return source
 
 
 def _entries(section: str, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -431,13 +656,14 @@ def _strings(found: Any) -> list[str]:
     return found
 
 
-def _bits(found: object, arithmetic: str) -> str:
-    require_known("arithmetic", arithmetic, BITS)
-    if found != BITS[arithmetic]:
+def _bits(found: object, recipe: Recipe) -> str:
+    if not recipe.owns_arithmetic:
+        require_known("arithmetic", recipe.arithmetic, BITS)
+    if found != recipe.bits:
         raise FileError(
-            f"bits are said to be those of {found!r}: expected {BITS[arithmetic]}, for {arithmetic}"
+            f"bits are said to be those of {found!r}: expected {recipe.bits}, for {recipe.arithmetic_name}"
         )
-    return BITS[arithmetic]
+    return recipe.bits
 
 
 def _fallbacks(found: Any) -> dict[str, Fallbacks]:

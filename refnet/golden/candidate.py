@@ -9,8 +9,8 @@ from refnet import memory
 from refnet.arrays import Array
 from refnet.environment import in_default
 from refnet.errors import FileError
-from refnet.golden.bundle import MANIFEST, Bundle, sha
-from refnet.golden.derive import Tensors, start
+from refnet.golden.bundle import MANIFEST, SECTIONS, Bundle, sha
+from refnet.golden.derive import Tensors, as_stored, start
 from refnet.inputs import candidate
 from refnet.inputs.candidate import Candidate
 from refnet.net import Net
@@ -36,10 +36,11 @@ def given(bundle: Bundle, net: Net) -> Tensors:
     FileError
         If a hash in the manifest is not that of what the recipe gives.
     """
-    found = start(bundle.recipe, net, bundle.pixels())
+    found = start(bundle.recipe, net, bundle.own())
     for section, arrays in found.items():
         for name, array in arrays.items():
-            if bundle.entries[section].get(name, {}).get("sha256") != sha(array):
+            right = sha(as_stored(bundle.recipe, section, name, array))
+            if bundle.entries[section].get(name, {}).get("sha256") != right:
                 raise FileError(
                     f"{bundle.path}: {section} {name} is not what its recipe gives: "
                     "`refnet golden verify` compares everything"
@@ -63,7 +64,7 @@ def read(path: str | Path, net: Net) -> Candidate:
     Raises
     ------
     FileError
-        If it cannot be read; of a bundle, if it holds hashes only.
+        If it cannot be read; of a bundle, if it holds hashes only. What it holds no values of is missing.
     TooLargeError
         If it would not fit into memory.
     """
@@ -73,11 +74,14 @@ def read(path: str | Path, net: Net) -> Candidate:
     bundle = Bundle(path)
     entries = [entry for section in bundle.entries.values() for entry in section.values() if entry["file"]]
     memory.require(sum(prod(e["shape"]) * np.dtype(e["dtype"]).itemsize for e in entries), str(path))
+    found = {section: _kept(bundle, section) for section in SECTIONS}
+    if not found["blobs"] and not found["gradients"]:
+        raise _hashes_only(bundle, "blobs and gradients")
     return Candidate(
-        blobs=stored(bundle, "blobs"),
-        gradients=stored(bundle, "gradients"),
-        output_gradients=stored(bundle, "output_gradients"),
-        given=stored(bundle, "inputs") | stored(bundle, "params"),
+        blobs=found["blobs"],
+        gradients=found["gradients"],
+        output_gradients=found["output_gradients"],
+        given=found["inputs"] | found["params"],
     )
 
 
@@ -89,13 +93,21 @@ def stored(bundle: Bundle, section: str) -> dict[str, Array]:
     FileError
         If the bundle holds only their hashes.
     """
-    found = {}
+    found = _kept(bundle, section)
     for name in bundle.entries[section]:
-        array = bundle.tensor(section, name)
-        if array is None:
-            raise FileError(
-                f"{bundle.path} holds only the hash of {section} {name}: expected a bundle with its tensors, "
-                "made without --hashes-only"
-            )
-        found[name] = array
+        if name not in found:
+            raise _hashes_only(bundle, f"{section} {name}")
     return found
+
+
+def _kept(bundle: Bundle, section: str) -> dict[str, Array]:
+    """Those tensors of a section that a bundle holds the values of."""
+    found = ((name, bundle.tensor(section, name)) for name in bundle.entries[section])
+    return {name: array for name, array in found if array is not None}
+
+
+def _hashes_only(bundle: Bundle, what: str) -> FileError:
+    return FileError(
+        f"{bundle.path} holds only the hash of {what}: expected a bundle with its tensors, "
+        "made without --hashes-only or --only"
+    )

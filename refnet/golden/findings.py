@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.arrays import Array, ulp_distance, with_one_nan
+from refnet.arithmetic import Arithmetic
+from refnet.arrays import DTYPES, Array, rounded, ulp_distance, wide, with_one_nan
 from refnet.environment import in_default
-from refnet.golden.bundle import SECTIONS, Bundle, sha
-from refnet.golden.derive import derive
+from refnet.errors import ValueRangeError
+from refnet.golden import graph
+from refnet.golden.bundle import GIVEN, SECTIONS, Bundle, Recipe, sha
+from refnet.golden.derive import Derived, Tensors, as_stored, derive, start
 from refnet.net import Net
 from refnet.progress import Progress, silent, steps
 from refnet.shapes import text
@@ -27,7 +30,8 @@ class Finding:
     ----------
     section, name : str
     equal : bool
-        Whether all bits are.
+        Whether all bits are, those of the wider side once it is rounded where `rounded` says so; of what is
+        not derived, whether what is stored has the bits of its SHA-256.
     note : str
         What is wrong, for people; empty where nothing is.
     different : int or None
@@ -37,6 +41,17 @@ class Finding:
         NaN, and for integers.
     elements : int or None
         Of the tensor; None where the two sides have other shapes, or one is missing.
+    max_abs, max_rel : float or None
+        The largest |a - b|, and the largest |a - b| / max(|a|, |b|), of elements that are finite on both
+        sides; None where there are none, or the tensors are not both at hand.
+    where : tuple of int or None
+        Of the elements with other bits, one with the largest |a - b|.
+    values : tuple of float or None
+        a and b there; None where one is not finite.
+    rounded : str
+        The dtype that the wider side was rounded to before; empty where both sides have one.
+    derived : bool
+        Whether it was compared with something: False where `verify` cannot derive it.
     node, op : str
         The node that computed it, of a gradient the one whose backward did, and its operator; empty for
         what is given.
@@ -52,6 +67,12 @@ class Finding:
     different: int | None = None
     max_ulp: int | None = None
     elements: int | None = None
+    max_abs: float | None = None
+    max_rel: float | None = None
+    where: tuple[int, ...] | None = None
+    values: tuple[float, float] | None = None
+    rounded: str = ""
+    derived: bool = True
     node: str = ""
     op: str = ""
     follows: bool = False
@@ -74,12 +95,19 @@ def first_difference(found: Sequence[Finding]) -> Finding | None:
 
 
 @in_default
-def verify(path: str | Path | Bundle, *, progress: Progress = silent) -> list[Finding]:
+def verify(
+    path: str | Path | Bundle, arithmetic: Arithmetic | None = None, *, progress: Progress = silent
+) -> list[Finding]:
     """Derive a bundle again from its manifest and compare bits with what it says and holds.
+
+    What is somebody's own (a clip's pixels, parameters) nobody can derive: the bundle's are taken, and the
+    rest is derived from them. What an arithmetic of one's own computed cannot be derived without that.
 
     Parameters
     ----------
     path : str, Path or Bundle
+    arithmetic : Arithmetic, optional
+        The one that made the bundle, where that is somebody's own.
     progress : callable
         Told (stage, done, total).
 
@@ -87,7 +115,8 @@ def verify(path: str | Path | Bundle, *, progress: Progress = silent) -> list[Fi
     -------
     list of Finding
         One for each tensor that the bundle or the recipe has, in the order of the walk: what is given,
-        blobs as forward computes them, gradients as backward does.
+        blobs as forward computes them, gradients as backward does. Nodes that the manifest describes as the
+        recipe does not are of section "graph".
 
     Raises
     ------
@@ -97,15 +126,26 @@ def verify(path: str | Path | Bundle, *, progress: Progress = silent) -> list[Fi
         If its recipe cannot be run.
     """
     bundle = path if isinstance(path, Bundle) else Bundle(path)
-    net = bundle.recipe.net()
-    tensors, blocked, _ = derive(bundle.recipe, net, bundle.pixels(), True, progress)
-    findings = _each(
+    recipe = bundle.recipe
+    if arithmetic is not None:
+        if not recipe.owns_arithmetic:
+            raise ValueRangeError(
+                f"{bundle.path} was made by {recipe.arithmetic_name}: "
+                "expected an arithmetic only where somebody's own made it"
+            )
+        recipe = replace(recipe, arithmetic=arithmetic)
+    can_run = not (recipe.owns_arithmetic and isinstance(recipe.arithmetic, str))
+    net = bundle.net()
+    tensors, blocked, _ = _derivable(recipe, net, bundle, can_run, progress)
+    findings = _described_otherwise(bundle, net) + _each(
         origins(net),
         bundle.entries,
-        tensors,
-        lambda section, name: _verify_tensor(bundle, section, name, tensors[section].get(name)),
+        tensors if can_run else {**tensors, "blobs": dict.fromkeys(node.name for node in net.nodes)},
+        lambda section, name: _verify_tensor(bundle, section, name, tensors[section].get(name), can_run),
         progress,
     )
+    if not can_run:
+        return findings
     return findings + _blocked_findings(bundle.blocked, "the manifest", blocked, "the derivation")
 
 
@@ -133,7 +173,7 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
     """
     first, second = Bundle(a), Bundle(b)
     findings = _each(
-        origins(second.recipe.structure()) | origins(first.recipe.structure()),
+        origins(second.structure()) | origins(first.structure()),
         first.entries,
         second.entries,
         lambda section, name: _diff_tensor(first, second, section, name),
@@ -200,10 +240,42 @@ def _blocked_findings(a: frozenset[str], a_name: object, b: frozenset[str], b_na
     ]
 
 
-def _verify_tensor(bundle: Bundle, section: str, name: str, derived: Array | None) -> Finding:
+def _derivable(recipe: Recipe, net: Net, bundle: Bundle, can_run: bool, progress: Progress) -> Derived:
+    """What can be derived: everything, or without the arithmetic, what its run started from."""
+    own = bundle.own()
+    if can_run:
+        return derive(recipe, net, own, True, progress)
+    tensors: Tensors = {
+        section: {name: as_stored(recipe, section, name, array) for name, array in arrays.items()}
+        for section, arrays in start(recipe, net, own).items()
+    }
+    return Derived({section: tensors.get(section, {}) for section in SECTIONS}, frozenset(), {})
+
+
+def _described_otherwise(bundle: Bundle, net: Net) -> list[Finding]:
+    """The nodes that a manifest describes as its recipe does not."""
+    if bundle.graph is None or not bundle.recipe.architecture:
+        return []
+    return [
+        Finding("graph", name, False, f"{found} in the manifest, derived {right}")
+        for name, found, right in graph.differences(bundle.graph, graph.record(net))
+    ]
+
+
+def _taken(bundle: Bundle, section: str, name: str) -> Finding:
+    """What is not derived: only that it is what was stored can be seen."""
+    stored, entry = bundle.tensor(section, name), bundle.entries[section][name]
+    right = stored is None or sha(stored) == entry["sha256"]
+    note = "" if right else "stored bits are not those of its SHA-256"
+    return Finding(section, name, right, note, elements=prod(entry["shape"]), derived=False)
+
+
+def _verify_tensor(bundle: Bundle, section: str, name: str, derived: Array | None, can_run: bool) -> Finding:
     entry = bundle.entries[section].get(name)
     if entry is None:
         return Finding(section, name, False, "missing from the manifest")
+    if bundle.recipe.is_own(section, name) or (section not in GIVEN and not can_run):
+        return _taken(bundle, section, name)
     if derived is None:
         return Finding(section, name, False, "in the manifest, but not of this recipe")
     if entry["shape"] != list(derived.shape) or entry["dtype"] != derived.dtype.name:
@@ -228,19 +300,34 @@ def _diff_tensor(a: Bundle, b: Bundle, section: str, name: str) -> Finding:
     ours, theirs = a.entries[section].get(name), b.entries[section].get(name)
     if ours is None or theirs is None:
         return Finding(section, name, False, f"missing from {a.path if ours is None else b.path}")
-    if ours["shape"] != theirs["shape"] or ours["dtype"] != theirs["dtype"]:
+    if ours["shape"] != theirs["shape"] or not _comparable(ours["dtype"], theirs["dtype"]):
         found = " and ".join(f"{e['dtype']} {text(tuple(e['shape']))}" for e in (ours, theirs))
         return Finding(section, name, False, f"not comparable: {found}")
     x, y = a.tensor(section, name), b.tensor(section, name)
+    elements = prod(ours["shape"])
     for bundle, entry, stored in ((a, ours, x), (b, theirs, y)):
         if stored is not None and sha(stored) != entry["sha256"]:
             note = f"stored bits of {bundle.path} are not those of its SHA-256"
-            return Finding(section, name, False, note, elements=prod(ours["shape"]))
+            return Finding(section, name, False, note, elements=elements)
+    narrow, hashes = "", [ours["sha256"], theirs["sha256"]]
+    if ours["dtype"] != theirs["dtype"]:
+        narrow = min(ours["dtype"], theirs["dtype"], key=lambda dtype: np.dtype(dtype).itemsize)
+        x, y = (None if v is None else rounded(v, narrow) for v in (x, y))
+        hashes = [sha(v) if v is not None else h for v, h in zip((x, y), hashes, strict=True)]
+        if (x if theirs["dtype"] == narrow else y) is None:
+            note = f"not comparable: the values of the wider, to be rounded to {narrow}, are not stored"
+            return Finding(section, name, False, note, elements=elements)
     if x is None or y is None:
-        equal = ours["sha256"] == theirs["sha256"]
+        equal = hashes[0] == hashes[1]
         note = "" if equal else f"other SHA-256; {NOT_STORED}"
-        return Finding(section, name, equal, note, elements=prod(ours["shape"]))
-    return _compare(section, name, x, y, "bits differ")
+        return Finding(section, name, equal, note, elements=elements, rounded=narrow)
+    note = f"bits differ, rounded to {narrow}" if narrow else "bits differ"
+    return replace(_compare(section, name, x, y, note), rounded=narrow)
+
+
+def _comparable(a: str, b: str) -> bool:
+    """Whether values of two dtypes can be compared, the wider ones rounded."""
+    return a == b or {a, b} == set(DTYPES)
 
 
 def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
@@ -248,9 +335,34 @@ def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
     a, b = (np.ascontiguousarray(with_one_nan(array)) for array in (a, b))
     different = int(np.count_nonzero(a.view(bits) != b.view(bits)))
     if different == 0:
-        return Finding(section, name, True, "", 0, 0, a.size)
+        same = None if a.dtype.kind != "f" else 0.0
+        return Finding(section, name, True, "", 0, 0, a.size, same, same)
+    found = _errors(Finding(section, name, False, note, different, None, a.size), a, b)
     if a.dtype.kind != "f":
-        return Finding(section, name, False, note, different, None, a.size)
-    if (np.isnan(a) != np.isnan(b)).any():
-        return Finding(section, name, False, f"{note}, with NaN on one side alone", different, None, a.size)
-    return Finding(section, name, False, note, different, int(ulp_distance(a, b).max()), a.size)
+        return found
+    for what, is_it in (("NaN", np.isnan), ("infinity", np.isinf)):
+        if (is_it(a) != is_it(b)).any():
+            found = replace(found, note=f"{note}, with {what} on one side alone")
+            if what == "NaN":
+                return found
+    return replace(found, max_ulp=int(ulp_distance(a, b).max()))
+
+
+def _errors(found: Finding, a: Array, b: Array) -> Finding:
+    """Say how far two arrays are from each other, and where farthest."""
+    shape = a.shape
+    bits = np.dtype(f"u{a.itemsize}")
+    differ = (a.view(bits) != b.view(bits)).ravel()
+    x, y = (wide(v).ravel() for v in (a, b))
+    finite = np.isfinite(x) & np.isfinite(y)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        error = np.where(finite, np.abs(x - y), 0)
+        relative = np.where(error > 0, error / np.maximum(np.abs(x), np.abs(y)), 0)
+    farthest = int(error.argmax()) if error.any() else int(differ.argmax())
+    where = tuple(map(int, np.unravel_index(farthest, shape)))
+    values = (float(x[farthest]), float(y[farthest])) if finite[farthest] else None
+    if not finite.any():
+        return replace(found, where=where)
+    most = (float(v.max()) for v in (error, relative))
+    max_abs, max_rel = (v if np.isfinite(v) else None for v in most)
+    return replace(found, max_abs=max_abs, max_rel=max_rel, where=where, values=values)

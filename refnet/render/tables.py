@@ -9,7 +9,7 @@ from rich.console import Console
 from refnet import memory
 from refnet.arithmetic.exact.fallback import Count
 from refnet.golden import Bundle, Finding, Rounding, first_difference
-from refnet.golden.bundle import EVERY_MACHINE, added
+from refnet.golden.bundle import EVERY_MACHINE, GIVEN, SECTIONS, UNKNOWN, added
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_FIRST, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
 from refnet.shapes import text
@@ -105,25 +105,32 @@ def bundle(made: Bundle, console: Console) -> None:
     counts = ("number", "elements")
     shown = table("tensors", *counts, "file", numbers=counts)
     for section, entries in made.entries.items():
-        files = {entry["file"] or "SHA-256 only" for entry in entries.values()}
+        files = sorted({entry["file"] or "SHA-256 only" for entry in entries.values()}, reverse=True)
         elements = sum(prod(entry["shape"]) for entry in entries.values())
-        shown.add_row(section, str(len(entries)), f"{elements:,}", " ".join(files))
+        shown.add_row(section, str(len(entries)), f"{elements:,}", ", ".join(files))
     console.print(shown)
-    recipe, stop = made.recipe, made.recipe.options["freeze_at"]
-    blocked = f"{len(made.blocked)} gradients blocked (freeze_at {stop})."
-    console.print(
-        f"\n{made.path}: {recipe.architecture} on {text(recipe.input)}, {recipe.dtype}, {recipe.arithmetic}; "
-        f"{blocked if recipe.backward else 'no gradients.'}",
-        soft_wrap=True,
-    )
+    console.print(f"\n{made.path}: {summary(made)}", soft_wrap=True)
     if made.fallbacks:
         console.print()
         _fallbacks(made, console)
 
 
+def summary(made: Bundle) -> str:
+    """What a bundle is of, in a sentence."""
+    recipe = made.recipe
+    stored = f", stored in {recipe.store}" if recipe.store else ""
+    said = [f"{recipe.title()}, {recipe.dtype}{stored}, {recipe.arithmetic_name}"]
+    if source := recipe.own.get("params"):
+        said.append(f"parameters of {source.name}")
+    stop = recipe.options.get("freeze_at")
+    stopped = "" if stop is None else f" (freeze_at {stop})"
+    gradients = f"{len(made.blocked)} gradients blocked{stopped}" if recipe.backward else "no gradients"
+    return "; ".join([*said, gradients]) + "."
+
+
 def _fallbacks(made: Bundle, console: Console) -> None:
     """Show how many elements needed integers, an operator and what it computes a row."""
-    ops = {node.name: node.op for node in made.recipe.structure().nodes}
+    ops = {node.name: node.op for node in made.structure().nodes}
     found: dict[tuple[str, str], list[Count]] = {}
     for of in made.fallbacks.values():
         for name, by_what in of.items():
@@ -153,21 +160,62 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
     """Show which tensors differ, one a row, and how many do not."""
     bad = [finding for finding in found if not finding.equal]
     if bad:
-        counts = ("elements", "largest ulp")
-        names = ("tensors", "name", "operator", *counts, "finding")
-        first = ("name", "tensors", "finding", *counts)
-        shown = table(*names, numbers=counts, first=first, needed=2, prose="finding")
+        numbers = ("elements", "share", "largest error", "relative", "ulp")
+        names = ("tensors", "name", "operator", *numbers, "at", "finding")
+        first = ("name", "tensors", "finding", "share", "largest error", "ulp", "relative", "elements")
+        shown = table(*names, numbers=numbers, first=first, needed=2, prose="finding")
         for finding in bad[:MOST_SHOWN]:
-            numbers = ("" if n is None else f"{n:,}" for n in (finding.different, finding.max_ulp))
-            shown.add_row(finding.section, finding.name, finding.op, *numbers, finding.note)
+            at = "" if finding.where is None else ",".join(map(str, finding.where))
+            shown.add_row(finding.section, finding.name, finding.op, *_sizes(finding), at, finding.note)
         console.print(shown)
         if len(bad) > MOST_SHOWN:
             console.print(f"... and {len(bad) - MOST_SHOWN} more (--json prints all)")
         console.print()
-    equal = f"{what}: {len(found) - len(bad)} of {len(found)} tensors equal bit for bit"
-    console.print(f"{equal}, {len(bad)} not." if bad else f"{equal}.", soft_wrap=True)
+    derived = [finding for finding in found if finding.derived]
+    wrong = sum(not finding.equal for finding in derived)
+    equal = f"{what}: {len(derived) - wrong} of {len(derived)} tensors equal bit for bit"
+    for dtype in dict.fromkeys(finding.rounded for finding in derived if finding.rounded):
+        count = sum(finding.rounded == dtype and finding.equal for finding in derived)
+        equal += f" ({count:,} once the wider side is rounded to {dtype})"
+    console.print(f"{equal}, {wrong} not." if wrong else f"{equal}.", soft_wrap=True)
     for line in _where_it_begins(bad):
         console.print(line, soft_wrap=True)
+
+
+def _sizes(finding: Finding) -> tuple[str, str, str, str, str]:
+    """How many elements differ, which share that is, and by how much; empty where it is not known."""
+    count, elements = finding.different, finding.elements
+    return (
+        "" if count is None else f"{count:,}",
+        "" if count is None or not elements else f"{100 * count / elements:.2f} %",
+        "" if finding.max_abs is None else f"{finding.max_abs:.2e}",
+        "" if finding.max_rel is None else f"{finding.max_rel:.1e}",
+        "" if finding.max_ulp is None else f"{finding.max_ulp:,}",
+    )
+
+
+def not_derived(found: Sequence[Finding], bundle: Bundle, console: Console) -> None:
+    """Say what could not be derived, and why."""
+    taken = [finding for finding in found if not finding.derived]
+    by_section = {s: [f.name for f in taken if f.section == s] for s in SECTIONS}
+    given = [_number(names, s) for s, names in by_section.items() if names and s in GIVEN]
+    computed = [_number(names, s) for s, names in by_section.items() if names and s not in GIVEN]
+    if given:
+        console.print(f"Not derived, but taken as stored: {', '.join(given)}.", soft_wrap=True)
+    if computed:
+        source = bundle.recipe.own.get("arithmetic")
+        name = source.name if source else "MODULE:NAME"
+        console.print(
+            f"Not derived: {', '.join(computed)}, computed by an arithmetic of somebody's own, "
+            f"{bundle.recipe.arithmetic_name} (--arithmetic {name} derives by it).",
+            soft_wrap=True,
+        )
+
+
+def _number(names: Sequence[str], section: str) -> str:
+    """How many tensors of a section; a single one by its name."""
+    what = section.replace("_", " ")
+    return f"{names[0]} of {what}" if len(names) == 1 else f"{len(names)} {what}"
 
 
 def roundings(found: Sequence[Rounding], bundle: Bundle, arithmetic: str, console: Console) -> None:
@@ -192,7 +240,7 @@ def roundings(found: Sequence[Rounding], bundle: Bundle, arithmetic: str, consol
         console.print()
     correct, elements = sum(r.correct for r in found), sum(r.elements for r in found)
     console.print(
-        f"{bundle.path}, made by {bundle.recipe.arithmetic}, against {arithmetic}: {correct:,} of "
+        f"{bundle.path}, made by {bundle.recipe.arithmetic_name}, against {arithmetic}: {correct:,} of "
         f"{elements:,} elements correctly rounded, all in {len(found) - len(rest)} of {len(found)} tensors.",
         soft_wrap=True,
     )
@@ -232,14 +280,23 @@ def _amount(finding: Finding) -> str:
     """In how many elements a tensor differs, and by how much, as far as it is known."""
     if finding.different is None:
         return finding.note
-    ulp = "" if finding.max_ulp is None else f", by {finding.max_ulp:,} ulp at most"
-    return f"{finding.different:,} of {finding.elements:,} elements{ulp}"
+    _, share, error, relative, _ = _sizes(finding)
+    said = f"{finding.different:,} of {finding.elements:,} elements ({share})"
+    if finding.max_ulp is not None:
+        said += f", by {finding.max_ulp:,} ulp at most"
+    if finding.max_abs and finding.where is not None:
+        said += f"; the largest error is {error} ({relative} of its size), at {list(finding.where)}"
+        if finding.values is not None:
+            said += ": {!r} and {!r}".format(*finding.values)
+    return said
 
 
 def other_machine(made: Bundle, here: Mapping[str, Any], console: Console) -> None:
     """Say whether another machine may have other bits, and in what that which made a bundle differs."""
-    line = f"The bits of {made.recipe.arithmetic} belong to "
-    if made.bits == EVERY_MACHINE:
+    line = f"The bits of {made.recipe.arithmetic_name} belong to "
+    if made.bits == UNKNOWN:
+        line = f"{made.recipe.arithmetic_name} is an arithmetic of somebody's own: its bits are unknown here."
+    elif made.bits == EVERY_MACHINE:
         line += "every machine: others are of another version of refnet (CHANGELOG.md), or of a changed file."
     else:
         line += "the machine that made them: NumPy's exp, matrix products and sums differ."
