@@ -54,8 +54,8 @@ FLOORS = [
     ["golden.graph"],
     ["golden.bundle"],
     ["golden.derive", "golden.sources"],
-    ["golden.findings", "golden.candidate"],
-    ["golden.against"],
+    ["golden.findings", "golden.candidate", "golden.causes"],
+    ["golden.against", "golden.statistics"],
     ["golden"],
     ["check.precision", "check.summation"],
     ["check.report", "check.bounds", "check.flow", "check.problems", "check.extrapolation", "check.foreign"],
@@ -127,6 +127,7 @@ FLOORS = [
         "cli.golden_make",
         "cli.golden_verify",
         "cli.golden_diff",
+        "cli.golden_show",
     ],
     ["cli.app"],
     ["cli"],
@@ -171,6 +172,7 @@ NEIGHBOURS = {
     ("networks.roi_head", "networks.time_link"),
     ("networks.fpn3d", "networks.layers"),
     ("check.mistakes.sliding", "check.mistakes.changes"),
+    ("render.golden_show", "render.tables"),
     ("render.roofline", "render.figure"),
 }
 # What a method looks up when it is called: a run writes itself down.

@@ -16,6 +16,7 @@ from refnet.cli.certify import certify
 from refnet.cli.ending import UNUSABLE, fail, say
 from refnet.cli.golden_diff import diff
 from refnet.cli.golden_make import make
+from refnet.cli.golden_show import show
 from refnet.cli.golden_verify import verify
 from refnet.cli.gradcheck import gradcheck
 from refnet.cli.info import info
@@ -59,12 +60,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     pretty_exceptions_enable=False,
 )
-golden = typer.Typer(help="Golden bundles: make, verify, compare.")
+golden = typer.Typer(help="Golden bundles: make, show, verify, compare.")
 benches = typer.Typer(callback=bench, invoke_without_command=True, cls=Group)
 app.command("list", cls=Command)(list_architectures)
 for command in (info, trace, computes(gradcheck), computes(certify)):
     app.command(cls=Command)(command)
-for command in (computes(make), computes(verify), diff):
+for command in (computes(make), show, computes(verify), diff):
     golden.command(cls=Command)(command)
 benches.command("diff", cls=Command)(bench_diff)
 app.add_typer(benches, name="bench")

@@ -9,7 +9,8 @@ from refnet import golden
 from refnet.cli.ending import FAILED
 from refnet.cli.golden_findings import report
 from refnet.cli.options import Json
-from refnet.render import terminal
+from refnet.golden import Bundle
+from refnet.render import tables, terminal
 
 
 def diff(
@@ -17,8 +18,15 @@ def diff(
     b: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
     as_json: Json = False,
 ) -> None:
-    """Compare two bundles: which tensors differ, in how many bits and by how many ulp."""
+    """Compare two bundles: what may be the cause, which tensors differ, and by how much.
+
+    Bits are compared; where one side is in float64 and the other in float32, once the wider is rounded.
+    """
+    first, second = Bundle(a), Bundle(b)
+    causes = golden.causes(first, second)
     with terminal.progress_bar(as_json) as progress:
-        findings = golden.diff(a, b, progress=progress)
-    if not report(findings, f"{a} and {b}", as_json):
+        findings = golden.diff(first, second, progress=progress)
+    if not as_json:
+        tables.causes(causes, findings, (first, second), terminal.screen())
+    if not report(findings, f"{a} and {b}", as_json, causes=[cause._asdict() for cause in causes]):
         raise typer.Exit(FAILED)

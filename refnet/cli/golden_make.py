@@ -50,7 +50,7 @@ def make(
     ] = True,
     hashes_only: Annotated[
         bool,
-        typer.Option("--hashes-only", help="Store SHA-256 only (and a clip's pixels): enough to verify."),
+        typer.Option("--hashes-only", help="Store SHA-256 only (and what is one's own: pixels, parameters)."),
     ] = False,
     only: Annotated[
         str | None,
@@ -61,7 +61,7 @@ def make(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(metavar="float32", help="Round values of a run in float64 when they are stored."),
+        word(("float32",), "Round values of a run in float64 when they are stored."),
     ] = None,
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Accept NaN and infinity in what is given.")

@@ -324,6 +324,21 @@ class Bundle:
             for name in self.entries[section]
         }
 
+    def place(self, name: str) -> tuple[str, str]:
+        """The section of a tensor, and its name there.
+
+        Raises
+        ------
+        UnknownNameError
+            If the bundle has no such tensor.
+        FileError
+            If it is a gradient that a stop blocks.
+        """
+        if isinstance(name, str) and name.removeprefix(GRADIENT) in self.blocked and name not in self.places:
+            raise FileError(f"{self.path} has no {name}: a stop blocks that gradient")
+        require_known(f"tensor of {self.path}", name, self.places)
+        return self.places[name]
+
     def __getitem__(self, name: str) -> Array:
         """The value of a node, input or parameter; as ``"d NAME"`` the gradient of an input or parameter.
 
@@ -336,8 +351,7 @@ class Bundle:
         FileError
             If it holds only its hash, or what it holds is damaged.
         """
-        require_known(f"tensor of {self.path}", name, self.places)
-        section, own = self.places[name]
+        section, own = self.place(name)
         array = self.tensor(section, own)
         if array is None:
             raise FileError(

@@ -19,6 +19,7 @@ from refnet.net import Net
 from refnet.progress import Progress, silent, steps
 from refnet.shapes import text
 
+BITS_DIFFER = "bits differ"
 NOT_STORED = "values are not stored"
 
 
@@ -41,6 +42,12 @@ class Finding:
         NaN, and for integers.
     elements : int or None
         Of the tensor; None where the two sides have other shapes, or one is missing.
+    node, op : str
+        The node that computed it, of a gradient the one whose backward did, and its operator; empty for
+        what is given.
+    follows : bool
+        Whether something that it is computed from differs too: then it may be right for what it was
+        computed from. Of a gradient, whether anything before it in the walk does.
     max_abs, max_rel : float or None
         The largest |a - b|, and the largest |a - b| / max(|a|, |b|), of elements that are finite on both
         sides; None where there are none, or the tensors are not both at hand.
@@ -52,12 +59,6 @@ class Finding:
         The dtype that the wider side was rounded to before; empty where both sides have one.
     derived : bool
         Whether it was compared with something: False where `verify` cannot derive it.
-    node, op : str
-        The node that computed it, of a gradient the one whose backward did, and its operator; empty for
-        what is given.
-    follows : bool
-        Whether something that it is computed from differs too: then it may be right for what it was
-        computed from. Of a gradient, whether anything before it in the walk does.
     """
 
     section: str
@@ -67,15 +68,15 @@ class Finding:
     different: int | None = None
     max_ulp: int | None = None
     elements: int | None = None
+    node: str = ""
+    op: str = ""
+    follows: bool = False
     max_abs: float | None = None
     max_rel: float | None = None
     where: tuple[int, ...] | None = None
     values: tuple[float, float] | None = None
     rounded: str = ""
     derived: bool = True
-    node: str = ""
-    op: str = ""
-    follows: bool = False
 
 
 def first_difference(found: Sequence[Finding]) -> Finding | None:
@@ -150,12 +151,14 @@ def verify(
 
 
 @in_default
-def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[Finding]:
-    """Compare two bundles tensor by tensor.
+def diff(a: str | Path | Bundle, b: str | Path | Bundle, *, progress: Progress = silent) -> list[Finding]:
+    """Compare two bundles tensor by tensor; `causes` says why they may differ.
+
+    Where one side is in float64 and the other in float32, the wider is rounded before.
 
     Parameters
     ----------
-    a, b : str or Path
+    a, b : str, Path or Bundle
     progress : callable
         Told (stage, done, total).
 
@@ -171,7 +174,7 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress = silent) -> list[F
     RefnetError
         If there is no such network as its recipe says.
     """
-    first, second = Bundle(a), Bundle(b)
+    first, second = (it if isinstance(it, Bundle) else Bundle(it) for it in (a, b))
     findings = _each(
         origins(second.structure()) | origins(first.structure()),
         first.entries,
@@ -321,8 +324,7 @@ def _diff_tensor(a: Bundle, b: Bundle, section: str, name: str) -> Finding:
         equal = hashes[0] == hashes[1]
         note = "" if equal else f"other SHA-256; {NOT_STORED}"
         return Finding(section, name, equal, note, elements=elements, rounded=narrow)
-    note = f"bits differ, rounded to {narrow}" if narrow else "bits differ"
-    return replace(_compare(section, name, x, y, note), rounded=narrow)
+    return replace(_compare(section, name, x, y, BITS_DIFFER), rounded=narrow)
 
 
 def _comparable(a: str, b: str) -> bool:
@@ -336,7 +338,7 @@ def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
     different = int(np.count_nonzero(a.view(bits) != b.view(bits)))
     if different == 0:
         same = None if a.dtype.kind != "f" else 0.0
-        return Finding(section, name, True, "", 0, 0, a.size, same, same)
+        return Finding(section, name, True, "", 0, 0, a.size, max_abs=same, max_rel=same)
     found = _errors(Finding(section, name, False, note, different, None, a.size), a, b)
     if a.dtype.kind != "f":
         return found

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from refnet import memory
 from refnet.arithmetic.exact.fallback import Count
-from refnet.golden import Bundle, Finding, Rounding, first_difference
+from refnet.golden import Bundle, Cause, Finding, Rounding, first_difference
 from refnet.golden.bundle import EVERY_MACHINE, GIVEN, SECTIONS, UNKNOWN, added
+from refnet.golden.findings import BITS_DIFFER
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_FIRST, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
 from refnet.shapes import text
@@ -156,6 +157,31 @@ def _share(count: Count) -> str:
     return f"{100 * count.undecided / max(count.elements, 1):.4f} %"
 
 
+def causes(
+    found: Sequence[Cause], findings: Sequence[Finding], bundles: tuple[Bundle, Bundle], console: Console
+) -> None:
+    """Say in what two bundles' recipes differ, before how much their tensors do."""
+    if not found and all(finding.equal for finding in findings):
+        return
+    blocked = " and ".join(str(len(bundle.blocked)) for bundle in bundles)
+    hints = {"seed": " (what is drawn is other)", "freeze_at": f" ({blocked} gradients blocked)"}
+    said = "; ".join(f"{c.what} {_value(c.a)} and {_value(c.b)}{hints.get(c.what, '')}" for c in found)
+    if found and found[0].recipe:
+        line = f"The recipes differ: {said}."
+    elif found:
+        line = f"The recipes are the same; made with {said}."
+    elif bundles[0].bits == EVERY_MACHINE:
+        line = "The recipes are the same, so one of the two is wrong: refnet golden verify says which."
+    else:
+        line = "The recipes are the same."
+    console.print(f"{line}\n", soft_wrap=True)
+
+
+def _value(value: Any) -> str:
+    """A value of a recipe, for people."""
+    return text(value) if isinstance(value, tuple | list) else "none" if value is None else str(value)
+
+
 def findings(found: Sequence[Finding], what: str, console: Console) -> None:
     """Show which tensors differ, one a row, and how many do not."""
     bad = [finding for finding in found if not finding.equal]
@@ -166,7 +192,8 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
         shown = table(*names, numbers=numbers, first=first, needed=2, prose="finding")
         for finding in bad[:MOST_SHOWN]:
             at = "" if finding.where is None else ",".join(map(str, finding.where))
-            shown.add_row(finding.section, finding.name, finding.op, *_sizes(finding), at, finding.note)
+            note = "" if finding.note == BITS_DIFFER else finding.note
+            shown.add_row(finding.section, finding.name, finding.op, *_sizes(finding), at, note)
         console.print(shown)
         if len(bad) > MOST_SHOWN:
             console.print(f"... and {len(bad) - MOST_SHOWN} more (--json prints all)")
@@ -187,11 +214,24 @@ def _sizes(finding: Finding) -> tuple[str, str, str, str, str]:
     count, elements = finding.different, finding.elements
     return (
         "" if count is None else f"{count:,}",
-        "" if count is None or not elements else f"{100 * count / elements:.2f} %",
+        "" if count is None or not elements else percent(count, elements),
         "" if finding.max_abs is None else f"{finding.max_abs:.2e}",
         "" if finding.max_rel is None else f"{finding.max_rel:.1e}",
-        "" if finding.max_ulp is None else f"{finding.max_ulp:,}",
+        "" if finding.max_ulp is None else ulps(finding.max_ulp),
     )
+
+
+def ulps(count: int) -> str:
+    """A distance in ulp; of one that is no rounding any more, the size."""
+    return f"{count:,}" if count < 10**9 else f"{count:.1e}"
+
+
+def percent(count: int, total: int) -> str:
+    """A share of elements, none of them rounded to nothing, nor to all."""
+    share = 100 * count / total
+    if count > 0 and share < 0.01:
+        return "< 0.01 %"
+    return "> 99.99 %" if count < total and share > 99.99 else f"{share:.2f} %"
 
 
 def not_derived(found: Sequence[Finding], bundle: Bundle, console: Console) -> None:
@@ -280,10 +320,10 @@ def _amount(finding: Finding) -> str:
     """In how many elements a tensor differs, and by how much, as far as it is known."""
     if finding.different is None:
         return finding.note
-    _, share, error, relative, _ = _sizes(finding)
+    _, share, error, relative, ulp = _sizes(finding)
     said = f"{finding.different:,} of {finding.elements:,} elements ({share})"
-    if finding.max_ulp is not None:
-        said += f", by {finding.max_ulp:,} ulp at most"
+    if ulp:
+        said += f", by {ulp} ulp at most"
     if finding.max_abs and finding.where is not None:
         said += f"; the largest error is {error} ({relative} of its size), at {list(finding.where)}"
         if finding.values is not None:
