@@ -405,7 +405,10 @@ def test_a_bundle_is_replaced_only_with_force(refnet):
             ["--batch-norm and --affine"],
         ),
         (["golden", "make", "resnet18_conv4", "o", "--no-backward", "--backward"], ["contradict each other"]),
-        (["golden", "make", "resnet18_conv4", "o", "--allow-nonfinite"], ["--allow-nonfinite", "no clip"]),
+        (
+            ["golden", "make", "resnet18_conv4", "o", "--allow-nonfinite"],
+            ["--allow-nonfinite", "expected --clip or --params"],
+        ),
         (["trace", "resnet18_conv4", "--plot", "a.png"], ["a.png cannot be written", ".svg"]),
         (["trace", "resnet18_conv4", "--plot", "no/a.svg"], ["no/a.svg", "no is not a writable folder"]),
         (["trace", "resnet18_conv4", "--plot", "a" * 300 + ".svg"], ["File name too long"]),

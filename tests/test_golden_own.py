@@ -433,6 +433,7 @@ def test_parts_and_rounding_on_the_command_line(refnet):
     assert refnet("golden", "verify", "b")[0] == 0
     fails(refnet(*make, "c", "--only", "output"), "unknown group of --only 'output'", "outputs")
     fails(refnet(*make, "c", "--only", "outputs", "--hashes-only"), "--only outputs and --hashes-only")
+    fails(refnet(*make, "c", "--only", "gradients", "--no-backward"), "there are no gradients")
     fails(refnet(*make, "c", "--store", "float16"), "'float16'", "expected float32")
     fails(refnet(*make, "c", "--store", "float32", "--dtype", "float32"), "a run in float32 are stored in")
     assert not Path("c").exists()

@@ -75,6 +75,11 @@ def make(
     if only is not None and hashes_only:
         raise ValueRangeError(f"--only {only} and --hashes-only: expected one of the two")
     groups = None if only is None else parse_words("--only", "group", only, GROUPS)
+    for group in groups or ():
+        if not backward and group in ("gradients", "output_gradients"):
+            raise ValueRangeError(
+                f"--only {only} and --no-backward: there are no {group}, expected other groups"
+            )
     recipe = Recipe(
         arch,
         input_shape(arch, input),
@@ -88,6 +93,8 @@ def make(
     recipe.require_legal()
     if recipe.owns_arithmetic:
         recipe = replace(recipe, own={"arithmetic": Source(arithmetic, None)})
+    if allow_nonfinite and params is None and "clip" not in clip:
+        raise ValueRangeError("--allow-nonfinite is given, but nothing else: expected --clip or --params too")
     require_free(out, force)
     recipe, pixels = read_clip(recipe, input, clip, allow_nonfinite)
     own: dict[str, Array] | None = None

@@ -274,8 +274,6 @@ def read_clip(
     if "clip" not in given:
         for name, value in frames.items():
             raise ValueRangeError(f"--{name} is {value}, but there is no clip: expected --clip too")
-        if allow_nonfinite:
-            raise ValueRangeError("--allow-nonfinite is given, but there is no clip: expected --clip too")
         return recipe, None
     if input is not None:
         raise ValueRangeError(f"--input is {input}, but there is a clip: expected --frames and --size")
