@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from refnet.errors import DTypeError, ShapeError
+from refnet.errors import DTypeError, ShapeError, kind_of
 from refnet.pieces import all_finite, boxes, converted, copied, fill
 from refnet.shapes import text
 
@@ -130,7 +130,7 @@ def require_mapping(what: str, given: object) -> None:
     DTypeError
     """
     if not isinstance(given, Mapping):
-        raise DTypeError(f"{what} is {_kind(given)}: expected a mapping of names to arrays")
+        raise DTypeError(f"{what} is {kind_of(given)}: expected a mapping of names to arrays")
 
 
 def seen_by_numpy(name: str, array: Any, expected: str) -> Array:
@@ -175,23 +175,17 @@ def seen_by_numpy(name: str, array: Any, expected: str) -> Array:
         held = "" if dtype is None else f" of {dtype}"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DTypeError(
-            f"{name} is {_kind(array)}{held}, and NumPy cannot see its values ({reason}): "
+            f"{name} is {kind_of(array)}{held}, and NumPy cannot see its values ({reason}): "
             f"expected {expected}{_advice(array, dtype)}"
         ) from None
     return found
-
-
-def _kind(value: object) -> str:
-    """What an object is, with its article."""
-    name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _found(given: object, array: Array) -> str:
     """What was given, by its dtype; by its kind where it has none, or NumPy sees but an object in it."""
     if isinstance(given, np.ndarray) or (hasattr(given, "dtype") and array.dtype != object):
         return str(array.dtype)
-    return f"{_kind(given)} of {array.dtype}" if array.ndim and array.dtype != object else _kind(given)
+    return f"{kind_of(given)} of {array.dtype}" if array.ndim and array.dtype != object else kind_of(given)
 
 
 def _advice(given: object, dtype: object) -> str:

@@ -1,6 +1,7 @@
 """What can be wrong with an input. Each message names the thing, what was found, what was needed."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 
@@ -15,21 +16,59 @@ class RefnetError(Exception):
 
 
 class UnknownNameError(RefnetError, KeyError):
-    """A name that is not among the known ones."""
+    """A name that is not among the known ones.
 
-    def __init__(self, what: str, name: object, known: Iterable[str]):
+    Parameters
+    ----------
+    what : str
+        What it should be the name of.
+    name : object
+    known : iterable of str
+    aliases : mapping of str to sequence of str, optional
+        Names that others use, in lower case, and what they mean: the first of it that is known.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        name: object,
+        known: Iterable[str],
+        aliases: Mapping[str, Sequence[str]] | None = None,
+    ):
         known = list(known)
-        near = get_close_matches(str(name), known, n=3)
-        if near:
-            hint = f"did you mean {' or '.join(near)}?"
-        elif len(known) <= 12:
-            hint = f"expected one of {', '.join(known) or 'none'}"
+        if len(known) <= MOST_LISTED:
+            listed = f"expected one of {', '.join(known) or 'none'}"
         else:
-            hint = f"expected one of {', '.join(known[:8])}, ... ({len(known)} in all)"
-        super().__init__(f"unknown {what} {name!r}: {hint}")
+            listed = f"expected one of {', '.join(known[:8])}, ... ({len(known)} in all)"
+        near = _near(name, known, aliases or {}) if isinstance(name, str) else []
+        if near:
+            shown = f"; {listed}" if len(near) < len(known) <= MOST_LISTED else ""
+            listed = f"did you mean {' or '.join(near)}?{shown}"
+        found = f"unknown {what} {name!r}" if isinstance(name, str) else f"{what} is {kind_of(name)}, no name"
+        super().__init__(f"{found}: {listed}")
 
     def __str__(self) -> str:
         return printable_lines(str(self.args[0]))  # KeyError's own has quotation marks
+
+
+# Names that a message lists in full.
+MOST_LISTED = 16
+
+
+def _near(name: str, known: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> list[str]:
+    """The known names that somebody may have meant: whatever the case, hyphens and spaces."""
+
+    def folded(text: str) -> str:
+        return re.sub(r"[\W_]+", "", text.lower())
+
+    meant = [one for one in aliases.get(name.lower(), ()) if one in known]
+    if meant:
+        return meant[:1]
+    spelled: dict[str, list[str]] = {}
+    for one in known:
+        spelled.setdefault(folded(one), []).append(one)
+    near = [one for text in get_close_matches(folded(name), spelled, n=3) for one in spelled[text]]
+    return near[:3]
 
 
 def require_known(what: str, name: object, known: Iterable[str]) -> None:
@@ -92,7 +131,7 @@ class NotFiniteError(ValueRangeError):
 
 
 class KernelError(RefnetError, RuntimeError):
-    """A kernel of somebody's own that raised an exception."""
+    """A kernel of somebody's own that raised an exception, or returned nothing but NaN."""
 
 
 class TooLargeError(RefnetError, MemoryError):
@@ -101,6 +140,42 @@ class TooLargeError(RefnetError, MemoryError):
 
 class FileError(RefnetError, ValueError):
     """A file or folder that is missing, unreadable, damaged or not what it claims to be."""
+
+
+def at(place: str, error: RefnetError) -> RefnetError:
+    """The error, its message preceded by the place where it arose."""
+    error.args = (f"{place}: {error}",)
+    return error
+
+
+def kind_of(value: object) -> str:
+    """What an object is, with its article."""
+    name = type(value).__name__
+    return "None" if value is None else _article("array" if name == "ndarray" else name)
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
+
+
+def require_kind(what: str, value: object, kind: type, advice: str) -> None:
+    """Refuse what is of another kind than a function needs: a name for a net, an array for a run.
+
+    Parameters
+    ----------
+    what : str
+        What it is called in the message.
+    value : object
+    kind : type
+    advice : str
+        Where one comes from.
+
+    Raises
+    ------
+    DTypeError
+    """
+    if not isinstance(value, kind):
+        raise DTypeError(f"{what} is {kind_of(value)}: expected {_article(kind.__name__)}, {advice}")
 
 
 def require_fraction(name: str, value: object) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from refnet.errors import ShapeError, ValueRangeError, require_known
+from refnet.errors import RefnetError, ShapeError, ValueRangeError, at, require_known
 from refnet.op import ANYTHING, Domain
 from refnet.ops import OPS
 from refnet.shapes import LARGEST_SIZE, Shape, whole
@@ -91,8 +91,8 @@ class Net:
         inputs = tuple(inputs)
         try:
             shape = OPS[op].output_shape(tuple(self.shape(i) for i in inputs), attrs)
-        except (ShapeError, ValueRangeError) as error:
-            raise type(error)(f"{name} ({op}): {error}") from None
+        except RefnetError as error:
+            raise at(f"{name} ({op})", error) from None
         self._require_integers(op, name, inputs)
         attrs = {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
         node = Node(name, op, inputs, attrs, self._write(name, shape))

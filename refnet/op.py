@@ -1,16 +1,16 @@
 """What an operator is: one record of plain functions, written once per operator in `refnet.ops`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
-from inspect import signature
+from inspect import Parameter, Signature, signature
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from refnet.arrays import Array
-from refnet.errors import ShapeError
+from refnet.errors import ShapeError, UnknownNameError
 from refnet.shapes import Geometry, Shape, size, text
 
 Needs = tuple[bool, ...]
@@ -136,6 +136,29 @@ MOST_DRAWN, MOST_MULTIPLY_ADDS = 20_000, 2_000_000
 Family = Literal["product", "norm", "activation", "pooling", "sum", "stop", "move", "other"]
 
 
+# What the arguments of operators are called elsewhere, in lower case: in PyTorch, JAX, Keras, ONNX, Caffe2.
+ALIASES = {
+    **dict.fromkeys(("padding", "paddings", "pads", "auto_pad"), ("pad",)),
+    **dict.fromkeys(("strides", "window_strides"), ("stride",)),
+    **dict.fromkeys(("dilations", "dilation_rate", "rhs_dilation"), ("dilation",)),
+    **dict.fromkeys(("group", "num_groups", "feature_group_count"), ("groups",)),
+    **dict.fromkeys(("kernel_size", "kernel_shape", "pool_size", "window", "window_shape"), ("kernel",)),
+    **dict.fromkeys(("weight", "weights", "filter", "filters", "kernel", "rhs"), ("w", "s")),
+    **dict.fromkeys(("scale", "gamma"), ("s",)),
+    **dict.fromkeys(("bias", "biases", "beta"), ("b",)),
+    **dict.fromkeys(("input", "inputs", "data", "lhs", "logits", "a"), ("x", "x1")),
+    **dict.fromkeys(("other", "y"), ("x2",)),
+    **dict.fromkeys(("target", "targets", "label"), ("labels",)),
+    **dict.fromkeys(("boxes",), ("rois",)),
+    **dict.fromkeys(("eps",), ("epsilon",)),
+    **dict.fromkeys(("running_mean", "rm"), ("mean",)),
+    **dict.fromkeys(("running_var", "running_variance", "var", "riv"), ("variance",)),
+    **dict.fromkeys(("p", "rate", "prob"), ("ratio",)),
+    **dict.fromkeys(("output_size",), ("output",)),
+    **dict.fromkeys(("factor", "scale_factor", "size"), ("scale",)),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Op:
     """An operator.
@@ -229,18 +252,64 @@ class Op:
     keeps: tuple[int, ...] = ()
     cheap: bool = False
 
+    @property
+    def signature(self) -> Signature:
+        """Operands and attributes with their defaults, as `infer` states them."""
+        return _taken(self.infer).signature
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """The names of the inputs, in order; those that may be left out are the last."""
+        return _taken(self.infer).operands
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attributes."""
+        return _taken(self.infer).attributes
+
+    def call(
+        self, operands: Sequence[Any], given: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Sort what a call was given: operands in order, and every attribute, those at their defaults too.
+
+        Operands may be given by name, and those that may be left out as None. Lists become tuples.
+
+        Raises
+        ------
+        UnknownNameError
+            If a name is not one of the operator's.
+        ShapeError
+            If something is missing or given twice, or there are too many operands.
+        """
+        taken, names, _ = _taken(self.infer)
+        for name in given:
+            if name not in taken.parameters:
+                raise UnknownNameError(f"argument of {self.name}", name, taken.parameters, ALIASES)
+        try:
+            bound = taken.bind(*operands, **given)
+        except TypeError as error:
+            raise ShapeError(f"{error}: expected {self.name}{taken}") from None
+        bound.apply_defaults()
+        found = list(bound.args)
+        while found and found[-1] is None and taken.parameters[names[len(found) - 1]].default is None:
+            del found[-1]
+        attrs = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in bound.kwargs.items()
+        }
+        return tuple(found), attrs
+
     def output_shape(self, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
         """Infer the output's shape, and refuse a wrong number of inputs and unknown attributes.
 
         Raises
         ------
-        ShapeError
+        UnknownNameError, ShapeError
             If the operator does not take that many inputs or those attributes, or `infer` refuses them.
         """
-        try:
-            _require_call(self.infer, len(shapes), tuple(attrs))
-        except TypeError as error:
-            raise ShapeError(f"{self.name}: {error}") from None
+        for name in attrs:
+            if name not in self.attributes:
+                raise UnknownNameError(f"attribute of {self.name}", name, self.attributes, ALIASES)
+        shapes, attrs = self.call(shapes, attrs)
         return self.infer(*shapes, **attrs)
 
     def drawn(self, rng: np.random.Generator) -> Case:
@@ -276,10 +345,21 @@ class Op:
         return (SAME, SAME, SAME) if self.reach is None else self.reach(*shapes, **attrs)
 
 
+class _Taken(NamedTuple):
+    """What an operator takes."""
+
+    signature: Signature
+    operands: tuple[str, ...]
+    attributes: tuple[str, ...]
+
+
 @cache
-def _require_call(function: Callable[..., Any], count: int, names: tuple[str, ...]) -> None:
-    """Raise TypeError unless the function takes that many arguments and those keywords."""
-    signature(function).bind(*range(count), **dict.fromkeys(names))
+def _taken(infer: Callable[..., Shape]) -> _Taken:
+    """What an operator takes: names and defaults alone, for the annotations of `infer` are of shapes."""
+    own = signature(infer).parameters.values()
+    shown = Signature([parameter.replace(annotation=Parameter.empty) for parameter in own])
+    attributes = tuple(parameter.name for parameter in own if parameter.kind is Parameter.KEYWORD_ONLY)
+    return _Taken(shown, tuple(name for name in shown.parameters if name not in attributes), attributes)
 
 
 def magnitudes(sums: InputGradients, *counts: Array) -> GradientMagnitudes:

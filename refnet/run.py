@@ -6,18 +6,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from refnet import memory
 from refnet.arithmetic import Arithmetic, named
 from refnet.arithmetic.exact.fallback import Count, counted
 from refnet.arrays import Array, require_mapping
-from refnet.errors import NotFiniteError, ValueRangeError, require_known
+from refnet.errors import (
+    KernelError,
+    NotFiniteError,
+    RefnetError,
+    ValueRangeError,
+    at,
+    one_line,
+    require_kind,
+    require_known,
+)
 from refnet.given import clean_gradient, clean_values, real_dtype
 from refnet.net import Net, Node, learns_from
+from refnet.pieces import all_finite
 from refnet.remat import Keep, LeanTape, Tape, blob_bytes, gradient_bytes, planned
 
 if TYPE_CHECKING:
     from refnet.golden import Bundle
 
+# What a kernel returned that is of no use to anybody, and what to do.
+ONLY_NAN = (
+    "nothing but NaN, though all that it read is finite: expected numbers "
+    "(or allow_nonfinite, where sums may overflow)"
+)
 # Of a node, or of a value whose gradients met: what was counted of it.
 Fallbacks = dict[str, dict[str, Count]]
 
@@ -137,7 +154,7 @@ def forward(
         compute it again by a mere pass over memory. `backward` can go through such a run once: it frees
         what it has used.
     allow_nonfinite : bool
-        Accept NaN and infinity in `given`.
+        Accept NaN and infinity in `given`, and kernels that make only NaN of finite numbers.
     on_node : callable, optional
         Told each node once it has been computed.
 
@@ -148,10 +165,14 @@ def forward(
     Raises
     ------
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
-        If something is missing from `given`, unknown, or of the wrong shape, dtype or value.
+        If something is missing from `given`, unknown, or of the wrong shape, dtype or value. The message
+        names the node, also where a kernel returned what does not fit.
+    KernelError
+        If a kernel raises an exception, or returns nothing but NaN.
     TooLargeError
         If the blobs would not fit into memory.
     """
+    require_kind("net", net, Net, "as refnet.build makes one")
     arithmetic = named(arithmetic)
     require_known("value of keep", keep, get_args(Keep))
     values = clean_values(net, given, allow_nonfinite)
@@ -162,10 +183,14 @@ def forward(
     fallbacks: Fallbacks = {}
     for node, frees in zip(net.nodes, planned(net).frees, strict=True):
         arrays = [values[name] if name in values else blobs[name] for name in node.inputs]
-        with _noting(fallbacks, node.name, node.inputs):
-            blobs[node.name], context = arithmetic[node.op].forward(*arrays, **node.attrs)
+        call = f"{arithmetic.name} {node.op} forward"
+        with _noting(fallbacks, f"{node.name} ({node.op})", call, node.name, node.inputs):
+            y, context = arithmetic[node.op].forward(*arrays, **node.attrs)
+            if not allow_nonfinite and _is_nan(y) and all(map(all_finite, arrays)):
+                raise KernelError(f"{call} returned {ONLY_NAN}")
+        blobs[node.name] = y
         tape.record(node, context, blobs)
-        del arrays, context  # or they would keep alive what is freed below
+        del y, arrays, context  # or they would keep alive what is freed below
         if keep == "outputs":
             for name in frees:
                 del blobs[name]
@@ -192,7 +217,7 @@ def backward(
     output_gradients : mapping of str to ndarray
         dy by node name, of that node's shape and dtype; nodes that are not outputs may be named too.
     allow_nonfinite : bool
-        Accept NaN and infinity in `output_gradients`.
+        Accept NaN and infinity in `output_gradients`, and kernels that make only NaN of finite numbers.
     on_node : callable, optional
         Told each node once its input gradients have been computed.
 
@@ -204,10 +229,14 @@ def backward(
     ------
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
         If a gradient is given for no node, or has the wrong shape, dtype or value, or the run keeps only
-        outputs and a backward pass has been through it.
+        outputs and a backward pass has been through it. The message names the node where a kernel returned
+        what does not fit.
+    KernelError
+        If a kernel raises an exception, or returns nothing but NaN.
     TooLargeError
         If the gradients would not fit into memory.
     """
+    require_kind("run", run, Run, "as refnet.forward returns one")
     net, tape = run.net, run._tape
     pending = _checked_gradients(run, output_gradients, allow_nonfinite)
     memory.require(gradient_bytes(net, _itemsize(run.given)), "a backward run")
@@ -219,9 +248,14 @@ def backward(
         if node.name in pending and learns:
             context = tape.context(node)
             needs = tuple(name in learns for name in node.inputs)
-            with _noting(fallbacks, node.name):
+            call = f"{run.arithmetic.name} {node.op} backward"
+            with _noting(fallbacks, f"{node.name} ({node.op})", call, node.name):
                 dy = run.arithmetic.total(pending.pop(node.name))
                 gradients = run.arithmetic[node.op].backward(dy, context, needs)
+                empty = [] if allow_nonfinite else [i for i, g in enumerate(gradients) if _is_nan(g)]
+                if empty and all_finite(dy) and _read_numbers(run, node):
+                    of = node.inputs[empty[0]]
+                    raise KernelError(f"{call} returned for the gradient of {of} {ONLY_NAN}")
             for name, gradient in zip(node.inputs, gradients, strict=True):
                 if gradient is not None and name in learns:
                     pending.setdefault(name, []).append(gradient)
@@ -232,22 +266,42 @@ def backward(
     computed = {}
     for name in (*net.inputs, *net.params):
         if name in pending:
-            with _noting(fallbacks, name):
+            with _noting(fallbacks, f"gradient of {name}", f"{run.arithmetic.name} add", name):
                 computed[name] = run.arithmetic.total(pending[name])
     blocked = (net.learnt() & net.upstream(output_gradients)) - computed.keys()
     return Gradients(computed, frozenset(blocked), fallbacks, output_gradients)
 
 
 @contextmanager
-def _noting(fallbacks: Fallbacks, name: str, inputs: tuple[str, ...] = ()) -> Iterator[None]:
-    """Note what is counted of a node, and name the blob where exact arithmetic refuses an array of it."""
+def _noting(
+    fallbacks: Fallbacks, place: str, call: str, name: str, inputs: tuple[str, ...] = ()
+) -> Iterator[None]:
+    """Note what is counted of a node, and name it, or the blob that was refused, where its kernel fails."""
     with counted() as counts:
         try:
             yield
         except NotFiniteError as error:
             raise error.within(name, inputs) from None
+        except RefnetError as error:
+            raise at(place, error) from None
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever somebody's kernel raises
+            raise KernelError(f"{place}: {call} raised {type(error).__name__}: {one_line(error)}") from error
     if counts.of:
         fallbacks[name] = counts.of
+
+
+def _is_nan(found: Array | None) -> bool:
+    """Whether an array holds nothing but NaN: seldom more than a look at its first value."""
+    return found is not None and found.size > 0 and bool(np.isnan(found.flat[0]) and np.isnan(found).all())
+
+
+def _read_numbers(run: Run, node: Node) -> bool:
+    """Whether what a node has read is finite; of what the run has not kept, what it was computed from."""
+    known = run.given | run.blobs
+    names = node.inputs if all(name in known for name in node.inputs) else (*run.given, *node.inputs)
+    return all(all_finite(known[name]) for name in names if name in known)
 
 
 def _checked_gradients(

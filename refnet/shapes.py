@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 from numbers import Integral
-from typing import NamedTuple
+from typing import NamedTuple, Required, TypedDict
 
 from refnet.errors import ShapeError
 
@@ -165,6 +165,14 @@ def taps(x: Shape, y: Shape, window: Geometry) -> Iterator[tuple[Triple, Box, Bo
 def pooling(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> Geometry:
     """The window of a pool."""
     return Geometry(kernel, stride, pad)
+
+
+class PoolAttributes(TypedDict, total=False):
+    """What `pooled` takes by name, for type checkers."""
+
+    kernel: Required[Triple]
+    stride: Triple
+    pad: Triple
 
 
 def pooled(x: Shape, *, kernel: Triple, stride: Triple = ONES, pad: Triple = ZEROS) -> Shape:

@@ -12,6 +12,7 @@ FLOORS = [
     [
         "errors",
         "shapes",
+        "shown",
         "memory",
         "progress",
         "timing",
@@ -136,6 +137,7 @@ FLOORS = [
 # Within a floor: the definitions come before the kernels, builders before the catalog.
 NEIGHBOURS = {
     ("shapes", "errors"),
+    ("shown", "errors"),
     ("memory", "errors"),
     ("inputs.decode", "inputs.orientation"),
     ("inputs.candidate", "inputs.tensor_files"),

@@ -483,7 +483,7 @@ def test_a_kernel_under_test_is_called_and_caught():
     with pytest.raises(DTypeError, match="y is a list"):
         lists.relu.forward(x)
     forgets = core.replace(relu=Kernel(forward, lambda *a: (None,)))
-    with pytest.raises(RefnetError, match="gradient of input 0 is a NoneType"):
+    with pytest.raises(RefnetError, match="gradient of input 0 is None"):
         forgets.relu.backward(*forgets.relu.forward(x))
     with pytest.raises(UnknownNameError, match="did you mean relu"):
         core.replace(rellu=Kernel(forward, forward))
@@ -510,7 +510,9 @@ def test_a_kernel_cannot_write_on_its_inputs():
 @pytest.mark.parametrize("result", [None, 1, (1, 2, 3), np.zeros((1, 1, 1, 1, 1))])
 def test_kernels_that_return_something_else_are_caught(result):
     odd = core.replace(relu=Kernel(lambda x: result, lambda *a: None)).relu
-    with pytest.raises(DTypeError, match=r"replaced relu forward returned a .*: expected \(y, context\)"):
+    with pytest.raises(
+        DTypeError, match=r"replaced relu forward returned (None|an? .*): expected \(y, context\)"
+    ):
         odd.forward(np.ones((1, 1, 1, 1, 1)))
     half = core.replace(relu=Kernel(core.kernels["relu"].forward, lambda *a: result)).relu
     y, context = half.forward(np.ones((1, 1, 1, 1, 1)))

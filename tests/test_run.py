@@ -13,7 +13,7 @@ import refnet
 from refnet import memory
 from refnet._core import add as add_kernels
 from refnet.arithmetic import ARITHMETICS, Kernel, core
-from refnet.errors import RefnetError, TooLargeError
+from refnet.errors import KernelError, RefnetError, TooLargeError
 
 SMALL = {
     "input": (1, 3, 2, 32, 32),
@@ -114,7 +114,7 @@ def test_the_definitions_add_gradients_without_the_kernels(monkeypatch):
     monkeypatch.setattr(add_kernels, "forward", None)
     grads = refnet.backward(refnet.forward(net, given, "reference"), {"y": np.array([[[[[1.0, 10.0]]]]])})
     assert grads["data"].ravel().tolist() == [2.0, 10.0]
-    with pytest.raises(TypeError):
+    with pytest.raises(KernelError, match="^y \\(add\\): core add forward raised TypeError: "):
         refnet.forward(net, given, "core")
 
 

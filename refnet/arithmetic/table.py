@@ -9,17 +9,21 @@ something else.
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, ParamSpec, cast, overload
 
 import numpy as np
 
-from refnet import memory
+from refnet import memory, ops
 from refnet.arrays import Array, at_the_door, stored_in
 from refnet.environment import in_default
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, require_known
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, require_known
 from refnet.op import InputGradients, Needs, Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, size, text
+from refnet.shown import Shown, Table
+
+P = ParamSpec("P")
 
 # Elements of an output from which on its memory is asked for before a kernel allocates it.
 LARGE = 1 << 26
@@ -41,6 +45,14 @@ class Kernel:
     forward: Callable[..., tuple[Array, Any]]
     backward: Callable[..., InputGradients]
 
+    def __post_init__(self) -> None:
+        for way in ("forward", "backward"):
+            if not callable(found := getattr(self, way)):
+                raise DTypeError(f"{way} of a Kernel is {kind_of(found)}: expected a function")
+
+    def __repr__(self) -> str:
+        return f"Kernel({_title(self.forward)}, {_title(self.backward)})"
+
     def in_default_environment(self) -> "Kernel":
         """Return this kernel, run in C's default floating-point environment, whatever its caller's is."""
         return Kernel(in_default(self.forward), in_default(self.backward))
@@ -55,7 +67,7 @@ class Context(NamedTuple):
     dtype: np.dtype[Any]
 
 
-class Door:
+class Door(Generic[P], Shown):
     """A kernel behind its checks; called in the same way.
 
     Parameters
@@ -68,19 +80,17 @@ class Door:
 
     def __init__(self, arithmetic: str, op: Op, kernel: Kernel):
         self._arithmetic, self._op, self._kernel = arithmetic, op, kernel
-        # help(core.conv3d) shows the operator's definition.
-        self.__doc__ = sys.modules[op.forward.__module__].__doc__
+        # help(core.conv3d) shows how it is called, and the operator's definition.
+        said = sys.modules[op.forward.__module__].__doc__ or ""
+        self.__doc__ = f"{self._forms()}\n\n{said}"
 
-    def forward(self, *arrays: Array, **attrs: Any) -> tuple[Array, Context]:
+    @property
+    def forward(self) -> Callable[P, tuple[Array, Context]]:
         """Compute the operator's output.
 
-        Parameters
-        ----------
-        *arrays : ndarray
-            The inputs, all float32 or all float64, labels integers; any memory layout and byte
-            order, left as they are.
-        **attrs
-            The operator's attributes.
+        It has the operator's signature: ``core.conv3d.forward(x, w, b=None, *, stride=(1, 1, 1), ...)``.
+        Operands are all float32 or all float64, labels integers; of any memory layout and byte order, left
+        as they are.
 
         Returns
         -------
@@ -90,11 +100,24 @@ class Door:
 
         Raises
         ------
-        ShapeError, DTypeError, ValueRangeError
+        UnknownNameError, ShapeError, DTypeError, ValueRangeError
             If the inputs do not fit the operator, or the kernel's output is not what it must be.
         TooLargeError
             If a large output would not fit into memory.
         """
+
+        def forward(*operands: P.args, **attrs: P.kwargs) -> tuple[Array, Context]:
+            return self._call(*operands, **attrs)
+
+        forward.__signature__ = self._op.signature  # type: ignore[attr-defined]
+        said = cleandoc(self._op.infer.__doc__ or "")
+        forward.__doc__ = f"{self._op.name} of {self._arithmetic}: y, and a context for backward.\n\n{said}"
+        forward.__qualname__ = f"{self._op.name}.forward"
+        return forward
+
+    def _call(self, *operands: Any, **given: Any) -> tuple[Array, Context]:
+        """What `forward` does."""
+        arrays, attrs = self._op.call(operands, given)
         integer = [self._op.domain(i).integer for i in range(len(arrays))]
         clean = [
             at_the_door(f"{self._op.name} input {i}", a, integer=integer[i]) for i, a in enumerate(arrays)
@@ -103,7 +126,7 @@ class Door:
         if len(set(real)) > 1:
             found = ", ".join(stored_in(a) for i, a in enumerate(arrays) if not integer[i])
             raise DTypeError(f"{self._op.name} inputs have dtypes {found}: expected one dtype for all")
-        shape = self._op.output_shape(tuple(a.shape for a in clean), attrs)
+        shape = self._op.infer(*(a.shape for a in clean), **attrs)
         if self._op.check is not None:
             self._op.check(*clean, **attrs)
         if size(shape) > LARGE:
@@ -111,7 +134,7 @@ class Door:
         result = self._kernel.forward(*clean, **attrs)
         if not isinstance(result, tuple) or len(result) != 2:
             raise DTypeError(
-                f"{self._arithmetic} {self._op.name} forward returned a {type(result).__name__}: "
+                f"{self._arithmetic} {self._op.name} forward returned {kind_of(result)}: "
                 "expected (y, context)"
             )
         y, context = result
@@ -142,9 +165,7 @@ class Door:
             wanted gradients.
         """
         if not isinstance(context, Context):
-            raise DTypeError(
-                f"{self._op.name} context is a {type(context).__name__}: expected what forward returned"
-            )
+            raise DTypeError(f"{self._op.name} context is {kind_of(context)}: expected what forward returned")
         if needs is None:
             needs = (True,) * len(context.inputs)
         if len(needs) != len(context.inputs):
@@ -162,7 +183,7 @@ class Door:
             )
         gradients = self._kernel.backward(dy, context.kernel, needs)
         if not isinstance(gradients, tuple | list) or len(gradients) != len(needs):
-            found = f"{len(gradients)}" if isinstance(gradients, tuple | list) else type(gradients).__name__
+            found = f"{len(gradients)}" if isinstance(gradients, tuple | list) else kind_of(gradients)
             raise ShapeError(
                 f"{self._arithmetic} {self._op.name} backward returned {found}: "
                 f"expected {len(needs)} gradients, one or None for each input"
@@ -174,10 +195,10 @@ class Door:
         return gradients
 
     def _check(self, what: str, array: object, shape: Shape, dtype: np.dtype[Any]) -> None:
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
             raise DTypeError(
-                f"{self._arithmetic} {self._op.name} {what} is a {type(array).__name__}: "
-                "expected a NumPy array"
+                f"{self._arithmetic} {self._op.name} {what} is {kind_of(array)}: expected a NumPy array, "
+                f"{dtype} {text(shape)}"
             )
         if array.shape != shape or array.dtype != dtype:
             raise ShapeError(
@@ -185,8 +206,56 @@ class Door:
                 f"expected {dtype} {text(shape)}"
             )
 
+    def _forms(self) -> str:
+        """How its two functions are called."""
+        op, owner = self._op, f"{self._arithmetic}." if self._arithmetic.isidentifier() else ""
+        gradients = [f"d{x}" if op.domain(i).gradient else "None" for i, x in enumerate(op.operands)]
+        returned = f"({gradients[0]},)" if len(gradients) == 1 else f"({', '.join(gradients)})"
+        return (
+            f"{owner}{op.name}.forward{op.signature} -> (y, context)\n"
+            f"{owner}{op.name}.backward(dy, context, needs=None) -> {returned}"
+        )
 
-class Arithmetic(Mapping[str, Door]):
+    def __repr__(self) -> str:
+        return f"<{self._forms()}>"
+
+    def _shown(self) -> Table:
+        forward, backward = self._forms().split("\n")
+        rows = [("forward", forward), ("backward", backward), ("kernel", repr(self._kernel))]
+        return Table(f"{self._op.name} of {self._arithmetic}", ("", ""), rows)
+
+
+class Entry(Generic[P]):
+    """An arithmetic's entry for an operator, whose operands and attributes are those of the definition.
+
+    Parameters
+    ----------
+    definition : callable
+        The operator's forward.
+    """
+
+    def __init__(self, definition: Callable[P, tuple[Array, Any]]):
+        self.__doc__ = sys.modules[definition.__module__].__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, arithmetic: None, owner: type) -> "Entry[P]": ...
+
+    @overload
+    def __get__(self, arithmetic: "Arithmetic", owner: type) -> Door[P]: ...
+
+    def __get__(self, arithmetic: "Arithmetic | None", owner: type) -> "Entry[P] | Door[P]":
+        if arithmetic is None:
+            return self
+        try:
+            return cast(Door[P], arithmetic[self._name])
+        except UnknownNameError as error:
+            raise AttributeError(str(error)) from None
+
+
+class Arithmetic(Mapping[str, Door[...]], Shown):
     """A table of kernels: ``arithmetic.conv3d.forward(...)`` or ``arithmetic["conv3d"]``.
 
     Parameters
@@ -214,21 +283,51 @@ class Arithmetic(Mapping[str, Door]):
         for op in self.kernels:
             require_known("operator", op, OPS)
             if not isinstance(self.kernels[op], Kernel):
-                found = type(self.kernels[op]).__name__
-                raise DTypeError(f"the {op} of {name} is a {found}: expected Kernel(forward, backward)")
-        self._doors = {op: Door(name, OPS[op], kernel) for op, kernel in self.kernels.items()}
+                found = kind_of(self.kernels[op])
+                raise DTypeError(f"the {op} of {name} is {found}: expected Kernel(forward, backward)")
+        self._doors: dict[str, Door[...]] = {
+            op: Door(name, OPS[op], kernel) for op, kernel in self.kernels.items()
+        }
 
-    def __getitem__(self, op: str) -> Door:
+    add = Entry(ops.add.forward)
+    affine = Entry(ops.affine.forward)
+    average_pool3d = Entry(ops.average_pool3d.forward)
+    batch_norm = Entry(ops.batch_norm.forward)
+    batch_norm_training = Entry(ops.batch_norm_training.forward)
+    batch_to_time = Entry(ops.batch_to_time.forward)
+    channels_to_time = Entry(ops.channels_to_time.forward)
+    conv3d = Entry(ops.conv3d.forward)
+    cross_entropy = Entry(ops.cross_entropy.forward)
+    dropout = Entry(ops.dropout.forward)
+    global_average_pool = Entry(ops.global_average_pool.forward)
+    linear = Entry(ops.linear.forward)
+    max_pool3d = Entry(ops.max_pool3d.forward)
+    relu = Entry(ops.relu.forward)
+    roi_align = Entry(ops.roi_align.forward)
+    running_mean = Entry(ops.running_mean.forward)
+    running_variance = Entry(ops.running_variance.forward)
+    slice_keyframe = Entry(ops.slice_keyframe.forward)
+    softmax = Entry(ops.softmax.forward)
+    stop_gradient = Entry(ops.stop_gradient.forward)
+    time_to_batch = Entry(ops.time_to_batch.forward)
+    time_to_channels = Entry(ops.time_to_channels.forward)
+    upsample_nearest = Entry(ops.upsample_nearest.forward)
+
+    def __getitem__(self, op: str) -> Door[...]:
         require_known(f"operator of arithmetic {self.name}", op, self._doors)
         return self._doors[op]
 
-    def __getattr__(self, op: str) -> Door:
-        if op.startswith("_"):
-            raise AttributeError(op)
-        try:
-            return self[op]
-        except UnknownNameError as error:
-            raise AttributeError(str(error)) from None
+    if not TYPE_CHECKING:  # which would take any name
+
+        def __getattr__(self, op: str) -> Never:
+            if op.startswith("_"):
+                raise AttributeError(op)
+            raise AttributeError(
+                str(UnknownNameError(f"operator of arithmetic {self.name}", op, self._doors))
+            )
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__()} - OPS.keys() | self._doors.keys())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._doors)
@@ -238,6 +337,13 @@ class Arithmetic(Mapping[str, Door]):
 
     def __repr__(self) -> str:
         return f"<arithmetic {self.name}: {', '.join(self)}>"
+
+    def _shown(self) -> Table:
+        rows = [(op, f"{op}{OPS[op].signature}") for op in self]
+        return Table(f"arithmetic {self.name}", ("operator", "operands and attributes"), rows)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     def replace(self, **kernels: Kernel) -> "Arithmetic":
         """Return this arithmetic with somebody else's kernels in place of some entries.
@@ -271,3 +377,9 @@ class Arithmetic(Mapping[str, Door]):
             summed, _ = self["add"].forward(total.reshape(volume), array.reshape(volume))
             total = summed.reshape(array.shape)
         return total
+
+
+def _title(function: Callable[..., Any]) -> str:
+    """What a function is called, and where it is from."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', '')}.{name}".lstrip(".")

@@ -66,7 +66,7 @@ class Calls:
     dtype : dtype
     """
 
-    def __init__(self, door: Door, node: Node, shapes: tuple[Shape, ...], dtype: np.dtype[Any]):
+    def __init__(self, door: Door[...], node: Node, shapes: tuple[Shape, ...], dtype: np.dtype[Any]):
         self.door, self.attrs, self.shapes, self.dtype = door, node.attrs, shapes, dtype
         self.faults: dict[int, str] = {}
 

@@ -4,8 +4,7 @@ Errors do not accumulate, for a call is judged on what it was given. What lies b
 too: the gradient of a value is the sum of what its readers handed back, and none comes from behind a stop.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -22,7 +21,8 @@ from refnet.check.diagnosis import diagnosed, verdict_of
 from refnet.check.flow import Flow, flow, readers_of_stops, relevant, without_stops
 from refnet.check.judge import Judge, oracle_of
 from refnet.check.report import Report, Verdict
-from refnet.errors import KernelError, RefnetError, ValueRangeError, one_line, require_known
+from refnet.errors import ValueRangeError, require_kind, require_known
+from refnet.given import clean_values
 from refnet.inputs import fill
 from refnet.net import Net, Node, learns_from
 from refnet.op import OUTPUT, InputGradients, Magnitude, Needs
@@ -77,15 +77,19 @@ def check_net(
     RefnetError
         If the blobs do not fit the net, or a kernel returns what is no result.
     """
+    require_kind("net", net, Net, "as refnet.build makes one")
     arithmetic = named(arithmetic)
     if not net.nodes:
         raise ValueRangeError("the net has no nodes: expected at least one")
     wanted = _wanted(net, tensors)
     watch = _Watch(arithmetic)
-    run = forward(net, blobs, watch.arithmetic, on_node=steps(progress, "forward", len(net.nodes)))
+    values = clean_values(net, blobs, allow_nonfinite=False)
+    step = steps(progress, "forward", len(net.nodes))
+    # A kernel that returns NaN gets a verdict, not an error.
+    run = forward(net, values, watch.arithmetic, allow_nonfinite=True, on_node=step)
     dy = fill.output_gradients(net, seed, _dtype(run))
     walk = _Walk(run, watch, flow(net, dy), wanted, dy, progress)
-    gradients = backward(run, dy, on_node=walk.judge)
+    gradients = backward(run, dy, allow_nonfinite=True, on_node=walk.judge)
     walk.finish(gradients)
     composed = composition.check(run, seed)
     for failure in composed.failures:
@@ -143,32 +147,16 @@ class _Watch:
         self.of = arithmetic
         self.last: _Call | None = None
         self.arithmetic = Arithmetic(
-            arithmetic.name, {op: self._watched(op, kernel) for op, kernel in arithmetic.kernels.items()}
+            arithmetic.name, {op: self._watched(kernel) for op, kernel in arithmetic.kernels.items()}
         )
 
-    def _watched(self, op: str, kernel: Kernel) -> Kernel:
-        def forward(*arrays: Array, **attrs: Any) -> tuple[Array, Any]:
-            with self._named(op, "forward"):
-                return kernel.forward(*arrays, **attrs)
-
+    def _watched(self, kernel: Kernel) -> Kernel:
         def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
-            with self._named(op, "backward"):
-                gradients = kernel.backward(dy, context, needs)
+            gradients = kernel.backward(dy, context, needs)
             self.last = _Call(dy, gradients)
             return gradients
 
-        return Kernel(forward, backward)
-
-    @contextmanager
-    def _named(self, op: str, which: str) -> Iterator[None]:
-        """Say whose kernel it is that raises."""
-        try:
-            yield
-        except (RefnetError, MemoryError):
-            raise
-        except (Exception, SystemExit) as error:
-            said = f"{type(error).__name__}: {one_line(error)}"
-            raise KernelError(f"{self.of.name} {op} {which} raised {said}") from error
+        return Kernel(kernel.forward, backward)
 
 
 @dataclass(frozen=True)
@@ -320,7 +308,13 @@ class _Walk:
         given = {name: dy for name, dy in starts.items() if name in run.given}
         made = {name: dy for name, dy in starts.items() if name not in run.given}
         found = (
-            dict(backward(Run(net, self._watch.of, run.given, run.blobs, run._tape), made)) if made else {}
+            dict(
+                backward(
+                    Run(net, self._watch.of, run.given, run.blobs, run._tape), made, allow_nonfinite=True
+                )
+            )
+            if made
+            else {}
         )
         return found | {name: found[name] + dy if name in found else dy for name, dy in given.items()}
 

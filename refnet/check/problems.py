@@ -1,7 +1,7 @@
 """Problems on which operators are checked: their cases, and what is drawn; on whole numbers, or on reals."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,6 +28,7 @@ class Problem:
     ----------
     op : Op
     case : Case
+        With every attribute, those at their defaults too: what a kernel is called with.
     dtype : {"float32", "float64"}
     kind : {"integers", "reals"}
     arrays : tuple of ndarray
@@ -85,8 +86,9 @@ def problem(name: str, dtype: str, kind: Kind, index: int, seed: int, largest: i
     op, case = OPS[name], case_of(name, index, seed)
     made = _integers(op, case, index, seed, largest) if kind == "integers" else _reals(op, case, index, seed)
     *arrays, dy = made
+    complete = replace(case, attrs=op.call(case.shapes, case.attrs)[1])
     typed = (a if a.dtype == INTEGER else a.astype(dtype) for a in arrays)
-    return Problem(op, case, dtype, kind, tuple(typed), np.asarray(dy).astype(dtype))
+    return Problem(op, complete, dtype, kind, tuple(typed), np.asarray(dy).astype(dtype))
 
 
 def case_of(name: str, index: int, seed: int) -> Case:

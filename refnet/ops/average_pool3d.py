@@ -4,7 +4,7 @@ y = (sum of the window's values inside x) / (how many there are): ONNX's `Averag
 count_include_pad = 0 (opset 11).
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -22,17 +22,17 @@ from refnet.op import (
     drawn_case,
     magnitudes,
 )
-from refnet.shapes import Shape, pooled, pooling, size, taps
+from refnet.shapes import PoolAttributes, Shape, pooled, pooling, size, taps
 
 
-def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
+def forward(x: Array, **attrs: Unpack[PoolAttributes]) -> tuple[Array, Any]:
     """Add up tap by tap, and divide by the count."""
 
     def means(x: Array) -> Array:
         y = Sums(pooled(x.shape, **attrs))
         for _, outputs, inputs in taps(x.shape, y.shape, pooling(x.shape, **attrs)):
             y.add(outputs, x[..., *inputs])
-        return rounded(y.total() / _counts(x.shape, y.shape, attrs), x.dtype)
+        return rounded(y.total() / _counts(x.shape, y.shape, {**attrs}), x.dtype)
 
     return with_room(means, x), (x.shape, attrs)
 

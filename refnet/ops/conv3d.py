@@ -10,7 +10,7 @@ where x is zero in the padding. This is Caffe2's and PyTorch's convolution, and 
 Here it is a product of matrices for each tap, those of NumPy, whose bits belong to one machine.
 """
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -45,6 +45,15 @@ from refnet.shapes import (
     whole,
     window_output,
 )
+
+
+class Attributes(TypedDict, total=False):
+    """What `infer` takes by name, for type checkers."""
+
+    stride: Triple
+    pad: Triple
+    dilation: Triple
+    groups: int
 
 
 def infer(
@@ -85,7 +94,7 @@ def infer(
     return (n, k, *window_output(source, geometry))
 
 
-def forward(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> tuple[Array, Any]:
+def forward(x: Array, w: Array, b: Array | None = None, **attrs: Unpack[Attributes]) -> tuple[Array, Any]:
     """Add up, tap by tap, what the tap's weights make of the inputs that it reads."""
     y = np.zeros(infer(x.shape, w.shape, **attrs), x.dtype)
     groups = attrs.get("groups", 1)

@@ -4,7 +4,7 @@ Among equal values the first in C order of the window wins, and takes the whole 
 (Caffe2, PyTorch); a NaN wins over every number.
 """
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -24,10 +24,10 @@ from refnet.op import (
     magnitudes,
     terms,
 )
-from refnet.shapes import Shape, pooled, pooling, size, taps
+from refnet.shapes import PoolAttributes, Shape, pooled, pooling, size, taps
 
 
-def forward(x: Array, **attrs: Any) -> tuple[Array, Any]:
+def forward(x: Array, **attrs: Unpack[PoolAttributes]) -> tuple[Array, Any]:
     """Let each tap, in order, challenge the best value so far; remember the winner's position."""
     y = np.zeros(pooled(x.shape, **attrs), x.dtype)
     winner = np.full(y.shape, -1, np.intp)

@@ -28,7 +28,7 @@ mean is 0, as in torchvision and ONNX.
 from collections.abc import Iterator
 from math import isfinite
 from sys import float_info
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -58,6 +58,15 @@ from refnet.shapes import LARGEST, Shape, size, volume, whole
 MOST_SAMPLES = 1024
 CORNERS = ("x1", "y1", "x2", "y2")
 Taps = tuple[Array, Array]
+
+
+class Attributes(TypedDict, total=False):
+    """What `infer` takes by name, for type checkers."""
+
+    output: Required[tuple[int, int]]
+    spatial_scale: float
+    sampling_ratio: int
+    aligned: bool
 
 
 def infer(
@@ -98,7 +107,7 @@ def infer(
     return (r, c, t, *bins)
 
 
-def forward(x: Array, rois: Array, **attrs: Any) -> tuple[Array, Any]:
+def forward(x: Array, rois: Array, **attrs: Unpack[Attributes]) -> tuple[Array, Any]:
     """Average each box along H, then along W."""
     y = np.empty(infer(x.shape, rois.shape, **attrs), x.dtype)
     for r, n, t, rows, columns in _boxes(x.shape, x.dtype, rois, **attrs):

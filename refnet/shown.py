@@ -1,0 +1,72 @@
+"""What an object shows of itself: a few lines in a terminal, a small table in a notebook."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import islice
+from typing import NamedTuple
+
+from refnet.errors import printable
+
+# Rows of a notebook's table, and of a terminal's.
+MOST_ROWS, MOST_LINES = 20, 6
+
+
+class Table(NamedTuple):
+    """What is shown.
+
+    Attributes
+    ----------
+    title : str
+    columns : tuple of str
+        Their headings; all empty where there is no heading.
+    rows : sequence of tuple of str
+        The first of which are shown.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+class Shown:
+    """Whose objects show a table of themselves: subclasses define `_shown`."""
+
+    def _shown(self) -> Table:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        table = self._shown()
+        return "\n".join([f"<{printable(table.title)}", *_lines(table)]) + ">"
+
+    def _repr_html_(self) -> str:
+        return as_html(self._shown())
+
+
+def as_html(table: Table) -> str:
+    """A table of HTML, every text escaped."""
+    rows = [_row("td", row) for row in table.rows[:MOST_ROWS]]
+    if more := len(table.rows) - len(rows):
+        rows.append(f'<tr><td colspan="{len(table.columns)}">and {more} more</td></tr>')
+    head = f"<thead>{_row('th', table.columns)}</thead>" if any(table.columns) else ""
+    caption = f'<caption style="text-align: left">{_text(table.title)}</caption>'
+    return f"<table>{caption}{head}<tbody>{''.join(rows)}</tbody></table>"
+
+
+def _lines(table: Table) -> Iterable[str]:
+    """The first rows, in columns."""
+    rows = [tuple(map(printable, row)) for row in islice(table.rows, MOST_LINES)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"  {'  '.join(cells)}".rstrip()
+    if more := len(table.rows) - len(rows):
+        yield f"  and {more} more"
+
+
+def _row(tag: str, cells: Iterable[str]) -> str:
+    style = ' style="text-align: left"'
+    return f"<tr>{''.join(f'<{tag}{style}>{_text(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))
