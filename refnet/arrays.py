@@ -1,15 +1,18 @@
 """Facts of arrays that are no operator's: dtypes, the door where arrays become clean, distances."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from refnet.errors import DTypeError, ShapeError, kind_of
+from refnet import memory
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, require_known
 from refnet.pieces import all_finite, boxes, converted, copied, fill
 from refnet.shapes import text
+from refnet.shown import Shown, Table, counted
 
 Array = NDArray[Any]
 
@@ -18,6 +21,25 @@ REAL = tuple(map(np.dtype, DTYPES))
 # Formats whose every value float32 holds, as which they are taken.
 NARROW = ("bfloat16", "float16")
 INTEGER = np.dtype(np.int64)
+
+
+class Arrays(Shown, dict[str, Array]):
+    """Arrays by name: a dict that shows their shapes, not their values."""
+
+    def __missing__(self, name: object) -> Array:
+        raise UnknownNameError("array", name, self)
+
+    def _shown(self) -> Table:
+        total = memory.text(sum(array.nbytes for array in self.values()))
+        return Table(f"{counted(len(self), 'array')}, {total}", ("name", "shape", "dtype"), shapes_of(self))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+
+def shapes_of(arrays: Mapping[str, Array]) -> list[tuple[str, ...]]:
+    """Rows of a table: names, shapes, dtypes."""
+    return [(name, text(np.shape(array)), stored_in(array)) for name, array in arrays.items()]
 
 
 def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
@@ -106,6 +128,31 @@ def require_one_dtype(given: Mapping[str, Any], values: Mapping[str, Array]) -> 
         elif stored in NARROW:
             why += "; convert it"
         raise DTypeError(f"{name} is {stored}: expected {real[first]}, {why}")
+
+
+def dtype_name(dtype: DTypeLike, known: Collection[str] = DTYPES, what: str = "dtype") -> str:
+    """The name of a dtype, or of a format that NumPy has none of.
+
+    Parameters
+    ----------
+    dtype : str or dtype
+        Whatever NumPy takes as one: ``"float32"``, ``np.float32``, ``np.dtype("f4")``, ``float``.
+    known : collection of str
+        The names that are taken.
+    what : str
+        What it is called in messages.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is none of these.
+    """
+    name: Any = dtype
+    if dtype is not None and not (isinstance(dtype, str) and dtype in known):
+        with suppress(TypeError, ValueError, SyntaxError):
+            name = np.dtype(dtype).name
+    require_known(what, name, known)
+    return str(name)
 
 
 def require_wide(name: str, array: Any) -> None:

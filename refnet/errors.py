@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
 
 
 class RefnetError(Exception):
@@ -35,17 +37,8 @@ class UnknownNameError(RefnetError, KeyError):
         known: Iterable[str],
         aliases: Mapping[str, Sequence[str]] | None = None,
     ):
-        known = list(known)
-        if len(known) <= MOST_LISTED:
-            listed = f"expected one of {', '.join(known) or 'none'}"
-        else:
-            listed = f"expected one of {', '.join(known[:8])}, ... ({len(known)} in all)"
-        near = _near(name, known, aliases or {}) if isinstance(name, str) else []
-        if near:
-            shown = f"; {listed}" if len(near) < len(known) <= MOST_LISTED else ""
-            listed = f"did you mean {' or '.join(near)}?{shown}"
         found = f"unknown {what} {name!r}" if isinstance(name, str) else f"{what} is {kind_of(name)}, no name"
-        super().__init__(f"{found}: {listed}")
+        super().__init__(f"{found}: {suggestion(name, known, aliases)}")
 
     def __str__(self) -> str:
         return printable_lines(str(self.args[0]))  # KeyError's own has quotation marks
@@ -53,6 +46,18 @@ class UnknownNameError(RefnetError, KeyError):
 
 # Names that a message lists in full.
 MOST_LISTED = 16
+
+
+def suggestion(name: object, known: Iterable[str], aliases: Mapping[str, Sequence[str]] | None = None) -> str:
+    """What may have been meant by a name that is not known, and what is known."""
+    known = list(known)
+    few = len(known) <= MOST_LISTED
+    near = _near(name, known, aliases or {}) if isinstance(name, str) else []
+    if not near:
+        more = f", ... ({len(known)} in all)"
+        return f"expected one of {', '.join(known if few else known[:8]) or 'none'}{'' if few else more}"
+    shown = f" Known: {', '.join(known)}" if few and len(near) < len(known) else ""
+    return f"did you mean {' or '.join(near)}?{shown}"
 
 
 def _near(name: str, known: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> list[str]:
@@ -158,6 +163,28 @@ def _article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
 
 
+def brief(value: object) -> str:
+    """A value as Python writes it, if that is short; else what kind it is."""
+    if isinstance(value, str | int | float | complex | tuple | list | dict | None):
+        written = repr(value)
+        if len(written) <= 80 and "\n" not in written:
+            return written
+    return kind_of(value)
+
+
+def path_of(what: str, value: object) -> Path:
+    """A path.
+
+    Raises
+    ------
+    DTypeError
+        If it is none.
+    """
+    if isinstance(value, str | PathLike):
+        return Path(value)
+    raise DTypeError(f"{what} is {brief(value)}: expected a path")
+
+
 def require_kind(what: str, value: object, kind: type, advice: str) -> None:
     """Refuse what is of another kind than a function needs: a name for a net, an array for a run.
 
@@ -186,7 +213,7 @@ def require_fraction(name: str, value: object) -> None:
     ValueRangeError
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise ValueRangeError(f"{name} is {value!r}: expected a number above 0 and below 1")
+        raise ValueRangeError(f"{name} is {brief(value)}: expected a number above 0 and below 1")
 
 
 def printable(text: str) -> str:

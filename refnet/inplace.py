@@ -2,7 +2,7 @@
 
 import re
 
-from refnet.net import Net
+from refnet.net import Net, require_net
 
 NORMS = ("affine", "batch_norm", "batch_norm_training")
 RUNNING = ("running_mean", "running_variance")
@@ -24,6 +24,7 @@ def names(net: Net) -> dict[str, str]:
     -------
     dict of str to str
     """
+    require_net(net)
     rectified = {node.inputs[0] for node in net.nodes if node.op == "relu"}
     nodes = {node.name for node in net.nodes}
     blob_of: dict[str, str] = {}

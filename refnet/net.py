@@ -1,12 +1,23 @@
 """A network: an append-only list of named nodes. Everything else is a walk over that list."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from refnet.errors import RefnetError, ShapeError, ValueRangeError, at, require_known
+from refnet.errors import (
+    DTypeError,
+    RefnetError,
+    ShapeError,
+    ValueRangeError,
+    at,
+    kind_of,
+    require_kind,
+    require_known,
+)
 from refnet.op import ANYTHING, Domain
 from refnet.ops import OPS
-from refnet.shapes import LARGEST_SIZE, Shape, whole
+from refnet.shapes import LARGEST_SIZE, Shape, size, text, whole
+from refnet.shown import Shown, Table, counted
 
 
 class Node(NamedTuple):
@@ -31,12 +42,22 @@ class Node(NamedTuple):
     shape: Shape
 
 
+def require_net(net: object, what: str = "net") -> None:
+    """Refuse what is no net: the name of an architecture, parameters.
+
+    Raises
+    ------
+    DTypeError
+    """
+    require_kind(what, net, Net, "as refnet.build makes one")
+
+
 def learns_from(node: Node) -> list[str]:
     """The inputs of a node that its backward computes a gradient of."""
     return [name for index, name in enumerate(node.inputs) if OPS[node.op].domain(index).gradient]
 
 
-class Net:
+class Net(Shown):
     """A network under construction, or complete; builders append, nobody takes away.
 
     Attributes
@@ -88,6 +109,8 @@ class Net:
             If the name is taken, or integers meet an operator of real numbers.
         """
         require_known("operator", op, OPS)
+        if isinstance(inputs, str) or not isinstance(inputs, Iterable):
+            raise DTypeError(f"inputs of {name} is {kind_of(inputs)}: expected names of blobs, in a tuple")
         inputs = tuple(inputs)
         try:
             shape = OPS[op].output_shape(tuple(self.shape(i) for i in inputs), attrs)
@@ -193,6 +216,8 @@ class Net:
                 raise ValueRangeError(f"{name} ({op}) reads {read} at input {index}: expected {expected}")
 
     def _sizes(self, name: str, shape: Iterable[int]) -> Shape:
+        if isinstance(shape, str) or not isinstance(shape, Iterable):
+            raise ShapeError(f"{name} has shape {kind_of(shape)}: expected whole numbers, in a tuple")
         sizes = tuple(shape)
         if not sizes:
             raise ShapeError(f"{name} has no axes: expected at least one size")
@@ -200,11 +225,26 @@ class Net:
 
     def _write(self, name: str, shape: Shape) -> Shape:
         if not isinstance(name, str) or not name:
-            raise ValueRangeError(f"blob name is {name!r}: expected a non-empty string")
+            found = repr(name) if isinstance(name, str) else kind_of(name)
+            raise ValueRangeError(f"blob name is {found}: expected a non-empty string")
         if name in self._shapes:
             raise ValueRangeError(f"blob {name!r} is written twice: expected a name of its own")
         self._shapes[name] = shape
         return shape
 
-    def __repr__(self) -> str:
-        return f"<net: {len(self.nodes)} nodes, {len(self.params)} parameters, outputs {self.outputs}>"
+    def _shown(self) -> Table:
+        elements = sum(map(size, self.params.values()))
+        title = f"net of {counted(len(self.nodes), 'node')}, {counted(len(self.params), 'parameter')}"
+        operators = Counter(node.op for node in self.nodes)
+        rows = [
+            *ends(self),
+            ("parameters", counted(elements, "element")),
+            ("nodes", ", ".join(f"{number} {op}" for op, number in operators.most_common()) or "none"),
+        ]
+        return Table(title, ("", ""), rows)
+
+
+def ends(net: Net) -> list[tuple[str, str]]:
+    """Rows of a table: the inputs and outputs of a net."""
+    sides = (("input", net.inputs), ("output", net.outputs))
+    return [(side, f"{name} {text(shape)}") for side, shapes in sides for name, shape in shapes.items()]

@@ -1,5 +1,6 @@
 """What an operator is: one record of plain functions, written once per operator in `refnet.ops`."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy as np
 from refnet.arrays import Array
 from refnet.errors import ShapeError, UnknownNameError
 from refnet.shapes import Geometry, Shape, size, text
+from refnet.shown import Shown, Table
 
 Needs = tuple[bool, ...]
 InputGradients = tuple[Array | None, ...]
@@ -159,8 +161,8 @@ ALIASES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Op:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Op(Shown):
     """An operator.
 
     Attributes
@@ -297,6 +299,15 @@ class Op:
             name: tuple(value) if isinstance(value, list) else value for name, value in bound.kwargs.items()
         }
         return tuple(found), attrs
+
+    def _shown(self) -> Table:
+        formula = (sys.modules[self.forward.__module__].__doc__ or "").partition("\n")[0]
+        rows = [
+            ("y", f"{self.name}{self.signature}"),
+            ("family", self.family),
+            ("cases", str(len(self.cases))),
+        ]
+        return Table(f"operator {self.name}: {formula}", ("", ""), rows)
 
     def output_shape(self, shapes: tuple[Shape, ...], attrs: Mapping[str, Any]) -> Shape:
         """Infer the output's shape, and refuse a wrong number of inputs and unknown attributes.

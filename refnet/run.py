@@ -10,12 +10,14 @@ import numpy as np
 
 from refnet import memory
 from refnet.arithmetic import Arithmetic, named
-from refnet.arithmetic.exact.fallback import Count, counted
-from refnet.arrays import Array, require_mapping
+from refnet.arithmetic.exact.fallback import Count
+from refnet.arithmetic.exact.fallback import counted as counting
+from refnet.arrays import Array, Arrays, require_mapping, shapes_of
 from refnet.errors import (
     KernelError,
     NotFiniteError,
     RefnetError,
+    UnknownNameError,
     ValueRangeError,
     at,
     one_line,
@@ -23,9 +25,10 @@ from refnet.errors import (
     require_known,
 )
 from refnet.given import clean_gradient, clean_values, real_dtype
-from refnet.net import Net, Node, learns_from
+from refnet.net import Net, Node, ends, learns_from, require_net
 from refnet.pieces import all_finite
 from refnet.remat import Keep, LeanTape, Tape, blob_bytes, gradient_bytes, planned
+from refnet.shown import Shown, Table, counted
 
 if TYPE_CHECKING:
     from refnet.golden import Bundle
@@ -39,8 +42,8 @@ ONLY_NAN = (
 Fallbacks = dict[str, dict[str, Count]]
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Shown):
     """A finished forward pass.
 
     Attributes
@@ -61,8 +64,18 @@ class Run:
     arithmetic: Arithmetic
     given: dict[str, Array]
     blobs: dict[str, Array]
-    _tape: Tape = field(repr=False)
-    fallbacks: Fallbacks = field(default_factory=dict, repr=False)
+    _tape: Tape
+    fallbacks: Fallbacks = field(default_factory=dict)
+
+    def _shown(self) -> Table:
+        kept = memory.text(sum(blob.nbytes for blob in self.blobs.values()))
+        title = f"run of {counted(len(self.net.nodes), 'node')} in {self.arithmetic.name}"
+        rows = [
+            *ends(self.net),
+            ("dtype", str(real_dtype(self.given))),
+            ("kept", f"{counted(len(self.blobs), 'blob')}, {kept}"),
+        ]
+        return Table(title, ("", ""), rows)
 
     def save(self, out: str | Path, gradients: "Gradients | None" = None, **options: Any) -> "Bundle":
         """Write a golden bundle of this run: what it was given, its blobs, and gradients.
@@ -90,7 +103,7 @@ class Run:
         return save(out, self, gradients, **options)
 
 
-class Gradients(Mapping[str, Array]):
+class Gradients(Shown, Mapping[str, Array]):
     """Gradients by name of input or parameter; absent means blocked, unconnected, or given and not learnt.
 
     Attributes
@@ -117,9 +130,14 @@ class Gradients(Mapping[str, Array]):
         self.output_gradients = dict(output_gradients or {})
 
     def __getitem__(self, name: str) -> Array:
+        if name in self._gradients:
+            return self._gradients[name]
         if name in self.blocked:
             raise KeyError(f"{name}: its gradient is blocked")
-        return self._gradients[name]
+        raise UnknownNameError("gradient", name, self._gradients)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._gradients
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._gradients)
@@ -127,8 +145,12 @@ class Gradients(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._gradients)
 
-    def __repr__(self) -> str:
-        return f"<gradients: {len(self)} computed, {len(self.blocked)} blocked>"
+    def _shown(self) -> Table:
+        title = f"{counted(len(self), 'gradient')} computed, {len(self.blocked)} blocked"
+        return Table(title, ("name", "shape", "dtype"), shapes_of(self._gradients))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
 
 def forward(
@@ -172,15 +194,14 @@ def forward(
     TooLargeError
         If the blobs would not fit into memory.
     """
-    require_kind("net", net, Net, "as refnet.build makes one")
+    require_net(net)
     arithmetic = named(arithmetic)
     require_known("value of keep", keep, get_args(Keep))
     values = clean_values(net, given, allow_nonfinite)
     memory.require(blob_bytes(net, _itemsize(values), keep), "a forward run")
 
     tape = LeanTape(net, arithmetic, values) if keep == "outputs" else Tape()
-    blobs: dict[str, Array] = {}
-    fallbacks: Fallbacks = {}
+    blobs, fallbacks = Arrays(), Fallbacks()
     for node, frees in zip(net.nodes, planned(net).frees, strict=True):
         arrays = [values[name] if name in values else blobs[name] for name in node.inputs]
         call = f"{arithmetic.name} {node.op} forward"
@@ -196,7 +217,7 @@ def forward(
                 del blobs[name]
         if on_node is not None:
             on_node(node)
-    return Run(net, arithmetic, values, blobs, tape, fallbacks)
+    return Run(net, arithmetic, Arrays(values), blobs, tape, fallbacks)
 
 
 def backward(
@@ -277,7 +298,7 @@ def _noting(
     fallbacks: Fallbacks, place: str, call: str, name: str, inputs: tuple[str, ...] = ()
 ) -> Iterator[None]:
     """Note what is counted of a node, and name it, or the blob that was refused, where its kernel fails."""
-    with counted() as counts:
+    with counting() as counts:
         try:
             yield
         except NotFiniteError as error:

@@ -9,7 +9,7 @@ from math import prod
 from numbers import Integral
 from typing import NamedTuple, Required, TypedDict
 
-from refnet.errors import ShapeError
+from refnet.errors import ShapeError, brief
 
 Shape = tuple[int, ...]
 Triple = tuple[int, int, int]
@@ -52,10 +52,10 @@ def whole(name: str, value: object, least: int, most: int = LARGEST) -> int:
     """
     # The first test is the quick one; the others let NumPy's integers in, and keep True out.
     if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
-        raise ShapeError(f"{name} is {value!r}: expected a whole number, at least {least}")
+        raise ShapeError(f"{name} is {brief(value)}: expected a whole number, at least {least}")
     number = int(value)
     if number < least:
-        raise ShapeError(f"{name} is {value!r}: expected a whole number, at least {least}")
+        raise ShapeError(f"{name} is {brief(value)}: expected a whole number, at least {least}")
     if number > most:
         raise ShapeError(f"{name} is larger than {most}, the largest there is")
     return number
@@ -84,7 +84,7 @@ def triple(name: str, value: object, least: int) -> Triple:
         If `value` has not three entries, or one is not an integer or too small.
     """
     if not isinstance(value, tuple | list) or len(value) != 3:
-        raise ShapeError(f"{name} is {value!r}: expected three whole numbers (T, H, W)")
+        raise ShapeError(f"{name} is {brief(value)}: expected three whole numbers (T, H, W)")
     t, h, w = (whole(f"{name}[{axis}]", entry, least) for axis, entry in zip("THW", value, strict=True))
     return t, h, w
 
@@ -105,7 +105,7 @@ def volume(name: str, shape: object, axes: str = AXES) -> Shape:
         If the rank is another, or a size is zero or negative.
     """
     if not isinstance(shape, tuple | list):
-        raise ShapeError(f"{name} has shape {shape!r}: expected {len(axes)} whole numbers")
+        raise ShapeError(f"{name} has shape {brief(shape)}: expected {len(axes)} whole numbers")
     if len(shape) != len(axes):
         raise ShapeError(
             f"{name} has rank {len(shape)} (shape {text(shape)}): "

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from refnet.errors import printable
 
-# Rows of a notebook's table, and of a terminal's.
-MOST_ROWS, MOST_LINES = 20, 6
+# Rows of a table in a notebook, and in a terminal.
+MOST_ROWS, MOST_LINES = 20, 12
 
 
 class Table(NamedTuple):
@@ -26,6 +26,11 @@ class Table(NamedTuple):
     title: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: ``1 node``, ``2 nodes``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class Shown:

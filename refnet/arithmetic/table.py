@@ -17,7 +17,7 @@ import numpy as np
 from refnet import memory, ops
 from refnet.arrays import Array, at_the_door, stored_in
 from refnet.environment import in_default
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, require_known
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, require_kind, require_known
 from refnet.op import InputGradients, Needs, Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, size, text
@@ -29,8 +29,8 @@ P = ParamSpec("P")
 LARGE = 1 << 26
 
 
-@dataclass(frozen=True)
-class Kernel:
+@dataclass(frozen=True, repr=False)
+class Kernel(Shown):
     """How one operator is carried out.
 
     Attributes
@@ -50,8 +50,10 @@ class Kernel:
             if not callable(found := getattr(self, way)):
                 raise DTypeError(f"{way} of a Kernel is {kind_of(found)}: expected a function")
 
-    def __repr__(self) -> str:
-        return f"Kernel({_title(self.forward)}, {_title(self.backward)})"
+    def _shown(self) -> Table:
+        return Table(
+            "kernel", ("", ""), [(way, _title(getattr(self, way))) for way in ("forward", "backward")]
+        )
 
     def in_default_environment(self) -> "Kernel":
         """Return this kernel, run in C's default floating-point environment, whatever its caller's is."""
@@ -65,6 +67,9 @@ class Context(NamedTuple):
     inputs: tuple[Shape, ...]
     output: Shape
     dtype: np.dtype[Any]
+
+    def __repr__(self) -> str:
+        return f"<context of {' and '.join(map(text, self.inputs))} to {text(self.output)}, {self.dtype}>"
 
 
 class Door(Generic[P], Shown):
@@ -221,8 +226,10 @@ class Door(Generic[P], Shown):
 
     def _shown(self) -> Table:
         forward, backward = self._forms().split("\n")
-        rows = [("forward", forward), ("backward", backward), ("kernel", repr(self._kernel))]
-        return Table(f"{self._op.name} of {self._arithmetic}", ("", ""), rows)
+        forms = [("forward", forward), ("backward", backward)]
+        return Table(
+            f"{self._op.name} of {self._arithmetic}", ("", ""), [*forms, *self._kernel._shown().rows]
+        )
 
 
 class Entry(Generic[P]):
@@ -278,6 +285,7 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
         kernels: Mapping[str, Kernel],
         total: Callable[[Sequence[Array]], Array] | None = None,
     ):
+        require_kind("kernels", kernels, Mapping, "of operators' names to kernels")
         self.name, self._total = name, total
         self.kernels = dict(kernels)
         for op in self.kernels:

@@ -6,16 +6,17 @@ Errors do not accumulate, so the first failure is where the bug sits.
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refnet.arrays import Array, require_mapping
 from refnet.check.claims import claimed, facts, reproducible, require_delta
 from refnet.check.dumped import laid_out, require_axes
 from refnet.check.report import Report
 from refnet.check.walk import Parts, Walk
-from refnet.errors import DTypeError, require_known
+from refnet.errors import DTypeError, brief, require_known
 from refnet.given import clean_values
 from refnet.inputs.candidate import Candidate
-from refnet.net import Net
+from refnet.net import Net, require_net
 from refnet.progress import Progress, silent
 
 USUAL = {"fused": [], "axes": "NCTHW", "kernel_axes": "KCTHW", "delta": 1e-6}
@@ -29,9 +30,9 @@ def certify(
     output_gradients: Mapping[str, Array] | None = None,
     gradients: Mapping[str, Array] | None = None,
     blob_gradients: Mapping[str, Array] | None = None,
-    accumulate: str = "float32",
-    store: str = "float32",
-    operands: str = "float32",
+    accumulate: DTypeLike = "float32",
+    store: DTypeLike = "float32",
+    operands: DTypeLike = "float32",
     operand_rounding: str | None = None,
     flush_to_zero: bool = False,
     algorithm: str = "direct",
@@ -97,8 +98,7 @@ def certify(
     claim = claimed(accumulate, store, operands, operand_rounding, flush_to_zero, algorithm)
     require_delta(delta)
     require_axes(axes, kernel_axes)
-    if not isinstance(net, Net):
-        raise DTypeError(f"net is a {type(net).__name__}: expected a Net, as refnet.build makes one")
+    require_net(net)
     require_mapping("given", given)
     groups = _groups(net, fused)
     parts = Parts.of(net, candidate, output_gradients, gradients, blob_gradients)
@@ -135,7 +135,9 @@ def certify(
 def _groups(net: Net, fused: Iterable[Iterable[str]]) -> list[frozenset[str]]:
     """Groups of nodes that hand on unrounded values."""
     if isinstance(fused, str) or not isinstance(fused, Iterable):
-        raise DTypeError(f"fused is {fused!r}: expected groups of nodes, such as [['conv1', 'res_conv1_bn']]")
+        raise DTypeError(
+            f"fused is {brief(fused)}: expected groups of nodes, such as [['conv1', 'res_conv1_bn']]"
+        )
     groups = [frozenset([group] if isinstance(group, str) else group) for group in fused]
     for group in groups:
         for name in group:

@@ -4,11 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from refnet.arrays import dtype_name
 from refnet.check.bounds import Claim, unit
 from refnet.check.precision import FORMATS, WAYS
 from refnet.check.report import Report
-from refnet.errors import DTypeError, ValueRangeError, require_fraction, require_known
+from refnet.errors import DTypeError, ValueRangeError, brief, require_fraction, require_known
 
 LEAST_DELTA = 1e-100
 ALGORITHMS = ("direct", "winograd", "fft", "one-pass variance")
@@ -16,9 +18,9 @@ STORES = ("float64", "float32", "bfloat16", "float16")
 
 
 def claimed(
-    accumulate: str,
-    store: str,
-    operands: str,
+    accumulate: DTypeLike,
+    store: DTypeLike,
+    operands: DTypeLike,
     operand_rounding: str | None,
     flush_to_zero: bool,
     algorithm: str,
@@ -30,14 +32,14 @@ def claimed(
     UnknownNameError
         Naming what is not known.
     """
-    require_known("format to accumulate in", accumulate, STORES)
-    require_known("format to store in", store, STORES)
-    require_known("format of operands", operands, FORMATS)
+    accumulate = dtype_name(accumulate, STORES, "format to accumulate in")
+    store = dtype_name(store, STORES, "format to store in")
+    operands = dtype_name(operands, FORMATS, "format of operands")
     require_known("algorithm", algorithm, ALGORITHMS)
     if operand_rounding is not None:
         require_known("rounding of operands", operand_rounding, WAYS)
     if not isinstance(flush_to_zero, bool | np.bool_):
-        raise DTypeError(f"flush_to_zero is {flush_to_zero!r}: expected True or False")
+        raise DTypeError(f"flush_to_zero is {brief(flush_to_zero)}: expected True or False")
     return Claim(accumulate, store, operands, operand_rounding, bool(flush_to_zero), algorithm)
 
 
@@ -50,7 +52,7 @@ def require_delta(delta: float) -> None:
     """
     require_fraction("delta", delta)
     if delta < LEAST_DELTA:
-        raise ValueRangeError(f"delta is {delta!r}: expected at least {LEAST_DELTA:g}")
+        raise ValueRangeError(f"delta is {brief(delta)}: expected at least {LEAST_DELTA:g}")
 
 
 DIRECT = Claim("float32", "float32", "float32")

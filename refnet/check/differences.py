@@ -12,7 +12,8 @@ from refnet.arrays import Array, wide
 from refnet.check.derivatives import Element, Search, length
 from refnet.check.report import Report, Verdict
 from refnet.check.subject import Subject
-from refnet.errors import ValueRangeError
+from refnet.errors import DTypeError, ValueRangeError, brief
+from refnet.inputs.fill import require_seed
 from refnet.progress import Progress, silent, steps
 
 # An element is decided if its bound is at most so much of the largest of its gradient.
@@ -85,11 +86,15 @@ def check(
     than the error of the differences (1e-6 of the element in float64, 2e-3 in float32), is not seen by them.
     """
     began = perf_counter()
+    for name, function in (("f", f), ("vjp", vjp)):
+        if not callable(function):
+            raise DTypeError(f"{name} is {brief(function)}: expected a function")
+    require_seed(seed)
     subject = Subject.of(f, vjp, arrays, names, dy, seed)
     if rounding is None:
         rounding = sum(value.size for value in subject.values) + subject.y.size
     elif isinstance(rounding, bool) or not isinstance(rounding, int | float) or not 0 <= rounding < inf:
-        raise ValueRangeError(f"rounding is {rounding!r}: expected a number of roundings, 0 or more")
+        raise ValueRangeError(f"rounding is {brief(rounding)}: expected a number of roundings, 0 or more")
     found = subject.gradients()
     search = Search(subject, rounding, seed)
     total = sum(subject.values[k].size for k in subject.real)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet.arrays import Array, at_the_door
-from refnet.errors import RefnetError, ValueRangeError
+from refnet.errors import RefnetError, ValueRangeError, brief
 from refnet.shapes import Shape, text
 
 BLOB, KERNEL = "NCTHW", "KCTHW"
@@ -38,7 +38,7 @@ def require_axes(axes: object, kernel_axes: object) -> None:
     """
     for name, found, own in (("axes", axes, BLOB), ("kernel_axes", kernel_axes, KERNEL)):
         if not isinstance(found, str) or sorted(found) != sorted(own):
-            raise ValueRangeError(f"{name} is {found!r}: expected a permutation of {own}")
+            raise ValueRangeError(f"{name} is {brief(found)}: expected a permutation of {own}")
 
 
 class Dumped(NamedTuple):

@@ -12,9 +12,10 @@ from math import inf
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refnet.arithmetic import Arithmetic, core, reference
-from refnet.arrays import DTYPES, INTEGER, Array, wide
+from refnet.arrays import INTEGER, Array, dtype_name, wide
 from refnet.check.bounds import Claim
 from refnet.check.foreign_kernel import ForeignKernel, title_of
 from refnet.check.kernel_order import Ordered, order_of
@@ -23,7 +24,8 @@ from refnet.check.operators import check_op
 from refnet.check.precision import FLOAT32, WAYS, format_of
 from refnet.check.problems import LARGEST, Problem, problem
 from refnet.check.report import OPEN, Report, Verdict, Word
-from refnet.errors import DTypeError, RefnetError, one_line, require_known
+from refnet.errors import DTypeError, RefnetError, one_line, require_kind, require_known
+from refnet.inputs.fill import require_seed
 from refnet.op import OUTPUT, Op
 from refnet.ops import OPS
 from refnet.progress import Progress, silent, steps
@@ -44,7 +46,7 @@ def examine(
     claim: Claim | None = None,
     seed: int = 0,
     draws: int = 32,
-    dtype: str = "float32",
+    dtype: DTypeLike = "float32",
     progress: Progress = silent,
 ) -> Report:
     """Judge a kernel of somebody's own.
@@ -95,8 +97,10 @@ def examine(
     if not callable(kernel) and not hasattr(kernel, "forward"):
         kind = type(kernel).__name__
         raise DTypeError(f"kernel is a {kind}: expected a function, or an object with forward and backward")
-    require_known("dtype", dtype, DTYPES)
+    dtype = dtype_name(dtype)
+    require_seed(seed)
     claim = Claim(dtype, dtype) if claim is None else claim
+    require_kind("claim", claim, Claim, "as refnet.check.bounds.Claim(...)")
     foreign = ForeignKernel(kernel, op, claim.store)
     trial = _Trial(OPS[op], foreign, core.replace(**{op: foreign.kernel}), claim, dtype, seed, draws)
     verdicts: dict[str, Verdict] = {}

@@ -21,10 +21,10 @@ from refnet.check.diagnosis import diagnosed, verdict_of
 from refnet.check.flow import Flow, flow, readers_of_stops, relevant, without_stops
 from refnet.check.judge import Judge, oracle_of
 from refnet.check.report import Report, Verdict
-from refnet.errors import ValueRangeError, require_kind, require_known
+from refnet.errors import DTypeError, ValueRangeError, brief, require_known
 from refnet.given import clean_values
 from refnet.inputs import fill
-from refnet.net import Net, Node, learns_from
+from refnet.net import Net, Node, learns_from, require_net
 from refnet.op import OUTPUT, InputGradients, Magnitude, Needs
 from refnet.progress import Progress, silent, steps
 from refnet.run import Gradients, Run, backward, forward
@@ -77,7 +77,7 @@ def check_net(
     RefnetError
         If the blobs do not fit the net, or a kernel returns what is no result.
     """
-    require_kind("net", net, Net, "as refnet.build makes one")
+    require_net(net)
     arithmetic = named(arithmetic)
     if not net.nodes:
         raise ValueRangeError("the net has no nodes: expected at least one")
@@ -120,6 +120,8 @@ def _wanted(net: Net, tensors: Iterable[str] | None) -> set[str]:
     learnt = net.learnt()
     if tensors is None:
         return relevant(net, learnt)
+    if not isinstance(tensors, Iterable):
+        raise DTypeError(f"tensors is {brief(tensors)}: expected names of inputs and parameters")
     tensors = [tensors] if isinstance(tensors, str) else list(tensors)
     if not tensors:
         raise ValueRangeError("no tensors to judge: expected at least one, or None for all")

@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refnet.arrays import Array
 from refnet.check.claims import claimed, facts, reproducible, require_delta
@@ -30,9 +31,9 @@ def check(
     *,
     dy: Array | None = None,
     gradients: Sequence[Array | None] | None = None,
-    accumulate: str = "float32",
-    store: str = "float32",
-    operands: str = "float32",
+    accumulate: DTypeLike = "float32",
+    store: DTypeLike = "float32",
+    operands: DTypeLike = "float32",
     operand_rounding: str | None = None,
     flush_to_zero: bool = False,
     algorithm: str = "direct",

@@ -15,9 +15,10 @@ from math import inf
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refnet.arithmetic import ARITHMETICS, Arithmetic, named
-from refnet.arrays import DTYPES, Array, wide
+from refnet.arrays import DTYPES, Array, dtype_name, wide
 from refnet.check.bounds import EXACT, bound, plain, unit
 from refnet.check.compare import Comparison, compare
 from refnet.check.diagnosis import diagnosed, verdict_of
@@ -25,9 +26,11 @@ from refnet.check.judge import Judge, oracle_of
 from refnet.check.problems import COUNTABLE, KINDS, LARGEST, Kind, Problem, kinds_of, problem
 from refnet.check.report import Report, Verdict
 from refnet.errors import require_known
+from refnet.inputs.fill import require_seed
 from refnet.op import OUTPUT, InputGradients, Magnitude, Needs, Op
 from refnet.ops import OPS
 from refnet.progress import Progress, silent, steps
+from refnet.shapes import whole
 
 __all__ = ["check_op", "problem"]
 
@@ -38,8 +41,8 @@ def check_op(
     seed: int = 0,
     draws: int = 32,
     *,
-    dtypes: Sequence[str] = DTYPES,
-    kinds: Sequence[Kind] = KINDS,
+    dtypes: DTypeLike | Sequence[DTypeLike] = DTYPES,
+    kinds: Kind | Sequence[Kind] = KINDS,
     largest: int = LARGEST,
     progress: Progress = silent,
 ) -> Report:
@@ -61,7 +64,8 @@ def check_op(
     draws : int
         How many problems are drawn beside the operator's cases.
     dtypes, kinds : sequence of str
-        Of the problems; those of the kinds that say something of the operator.
+        Of the problems, or a single one: dtypes as NumPy takes them, kinds "integers" and "reals", those of
+        them that say something of the operator.
     largest : int
         The largest whole number.
     progress : callable
@@ -81,12 +85,17 @@ def check_op(
     """
     require_known("operator", name, OPS)
     op, arithmetic = OPS[name], named(arithmetic)
+    formats = [dtype_name(dtype) for dtype in _several(dtypes)]
+    kinds = _several(kinds)
+    for kind in kinds:
+        require_known("kind of values", kind, KINDS)
     found = _Findings(op, arithmetic, seed, largest)
-    count = len(op.cases) + draws
+    count = len(op.cases) + whole("draws", draws, 0)
+    require_seed(seed)
     step = steps(progress, f"check {name}", count)
     for index in range(count):
         asked = [kind for kind in kinds_of(name, index, seed) if kind in kinds]
-        for dtype, kind in product(dtypes, asked):
+        for dtype, kind in product(formats, asked):
             given = problem(name, dtype, kind, index, seed, largest)
             _Trial(found, given, index).run(adjoint=kind == asked[0])
         step(index)
@@ -96,14 +105,19 @@ def check_op(
         facts={
             "op": name,
             "arithmetic": arithmetic.name,
-            "oracle": {dtype: oracle_of(arithmetic, name, dtype).name for dtype in dtypes},
-            "dtypes": list(dtypes),
+            "oracle": {dtype: oracle_of(arithmetic, name, dtype).name for dtype in formats},
+            "dtypes": formats,
             "seed": seed,
             "cases": len(op.cases),
             "draws": draws,
             "calls": len(found.calls),
         },
     )
+
+
+def _several(given: Any) -> list[Any]:
+    """Several, where one may be given alone."""
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
 @dataclass

@@ -5,8 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from refnet.arrays import Array
-from refnet.errors import require_known
+from refnet.arrays import Array, dtype_name
 
 
 class Format(NamedTuple):
@@ -76,9 +75,7 @@ def format_of(dtype: DTypeLike) -> Format:
     ------
     UnknownNameError
     """
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    require_known("format", name, FORMATS)
-    return FORMATS[name]
+    return FORMATS[dtype_name(dtype, FORMATS, "format")]
 
 
 def below(dtype: DTypeLike) -> tuple[Format, ...]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from refnet.arrays import DTYPES, INTEGER, Array
+from refnet.arrays import INTEGER, Array, dtype_name
 from refnet.errors import require_known
 from refnet.inputs.fill import uniform
 from refnet.op import Case, Needs, Op
@@ -53,7 +54,9 @@ class Problem:
         return tuple(self.op.domain(i).gradient for i in range(len(self.arrays)))
 
 
-def problem(name: str, dtype: str, kind: Kind, index: int, seed: int, largest: int = LARGEST) -> Problem:
+def problem(
+    name: str, dtype: DTypeLike, kind: Kind, index: int, seed: int, largest: int = LARGEST
+) -> Problem:
     """Make a problem of `check_op` again.
 
     Parameters
@@ -81,7 +84,7 @@ def problem(name: str, dtype: str, kind: Kind, index: int, seed: int, largest: i
         If there is no such operator, dtype or kind.
     """
     require_known("operator", name, OPS)
-    require_known("dtype", dtype, DTYPES)
+    dtype = dtype_name(dtype)
     require_known("kind of values", kind, KINDS)
     op, case = OPS[name], case_of(name, index, seed)
     made = _integers(op, case, index, seed, largest) if kind == "integers" else _reals(op, case, index, seed)

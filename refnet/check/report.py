@@ -6,6 +6,7 @@ from math import inf, isfinite, isnan
 from typing import Any, Literal
 
 from refnet.errors import printable
+from refnet.shown import Table, as_html
 
 # Of gradient checks: ok, wrong, undecided, blocked. Of certification: the other words, and blocked.
 Word = Literal[
@@ -248,6 +249,12 @@ class Report:
             }
         )
         return found
+
+    def _repr_html_(self) -> str:
+        title, *_ = repr(self).split("\n")
+        worst = sorted(self.verdicts.values(), key=lambda verdict: verdict.badness, reverse=True)
+        rows = [(v.tensor, v.verdict, f"{v.margin:.3g}", v.cause or v.why or v.structure) for v in worst]
+        return as_html(Table(title.strip("<>"), ("tensor", "verdict", "margin", ""), rows))
 
     def __repr__(self) -> str:
         numbers = {

@@ -9,7 +9,7 @@ import numpy as np
 from refnet.arrays import REAL, Array, at_the_door, seen_by_numpy, stored_in, wide
 from refnet.check.bounds import unit
 from refnet.check.foreign import Convert, Function, Outputs, converter
-from refnet.errors import DTypeError, ShapeError, ValueRangeError
+from refnet.errors import DTypeError, ShapeError, ValueRangeError, brief
 from refnet.shapes import text
 
 
@@ -65,7 +65,7 @@ class Subject:
             raise DTypeError(f"arrays is a {type(arrays).__name__}: expected a list or tuple of arrays")
         named = [f"array {k}" for k in range(len(arrays))] if names is None else list(names)
         if len(named) != len(arrays) or len(set(named)) < len(named):
-            raise ValueRangeError(f"names is {names!r}: expected {len(arrays)} different names")
+            raise ValueRangeError(f"names is {brief(names)}: expected {len(arrays)} different names")
         values = [_value(name, array) for name, array in zip(named, arrays, strict=True)]
         if not any(value.dtype in REAL for value in values):
             raise ValueRangeError("arrays has none of float32 or float64: expected one at least")

@@ -68,7 +68,7 @@ class Parts:
             require_known("node of the candidate", name, [*nodes, *net.inputs])
         starts = output_gradients if output_gradients is not None else candidate.output_gradients
         of_given = gradients if gradients is not None else candidate.gradients
-        of_nodes = dict(blob_gradients if blob_gradients is not None else candidate.blob_gradients)
+        of_nodes = blob_gradients if blob_gradients is not None else candidate.blob_gradients
         for what, found, known in (
             ("output_gradients", starts, nodes),
             ("gradients", of_given, given),
@@ -77,7 +77,8 @@ class Parts:
             require_mapping(what, found)
             for name in found:
                 require_known(f"name of {what}", name, known)
-        of_given = {**{n: of_nodes.pop(n) for n in list(of_nodes) if n in net.inputs}, **of_given}
+        of_given = {**{n: of_nodes[n] for n in of_nodes if n in net.inputs}, **of_given}
+        of_nodes = {n: gradient for n, gradient in of_nodes.items() if n not in net.inputs}
         return cls(candidate, blobs, starts, of_given, of_nodes)
 
 

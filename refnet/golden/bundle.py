@@ -22,8 +22,17 @@ from safetensors import SafetensorError
 from refnet import bounded_json, memory, placing
 from refnet.arithmetic import ARITHMETICS, Arithmetic
 from refnet.arithmetic.exact.fallback import Count
-from refnet.arrays import DTYPES, Array, with_one_nan
-from refnet.errors import FileError, RefnetError, TooLargeError, ValueRangeError, one_line, require_known
+from refnet.arrays import DTYPES, Array, dtype_name, with_one_nan
+from refnet.errors import (
+    FileError,
+    RefnetError,
+    TooLargeError,
+    UnknownNameError,
+    ValueRangeError,
+    one_line,
+    path_of,
+    require_known,
+)
 from refnet.golden import graph
 from refnet.inputs import safetensors_file
 from refnet.inputs.clip import Selection
@@ -34,6 +43,7 @@ from refnet.pieces import rows
 from refnet.regular import open_regular
 from refnet.run import Fallbacks
 from refnet.shapes import LARGEST_SIZE, Shape, size, text, volume, whole
+from refnet.shown import Shown, Table, counted
 
 FORMAT = "refnet golden bundle"
 VERSION = 3
@@ -167,12 +177,16 @@ class Recipe:
         """Refuse a dtype, an arithmetic or a way of storing that there is not."""
         if not self.owns_arithmetic:
             require_known("arithmetic", self.arithmetic_name, ARITHMETICS)
-        require_known("dtype", self.dtype, DTYPES)
+        dtype_name(self.dtype)
         if self.store is not None and (self.store, self.dtype) != ("float32", "float64"):
             raise ValueRangeError(
                 f"values of a run in {self.dtype} are stored in {self.store!r}: "
                 "expected float32, of one in float64"
             )
+
+    def __post_init__(self) -> None:
+        with suppress(UnknownNameError):  # which `structure` refuses
+            object.__setattr__(self, "dtype", dtype_name(self.dtype))
 
     def structure(self) -> Net:
         """Build the network, however much memory a run would take, and refuse what is unknown."""
@@ -217,7 +231,7 @@ class Recipe:
         }
 
 
-class Bundle:
+class Bundle(Shown):
     """A bundle on disk, its manifest checked; nothing in it is trusted before that.
 
     Its files are opened at once, all of one folder: what is read belongs together, though the bundle be
@@ -252,7 +266,7 @@ class Bundle:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = path_of("bundle", path)
         self._files = _open(self.path)
         weakref.finalize(self, _close, self._files)
         self._stored: dict[str, dict[str, Stored]] = {}
@@ -375,6 +389,16 @@ class Bundle:
 
     def _ipython_key_completions_(self) -> list[str]:
         return [*self.places]
+
+    def _shown(self) -> Table:
+        made, rows = self.recipe, []
+        for section, entries in self.entries.items():
+            elements = sum(size(tuple(entry["shape"])) for entry in entries.values())
+            hashes = not any(entry["file"] for entry in entries.values())
+            rows.append((section, f"{len(entries)}", f"{elements:,}", "SHA-256 only" if hashes else "stored"))
+        title = f"bundle {self.path}: {made.title()}, {made.dtype}, {made.arithmetic_name}"
+        title += f"; {counted(len(self.blocked), 'gradient')} blocked"
+        return Table(title, ("tensors", "number", "elements", ""), rows)
 
     def tensor(self, section: str, name: str) -> Array | None:
         """Read one tensor; None where the bundle holds only its hash.

@@ -8,12 +8,12 @@ import numpy as np
 from refnet import memory
 from refnet.arrays import Array
 from refnet.environment import in_default
-from refnet.errors import FileError
+from refnet.errors import FileError, path_of
 from refnet.golden.bundle import MANIFEST, SECTIONS, Bundle, sha
 from refnet.golden.derive import Tensors, as_stored, start
 from refnet.inputs import candidate
 from refnet.inputs.candidate import Candidate
-from refnet.net import Net
+from refnet.net import Net, require_net
 
 
 @in_default
@@ -68,7 +68,8 @@ def read(path: str | Path, net: Net) -> Candidate:
     TooLargeError
         If it would not fit into memory.
     """
-    path = Path(path)
+    require_net(net)
+    path = path_of("candidate", path)
     if not (path / MANIFEST).is_file():
         return candidate.read(path, net)
     bundle = Bundle(path)

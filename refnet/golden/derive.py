@@ -12,7 +12,15 @@ from safetensors.numpy import save_file
 from refnet import bounded_json, machine, memory
 from refnet.arrays import Array, at_the_door, rounded, with_one_nan
 from refnet.environment import in_default
-from refnet.errors import DTypeError, ShapeError, TooLargeError, ValueRangeError, require_known
+from refnet.errors import (
+    DTypeError,
+    ShapeError,
+    TooLargeError,
+    ValueRangeError,
+    path_of,
+    require_kind,
+    require_known,
+)
 from refnet.given import real_dtype
 from refnet.golden import graph
 from refnet.golden.bundle import (
@@ -94,7 +102,8 @@ def make(
     RefnetError
         If the recipe cannot be run.
     """
-    out = Path(out)
+    out = path_of("out", out)
+    require_kind("recipe", recipe, Recipe, "as refnet.golden.Recipe(...)")
     groups = _groups(only, hashes_only)
     require_free(out, force)
     own: Tensors = {} if pixels is None else {"inputs": {"data": pixels}}
@@ -150,7 +159,7 @@ def save(
     ValueRangeError
         If the run did not keep all blobs, or computed no real numbers.
     """
-    out = Path(out)
+    out = path_of("out", out)
     groups = _groups(only, False)
     require_free(out, force)
     if gradients is not None and not isinstance(gradients, Gradients):

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from refnet.arrays import Array
+from refnet.arrays import Array, require_mapping
 from refnet.errors import FileError
 from refnet.inputs import tensor_files
 from refnet.net import Net
+from refnet.shown import Shown, Table, counted
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Candidate(Shown):
     """The arrays of a forward pass of an implementation under test, and of its backward pass, if it took one.
 
     Attributes
@@ -33,6 +34,17 @@ class Candidate:
     blob_gradients: Mapping[str, Array] = field(default_factory=dict)
     output_gradients: Mapping[str, Array] = field(default_factory=dict)
     given: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            require_mapping(part.name, getattr(self, part.name))
+
+    def _shown(self) -> Table:
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        rows = [
+            (name, counted(len(found), "array"), ", ".join([*found][:3])) for name, found in parts.items()
+        ]
+        return Table("candidate", ("part", "number", "the first"), rows)
 
 
 # What a name begins with, and the part of a candidate that it then is.

@@ -15,9 +15,10 @@ from zipfile import ZipFile
 
 import numpy as np
 from numpy.lib.format import read_array
+from numpy.typing import DTypeLike
 
 from refnet import memory
-from refnet.arrays import DTYPES, Array
+from refnet.arrays import DTYPES, Array, dtype_name
 from refnet.environment import in_default
 from refnet.errors import (
     DTypeError,
@@ -27,6 +28,8 @@ from refnet.errors import (
     TooLargeError,
     ValueRangeError,
     one_line,
+    path_of,
+    require_kind,
     require_known,
 )
 from refnet.inputs import decode, npy_header
@@ -90,7 +93,7 @@ def load(
     start: int = 0,
     size: tuple[int, int] | None = None,
     resize: str = "linear",
-    dtype: str = "float64",
+    dtype: DTypeLike = "float64",
     allow_nonfinite: bool = False,
 ) -> Array:
     """Read a clip.
@@ -135,7 +138,7 @@ def load(
 def read(
     path: str | Path,
     selection: Selection,
-    dtype: str = "float64",
+    dtype: DTypeLike = "float64",
     allow_nonfinite: bool = False,
     judge: Callable[[Shape], object] = lambda shape: None,
 ) -> Array:
@@ -144,9 +147,10 @@ def read(
     Parameters, returns and errors are those of `load`; `judge` is given the shape of the blob, and may refuse
     it, before any pixel is decoded.
     """
-    path = Path(path)
+    path = path_of("clip", path)
+    require_kind("selection", selection, Selection, "as refnet.clip.Selection(...)")
     try:
-        return _read(path, selection, dtype, allow_nonfinite, judge)
+        return _read(path, selection, dtype_name(dtype), allow_nonfinite, judge)
     except TooLargeError:  # of a clip that has so many frames, or of one that has not
         if path.exists() and (held := _held(path)) is not None and held < selection.wanted.stop:
             raise _too_short(path, held, selection) from None
@@ -160,7 +164,6 @@ def _read(
     if selection.size is not None:
         _require_memory(selection.frames, selection.size)
         judge((1, 3, selection.frames, *selection.size))
-    require_known("dtype", dtype, DTYPES)
     if not path.exists():
         raise FileError(f"clip {path} does not exist: expected a video, a folder of images, .npy or .npz")
     if not (path.is_dir() or path.is_file()):
@@ -220,7 +223,7 @@ def _prepared(pixels: Array, selection: Selection) -> Array:
 
 def digest(path: str | Path) -> str:
     """SHA-256 of a clip: of the file, or of the images of a folder in the natural order of their names."""
-    path = Path(path)
+    path = path_of("clip", path)
     total = sha256()
     try:
         for file in decode.image_files(path) if path.is_dir() else [path]:

@@ -12,22 +12,23 @@ from hashlib import sha256
 from math import sqrt
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refnet import memory
-from refnet.arrays import DTYPES, Array
+from refnet.arrays import Array, Arrays, dtype_name
 from refnet.environment import in_default
-from refnet.errors import UnknownNameError, ValueRangeError, require_known
-from refnet.net import Net
+from refnet.errors import ShapeError, UnknownNameError, ValueRangeError, brief, require_kind
+from refnet.net import Net, require_net
 from refnet.ops import OPS
 from refnet.pieces import rows
-from refnet.shapes import Shape, size
+from refnet.shapes import LARGEST_SIZE, Shape, size, whole
 
 # About the range of pixel values once their means are subtracted.
 PIXEL_RANGE = 128.0
 
 
 @in_default
-def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
+def params(net: Net, seed: int = 0, dtype: DTypeLike = "float64") -> dict[str, Array]:
     """Draw every parameter of a net, by the last letter of its name.
 
     ``_w``: uniform with He's variance, sqrt(6 / fan_in) * U(-1, 1), where fan_in is the number of
@@ -43,6 +44,7 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     seed : int
         From 0 to 2**64 - 1.
     dtype : {"float64", "float32"}
+        Or whatever else NumPy takes for one of these: ``np.float32``, ``"f4"``, ``float``.
 
     Returns
     -------
@@ -53,6 +55,7 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
     UnknownNameError, ValueRangeError
         If the dtype, the seed or a parameter's ending is not one of these.
     """
+    require_net(net)
     quiet = _read_by_a_loss(net)
 
     def value(name: str, shape: Shape) -> Array:
@@ -62,20 +65,21 @@ def params(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
 
 
 @in_default
-def inputs(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
+def inputs(net: Net, seed: int = 0, dtype: DTypeLike = "float64") -> dict[str, Array]:
     """Draw every input of a net: 128 * U(-1, 1), about the range of pixels less their means.
 
     What the operator that reads it restricts (labels, boxes, masks) is drawn as that operator says.
 
     Parameters, returns and errors are those of `params`.
     """
+    require_net(net)
     return _draw(
         net.inputs, lambda name, shape: _legal(net, name, uniform(name, shape, seed), _pixels), dtype
     )
 
 
 @in_default
-def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
+def output_gradients(net: Net, seed: int = 0, dtype: DTypeLike = "float64") -> dict[str, Array]:
     """Draw a gradient for every output of a net: U(-1, 1).
 
     A net with a loss, an output that is one number, is differentiated from its losses alone, with
@@ -83,11 +87,14 @@ def output_gradients(net: Net, seed: int = 0, dtype: str = "float64") -> dict[st
 
     Parameters, returns and errors are those of `params`.
     """
+    require_net(net)
     return gradients_of(net.outputs, seed, dtype)
 
 
 @in_default
-def gradients_of(shapes: Mapping[str, Shape], seed: int = 0, dtype: str = "float64") -> dict[str, Array]:
+def gradients_of(
+    shapes: Mapping[str, Shape], seed: int = 0, dtype: DTypeLike = "float64"
+) -> dict[str, Array]:
     """Draw the gradients of outputs by their shapes, as `output_gradients` does.
 
     Parameters
@@ -101,10 +108,24 @@ def gradients_of(shapes: Mapping[str, Shape], seed: int = 0, dtype: str = "float
     dict of str to ndarray
         Of all outputs, or of those alone that are one number.
     """
+    require_kind("shapes", shapes, Mapping, "of names to shapes")
+    for name, shape in shapes.items():
+        _require_sizes(name, shape)
     losses = {name: shape for name, shape in shapes.items() if shape == ()}
     if losses:
         return _draw(losses, lambda name, shape: np.ones(shape), dtype)
     return _draw(shapes, lambda name, shape: uniform(f"gradient of {name}", shape, seed), dtype)
+
+
+def require_seed(seed: object) -> None:
+    """Refuse what is no seed.
+
+    Raises
+    ------
+    ValueRangeError
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise ValueRangeError(f"seed is {brief(seed)}: expected a whole number from 0 to 2**64 - 1")
 
 
 @in_default
@@ -125,11 +146,12 @@ def uniform(name: str, shape: Shape, seed: int) -> Array:
 
     Raises
     ------
-    ValueRangeError
-        If the seed is no whole number in that range.
+    ValueRangeError, ShapeError, DTypeError
+        If the seed is no whole number in that range, or the name or the shape is none.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
-        raise ValueRangeError(f"seed is {seed!r}: expected a whole number from 0 to 2**64 - 1")
+    require_seed(seed)
+    require_kind("name", name, str, "that of a stream")
+    _require_sizes(name, shape)
     key = np.array([seed, int.from_bytes(sha256(name.encode()).digest()[:8], "little")], np.uint64)
     stream, drawn = np.random.Philox(key=key), np.empty(size(shape))
     for some in rows(drawn.shape):
@@ -152,19 +174,29 @@ def normal(name: str, shape: Shape, seed: int) -> Array:
     ndarray of float64
         Within [-6, 6].
     """
-    total = np.zeros(shape)
-    for draw in range(12):
+    require_kind("name", name, str, "that of a stream")
+    total = uniform(f"normal 0 of {name}", shape, seed)
+    for draw in range(1, 12):
         total += uniform(f"normal {draw} of {name}", shape, seed)
     return total / 2
 
 
-def _draw(shapes: Mapping[str, Shape], values: Callable[[str, Shape], Array], dtype: str) -> dict[str, Array]:
+def _require_sizes(name: str, shape: object) -> None:
+    if not isinstance(shape, tuple | list):
+        raise ShapeError(f"{name} has shape {brief(shape)}: expected whole numbers, in a tuple")
+    for n in shape:
+        whole(f"size of {name}", n, 0, LARGEST_SIZE)
+
+
+def _draw(
+    shapes: Mapping[str, Shape], values: Callable[[str, Shape], Array], dtype: DTypeLike
+) -> dict[str, Array]:
     """Draw each tensor in float64 and round it once; refuse first what would not fit into memory."""
-    require_known("dtype", dtype, DTYPES)
+    dtype = dtype_name(dtype)
     sizes = [size(shape) for shape in shapes.values()]
     memory.require(sum(sizes) * np.dtype(dtype).itemsize + 3 * max(sizes, default=0) * 8, "a fill")
     drawn = ((name, values(name, shape)) for name, shape in shapes.items())
-    return {name: v if v.dtype == np.int64 else v.astype(dtype) for name, v in drawn}
+    return Arrays({name: v if v.dtype == np.int64 else v.astype(dtype) for name, v in drawn})
 
 
 def _legal(net: Net, name: str, values: Array, anything: Callable[[str, Array], Array]) -> Array:

@@ -24,7 +24,7 @@ import numpy as np
 
 from refnet import memory
 from refnet.arrays import Array
-from refnet.errors import FileError, RefnetError, one_line
+from refnet.errors import FileError, RefnetError, one_line, path_of
 from refnet.inputs import npy_header, safetensors_file
 from refnet.regular import open_regular
 
@@ -52,7 +52,7 @@ def read(path: str | Path) -> dict[str, Array]:
     TooLargeError
         If it would not fit into memory.
     """
-    path = Path(path)
+    path = path_of("file", path)
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:

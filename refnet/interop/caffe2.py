@@ -1,7 +1,7 @@
 """The original's blob names. It wrote in place; here every value has a name of its own."""
 
-from refnet.arrays import Array
-from refnet.errors import ValueRangeError
+from refnet.arrays import Array, Arrays
+from refnet.errors import ValueRangeError, require_kind
 from refnet.inplace import names
 from refnet.run import Run
 
@@ -25,6 +25,7 @@ def blobs(run: Run) -> dict[str, Array]:
     ValueRangeError
         If the run kept only its outputs.
     """
+    require_kind("run", run, Run, "as refnet.forward returns one")
     table = names(run.net)
     missing = [node for node in table.values() if node not in run.blobs]
     if missing:
@@ -32,4 +33,4 @@ def blobs(run: Run) -> dict[str, Array]:
             f"the run did not keep {missing[0]} and {len(missing) - 1} more blobs: "
             'run forward with keep="all"'
         )
-    return {blob: run.blobs[node] for blob, node in table.items()}
+    return Arrays({blob: run.blobs[node] for blob, node in table.items()})

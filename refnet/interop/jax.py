@@ -15,7 +15,7 @@ from refnet.check.report import Report
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.inputs import fill
 from refnet.inputs.candidate import Candidate
-from refnet.net import Net
+from refnet.net import Net, require_net
 from refnet.shapes import text
 
 # Takes the inputs and parameters by name, and a tap: tap(name, value) returns the value.
@@ -124,6 +124,7 @@ def compare(
     RefnetError
         As `capture` and `certify` say.
     """
+    require_net(net)
     found = capture(function, given, output_gradients=output_gradients, seed=seed, jit=jit)
     return certify(net, {}, found, axes=axes, kernel_axes=kernel_axes, **claims)
 

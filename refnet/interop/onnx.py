@@ -15,7 +15,7 @@ from refnet.check.report import Report
 from refnet.errors import DTypeError, FileError, RefnetError, ValueRangeError, require_known
 from refnet.inputs.candidate import Candidate
 from refnet.interop.fit import fitted
-from refnet.net import Net
+from refnet.net import Net, require_net
 
 # What ONNX Runtime calls the types of inputs that it takes as NumPy's arrays.
 TYPES = {
@@ -139,6 +139,7 @@ def compare(
     RefnetError
         As `capture` and `certify` say.
     """
+    require_net(net)
     import onnx
 
     proto = _loaded(onnx, model)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic import core
-from refnet.arrays import Array, at_the_door, require_wide
+from refnet.arrays import Array, Arrays, at_the_door, require_wide
 from refnet.check.bounds import plain
 from refnet.check.captured import Call, Capture, judge_capture
 from refnet.check.flow import flow
@@ -21,7 +21,7 @@ from refnet.inputs import fill
 from refnet.interop.fit import fits
 from refnet.interop.torch_capture import buffers_kept, capture, compare, load_weights
 from refnet.interop.torch_names import Names, match, recognised, tensors_of
-from refnet.net import Net, Node
+from refnet.net import Net, Node, require_net
 from refnet.ops import OPS
 from refnet.shapes import Shape, text
 
@@ -71,6 +71,8 @@ def check_torch(
     RefnetError
         If the module is not that net: which layer, input or output does not fit, and what was expected.
     """
+    if net is not None:
+        require_net(net)
     import torch
 
     if not isinstance(module, torch.nn.Module):
@@ -121,7 +123,8 @@ def weights(module: Any, net: Net, names: Mapping[str, str]) -> dict[str, Array]
     ShapeError, DTypeError, ValueRangeError
         If a layer does not fit its node.
     """
-    given: dict[str, Array] = {}
+    require_net(net)
+    given = Arrays()
     for param, (path, name, tensor) in tensors_of(net, module, names).items():
         given[param] = _array(f"{path}.{name}", tensor, net.params[param])
     return given
@@ -152,6 +155,7 @@ def training_step(module: Any, inputs: Any, net: Net, names: Mapping[str, str], 
     RefnetError
         If a layer is called twice or never, or an input or output does not fit the net.
     """
+    require_net(net)
     import torch
 
     given: dict[str, Array] = weights(module, net, names)

@@ -18,7 +18,7 @@ from refnet.inputs import fill
 from refnet.inputs.candidate import Candidate
 from refnet.interop.fit import fits, fitted
 from refnet.interop.torch_names import layer_of, match, tensors_of
-from refnet.net import Net
+from refnet.net import Net, require_net
 from refnet.shapes import text
 
 # From paths of submodules to nodes, or of tensors to parameters.
@@ -146,6 +146,7 @@ def compare(
     RefnetError
         If a layer is none of the net's, or as `capture` and `certify` say.
     """
+    require_net(net)
     import torch
 
     if not isinstance(module, torch.nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
-from refnet.errors import DTypeError, RefnetError, ShapeError, ValueRangeError, require_known
+from refnet.errors import DTypeError, RefnetError, ShapeError, ValueRangeError, brief, require_known
 from refnet.interop.fit import fits
 from refnet.net import Net, Node
 from refnet.networks.catalog import ARCHITECTURES, Architecture
@@ -178,7 +178,7 @@ def _named(paths: Mapping[str, Any], nodes: Mapping[str, Node], names: Names | N
     if isinstance(names, Mapping):
         found = dict(names)
     elif not callable(names):
-        raise DTypeError(f"names is {names!r}: expected a mapping of paths to nodes, or a function")
+        raise DTypeError(f"names is {brief(names)}: expected a mapping of paths to nodes, or a function")
     else:
         found = {path: name for path in paths if (name := names(path)) is not None}
     by_node: dict[str, str] = {}

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any
+from inspect import Parameter, Signature, signature
+from textwrap import indent, wrap
+from typing import Any, TypedDict, Unpack
 
-from refnet.errors import require_known
+from refnet.errors import UnknownNameError, require_known
 from refnet.net import Net
 from refnet.networks import fpn3d, resnet3d, roi_head
 from refnet.networks.classifier import classifier
 from refnet.shapes import Shape
+from refnet.shown import Shown, Table
 
 # Blocks of res2 .. res5 (He et al., Table 1).
 BLOCKS = {
@@ -54,8 +56,8 @@ def regions(*, block_counts: tuple[int, ...], feat_dims: tuple[int, ...], **opti
     return roi_head.head(body, block_count=block_counts[3], out=feat_dims[4], **of_head)
 
 
-@dataclass(frozen=True)
-class Architecture:
+@dataclass(frozen=True, repr=False)
+class Architecture(Shown):
     """A network of the catalog.
 
     Attributes
@@ -80,13 +82,19 @@ class Architecture:
     def build(self, input: Shape | None = None, **options: Any) -> Net:
         """Build the network for a shape of the input, with the options that are given."""
         for option in options:
-            require_known(f"option of {self.name}", option, self.options)
+            if option not in self.options:
+                raise UnknownNameError(f"option of {self.name}", option, ["input", *self.options], ALIASES)
         return self.builder(
             input=self.input if input is None else input,
             block_counts=self.block_counts,
             feat_dims=self.feat_dims,
             **self.options | options,
         )
+
+    def _shown(self) -> Table:
+        options = {"input": self.input, **self.options}
+        rows = [(name, repr(default)) for name, default in options.items()]
+        return Table(f"architecture {self.name}", ("option", "default"), rows)
 
 
 def _architectures() -> Iterator[Architecture]:
@@ -107,9 +115,47 @@ def _architectures() -> Iterator[Architecture]:
 ARCHITECTURES = {architecture.name: architecture for architecture in _architectures()}
 # Every option that some architecture has.
 OPTIONS = tuple(dict.fromkeys(option for a in ARCHITECTURES.values() for option in a.options))
+# What they are called elsewhere.
+ALIASES = {
+    "block": ("transformation",),
+    "block_type": ("transformation",),
+    "frozen_stages": ("freeze_at",),
+    "temporal_kernel": ("time_kernel",),
+    "temporal_stride": ("time_stride",),
+    "cardinality": ("groups",),
+    "base_width": ("width_per_group",),
+    "bn": ("batch_norm",),
+    "norm": ("batch_norm",),
+    "train": ("training",),
+    "num_classes": ("classes",),
+    "num_rois": ("rois",),
+    "shape": ("input",),
+    "size": ("input",),
+}
 
 
-def build(architecture: str, *, input: Shape | None = None, **options: Any) -> Net:
+class Options(TypedDict, total=False):
+    """The options of all architectures, for type checkers."""
+
+    transformation: str
+    freeze_at: int
+    time_kernel: int
+    time_stride: bool
+    groups: int
+    width_per_group: int
+    stride_1x1: bool
+    dilation: int
+    batch_norm: bool
+    training: bool
+    rois: int
+    resolution: int
+    sampling_ratio: int
+    aligned: bool
+    link: str
+    classes: int
+
+
+def build(architecture: str, *, input: Shape | None = None, **options: Unpack[Options]) -> Net:
     """Build a named architecture.
 
     Parameters
@@ -120,7 +166,9 @@ def build(architecture: str, *, input: Shape | None = None, **options: Any) -> N
         Shape of the input blob `data`; by default 1x3x8x224x224, of a classifier 1x3x1x224x224.
     **options
         Those of its builder: `refnet.networks.resnet3d.body`, of a classifier
-        `refnet.networks.classifier.classifier`, of a head also `refnet.networks.roi_head.head`.
+        `refnet.networks.classifier.classifier`, of a head also `refnet.networks.roi_head.head`. They and
+        their defaults, by architecture, are listed below; a default that is not the same for all is shown as
+        ``...`` in the signature.
 
     Returns
     -------
@@ -135,3 +183,30 @@ def build(architecture: str, *, input: Shape | None = None, **options: Any) -> N
     """
     require_known("architecture", architecture, ARCHITECTURES)
     return ARCHITECTURES[architecture].build(input, **options)
+
+
+def _signature() -> Signature:
+    """The signature of `build` with every option, and its default where all architectures have the same."""
+    *own, _ = signature(build).parameters.values()
+    for option in OPTIONS:
+        values = [a.options[option] for a in ARCHITECTURES.values() if option in a.options]
+        default = values[0] if all(value == values[0] for value in values) else ...
+        annotation = Options.__annotations__[option]
+        own.append(Parameter(option, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+    return Signature(own, return_annotation=Net)
+
+
+def _listed() -> str:
+    """The options of each architecture, those that have the same together."""
+    together: dict[str, list[str]] = {}
+    for a in ARCHITECTURES.values():
+        options = ", ".join(f"{name}={default!r}" for name, default in a.options.items())
+        together.setdefault(f"input={a.input}, {options}", []).append(a.name)
+    lines = ["", "Options", "-------"]
+    for options, names in together.items():
+        lines += [*wrap(", ".join(names), 96), *(f"    {line}" for line in wrap(options, 92)), ""]
+    return indent("\n".join(lines), "    ").rstrip() + "\n    "
+
+
+build.__signature__ = _signature()  # type: ignore[attr-defined]
+build.__doc__ = f"{build.__doc__}{_listed()}"

@@ -15,16 +15,17 @@ from math import log2
 
 import numpy as np
 
-from refnet.arrays import Array, at_the_door, require_mapping, require_one_dtype, rounded
+from refnet.arrays import Array, Arrays, at_the_door, require_mapping, require_one_dtype, rounded
 from refnet.environment import in_default
 from refnet.errors import ShapeError, ValueRangeError, require_known
-from refnet.net import Net, Node
+from refnet.net import Net, Node, require_net
 from refnet.ops.batch_norm import EPSILON, require_variance, root
 from refnet.shapes import text
+from refnet.shown import Shown, Table, counted
 
 
-@dataclass(frozen=True)
-class Folded:
+@dataclass(frozen=True, repr=False)
+class Folded(Shown):
     """A network whose batch norms have become affines.
 
     Attributes
@@ -43,6 +44,12 @@ class Folded:
     params: dict[str, Array]
     lost_bits: dict[str, float]
     kept: dict[str, str]
+
+    def _shown(self) -> Table:
+        rows = [(name, "folded", f"at most {bits:.1f} bits lost") for name, bits in self.lost_bits.items()]
+        rows += [(name, "kept", why) for name, why in self.kept.items()]
+        title = f"{counted(len(self.lost_bits), 'batch norm')} folded, {len(self.kept)} kept"
+        return Table(title, ("node", "", ""), rows)
 
 
 @in_default
@@ -65,6 +72,7 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
         If a parameter is missing, has another shape or dtype, or a variance is negative.
     """
+    require_net(net)
     require_mapping("params", params)
     for name in params:
         require_known("parameter", name, net.params)
@@ -90,7 +98,7 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
             kept[node.name] = reason
         folded.append(node)
     twin = _rebuilt(net, folded)
-    return Folded(twin, {name: values[name] for name in twin.params}, lost_bits, kept)
+    return Folded(twin, Arrays({name: values[name] for name in twin.params}), lost_bits, kept)
 
 
 def _reason_to_keep(node: Node, net: Net, reads: Mapping[str, int]) -> str | None:

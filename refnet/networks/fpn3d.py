@@ -6,7 +6,7 @@ Lin et al., arXiv:1612.03144; in 3D, Detect-and-Track, `lib/modeling/FPN3D.py`.
 import re
 
 from refnet.errors import ShapeError, ValueRangeError
-from refnet.net import Net
+from refnet.net import Net, require_net
 from refnet.networks.layers import conv
 from refnet.shapes import odd, text, whole
 
@@ -43,6 +43,7 @@ def fpn(body: Net, dim: int = 256, time_kernel: int = 3) -> Net:
     ValueRangeError
         If the net is no body of stages.
     """
+    require_net(body, "body")
     whole("dim", dim, 1)
     odd("time_kernel", time_kernel)
     stages = _last_blobs(body)

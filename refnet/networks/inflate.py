@@ -14,11 +14,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from refnet.arrays import Array, at_the_door, require_mapping
+from refnet.arrays import Array, Arrays, at_the_door, require_mapping
 from refnet.environment import in_default
 from refnet.errors import ShapeError, require_known
 from refnet.inputs.fill import normal
-from refnet.net import Net
+from refnet.net import Net, require_net
 from refnet.shapes import odd, text, volume
 
 MODES = ("mean-repeat", "repeat", "center-only", "center-only-rest-rand")
@@ -110,9 +110,10 @@ def inflate_params(
     ShapeError, DTypeError, UnknownNameError
         If a parameter is missing, is no array, or does not become what `net` needs.
     """
+    require_net(net)
     require_mapping("params", params)
     require_known("mode of inflation", mode, MODES)
-    inflated = {}
+    inflated = Arrays()
     for name, shape in net.params.items():
         require_known("parameter", name, params)
         value = at_the_door(name, params[name])

@@ -11,7 +11,7 @@ from inspect import signature
 from itertools import pairwise
 from typing import Any, TypeVar, cast
 
-from refnet.errors import ShapeError, ValueRangeError, require_known
+from refnet.errors import ShapeError, ValueRangeError, brief, require_known, suggestion
 from refnet.net import Net
 from refnet.networks.layers import NORMS, ConvOptions, Norm, conv, conv_norm, conv_norm_relu, relu
 from refnet.shapes import ONES, Shape, Triple, odd, volume, whole
@@ -68,7 +68,7 @@ class BlockOptions:
             whole(name, getattr(self, name), 1)
         for name in ("time_stride", "stride_1x1", "batch_norm", "training"):
             if not isinstance(flag := getattr(self, name), bool):
-                raise ValueRangeError(f"{name} is {flag!r}: expected True or False")
+                raise ValueRangeError(f"{name} is {brief(flag)}: expected True or False")
         if self.training and not self.batch_norm:
             raise ValueRangeError(
                 "training is True, but batch_norm is False: an affine has no statistics to keep"
@@ -156,6 +156,10 @@ def takes(record: type, but: Collection[str] = ()) -> Callable[[Builder], Builde
 
         @wraps(builder)
         def build(*args: Any, **options: Any) -> Net:
+            for name in options:
+                if name not in shown.parameters:
+                    hint = f"unexpected keyword argument {name!r}: {suggestion(name, shown.parameters)}"
+                    raise TypeError(f"{builder.__name__}() got an {hint}")
             try:
                 bound = shown.bind(*args, **options)
             except TypeError as error:
@@ -208,9 +212,8 @@ def body(
         raise ShapeError(f"data size C is {input[1]}: expected 3 channels (B, G, R)")
     stages = _stages(block_counts, feat_dims)
     if type(freeze_at) is not int or freeze_at not in (0, *stages):
-        raise ValueRangeError(
-            f"freeze_at is {freeze_at!r}: expected 0 or a stage of this body, {', '.join(map(str, stages))}"
-        )
+        known = ", ".join(map(str, stages))
+        raise ValueRangeError(f"freeze_at is {brief(freeze_at)}: expected 0 or a stage of this body, {known}")
     options = BlockOptions(transformation=transformation, **block_options)
     widths = zip(stages, pairwise(feat_dims), strict=True)
     strides = {k: options.stride(k, width, out) for k, (width, out) in widths}
@@ -230,7 +233,7 @@ def _stages(block_counts: Sequence[int], feat_dims: Sequence[int]) -> range:
     """Check the numbers of blocks and channels of a body, and return the numbers of its stages."""
     for name, numbers in (("block_counts", block_counts), ("feat_dims", feat_dims)):
         if not isinstance(numbers, tuple | list):
-            raise ShapeError(f"{name} is {numbers!r}: expected a tuple of whole numbers")
+            raise ShapeError(f"{name} is {brief(numbers)}: expected a tuple of whole numbers")
     if not 1 <= len(block_counts) <= 4:
         raise ShapeError(f"block_counts has {len(block_counts)} entries: expected 1 to 4, one a stage")
     if len(feat_dims) != len(block_counts) + 1:

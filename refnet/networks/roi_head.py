@@ -6,8 +6,8 @@ arXiv:1703.06870. A region is a tube: a box in every frame.
 
 from typing import Any
 
-from refnet.errors import ValueRangeError
-from refnet.net import Net
+from refnet.errors import ValueRangeError, brief
+from refnet.net import Net, require_net
 from refnet.networks import resnet3d
 from refnet.networks.time_link import time_link
 from refnet.shapes import ONES, whole
@@ -61,12 +61,13 @@ def head(
     RefnetError
         If an option is none of the above or changes nothing, or the body has not one output.
     """
+    require_net(body, "body")
     if len(body.outputs) != 1 or "rois" in body.inputs or "res5_0_relu" in {n.name for n in body.nodes}:
         raise ValueRangeError(
             f"the body has outputs {', '.join(body.outputs)}: expected those of a conv4 body, one"
         )
     if type(resolution) is not int or resolution not in (7, 14):
-        raise ValueRangeError(f"resolution is {resolution!r}: expected 14 or 7")
+        raise ValueRangeError(f"resolution is {brief(resolution)}: expected 14 or 7")
     options = resnet3d.BlockOptions(transformation=transformation, **block_options)
     block_count, out = whole("block_count", block_count, 1), whole("out", out, 1)
     net = body.copy()

@@ -4,7 +4,7 @@ Detect-and-Track's `VIDEO.BODY_HEAD_LINK`.
 """
 
 from refnet.errors import require_known
-from refnet.net import Net
+from refnet.net import Net, require_net
 
 LINKS = ("none", "average", "key-frame")
 
@@ -32,6 +32,7 @@ def time_link(net: Net, x: str, link: str, name: str) -> str:
     UnknownNameError
         If the link is none of these.
     """
+    require_net(net)
     require_known("time link", link, LINKS)
     if link == "average":
         return net.add("average_pool3d", name, (x,), kernel=(net.shape(x)[2], 1, 1))

@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet import draws
 from refnet.arrays import Array, channel_sums, rounded, with_room
-from refnet.errors import ValueRangeError
+from refnet.errors import ValueRangeError, brief
 from refnet.op import (
     SAME,
     Case,
@@ -40,7 +40,7 @@ def infer(x: Shape, *, over_time: bool = False) -> Shape:
         If over_time is neither True nor False.
     """
     if not isinstance(over_time, bool):
-        raise ValueRangeError(f"over_time is {over_time!r}: expected True or False")
+        raise ValueRangeError(f"over_time is {brief(over_time)}: expected True or False")
     n, c, t, _, _ = volume("x", x)
     return n, c, 1 if over_time else t, 1, 1
 

@@ -34,7 +34,7 @@ import numpy as np
 
 from refnet import draws
 from refnet.arrays import Array, rounded, wide
-from refnet.errors import ShapeError, ValueRangeError
+from refnet.errors import ShapeError, ValueRangeError, brief
 from refnet.op import (
     ANYTHING,
     SAME,
@@ -95,15 +95,15 @@ def infer(
             f"for each of the {t} frames of x"
         )
     if not isinstance(output, tuple | list) or len(output) != 2:
-        raise ShapeError(f"output is {output!r}: expected two whole numbers (H, W)")
+        raise ShapeError(f"output is {brief(output)}: expected two whole numbers (H, W)")
     bins = [whole(f"output[{axis}]", n, 1) for axis, n in zip("HW", output, strict=True)]
     if whole("sampling_ratio", sampling_ratio, 0) > MOST_SAMPLES:
         raise ValueRangeError(f"sampling_ratio is {sampling_ratio}: expected at most {MOST_SAMPLES}")
     number = isinstance(spatial_scale, int | float) and not isinstance(spatial_scale, bool)
     if not number or not isfinite(spatial_scale) or spatial_scale <= 0:
-        raise ValueRangeError(f"spatial_scale is {spatial_scale!r}: expected a finite number above 0")
+        raise ValueRangeError(f"spatial_scale is {brief(spatial_scale)}: expected a finite number above 0")
     if not isinstance(aligned, bool):
-        raise ValueRangeError(f"aligned is {aligned!r}: expected True or False")
+        raise ValueRangeError(f"aligned is {brief(aligned)}: expected True or False")
     return (r, c, t, *bins)
 
 

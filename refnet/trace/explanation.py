@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from refnet.errors import require_known
-from refnet.net import Net, Node
+from refnet.net import Net, Node, require_net
 from refnet.ops import OPS
 from refnet.shapes import Shape, size
 from refnet.trace.receptive import Fields, fields_as_json, receptive_fields
@@ -174,12 +174,14 @@ def explain(net: Net, name: str) -> Explanation:
     UnknownNameError
         If there is no such node.
     """
+    require_net(net)
     require_known("node", name, [node.name for node in net.nodes])
     return next(found for found in explain_all(net) if found.name == name)
 
 
 def explain_all(net: Net) -> list[Explanation]:
     """Explain every node of a net, in order."""
+    require_net(net)
     flow = net.gradient_flow()
     fields = receptive_fields(net, next(iter(net.inputs))) if net.inputs else {}
     stops = _stops_downstream(net)

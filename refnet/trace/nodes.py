@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from refnet.net import Net
+from refnet.net import Net, require_net
 from refnet.ops import OPS
 from refnet.shapes import Shape, size
 from refnet.trace.receptive import Fields, fields_as_json, receptive_fields
@@ -56,6 +56,7 @@ def trace(net: Net) -> list[Row]:
     -------
     list of Row
     """
+    require_net(net)
     flow = net.gradient_flow()
     fields = receptive_fields(net, next(iter(net.inputs))) if net.inputs else {}
     rows = []
@@ -84,6 +85,7 @@ def backward_multiply_adds(net: Net) -> int:
     A product's input gradient and its weight gradient each take as many as its forward pass; a
     bias's gradient takes none.
     """
+    require_net(net)
     flow, trainable = net.gradient_flow(), net.trainable()
     total = 0
     for node in net.nodes:

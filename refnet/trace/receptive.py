@@ -10,7 +10,7 @@ from math import floor, lcm
 from typing import Any
 
 from refnet.errors import require_known
-from refnet.net import Net
+from refnet.net import Net, require_net
 from refnet.op import Reach
 from refnet.ops import OPS
 
@@ -93,6 +93,7 @@ def receptive_fields(net: Net, source: str = "data") -> dict[str, Fields]:
     UnknownNameError
         If the net has no such input.
     """
+    require_net(net)
     require_known("input", source, net.inputs)
     found: dict[str, Fields] = {source: (ITSELF, ITSELF, ITSELF)}
     for node in net.nodes:
