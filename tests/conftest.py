@@ -58,6 +58,7 @@ def folder(monkeypatch, tmp_path):
 @pytest.fixture
 def refnet(monkeypatch, capsys, folder):
     """Run a command in this process, in the test's folder: (exit code, standard output, standard error)."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     before = {name: signal.getsignal(getattr(signal, name)) for name in cli.STOPPING}
 
     def run(*arguments):

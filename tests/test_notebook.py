@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import pytest
-
-from tests.support import peer
+from support import peer
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "first_hour.ipynb"
 
 
 def said(cell):
-    """What a cell of code has put out, as text."""
-    return ["".join(o["text"] if "text" in o else o["data"]["text/plain"]) for o in cell.outputs]
+    """What a cell of code has put out, as text; in how many pieces a print arrives, no one says."""
+    return "".join(o["text"] if "text" in o else o["data"]["text/plain"] for o in cell.outputs)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what runs the notebook
