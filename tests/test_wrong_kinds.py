@@ -140,7 +140,8 @@ TRIED = [
     pytest.param(function, name, kind, id=f"{function.__module__}.{function.__name__} {name} {kind}")
     for function, (_, tried) in CALLS.items()
     for name, taken in tried.items()
-    for kind in KINDS.keys() - taken
+    for kind in KINDS
+    if kind not in taken
 ]
 
 
