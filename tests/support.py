@@ -180,7 +180,7 @@ def page_of_verdicts(report, net=None, folded=()):
     parsed = Page(html)
     assert parsed.loaded == [] and not re.search(r"https?:|//[a-z]|@import|url\(", html)
     assert all(link[0] == "#" and link[1:] in parsed.ids for link in parsed.links)
-    assert {f"t{i}" for i in range(len(report.verdicts))} <= parsed.ids
+    assert {re.sub("[^A-Za-z0-9_.:/-]", "-", name) or "-" for name in report.verdicts} <= parsed.ids
     assert html == verdict_page.html(report, net, folded)
     return html
 

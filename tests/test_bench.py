@@ -500,7 +500,7 @@ def test_mistakes_end_with_2_in_one_line(refnet, tmp_path):
     fails(refnet("bench", "--arithmetic", "core,none:at_all"), "there is no module 'none'")
     fails(refnet("bench", "--arithmetic", "exact", "--plot", "a.svg"), "--plot draws what core does")
     fails(refnet("bench", "--only", "2D"), "--only is '2D'")
-    fails(refnet("bench", "--plot", "a.png"), "ends in .svg")
+    fails(refnet("bench", "--plot", "a.gif"), "ends in .svg or .png")
     fails(refnet("bench", "--plot", "no/a.svg"), "not a writable folder")
     fails(refnet("bench", "--operators", "--plot", "a.svg"), "expected it without --operators")
     fails(refnet("bench", "--arch", "resnet18_conv4", "--plot", "a.svg"), "expected it without --arch")
@@ -541,8 +541,9 @@ def test_the_roofline_names_problems_and_peers_once_a_dtype():
     ]
     limit = {"multiply_add_peak": 2e10, "gemm_rate": {"median": 1e10}}
     machine = {"threads": 2, "cpu": "a <cpu>", "bandwidth": 1e10, "float64": limit, "float32": limit}
-    drawn = roofline.svg(rows, machine)
-    assert drawn == roofline.svg(rows, machine)
+    drawn = roofline.drawn(rows, machine)
+    assert drawn == roofline.drawn(rows, machine)
+    assert roofline.drawn(rows, machine, "png").startswith(b"\x89PNG")
     text = drawn.decode()
     for problem in CONVOLUTIONS:  # matplotlib writes each text as a comment before its outlines
         assert text.count(f"<!-- {problem.name.replace('>', '&gt;')} -->") == 2

@@ -141,7 +141,8 @@ def test_a_candidate_that_fails(refnet, bundle, dump, judged, word):
     assert not reproduce["conv1"]
 
 
-def test_a_page_is_written(refnet, bundle, dump, judged, tmp_path):
+def test_a_page_is_written(refnet, bundle, dump, judged, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     judged.bad = [WRONG]
     code, out, err = refnet("certify", bundle, dump(), "--html", "a.html")
     assert (code, err) == (1, "") and out.startswith("a.html: ")

@@ -74,18 +74,33 @@ def test_trace_explains_a_node(refnet):
     assert "blocked by res2_1_stop" in refnet("trace", "resnet18_conv4", "--explain", "pool1")[1]
 
 
-def test_trace_writes_a_plot_and_a_page(refnet, tmp_path):
+def test_trace_writes_a_plot_and_a_page(refnet, tmp_path, monkeypatch):
     peer("matplotlib")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     both = ["trace", "resnet18_conv4", *SMALL, "--plot", "a.svg", "--html", "a.html"]
     code, out, err = refnet(*both)
     assert (code, err) == (0, "") and out.splitlines()[0].startswith("a.svg: ") and "a.html: " in out
     first = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert set(first) == {"a.svg", "a.html"} and first["a.html"].startswith(b"<!doctype html>")
+    page = first["a.html"].decode()
+    assert "refnet trace resnet18_conv4 --input 1x3x1x32x32 --width-per-group 4" in page
+    assert (
+        "--html a.html</pre>" in page
+        and "1970-01-02" in page
+        and "<dt>freeze-at</dt><dd>2" in page
+        and "<dt>time-kernel</dt><dd>1" in page
+    )
     code, out, _ = refnet(*both, "--json")
     assert code == 0 and len(json.loads(out)["nodes"]) == 69
     assert first == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     code, out, _ = refnet("trace", "resnet18_conv4", *SMALL, "--freeze", "0,2", "--html", "a.html")
     assert code == 0 and "gradient norm" in out and b"gradient norm" in (tmp_path / "a.html").read_bytes()
+    assert refnet("trace", "resnet18_conv4", *SMALL, "--plot", "a.PNG")[0] == 0
+    assert (tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "soon")
+    fails(refnet("trace", "resnet18_conv4", "--html", "b.html"), "SOURCE_DATE_EPOCH is 'soon'")
+    fails(refnet("gradcheck", "relu", "--html", "b.html"), "SOURCE_DATE_EPOCH is 'soon'")
+    assert refnet("gradcheck", "relu", "--draws", 1)[0] == 0
 
 
 def test_places_that_cannot_be_written(refnet, tmp_path):
@@ -409,7 +424,7 @@ def test_a_bundle_is_replaced_only_with_force(refnet):
             ["golden", "make", "resnet18_conv4", "o", "--allow-nonfinite"],
             ["--allow-nonfinite", "expected --clip or --params"],
         ),
-        (["trace", "resnet18_conv4", "--plot", "a.png"], ["a.png cannot be written", ".svg"]),
+        (["trace", "resnet18_conv4", "--plot", "a.gif"], ["a.gif cannot be written", ".svg or .png"]),
         (["trace", "resnet18_conv4", "--plot", "no/a.svg"], ["no/a.svg", "no is not a writable folder"]),
         (["trace", "resnet18_conv4", "--plot", "a" * 300 + ".svg"], ["File name too long"]),
         (["trace", "resnet18_conv4", "--html", "a"], ["a cannot be written", ".html"]),

@@ -113,7 +113,7 @@ FLOORS = [
         "render.verdict_facts",
         "render.words",
     ],
-    ["render.terminal"],
+    ["render.terminal", "render.made"],
     ["render.drawing", "render.verdict_drawing"],
     ["render.*"],
     ["cli.options", "cli.ending", "cli.golden_findings", "cli.certify_start"],

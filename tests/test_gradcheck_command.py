@@ -175,7 +175,8 @@ def test_an_operator(refnet, checked, tmp_path):
     assert refnet(*shlex.split(line)[1:])[0] == 1 and checked == first
 
 
-def test_a_page_is_written(refnet, checked, tmp_path):
+def test_a_page_is_written(refnet, checked, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     checked.bad = [WRONG]
     code, out, err = refnet("gradcheck", "resnet18_conv4", "--html", "a.html", *SMALL)
     assert (code, err) == (1, "") and out.startswith("a.html: ") and "res3_0_branch2b_w: wrong" in out

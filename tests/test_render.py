@@ -1,6 +1,8 @@
 """What a person looks at: terminal, figure and page. Complete, well-formed, the same twice."""
 
 import re
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import get_args
 from xml.etree import ElementTree
 
@@ -9,11 +11,13 @@ from rich.console import Console
 from support import Page, peer
 
 import refnet
-from refnet.errors import FileError, RefnetError
+from refnet.errors import FileError, RefnetError, ValueRangeError
 from refnet.networks import ARCHITECTURES
 from refnet.op import Family
 from refnet.ops import OPS
 from refnet.render import explanation, figure, files, page
+from refnet.render.document import anchors
+from refnet.render.made import Made, today
 from refnet.render.palette import FAMILIES, bands, places
 from refnet.trace import FreezePoint, trace
 from refnet.trace.explanation import explain_all
@@ -24,8 +28,10 @@ def check_page(html, net):
     assert found.loaded == [] and not re.search(r"https?:|//[a-z]|@import|url\(", html)
     assert found.summaries == [node.name for node in net.nodes]
     assert all(link[0] == "#" and link[1:] in found.ids for link in found.links)
-    clicks = {link for link in found.links if link.startswith("#n")}
-    assert clicks == {f"#n{i}" for i in range(len(net.nodes))}
+    places = {link[1:] for link in found.links if not link.startswith("#~")}
+    assert len(places) == len(net.nodes)
+    plain = {node.name for node in net.nodes if re.fullmatch("[A-Za-z0-9_.:/-]+", node.name)}
+    assert plain <= places
     return found
 
 
@@ -36,6 +42,34 @@ def test_a_page_has_every_node_and_needs_nothing_else(name):
     check_page(html, net)
     assert html == page.html(name, net)
     assert len(html) < 1_500_000
+
+
+def test_anchors_are_names():
+    found = anchors(["conv1", "gpu_0/res4_35_sum", "d c_w", "d-c_w", "d.c_w", "a b", "a~b", "", "-"])
+    assert list(found.values()) == [
+        *("conv1", "gpu_0/res4_35_sum", "d-c_w", "d-c_w.2", "d.c_w", "a-b", "a-b.2", "-", "-.2")
+    ]
+
+
+def test_a_page_says_how_it_was_made(monkeypatch):
+    net = refnet.build("resnet18_conv4")
+    made = Made("refnet trace <b> --html 'a b.html'", "2020-02-03", {"freeze-at": 2, "clip": "<none>"})
+    html = page.html("a", net, made=made)
+    check_page(html, net)
+    foot = html[html.index("<footer") :]
+    assert "refnet trace &lt;b&gt; --html &#x27;a b.html&#x27;</pre>" in foot and "<dd>2020-02-03" in foot
+    assert f"<dt>refnet</dt><dd>{version('refnet')}</dd>" in foot and "<dt>freeze-at</dt><dd>2</dd>" in foot
+    assert "&lt;none&gt;" in foot and "<footer" not in page.html("a", net)
+    for given, date in (("0", "1970-01-01"), ("86399", "1970-01-01"), ("86400", "1970-01-02")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
+        assert today() == date
+    for given in ("x", "", "9" * 30):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
+        with pytest.raises(ValueRangeError, match="SOURCE_DATE_EPOCH is '.*': expected seconds since 1970"):
+            today()
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    before, found, after = datetime.now(UTC), today(), datetime.now(UTC)
+    assert found in {moment.date().isoformat() for moment in (before, after)}
 
 
 def test_a_page_shows_freeze_points():
@@ -116,8 +150,10 @@ def test_the_gather_on_the_terminal(capsys):
 def test_a_figure_is_xml_and_the_same_twice(name):
     peer("matplotlib")
     rows = trace(refnet.build(name))
-    svg = figure.svg(name, rows)
-    assert svg == figure.svg(name, rows)
+    svg = figure.drawn(name, rows)
+    assert svg == figure.drawn(name, rows)
+    png = figure.drawn(name, rows, "png")
+    assert png == figure.drawn(name, rows, "png") and png.startswith(b"\x89PNG") and b"tIME" not in png
     assert ElementTree.fromstring(svg).tag.endswith("svg") and b"<dc:date>" not in svg
 
 
@@ -126,13 +162,13 @@ def test_a_figure_of_a_small_net_whose_fields_are_all():
     net = refnet.Net()
     x = net.add("global_average_pool", "mean", (net.input("data", (1, 2, 1, 2, 2)),))
     net.output(net.add("linear", "scores", (x, net.param("w", (3, 2)))))
-    assert figure.svg("<&>", trace(net))
+    assert figure.drawn("<&>", trace(net))
 
 
 def test_without_matplotlib_one_line_says_so(monkeypatch):
     monkeypatch.setattr(figure, "find_spec", lambda name: None)
     with pytest.raises(RefnetError, match=r'pip install "refnet\[plots\]"'):
-        figure.svg("a", [])
+        figure.drawn("a", [])
 
 
 def test_stages():
@@ -146,6 +182,8 @@ def test_every_family_has_colours_and_operators():
 
 
 def test_files_are_complete_or_not_there(tmp_path, monkeypatch):
+    with pytest.raises(FileError, match=r"expected a file name that ends in .svg or .png"):
+        files.require_writable(tmp_path / "a.gif", ".svg", ".png")
     out = tmp_path / "a.svg"
     files.require_writable(out, ".svg")
     files.write(out, b"one")

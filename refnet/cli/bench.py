@@ -73,7 +73,7 @@ def bench(
     operators: Annotated[bool, typer.Option("--operators", help="Measure what is no convolution.")] = False,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.svg", help="Draw convolutions under the roofs (extra `plots`)."),
+        typer.Option(metavar="FILE.svg|FILE.png", help="Draw convolutions under the roofs (extra `plots`)."),
     ] = None,
     as_json: Json = False,
     *,
@@ -109,7 +109,7 @@ def bench(
             raise ValueRangeError(f"--plot draws convolutions: expected it without {other}")
         if "core" not in used:
             raise ValueRangeError(f"--plot draws what core does: expected core in --arithmetic {arithmetic}")
-        files.require_writable(plot, ".svg")
+        files.require_writable(plot, *figure.KINDS)
         figure.require_matplotlib()
     problems = named_problems(OTHERS if operators else CONVOLUTIONS, only)
     usable = [PEERS[name] for name, found in facts.items() if "unusable" not in found]
@@ -145,7 +145,7 @@ def bench(
     warnings = [line for line in (load.busy(max(before, during), threads),) if line is not None]
     warnings += measure.exceeding([row for section in rows.values() for row in section], limits)
     if plot is not None:
-        terminal.save(plot, roofline.svg(rows["convolutions"], limits), as_json)
+        terminal.save(plot, roofline.drawn(rows["convolutions"], limits, plot.suffix[1:].lower()), as_json)
     if as_json:
         print_rows(rows, setting, limits, facts, warnings)
     else:

@@ -23,9 +23,11 @@ from refnet.cli.options import (
     MOST_DRAWS,
     Group,
     Json,
+    all_options,
     completing,
     dashed,
     in_range,
+    made,
     optional_number,
     optional_word,
     real,
@@ -39,6 +41,7 @@ from refnet.golden import candidate as candidates
 from refnet.net import Net
 from refnet.ops import OPS
 from refnet.render import files, terminal, verdict_page, verdicts
+from refnet.render.made import today
 
 
 def claim(known: tuple[str, ...], help: str, usual: str) -> Any:
@@ -129,9 +132,11 @@ def certify(
     """Judge another implementation. Node by node, by bounds that follow from what it claims."""
     if html is not None:
         files.require_writable(html, ".html")
+        today()
     claims = checked(claims)
     net = None
     if "kernel" in trial:
+        facts = {"operator": subject, **trial}
         report = examined(subject, candidate, claims, trial, as_json)
     else:
         require_none(trial, "there is no kernel: expected --kernel too")
@@ -139,9 +144,11 @@ def certify(
             raise ValueRangeError(f"nothing is to be judged by {subject}: expected BUNDLE CANDIDATE")
         bundle = Bundle(subject)
         net = bundle.net()
+        facts = all_options(bundle.recipe) | {"seed": bundle.recipe.seed}
         report = compared(bundle, net, candidate, claims, as_json)
     if html is not None:
-        terminal.save(html, verdict_page.html(report, net).encode(), as_json)
+        facts |= {dashed(name)[2:]: value for name, value in claims.items()}
+        terminal.save(html, verdict_page.html(report, net, made=made(html, facts)).encode(), as_json)
     if as_json:
         terminal.print_json(report.record())
     else:

@@ -18,10 +18,12 @@ from refnet.cli.options import (
     Input,
     Json,
     Options,
+    all_options,
     arguments,
     completing,
     in_range,
     input_shape,
+    made,
     number,
     one_arithmetic,
     parse_words,
@@ -37,6 +39,7 @@ from refnet.net import Net
 from refnet.networks import ARCHITECTURES
 from refnet.ops import OPS
 from refnet.render import files, terminal, verdict_page, verdicts
+from refnet.render.made import today
 from refnet.shapes import text
 
 
@@ -82,26 +85,30 @@ def gradcheck(
     """Check gradients. Every element of a network's or an operator's, within what rounding can do."""
     if html is not None:
         files.require_writable(html, ".html")
+        today()
     require_known("architecture or operator", name, [*ARCHITECTURES, *OPS])
     net = None
     folded: set[str] = set()
     used = find_arithmetic(arithmetic)
+    facts = {"arithmetic": used.name, "seed": seed}
     again = ("--seed", str(seed), "--arithmetic", arithmetic)
     if name in OPS:
         require_none(
             {"input": input, "dtype": dtype, "tensors": tensors, **options},
             f"{name} is an operator: expected an architecture",
         )
+        facts |= {"operator": name, "draws": draws or "32"}
         report = check_operator(name, used, seed, draws, again, as_json)
     else:
         require_none({"draws": draws}, f"{name} is an architecture: expected an operator")
         shape = input_shape(name, input)
         recipe = Recipe(name, shape, options, seed, dtype=dtype or "float64")
         net = recipe.net()
+        facts |= all_options(recipe) | {"dtype": recipe.dtype, "tensors": tensors or "all that are learnt"}
         report = check_architecture(recipe, net, used, tensors, again, as_json)
         folded = report.verdicts.keys() - net.inputs.keys() - net.params.keys()
     if html is not None:
-        terminal.save(html, verdict_page.html(report, net, folded).encode(), as_json)
+        terminal.save(html, verdict_page.html(report, net, folded, made(html, facts)).encode(), as_json)
     if as_json:
         terminal.print_json(report.record())
     else:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,7 +27,8 @@ from refnet.inputs.resize import RESIZES
 from refnet.networks import ARCHITECTURES
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
-from refnet.shapes import Shape
+from refnet.render.made import Made, today
+from refnet.shapes import Shape, text
 
 # Geometries that an operator is checked on, beside its cases.
 MOST_DRAWS = 100_000
@@ -337,6 +340,25 @@ def in_range(option: str, value: int, most: int) -> int:
     if not 1 <= value <= most:
         raise ValueRangeError(f"{option} is {value}: expected a whole number from 1 to {most}")
     return value
+
+
+def made(page: Path, options: Mapping[str, Any]) -> Made:
+    """What a page says of itself: this command, the day, all options of what it shows.
+
+    Of the command, neither where the page lies nor what else was printed.
+    """
+    shorter = {str(page): page.name, f"--html={page}": f"--html={page.name}"}
+    words = [shorter.get(word, word) for word in sys.argv[1:] if word != "--json"]
+    return Made(shlex.join(["refnet", *words]), today(), options)
+
+
+def all_options(recipe: Recipe) -> dict[str, Any]:
+    """All that decides about a network, options of its architecture that are not given too."""
+    if not recipe.architecture:
+        return {"network": recipe.title()}
+    options = ARCHITECTURES[recipe.architecture].options | recipe.options
+    spelled = {dashed(name)[2:]: value for name, value in options.items()}
+    return {"architecture": recipe.architecture, "input": text(recipe.input)} | spelled
 
 
 def require_none(given: Mapping[str, Any], why: str) -> None:

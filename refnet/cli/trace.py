@@ -14,8 +14,10 @@ from refnet.cli.options import (
     Json,
     Options,
     Threads,
+    all_options,
     completing,
     input_shape,
+    made,
     on_threads,
     parse_numbers,
     read_clip,
@@ -63,7 +65,9 @@ def trace(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.svg", help="Draw shapes and cost along the network (extra `plots`)."),
+        typer.Option(
+            metavar="FILE.svg|FILE.png", help="Draw shapes and cost along the network (extra `plots`)."
+        ),
     ] = None,
     html: Annotated[
         Path | None,
@@ -88,17 +92,19 @@ def trace(
     net = build(arch, input=recipe.input, **options)
     explained = None if explain is None else explain_node(net, explain)
     if plot is not None:
-        files.require_writable(plot, ".svg")
+        files.require_writable(plot, *figure.KINDS)
         figure.require_matplotlib()
     if html is not None:
         files.require_writable(html, ".html")
+        others = {"clip": clip.get("clip", "none"), "freeze": freeze or "not measured"}
+        how = made(html, all_options(recipe) | others)
     with on_threads(threads):
         frozen = None if points is None else measure_freeze(recipe, pixels, points, as_json)
     rows = trace_net(net)
     if plot is not None:
-        terminal.save(plot, figure.svg(title(recipe), rows), as_json)
+        terminal.save(plot, figure.drawn(title(recipe), rows, plot.suffix[1:].lower()), as_json)
     if html is not None:
-        terminal.save(html, page.html(title(recipe), net, frozen).encode(), as_json)
+        terminal.save(html, page.html(title(recipe), net, frozen, how).encode(), as_json)
     if frozen is not None:
         show_freeze(frozen, as_json)
     elif explained is not None:

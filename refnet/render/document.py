@@ -1,8 +1,10 @@
 """A page of HTML around what is in it: everything inside one file, nothing loaded from elsewhere."""
 
+import re
 from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
+from itertools import chain, count
 
 from refnet.errors import printable
 
@@ -31,6 +33,21 @@ def document(title: str, styles: str, body: str, script: str = "") -> str:
 def escaped(words: str) -> str:
     """A text as HTML has it; what is no printable character is seen as an escape."""
     return escape(printable(words))
+
+
+def anchors(names: Iterable[str]) -> dict[str, str]:
+    """An identifier on a page for each name: the name itself, but for characters that no link can have.
+
+    None begins with ~, which is for identifiers of the page's own.
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        wanted = re.sub("[^A-Za-z0-9_.:/-]", "-", name) or "-"
+        tried = chain([wanted], (f"{wanted}.{i}" for i in count(2)))
+        found[name] = next(anchor for anchor in tried if anchor not in taken)
+        taken.add(found[name])
+    return found
 
 
 def asset(name: str) -> str:

@@ -19,9 +19,10 @@ FREEZE_COLUMNS = (
 # Columns that a narrow terminal shows before others.
 FREEZE_FIRST = ("freeze at", "backward", "parameters", "gradient norm", "multiply-adds", "held")
 FREEZE_NOTE = (
-    "Multiply-adds and time of backward alone; blobs held at once; parameters behind the stop, and "
-    "their gradient's norm as a share of the whole gradient's if nothing were stopped. "
-    "Seeded, the input too unless a clip is given; float64."
+    "Multiply-adds and time are those of backward alone; held are blobs at once.",
+    "Parameters: those behind the stop, as a share of all; gradient norm: that of their gradient, as a share "
+    "of the whole gradient's if nothing were stopped.",
+    "Seeded, the input too unless a clip is given; float64.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Shapes, cost and gradient flow along a network, as an SVG made by matplotlib."""
+"""Shapes, cost and gradient flow along a network, as an SVG or PNG made by matplotlib."""
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -13,6 +13,10 @@ from refnet.trace import Row
 
 # Nodes up to which there is room for their names.
 MOST_NAMED = 90
+# Of a PNG, an inch.
+DOTS = 150
+# Endings of files that can be drawn.
+KINDS = (".svg", ".png")
 STYLE: Any = {
     "svg.hashsalt": "refnet",
     "font.family": "DejaVu Sans",
@@ -34,10 +38,20 @@ def require_matplotlib() -> None:
         raise RefnetError('plots need matplotlib, which is not installed: pip install "refnet[plots]"')
 
 
-def svg(title: str, rows: Sequence[Row]) -> bytes:
+def drawn(title: str, rows: Sequence[Row], kind: str = "svg") -> bytes:
     """Draw a trace: blob sizes, multiply-adds, parameters, receptive field; where no gradient flows.
 
     The same trace has the same bytes, with the same matplotlib.
+
+    Parameters
+    ----------
+    title : str
+    rows : sequence of Row
+    kind : {"svg", "png"}
+
+    Returns
+    -------
+    bytes
 
     Raises
     ------
@@ -63,9 +77,14 @@ def svg(title: str, rows: Sequence[Row]) -> bytes:
         else:
             panels[-1].set_xlabel("node")
         _legend(figure, rows)
-        drawn = BytesIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue()
+        return saved(figure, kind)
+
+
+def saved(figure: Any, kind: str) -> bytes:
+    """A figure as a file, without a date."""
+    content = BytesIO()
+    figure.savefig(content, format=kind, dpi=DOTS, metadata={"Date": None} if kind == "svg" else None)
+    return content.getvalue()
 
 
 def _panel(axes: Any, label: str, rows: Sequence[Row], value: Callable[[Row], int | None]) -> None:

@@ -8,7 +8,7 @@ from refnet import placing
 from refnet.errors import FileError, one_line
 
 
-def require_writable(out: Path, suffix: str) -> None:
+def require_writable(out: Path, *suffixes: str) -> None:
     """Refuse, before any work, a name that does not fit or a place where nothing can be written.
 
     Raises
@@ -17,8 +17,9 @@ def require_writable(out: Path, suffix: str) -> None:
         If the name has another ending, a folder or something else than a file is there, or its
         folder does not exist or is not writable.
     """
-    if out.suffix.lower() != suffix:
-        raise FileError(f"{out} cannot be written: expected a file name that ends in {suffix}")
+    if out.suffix.lower() not in suffixes:
+        endings = " or ".join(suffixes)
+        raise FileError(f"{out} cannot be written: expected a file name that ends in {endings}")
     try:
         if out.exists() and not out.is_file():
             raise FileError(f"{out} exists and is not a file: expected a file's name")

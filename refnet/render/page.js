@@ -1,5 +1,5 @@
 "use strict";
-const find = document.getElementById("find");
+const find = document.getElementById("~find");
 const nodes = [...document.querySelectorAll(".stage > details")];
 find.addEventListener("input", () => {
   const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -11,5 +11,5 @@ find.addEventListener("input", () => {
   }
   for (const stage of document.querySelectorAll(".stage"))
     stage.hidden = !stage.querySelector("details:not([hidden])");
-  document.getElementById("found").value = words.length ? `${found} of ${nodes.length} nodes` : "";
+  document.getElementById("~found").value = words.length ? `${found} of ${nodes.length} nodes` : "";
 });

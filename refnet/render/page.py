@@ -8,9 +8,11 @@ from refnet import memory
 from refnet.net import Net, Node
 from refnet.ops import OPS
 from refnet.render import drawing
-from refnet.render.document import asset, document, section, themes
+from refnet.render.document import anchors, asset, document, section, themes
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_NOTE, facts, freeze_rows, geometry, short
-from refnet.render.palette import FAMILIES, places
+from refnet.render.made import Made
+from refnet.render.palette import FAMILIES
+from refnet.render.palette import places as of_stages
 from refnet.shapes import Shape, size, text
 from refnet.trace import FreezePoint, trace
 from refnet.trace.explanation import Explanation, SlidingAxis, explain_all
@@ -20,7 +22,7 @@ from refnet.trace.receptive import text as field_text
 LEAST_BAR = 0.004
 
 
-def html(title: str, net: Net, freeze: Sequence[FreezePoint] | None = None) -> str:
+def html(title: str, net: Net, freeze: Sequence[FreezePoint] | None = None, made: Made | None = None) -> str:
     """Write the page of a network: totals, charts, the graph, every node, freeze points if measured.
 
     Parameters
@@ -28,23 +30,26 @@ def html(title: str, net: Net, freeze: Sequence[FreezePoint] | None = None) -> s
     title : str
     net : Net
     freeze : sequence of FreezePoint, optional
+    made : Made, optional
+        What it says of itself.
 
     Returns
     -------
     str
     """
     nodes = explain_all(net)
-    anchors = {node.name: f"n{i}" for i, node in enumerate(net.nodes)}
+    places = anchors(node.name for node in net.nodes)
     symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]] = {}
-    listed = "".join(_nodes(nodes, anchors, symbols))
+    listed = "".join(_nodes(nodes, places, symbols))
     parts = [
         f"<header><h1>{escape(title)}</h1>{_totals(net, nodes)}</header><main>",
-        section("Along the network", _legend(nodes) + drawing.charts(trace(net), anchors)),
+        section("Along the network", _legend(nodes) + drawing.charts(trace(net), places)),
         section("Why stop the gradient", _freeze(freeze)) if freeze else "",
-        section("Graph", _graph(net, nodes, anchors)),
+        section("Graph", _graph(net, nodes, places)),
         section("Nodes", _FILTER + listed),
         section("Operators", _operators(nodes)),
         "</main>",
+        made.html() if made else "",
     ]
     colours = themes(FAMILIES.items()) + "".join(
         f".f-{name}{{fill:var(--{name});--c:var(--{name})}}" for name in FAMILIES
@@ -54,8 +59,8 @@ def html(title: str, net: Net, freeze: Sequence[FreezePoint] | None = None) -> s
 
 
 _FILTER = (
-    '<p class="tools"><label>Find <input id="find" type="search" placeholder="res3 conv3d"></label> '
-    '<output id="found" for="find"></output></p>'
+    '<p class="tools"><label>Find <input id="~find" type="search" placeholder="res3 conv3d"></label> '
+    '<output id="~found" for="~find"></output></p>'
 )
 
 
@@ -102,10 +107,11 @@ def _freeze(points: Sequence[FreezePoint]) -> str:
     rows = ("".join(f"<td>{cell}</td>" for cell in row) for row in freeze_rows(points))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     table = f'<table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="wide">{table}</div><p>{FREEZE_NOTE}</p>'
+    note = " ".join(FREEZE_NOTE)
+    return f'<div class="wide">{table}</div><p>{note}</p>'
 
 
-def _graph(net: Net, nodes: Sequence[Explanation], anchors: dict[str, str]) -> str:
+def _graph(net: Net, nodes: Sequence[Explanation], places: Mapping[str, str]) -> str:
     by_name = {found.name: found for found in nodes}
     total = max(1, sum(found.multiply_adds for found in nodes))
     looks = {
@@ -113,7 +119,7 @@ def _graph(net: Net, nodes: Sequence[Explanation], anchors: dict[str, str]) -> s
             f"f-{OPS[node.op].family}",
             drawing.sign(node, net),
             f"{node.name}: {node.op}, {text(node.shape)}",
-            anchors[node.name],
+            places[node.name],
         )
         for node in net.nodes
     }
@@ -136,23 +142,23 @@ def _graph(net: Net, nodes: Sequence[Explanation], anchors: dict[str, str]) -> s
 
 def _nodes(
     nodes: Sequence[Explanation],
-    anchors: dict[str, str],
+    places: Mapping[str, str],
     symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]],
 ) -> Iterator[str]:
     largest = max([found.multiply_adds for found in nodes] + [1])
     head = ("", "node", "operator", "output", "field", "parameters", "multiply-adds", "")
     yield f'<div class="row head">{"".join(f"<span>{name}</span>" for name in head)}</div>'
-    pairs = zip(places(found.name for found in nodes), nodes, strict=True)
+    pairs = zip(of_stages(found.name for found in nodes), nodes, strict=True)
     for stage, run in groupby(pairs, key=lambda pair: pair[0][0]):
         yield f'<div class="stage"><h3>{escape(stage)}</h3>'
         for _, found in run:
-            yield _node(found, anchors, largest, symbols)
+            yield _node(found, places, largest, symbols)
         yield "</div>"
 
 
 def _node(
     found: Explanation,
-    anchors: dict[str, str],
+    places: Mapping[str, str],
     largest: int,
     symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]],
 ) -> str:
@@ -171,20 +177,20 @@ def _node(
     cut = "" if found.gradient else ' class="cut"'
     sections = []
     for title, rows in facts(found):
-        table = "".join(_cells(row, anchors) for row in rows)
+        table = "".join(_cells(row, places) for row in rows)
         sections.append(f'<div class="fact"><h4>{title}</h4><table>{table}</table></div>')
     body = f'<div class="facts">{"".join(sections)}</div>'
     if found.windows:
         body += _gather(found, symbols)
     return (
-        f'<details id="{anchors[found.name]}"{cut}><summary class="row">'
+        f'<details id="{places[found.name]}"{cut}><summary class="row">'
         f"{''.join(f'<span>{cell}</span>' for cell in row)}</summary><div>{body}</div></details>"
     )
 
 
-def _cells(row: tuple[str, ...], anchors: dict[str, str]) -> str:
+def _cells(row: tuple[str, ...], places: Mapping[str, str]) -> str:
     def cell(content: str) -> str:
-        link = anchors.get(content)
+        link = places.get(content)
         return f'<a href="#{link}">{escape(content)}</a>' if link else escape(content)
 
     return f"<tr>{''.join(f'<td>{cell(content)}' for content in row)}"
@@ -209,12 +215,12 @@ def _gather(found: Explanation, symbols: dict[tuple[SlidingAxis, ...], tuple[str
     box = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}"'
     return (
         f'<div class="gather fact"><h4>gather</h4><p>{geometry(found)}</p><ul class="legend">{legend}</ul>'
-        f'<div class="wide"><svg {box}><use href="#g{key}"/></svg></div></div>'
+        f'<div class="wide"><svg {box}><use href="#~g{key}"/></svg></div></div>'
     )
 
 
 def _symbols(symbols: dict[tuple[SlidingAxis, ...], tuple[str, int, int]]) -> str:
-    drawn = "".join(f'<g id="g{i}">{svg}</g>' for i, (svg, _, _) in enumerate(symbols.values()))
+    drawn = "".join(f'<g id="~g{i}">{svg}</g>' for i, (svg, _, _) in enumerate(symbols.values()))
     return f'<svg width="0" height="0" class="defs" aria-hidden="true"><defs>{drawn}</defs></svg>'
 
 

@@ -1,15 +1,14 @@
-"""Convolutions under the machine's roofs, as an SVG made by matplotlib.
+"""Convolutions under the machine's roofs, as an SVG or PNG made by matplotlib.
 
 A roofline (Williams, Waterman, Patterson, CACM 2009): how fast against how many operations a byte that
 is read or written once; no faster than multiply-adds in registers, no faster than memory.
 """
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 from refnet.bench.measurement import OPERATIONS, REFNET, Measurement
-from refnet.render.figure import STYLE, require_matplotlib
+from refnet.render.figure import STYLE, require_matplotlib, saved
 from refnet.render.palette import FAMILIES
 
 COLOURS = {
@@ -24,8 +23,18 @@ MARKS = {"forward": "o", "dx": "^", "dw": "s"}
 BESIDE = {"forward": 0.985, "dx": 1, "dw": 1.015}
 
 
-def svg(rows: Sequence[Measurement], machine: Mapping[str, Any]) -> bytes:
+def drawn(rows: Sequence[Measurement], machine: Mapping[str, Any], kind: str = "svg") -> bytes:
     """Draw each convolution, direction and implementation; a panel for each dtype.
+
+    Parameters
+    ----------
+    rows : sequence of Measurement
+    machine : mapping
+    kind : {"svg", "png"}
+
+    Returns
+    -------
+    bytes
 
     Raises
     ------
@@ -47,9 +56,7 @@ def svg(rows: Sequence[Measurement], machine: Mapping[str, Any]) -> bytes:
         for axes, dtype in zip(figure.subplots(len(dtypes), 1, squeeze=False)[:, 0], dtypes, strict=True):
             _panel(axes, dtype, [row for row in rows if row.dtype == dtype], machine)
         _legend(figure, rows, machine)
-        drawn = BytesIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue()
+        return saved(figure, kind)
 
 
 def intensity(row: Measurement) -> float:

@@ -98,7 +98,9 @@ def freeze(points: Sequence[FreezePoint], console: Console) -> None:
     for row in freeze_rows(points):
         shown.add_row(*row)
     console.print(shown)
-    console.print(f"\n{FREEZE_NOTE}")
+    console.print()
+    for sentence in FREEZE_NOTE:
+        console.print(sentence)
 
 
 def bundle(made: Bundle, console: Console) -> None:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from refnet.check.report import IN_ORDER, OPEN, SEVERITY, Report, Verdict, Word
 from refnet.net import Net, Node
 from refnet.render import drawing, verdict_drawing
-from refnet.render.document import asset, document, escaped, section, themes
+from refnet.render.document import anchors, asset, document, escaped, section, themes
+from refnet.render.made import Made
 from refnet.render.verdict_facts import (
     BLOCKED_NOTE,
     certifies,
@@ -40,7 +41,9 @@ class Links(NamedTuple):
     nodes: Mapping[str, str]
 
 
-def html(report: Report, net: Net | None = None, folded: Collection[str] = ()) -> str:
+def html(
+    report: Report, net: Net | None = None, folded: Collection[str] = (), made: Made | None = None
+) -> str:
     """Write the page of a report.
 
     Parameters
@@ -50,14 +53,16 @@ def html(report: Report, net: Net | None = None, folded: Collection[str] = ()) -
         Whose values or gradients were judged; its graph is drawn.
     folded : collection of str
         Arrays whose margins are folded away while they are right.
+    made : Made, optional
+        What it says of itself.
 
     Returns
     -------
     str
     """
     links = Links(
-        {verdict.tensor: f"t{i}" for i, verdict in enumerate(report.verdicts.values())},
-        {} if net is None else {node.name: f"n{i}" for i, node in enumerate(net.nodes)},
+        anchors(verdict.tensor for verdict in report.verdicts.values()),
+        {} if net is None else {n: f"~{a}" for n, a in anchors(node.name for node in net.nodes).items()},
     )
     judged = [v for v in report.verdicts.values() if v.verdict != "blocked"]
     blocked = [v for v in report.verdicts.values() if v.verdict == "blocked"]
@@ -72,6 +77,7 @@ def html(report: Report, net: Net | None = None, folded: Collection[str] = ()) -
         section("Margins", _margins(judged, folded, links)) if judged else "",
         section("Blocked gradients", _blocked(blocked, links)) if blocked else "",
         "</main>",
+        made.html() if made else "",
     ]
     words = {str(name): shown.colours for name, shown in WORDS.items()}
     colours = words | verdict_drawing.WITHIN | verdict_drawing.BEYOND
@@ -199,7 +205,7 @@ def _graph(report: Report, net: Net, links: Links) -> str:
             "whose sign has a d before it."
         )
     return (
-        f'<ul class="legend" id="graph">{signs}{none}</ul>'
+        f'<ul class="legend" id="~graph">{signs}{none}</ul>'
         f"<p>{shown} Data runs from left to right, and on in the next line; gradients run back. Dashed: no "
         f'gradient is computed.</p><div class="judged">'
         f"{drawing.graph(net, looks, net.gradient_flow(), about)}</div>"
@@ -241,7 +247,7 @@ def _looks(node: Node, net: Net, sides: Sequence[Mapping[str, Verdict]], links: 
 def _look(node: Node, verdict: Verdict | None, sign: str, links: Links) -> drawing.Look:
     tip = f"{node.name}: {node.op}, {text(node.shape)}"
     if verdict is None:
-        return drawing.Look("v-none", sign, f"{tip}; not judged", "graph")
+        return drawing.Look("v-none", sign, f"{tip}; not judged", "~graph")
     tip += f"; {verdict.tensor} {verdict.verdict}"
     if margin(verdict):
         tip += f", margin {margin(verdict)}"
