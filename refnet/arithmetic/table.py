@@ -279,24 +279,7 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
         If a name is not an operator's, or an operator is asked for that this arithmetic lacks.
     """
 
-    def __init__(
-        self,
-        name: str,
-        kernels: Mapping[str, Kernel],
-        total: Callable[[Sequence[Array]], Array] | None = None,
-    ):
-        require_kind("kernels", kernels, Mapping, "of operators' names to kernels")
-        self.name, self._total = name, total
-        self.kernels = dict(kernels)
-        for op in self.kernels:
-            require_known("operator", op, OPS)
-            if not isinstance(self.kernels[op], Kernel):
-                found = kind_of(self.kernels[op])
-                raise DTypeError(f"the {op} of {name} is {found}: expected Kernel(forward, backward)")
-        self._doors: dict[str, Door[...]] = {
-            op: Door(name, OPS[op], kernel) for op, kernel in self.kernels.items()
-        }
-
+    # What completion and type checkers find, each from its definition.
     add = Entry(ops.add.forward)
     affine = Entry(ops.affine.forward)
     average_pool3d = Entry(ops.average_pool3d.forward)
@@ -320,6 +303,24 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
     time_to_batch = Entry(ops.time_to_batch.forward)
     time_to_channels = Entry(ops.time_to_channels.forward)
     upsample_nearest = Entry(ops.upsample_nearest.forward)
+
+    def __init__(
+        self,
+        name: str,
+        kernels: Mapping[str, Kernel],
+        total: Callable[[Sequence[Array]], Array] | None = None,
+    ):
+        require_kind("kernels", kernels, Mapping, "of operators' names to kernels")
+        self.name, self._total = name, total
+        self.kernels = dict(kernels)
+        for op in self.kernels:
+            require_known("operator", op, OPS)
+            if not isinstance(self.kernels[op], Kernel):
+                found = kind_of(self.kernels[op])
+                raise DTypeError(f"the {op} of {name} is {found}: expected Kernel(forward, backward)")
+        self._doors: dict[str, Door[...]] = {
+            op: Door(name, OPS[op], kernel) for op, kernel in self.kernels.items()
+        }
 
     def __getitem__(self, op: str) -> Door[...]:
         require_known(f"operator of arithmetic {self.name}", op, self._doors)
