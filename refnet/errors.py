@@ -37,8 +37,10 @@ class UnknownNameError(RefnetError, KeyError):
         known: Iterable[str],
         aliases: Mapping[str, Sequence[str]] | None = None,
     ):
-        found = f"unknown {what} {name!r}" if isinstance(name, str) else f"{what} is {kind_of(name)}, no name"
-        super().__init__(f"{found}: {suggestion(name, known, aliases)}")
+        found = repr(name) if isinstance(name, str) else brief(name)
+        if found == kind_of(name) != "None":
+            found = f"({found})"
+        super().__init__(f"unknown {what} {found}: {suggestion(name, known, aliases)}")
 
     def __str__(self) -> str:
         return printable_lines(str(self.args[0]))  # KeyError's own has quotation marks
@@ -156,7 +158,7 @@ def at(place: str, error: RefnetError) -> RefnetError:
 def kind_of(value: object) -> str:
     """What an object is, with its article."""
     name = type(value).__name__
-    return "None" if value is None else _article("array" if name == "ndarray" else name)
+    return "None" if value is None else _article(name)
 
 
 def _article(noun: str) -> str:

@@ -260,6 +260,11 @@ class Op(Shown):
         return _taken(self.infer).signature
 
     @property
+    def form(self) -> str:
+        """How it is called: ``(x, w, b=None, *, stride=(1, 1, 1), ...)``."""
+        return _taken(self.infer).written
+
+    @property
     def operands(self) -> tuple[str, ...]:
         """The names of the inputs, in order; those that may be left out are the last."""
         return _taken(self.infer).operands
@@ -283,27 +288,28 @@ class Op(Shown):
         ShapeError
             If something is missing or given twice, or there are too many operands.
         """
-        taken, names, _ = _taken(self.infer)
-        for name in given:
-            if name not in taken.parameters:
-                raise UnknownNameError(f"argument of {self.name}", name, taken.parameters, ALIASES)
         try:
-            bound = taken.bind(*operands, **given)
+            sources, defaults = _sorted(self.infer, len(operands), tuple(given))
         except TypeError as error:
-            raise ShapeError(f"{error}: expected {self.name}{taken}") from None
-        bound.apply_defaults()
-        found = list(bound.args)
-        while found and found[-1] is None and taken.parameters[names[len(found) - 1]].default is None:
-            del found[-1]
-        attrs = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in bound.kwargs.items()
-        }
-        return tuple(found), attrs
+            for name in given:
+                if name not in self.signature.parameters:
+                    known = self.signature.parameters
+                    raise UnknownNameError(f"argument of {self.name}", name, known, ALIASES) from None
+            raise ShapeError(f"{error}: expected {self.name}{self.form}") from None
+        found = tuple(operands[at] if isinstance(at, int) else given[at] for at in sources)
+        if (
+            found
+            and found[-1] is None
+            and self.signature.parameters[self.operands[len(found) - 1]].default is None
+        ):
+            found = found[:-1]
+        attrs = defaults | {name: value for name, value in given.items() if name in defaults}
+        return found, {name: tuple(v) if isinstance(v, list) else v for name, v in attrs.items()}
 
     def _shown(self) -> Table:
         formula = (sys.modules[self.forward.__module__].__doc__ or "").partition("\n")[0]
         rows = [
-            ("y", f"{self.name}{self.signature}"),
+            ("y", f"{self.name}{self.form}"),
             ("family", self.family),
             ("cases", str(len(self.cases))),
         ]
@@ -362,6 +368,7 @@ class _Taken(NamedTuple):
     signature: Signature
     operands: tuple[str, ...]
     attributes: tuple[str, ...]
+    written: str
 
 
 @cache
@@ -370,7 +377,21 @@ def _taken(infer: Callable[..., Shape]) -> _Taken:
     own = signature(infer).parameters.values()
     shown = Signature([parameter.replace(annotation=Parameter.empty) for parameter in own])
     attributes = tuple(parameter.name for parameter in own if parameter.kind is Parameter.KEYWORD_ONLY)
-    return _Taken(shown, tuple(name for name in shown.parameters if name not in attributes), attributes)
+    operands = tuple(name for name in shown.parameters if name not in attributes)
+    return _Taken(shown, operands, attributes, str(shown))
+
+
+@cache
+def _sorted(
+    infer: Callable[..., Shape], count: int, names: tuple[str, ...]
+) -> tuple[tuple[int | str, ...], dict[str, Any]]:
+    """Where a call's operands are, by position or by name, and the defaults of all attributes.
+
+    Raises TypeError where it cannot be called with so many operands and those names.
+    """
+    taken = _taken(infer)
+    bound = taken.signature.bind(*range(count), **{name: name for name in names})
+    return bound.args, {name: taken.signature.parameters[name].default for name in taken.attributes}
 
 
 def magnitudes(sums: InputGradients, *counts: Array) -> GradientMagnitudes:

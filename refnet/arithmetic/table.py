@@ -9,7 +9,6 @@ something else.
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, ParamSpec, cast, overload
 
 import numpy as np
@@ -115,8 +114,10 @@ class Door(Generic[P], Shown):
             return self._call(*operands, **attrs)
 
         forward.__signature__ = self._op.signature  # type: ignore[attr-defined]
-        said = cleandoc(self._op.infer.__doc__ or "")
-        forward.__doc__ = f"{self._op.name} of {self._arithmetic}: y, and a context for backward.\n\n{said}"
+        forward.__doc__ = (
+            f"Compute {self._op.name}, in {self._arithmetic}: y, and a context for backward.\n\n"
+            f"    {self._op.infer.__doc__}"
+        )
         forward.__qualname__ = f"{self._op.name}.forward"
         return forward
 
@@ -217,7 +218,7 @@ class Door(Generic[P], Shown):
         gradients = [f"d{x}" if op.domain(i).gradient else "None" for i, x in enumerate(op.operands)]
         returned = f"({gradients[0]},)" if len(gradients) == 1 else f"({', '.join(gradients)})"
         return (
-            f"{owner}{op.name}.forward{op.signature} -> (y, context)\n"
+            f"{owner}{op.name}.forward{op.form} -> (y, context)\n"
             f"{owner}{op.name}.backward(dy, context, needs=None) -> {returned}"
         )
 
@@ -348,7 +349,7 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
         return f"<arithmetic {self.name}: {', '.join(self)}>"
 
     def _shown(self) -> Table:
-        rows = [(op, f"{op}{OPS[op].signature}") for op in self]
+        rows = [(op, f"{op}{OPS[op].form}") for op in self]
         return Table(f"arithmetic {self.name}", ("operator", "operands and attributes"), rows)
 
     def _ipython_key_completions_(self) -> list[str]:
