@@ -187,6 +187,17 @@ def path_of(what: str, value: object) -> Path:
     raise DTypeError(f"{what} is {brief(value)}: expected a path")
 
 
+def require_callable(what: str, value: object) -> None:
+    """Refuse what is no function.
+
+    Raises
+    ------
+    DTypeError
+    """
+    if not callable(value):
+        raise DTypeError(f"{what} is {brief(value)}: expected a function")
+
+
 def require_kind(what: str, value: object, kind: type, advice: str) -> None:
     """Refuse what is of another kind than a function needs: a name for a net, an array for a run.
 

@@ -297,11 +297,7 @@ class Op(Shown):
                     raise UnknownNameError(f"argument of {self.name}", name, known, ALIASES) from None
             raise ShapeError(f"{error}: expected {self.name}{self.form}") from None
         found = tuple(operands[at] if isinstance(at, int) else given[at] for at in sources)
-        if (
-            found
-            and found[-1] is None
-            and self.signature.parameters[self.operands[len(found) - 1]].default is None
-        ):
+        while found and found[-1] is None and len(found) > _taken(self.infer).least:
             found = found[:-1]
         attrs = defaults | {name: value for name, value in given.items() if name in defaults}
         return found, {name: tuple(v) if isinstance(v, list) else v for name, v in attrs.items()}
@@ -363,12 +359,13 @@ class Op(Shown):
 
 
 class _Taken(NamedTuple):
-    """What an operator takes."""
+    """What an operator takes; `least`, how many operands at least."""
 
     signature: Signature
     operands: tuple[str, ...]
     attributes: tuple[str, ...]
     written: str
+    least: int
 
 
 @cache
@@ -378,7 +375,8 @@ def _taken(infer: Callable[..., Shape]) -> _Taken:
     shown = Signature([parameter.replace(annotation=Parameter.empty) for parameter in own])
     attributes = tuple(parameter.name for parameter in own if parameter.kind is Parameter.KEYWORD_ONLY)
     operands = tuple(name for name in shown.parameters if name not in attributes)
-    return _Taken(shown, operands, attributes, str(shown))
+    least = sum(shown.parameters[name].default is Parameter.empty for name in operands)
+    return _Taken(shown, operands, attributes, str(shown), least)
 
 
 @cache

@@ -16,7 +16,15 @@ import numpy as np
 from refnet import memory, ops
 from refnet.arrays import Array, at_the_door, stored_in
 from refnet.environment import in_default
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, require_kind, require_known
+from refnet.errors import (
+    DTypeError,
+    ShapeError,
+    UnknownNameError,
+    kind_of,
+    require_callable,
+    require_kind,
+    require_known,
+)
 from refnet.op import InputGradients, Needs, Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, size, text
@@ -46,8 +54,7 @@ class Kernel(Shown):
 
     def __post_init__(self) -> None:
         for way in ("forward", "backward"):
-            if not callable(found := getattr(self, way)):
-                raise DTypeError(f"{way} of a Kernel is {kind_of(found)}: expected a function")
+            require_callable(f"{way} of a Kernel", getattr(self, way))
 
     def _shown(self) -> Table:
         return Table(

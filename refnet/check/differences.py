@@ -12,7 +12,7 @@ from refnet.arrays import Array, wide
 from refnet.check.derivatives import Element, Search, length
 from refnet.check.report import Report, Verdict
 from refnet.check.subject import Subject
-from refnet.errors import DTypeError, ValueRangeError, brief
+from refnet.errors import ValueRangeError, brief, require_callable
 from refnet.inputs.fill import require_seed
 from refnet.progress import Progress, silent, steps
 
@@ -87,8 +87,7 @@ def check(
     """
     began = perf_counter()
     for name, function in (("f", f), ("vjp", vjp)):
-        if not callable(function):
-            raise DTypeError(f"{name} is {brief(function)}: expected a function")
+        require_callable(name, function)
     require_seed(seed)
     subject = Subject.of(f, vjp, arrays, names, dy, seed)
     if rounding is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from refnet.arrays import Array, at_the_door
 from refnet.environment import in_default
-from refnet.errors import DTypeError, FileError, ShapeError, UnknownNameError, one_line
+from refnet.errors import DTypeError, FileError, ShapeError, UnknownNameError, one_line, require_kind
 from refnet.golden.bundle import ClipSource, Recipe, Source
 from refnet.inputs import clip, tensor_files
 from refnet.shapes import Shape, text
@@ -40,6 +40,7 @@ def clip_recipe(
     RefnetError
         Whatever `refnet.clip.load` refuses.
     """
+    require_kind("recipe", recipe, Recipe, "as refnet.golden.Recipe(...)")
 
     def judge(shape: Shape) -> None:
         """Refuse a shape that the network does not take, or whose run would not fit into memory."""

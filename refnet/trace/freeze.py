@@ -8,6 +8,7 @@ import numpy as np
 
 from refnet.arithmetic import Arithmetic
 from refnet.arrays import Array
+from refnet.errors import require_callable, require_kind
 from refnet.net import Net
 from refnet.remat import blob_bytes
 from refnet.run import Run, backward, forward
@@ -75,6 +76,9 @@ def freeze_points(
     -------
     list of FreezePoint
     """
+    require_callable("build", build)
+    require_callable("output_gradient", output_gradient)
+    require_kind("points", points, Iterable, "of stages' numbers")
     free = build(0)
     gradient = backward(forward(free, given, arithmetic, keep="outputs"), output_gradient(free))
     learnt = [name for name in free.params if name in gradient]
