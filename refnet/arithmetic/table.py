@@ -43,7 +43,7 @@ class Kernel(Shown):
     Attributes
     ----------
     forward : ``(*arrays, **attrs) -> (y, context)``
-        `context` is whatever `backward` wants to know.
+        `attrs` are all of the operator's; `context` is whatever `backward` wants to know.
     backward : ``(dy, context, needs) -> gradients``
         For each input its gradient, or None; `needs` says for which inputs one is wanted: for the others it
         should be None, for whatever is computed there is lost.
