@@ -35,6 +35,7 @@ import pictures
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+import refnet
 from refnet import cli, golden
 from refnet.errors import RefnetError
 
@@ -60,11 +61,15 @@ class Trial:
 
 @cache
 def good():
-    """The folder of two bundles of one network, one of hashes only; it goes with this process."""
+    """The folder of bundles of one network, one of hashes only; it goes with this process."""
     folder, owner = Path(tempfile.mkdtemp(prefix="fuzz-")), os.getpid()
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
     golden.make(folder / "full", SMALL)
     golden.make(folder / "hashes", SMALL, hashes_only=True)
+    golden.make(folder / "rounded", replace(SMALL, dtype="float64", store="float32"), only=["outputs"])
+    net = SMALL.net()
+    run = refnet.forward(net, refnet.fill.params(net) | refnet.fill.inputs(net))
+    run.save(folder / "run", refnet.backward(run, refnet.fill.output_gradients(net)))
     return folder
 
 
@@ -73,17 +78,28 @@ def content(folder):
 
 
 def bundles():
-    for name in ("full", "hashes"):
+    for name in ("full", "hashes", "rounded", "run"):
         files = {f"m/{file}": data for file, data in content(good() / name).items()}
         yield Trial(files, ("golden", "verify", "m"))
         yield Trial(files, ("golden", "verify", "m", "--json"))
         yield Trial(files, ("golden", "diff", "m", "{full}"))
         yield Trial(files, ("golden", "diff", "{hashes}", "m"))
+        yield Trial(files, ("golden", "show", "m"))
+        yield Trial(files, ("golden", "show", "m", "d data", "--json"))
         yield Trial(files, ("certify", "m", "{full}"))
         yield Trial(files, ("certify", "{hashes}", "m", "--html", "out.html"))
         yield Trial(
             files, ("golden", "make", "resnet18_conv4", "m", "--force", "--input", "1x3x1x16x16", *MAKE)
         )
+
+
+def parameters():
+    content = (good() / "full" / "params.safetensors").read_bytes()
+    file = io.BytesIO()
+    np.savez(file, **load_safetensors(content))
+    for name, data in (("p.safetensors", content), ("p.npz", file.getvalue())):
+        make = ("golden", "make", "resnet18_conv4", "out", "--input", "1x3x1x16x16", "--hashes-only", *MAKE)
+        yield Trial({name: data}, (*make, "--params", name))
 
 
 @cache
@@ -190,7 +206,7 @@ def models():
     yield Trial({"m.onnx": model.SerializeToString()}, ("capture", "m.onnx"))
 
 
-SOURCES = {source.__name__: source for source in (bundles, clips, candidates, models)}
+SOURCES = {source.__name__: source for source in (bundles, parameters, clips, candidates, models)}
 
 
 # How it is mutated.

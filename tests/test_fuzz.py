@@ -98,7 +98,7 @@ def test_the_command(tmp_path):
     assert subprocess.run([*command, "--only", "x"], capture_output=True).returncode == 2
 
 
-@pytest.mark.parametrize("part", ["bundles", "clips", "candidates"])
+@pytest.mark.parametrize("part", ["bundles", "parameters", "clips", "candidates"])
 def test_nothing_is_found_among_files(part, tmp_path, capsys):
     code, said = ran(["--only", part, "--draws", "20", "--found", str(tmp_path)], capsys)
     assert code == 0 and f"{part}: 20 tried" in said and ": 2 " in said
@@ -106,7 +106,7 @@ def test_nothing_is_found_among_files(part, tmp_path, capsys):
 
 def test_what_is_not_mutated_is_taken():
     """But for a stream without a decoder; of candidates, which are a part of what there is, 1 is said too."""
-    for part in ("clips", "candidates"):
+    for part in ("parameters", "clips", "candidates"):
         trials = list(fuzz_files.SOURCES[part]())
         for trial, (code, problem) in zip(trials, fuzz_files.outcomes(trials), strict=True):
             expected = (0, 1) if part == "candidates" else (2 if "c.svg" in trial.files else 0,)

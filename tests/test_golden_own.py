@@ -138,7 +138,7 @@ def test_a_file_of_other_parameters_is_refused(refnet, tmp_path):
     refused(params | {"param/conv1_w": params["conv1_w"]}, "holds conv1_w twice")
     refused(params | {"conv1_w": params["conv1_w"][:3]}, "conv1_w has shape 3x3x1x7x7", "64x3x1x7x7")
     refused(params | {"conv1_w": params["conv1_w"].astype(int)}, "conv1_w is int64", "float32 or float64")
-    nan = params["conv1_w"] * np.nan
+    nan = np.full(params["conv1_w"].shape, 0x7FA00000, np.uint32).view(np.float32)  # signalling ones
     np.savez("mine.npz", **params | {"conv1_w": nan})
     fails(refnet(*make, "mine.npz"), "conv1_w has", "non-finite")
     assert refnet(*make, "mine.npz", "--allow-nonfinite")[0] == 0
@@ -454,6 +454,9 @@ def test_a_tensor_is_found_by_its_name(made, tmp_path):
     assert "conv1" in made and "conv" not in made and 3 not in made
     with pytest.raises(UnknownNameError, match="unknown tensor of .* 'conv0': did you mean conv1"):
         made["conv0"]
+    original, expected = refnet.interop.caffe2.blobs(made), refnet.interop.caffe2.blobs(run)
+    assert original.keys() == expected.keys() and np.array_equal(original["conv1"], made["conv1_relu"])
+    assert all(original[name].tobytes() == array.tobytes() for name, array in expected.items())
     path = shutil.copytree(made.path, tmp_path / "copy")
     edit(path, lambda m: m["tensors"]["blobs"]["pool1"].update(sha256="0" * 64))
     with pytest.raises(FileError, match="is damaged: the bits of blobs pool1 are not those of its SHA-256"):

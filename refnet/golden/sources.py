@@ -102,7 +102,8 @@ def _widened(what: str, array: Array, dtype: str) -> Array:
     found = at_the_door(what, array)
     if found.dtype.itemsize > np.dtype(dtype).itemsize:
         raise DTypeError(f"{what} is {found.dtype}: expected {dtype}, or a run in {found.dtype} (--dtype)")
-    return found.astype(dtype, copy=False)
+    with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
+        return found.astype(dtype, copy=False)
 
 
 def _source(path: str | Path) -> Source:

@@ -2,19 +2,20 @@
 
 from refnet.arrays import Array, Arrays
 from refnet.errors import ValueRangeError, require_kind
+from refnet.golden import Bundle
 from refnet.inplace import names
 from refnet.run import Run
 
 __all__ = ["blobs", "names"]
 
 
-def blobs(run: Run) -> dict[str, Array]:
+def blobs(run: Run | Bundle) -> dict[str, Array]:
     """Return what a Caffe2 dump of the run holds: each original blob's value at its end.
 
     Parameters
     ----------
-    run : Run
-        One that kept all blobs.
+    run : Run or Bundle
+        One that kept all blobs, or a golden bundle with its tensors.
 
     Returns
     -------
@@ -24,8 +25,12 @@ def blobs(run: Run) -> dict[str, Array]:
     ------
     ValueRangeError
         If the run kept only its outputs.
+    FileError
+        If the bundle holds only hashes, or is damaged.
     """
-    require_kind("run", run, Run, "as refnet.forward returns one")
+    if isinstance(run, Bundle):
+        return Arrays({blob: run[node] for blob, node in names(run.structure()).items()})
+    require_kind("run", run, Run, "as refnet.forward returns one, or a bundle")
     table = names(run.net)
     missing = [node for node in table.values() if node not in run.blobs]
     if missing:
