@@ -333,6 +333,10 @@ def test_a_dump_by_the_originals_names(refnet, bundle, tmp_path):
         (["BUNDLE", "dump.npz", "--accumulate", "fp32"], ["--accumulate 'fp32'", "float32"]),
         (["BUNDLE", "dump.npz", "--operands", "bf16"], ["--operands 'bf16'", "bfloat16"]),
         (["BUNDLE", "dump.npz", "--operand-rounding", "up"], ["--operand-rounding 'up'", "nearest, away"]),
+        (
+            ["BUNDLE", "dump.npz", "--operand-rounding", "zero"],
+            ["operands are not rounded", "--operands too"],
+        ),
         (["BUNDLE", "dump.npz", "--algorithm", "winogrand"], ["did you mean winograd?"]),
         (["BUNDLE", "dump.npz", "--delta", "small"], ["--delta", "small"]),
         (["BUNDLE", "dump.npz", "--html", "a.svg"], ["a.svg cannot be written", ".html"]),

@@ -219,6 +219,9 @@ def checked(claims: Mapping[str, Any]) -> dict[str, Any]:
     for claim, value in claims.items():
         if claim in KNOWN:
             require_known(dashed(claim), value, KNOWN[claim])
+    if "operand_rounding" in claims and "operands" not in claims:
+        given = f"--operand-rounding {claims['operand_rounding']}"
+        raise ValueRangeError(f"{given} is given, but operands are not rounded: expected --operands too")
     made = {claim: value for claim, value in claims.items() if value != []}
     if "fused" in made:
         made["fused"] = [group.split(",") for group in made["fused"]]
