@@ -185,6 +185,14 @@ def test_what_the_recipes_say_differently_comes_first(refnet, made, tmp_path, ch
     assert said == json.loads(json.dumps(causes)) and not found["ok"]
 
 
+def test_behind_another_stop_what_differs_follows(made, tmp_path):
+    """A stop that only one network has is missing from the other, and comes before what reads it."""
+    other = golden.make(tmp_path / "b", replace(RECIPE, options=OPTIONS | {"freeze_at": 3, "groups": 2}))
+    found = {finding.name: finding for finding in golden.diff(made, other) if finding.section == "blobs"}
+    assert not found["res2_1_stop"].equal and "missing from" in found["res2_1_stop"].note
+    assert found["res3_0_branch2a"].follows and found["res3_0_branch1"].follows
+
+
 def test_what_is_ones_own_is_a_cause(made, tmp_path, video):
     params = {name: array * 2 for name, array in refnet.fill.params(RECIPE.net()).items()}
     one = golden.make(tmp_path / "a", RECIPE, params=params)
@@ -244,11 +252,12 @@ def test_the_first_difference_is_said_in_numbers(refnet, made, tmp_path):
     out = refnet("golden", "diff", made.path, other.path)[1]
     value = float(made["conv1"][0, 0, 0, 1, 2])
     assert "The first to differ is conv1 of blobs (conv3d): 1 of 16,384 elements (< 0.01 %), by " in out
+    relative = 0.25 / max(abs(value), abs(value + 0.25))
     assert (
-        f"the largest error is 2.50e-01 ({0.25 / max(abs(value), abs(value + 0.25)):.1e} of its size), at"
+        f" ulp and {relative:.1e} of their size at most; the largest error is 2.50e-01, at [0, 0, 0, 1, 2]"
         in out
     )
-    assert f"at [0, 0, 0, 1, 2]: {value!r} and {value + 0.25!r}." in out
+    assert f"[0, 0, 0, 1, 2]: {value!r} and {value + 0.25!r}.\n" in out
 
 
 def test_at_80_columns_no_name_is_folded(capsys, made, tmp_path):

@@ -1,8 +1,10 @@
 """The graph in a manifest: every node with its operator, inputs and attributes, in order."""
 
 import json
+import re
 import shutil
 from inspect import signature
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +54,18 @@ def test_a_manifest_describes_every_node(made):
         }
         assert described["attributes"].keys() == keywords
     assert made.graph == found
+
+
+def test_the_page_describes_every_key_and_shows_a_node(made):
+    page = (Path(__file__).parents[1] / "docs" / "bundle.md").read_text()
+    described = {
+        key for line in page.splitlines() for key in re.findall(r"`(\w+)`", line.partition(" | ")[0])
+    }
+    assert made.manifest.keys() <= described | {"fallbacks"}
+    (recipe,) = [line for line in page.splitlines() if line.startswith("| `recipe` |")]
+    assert made.manifest["recipe"].keys() <= {*re.findall(r"`(\w+)`", recipe)}
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert json.loads(example) == made.graph["nodes"][0]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

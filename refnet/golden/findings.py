@@ -223,16 +223,19 @@ def _each(
     names = [(section, name) for section in SECTIONS for name in {**a[section], **b[section]}]
     names.sort(key=lambda key: (SECTIONS.index(key[0]), place.get(key, len(place))))
     step = steps(progress, "compare", len(names))
-    findings, differing = [], set[str]()
+    judged = []
     for section, name in names:
-        origin = origins.get((section, name), Origin())
-        finding = judge(section, name)
-        follows = bool(differing) if section == "gradients" else not differing.isdisjoint(origin.sources)
-        if not finding.equal:
-            differing.add(name)
-        follows = follows and not finding.equal
-        findings.append(replace(finding, node=origin.node, op=origin.op, follows=follows))
+        judged.append(judge(section, name))
         step(name)
+    # Of two networks, what one of them computes from may come later in the other, or not at all.
+    before = ("inputs", "params", "blobs")
+    forward = {found.name for found in judged if not found.equal and found.section in before}
+    findings, begun = [], False
+    for found in judged:
+        origin = origins.get((found.section, found.name), Origin())
+        follows = begun if found.section == "gradients" else not forward.isdisjoint(origin.sources)
+        begun = begun or not found.equal
+        findings.append(replace(found, node=origin.node, op=origin.op, follows=follows and not found.equal))
     return findings
 
 

@@ -324,10 +324,13 @@ def _amount(finding: Finding) -> str:
         return finding.note
     _, share, error, relative, ulp = _sizes(finding)
     said = f"{finding.different:,} of {finding.elements:,} elements ({share})"
-    if ulp:
-        said += f", by {ulp} ulp at most"
+    sizes = [f"{ulp} ulp"] if ulp else []
+    if finding.max_abs:
+        sizes.append(f"{relative} of their size")
+    if sizes:
+        said += f", by {' and '.join(sizes)} at most"
     if finding.max_abs and finding.where is not None:
-        said += f"; the largest error is {error} ({relative} of its size), at {list(finding.where)}"
+        said += f"; the largest error is {error}, at {list(finding.where)}"
         if finding.values is not None:
             said += ": {!r} and {!r}".format(*finding.values)
     return said
