@@ -394,8 +394,9 @@ class Bundle(Shown):
         made, rows = self.recipe, []
         for section, entries in self.entries.items():
             elements = sum(size(tuple(entry["shape"])) for entry in entries.values())
-            hashes = not any(entry["file"] for entry in entries.values())
-            rows.append((section, f"{len(entries)}", f"{elements:,}", "SHA-256 only" if hashes else "stored"))
+            stored = sum(entry["file"] is not None for entry in entries.values())
+            part = "stored" if stored == len(entries) else f"{stored} stored" if stored else "SHA-256 only"
+            rows.append((section, f"{len(entries)}", f"{elements:,}", part))
         title = f"bundle {self.path}: {made.title()}, {made.dtype}, {made.arithmetic_name}"
         title += f"; {counted(len(self.blocked), 'gradient')} blocked"
         return Table(title, ("tensors", "number", "elements", ""), rows)

@@ -13,7 +13,6 @@ from refnet import bounded_json, machine, memory
 from refnet.arrays import Array, at_the_door, rounded, with_one_nan
 from refnet.environment import in_default
 from refnet.errors import (
-    DTypeError,
     ShapeError,
     TooLargeError,
     ValueRangeError,
@@ -160,11 +159,11 @@ def save(
         If the run did not keep all blobs, or computed no real numbers.
     """
     out = path_of("out", out)
+    require_kind("run", run, Run, "as refnet.forward returns one")
+    if gradients is not None:
+        require_kind("gradients", gradients, Gradients, "as refnet.backward returns them")
     groups = _groups(only, False)
     require_free(out, force)
-    if gradients is not None and not isinstance(gradients, Gradients):
-        found = type(gradients).__name__
-        raise DTypeError(f"gradients is a {found}: expected what refnet.backward returns")
     net = run.net
     _require_storable(net)
     if missing := [node.name for node in net.nodes if node.name not in run.blobs]:

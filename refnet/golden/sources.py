@@ -75,6 +75,7 @@ def params_recipe(path: str | Path, recipe: Recipe) -> tuple[Recipe, dict[str, A
     DTypeError, ShapeError
         If a parameter has another shape, or a format whose values the recipe's dtype does not hold.
     """
+    require_kind("recipe", recipe, Recipe, "as refnet.golden.Recipe(...)")
     net = recipe.structure()
     params: dict[str, Array] = {}
     for whole, array in tensor_files.read(path).items():
