@@ -123,7 +123,10 @@ CALLS = {
         {"path": "missing.mp4"},
         {"path": set(), "frames": set(), "size": set(), "resize": set(), "dtype": set()},
     ),
-    golden.make: ({"out": "never", "recipe": RECIPE}, {"out": {"name"}, "recipe": set()}),
+    golden.make: (
+        {"out": "never", "recipe": RECIPE},
+        {"out": {"name"}, "recipe": set(), "params": {"nothing"}, "only": {"nothing"}},
+    ),
     golden.clip_recipe: (
         {"path": "missing.mp4", "selection": refnet.clip.Selection(), "recipe": RECIPE},
         {"path": set(), "selection": set(), "recipe": set()},
@@ -135,6 +138,16 @@ CALLS = {
     golden.Bundle: ({"path": "missing"}, {"path": set()}),
     golden.verify: ({"path": "missing"}, {"path": set()}),
     golden.against: ({"path": "missing"}, {"path": set(), "arithmetic": set()}),
+    golden.causes: ({"a": None, "b": None}, {"a": set(), "b": set()}),
+    golden.statistics: ({"bundle": "missing"}, {"bundle": set()}),
+    golden.params_recipe: (
+        {"path": "missing", "recipe": RECIPE},
+        {"path": set(), "recipe": set()},
+    ),
+    golden.save: (
+        {"out": "never", "run": RUN},
+        {"out": {"name"}, "run": set(), "gradients": {"nothing"}, "only": {"nothing"}, "store": {"nothing"}},
+    ),
     golden.diff: ({"a": "missing", "b": "missing"}, {"a": set(), "b": set()}),
     torch.weights: ({"module": None, "net": NET, "names": {}}, {"net": {"net"}}),
     torch.training_step: ({"module": None, "inputs": (), "net": NET, "names": {}}, {"net": {"net"}}),

@@ -178,11 +178,12 @@ class Recipe:
         if not self.owns_arithmetic:
             require_known("arithmetic", self.arithmetic_name, ARITHMETICS)
         dtype_name(self.dtype)
-        if self.store is not None and (self.store, self.dtype) != ("float32", "float64"):
-            raise ValueRangeError(
-                f"values of a run in {self.dtype} are stored in {self.store!r}: "
-                "expected float32, of one in float64"
-            )
+        if self.store is not None:
+            require_known("format to store values in", self.store, ("float32",))
+            if self.dtype != "float64":
+                raise ValueRangeError(
+                    f"values of a run in {self.dtype} are stored in {self.store}: expected a run in float64"
+                )
 
     def __post_init__(self) -> None:
         with suppress(UnknownNameError):  # which `structure` refuses

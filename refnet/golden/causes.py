@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from refnet.errors import require_kind
 from refnet.golden import graph
 from refnet.golden.bundle import EVERY_MACHINE, Bundle
 
@@ -35,6 +36,8 @@ def causes(a: Bundle, b: Bundle) -> list[Cause]:
         "backward"), how it is stored ("store"). Where the recipes say the same, the versions of refnet, and
         where bits belong to one machine, the machines. Of what is equal there is nothing.
     """
+    for name, bundle in (("a", a), ("b", b)):
+        require_kind(name, bundle, Bundle, "as refnet.golden.Bundle(path)")
     ours, theirs = a.recipe.record(), b.recipe.record()
     sides = _network(ours) | _given(a, ours), _network(theirs) | _given(b, theirs)
     found = list(_differing(*sides))

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from refnet import bounded_json, machine, memory
-from refnet.arrays import Array, at_the_door, rounded, with_one_nan
+from refnet.arrays import Array, at_the_door, require_mapping, rounded, with_one_nan
 from refnet.environment import in_default
 from refnet.errors import (
     ShapeError,
@@ -107,6 +107,7 @@ def make(
     require_free(out, force)
     own: Tensors = {} if pixels is None else {"inputs": {"data": pixels}}
     if params is not None:
+        require_mapping("params", params)
         own["params"] = dict(params)
         recipe = replace(recipe, own={"params": None, **recipe.own})
     net = recipe.net()
@@ -286,8 +287,10 @@ def _groups(only: Collection[str] | None, hashes_only: bool) -> Collection[str]:
     """What is to be stored."""
     if hashes_only and only is not None:
         raise ValueRangeError("only and hashes_only are given: expected one of the two")
+    if only is not None:
+        require_kind("only", only, Collection, "as ['outputs', 'gradients']")
     if isinstance(only, str):
-        raise ValueRangeError(f"only is {only!r}: expected a list of names, such as [{only!r}]")
+        raise ValueRangeError(f"only is {only!r}: expected a list of names, as ['outputs', 'gradients']")
     for group in only or ():
         require_known("group of tensors to store", group, GROUPS)
     return () if hashes_only else SECTIONS if only is None else only

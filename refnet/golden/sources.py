@@ -9,7 +9,7 @@ import numpy as np
 
 from refnet.arrays import Array, at_the_door
 from refnet.environment import in_default
-from refnet.errors import DTypeError, FileError, ShapeError, UnknownNameError, one_line, require_kind
+from refnet.errors import DTypeError, FileError, ShapeError, UnknownNameError, one_line, path_of, require_kind
 from refnet.golden.bundle import ClipSource, Recipe, Source
 from refnet.inputs import clip, tensor_files
 from refnet.shapes import Shape, text
@@ -75,6 +75,7 @@ def params_recipe(path: str | Path, recipe: Recipe) -> tuple[Recipe, dict[str, A
     DTypeError, ShapeError
         If a parameter has another shape, or a format whose values the recipe's dtype does not hold.
     """
+    path = path_of("path", path)
     require_kind("recipe", recipe, Recipe, "as refnet.golden.Recipe(...)")
     net = recipe.structure()
     params: dict[str, Array] = {}
@@ -107,9 +108,8 @@ def _widened(what: str, array: Array, dtype: str) -> Array:
         return found.astype(dtype, copy=False)
 
 
-def _source(path: str | Path) -> Source:
+def _source(path: Path) -> Source:
     """What a file is called, and its SHA-256; a folder has none."""
-    path = Path(path)
     if path.is_dir():
         return Source(_name(path), None)
     try:
