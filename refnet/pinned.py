@@ -22,7 +22,8 @@ from refnet.arrays import Array, ulp_distance, with_one_nan
 from refnet.certify import Candidate, Report, certify
 from refnet.errors import FileError, RefnetError, ValueRangeError, one_line, require_known
 from refnet.golden import SECTIONS, Bundle, Recipe, make
-from refnet.golden.bundle import GRADIENT, MANIFEST
+from refnet.golden.bundle import GRADIENT
+from refnet.golden.folder import MANIFEST
 from refnet.regular import open_regular
 from refnet.shapes import text
 

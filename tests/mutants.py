@@ -569,7 +569,7 @@ BUNDLES = (
     ),
     Mutant(
         "a folder has its name before it is on the disk",
-        "refnet/golden/bundle.py",
+        "refnet/golden/folder.py",
         "            placing.sync(folder)\n",
         "",
         ("test_durability.py::test_files_and_folder_reach_the_disk_before_the_name_does",),

@@ -15,7 +15,8 @@ import pytest
 
 from refnet import clip, golden, placing
 from refnet.errors import FileError, RefnetError
-from refnet.golden import bundle as bundles
+from refnet.golden import folder as bundles
+from refnet.golden.bundle import sha
 from refnet.render import files
 
 RECIPE = golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32), {"width_per_group": 4, "time_kernel": 1})
@@ -312,7 +313,7 @@ def test_the_umask_is_obeyed(tmp_path, umask, file, folder):
 def consistent(bundle):
     """Whether every stored tensor is the one of the manifest."""
     return all(
-        bundles.sha(bundle.tensor(section, name)) == entry["sha256"]
+        sha(bundle.tensor(section, name)) == entry["sha256"]
         for section, entries in bundle.entries.items()
         for name, entry in entries.items()
     )

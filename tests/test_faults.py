@@ -6,7 +6,7 @@ import time
 import faults
 import pytest
 
-from refnet.golden import bundle as bundles
+from refnet.golden import folder as bundles
 from refnet.render import files
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")

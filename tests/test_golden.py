@@ -20,7 +20,8 @@ from refnet import bounded_json, clip, golden, memory, placing
 from refnet.arrays import with_one_nan
 from refnet.errors import FileError, RefnetError, TooLargeError
 from refnet.golden import candidate
-from refnet.golden.bundle import BITS, sha
+from refnet.golden.bundle import sha
+from refnet.golden.recipe import BITS
 from refnet.inputs import safetensors_file
 from refnet.networks import ARCHITECTURES
 

@@ -11,7 +11,8 @@ import pytest
 
 from refnet import errors, pinned
 from refnet.golden import Recipe, make
-from refnet.golden.bundle import BITS, EVERY_MACHINE, MANIFEST
+from refnet.golden.folder import MANIFEST
+from refnet.golden.recipe import BITS, EVERY_MACHINE
 
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[1]

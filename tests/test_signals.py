@@ -11,7 +11,7 @@ import pytest
 from refnet import placing
 from refnet.arithmetic import Kernel, core
 from refnet.cli import app
-from refnet.golden import bundle as bundles
+from refnet.golden import folder as bundles
 from refnet.gradcheck import check_op
 
 OLD, NEW = ({name: f"{word} {name}".encode() for name in bundles.FILES} for word in ("old", "new"))

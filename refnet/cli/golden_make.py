@@ -25,7 +25,7 @@ from refnet.cli.options import (
 )
 from refnet.errors import ValueRangeError
 from refnet.golden import GROUPS, Recipe, Source
-from refnet.golden.bundle import require_free
+from refnet.golden.folder import require_free
 from refnet.render import tables, terminal
 
 

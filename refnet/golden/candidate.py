@@ -9,8 +9,10 @@ from refnet import memory
 from refnet.arrays import Array
 from refnet.environment import in_default
 from refnet.errors import FileError, path_of
-from refnet.golden.bundle import MANIFEST, SECTIONS, Bundle, sha
+from refnet.golden.bundle import Bundle, sha
 from refnet.golden.derive import Tensors, as_stored, start
+from refnet.golden.folder import MANIFEST
+from refnet.golden.recipe import SECTIONS
 from refnet.inputs import candidate
 from refnet.inputs.candidate import Candidate
 from refnet.net import Net, require_net

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from refnet.errors import require_kind
 from refnet.golden import graph
-from refnet.golden.bundle import EVERY_MACHINE, Bundle
+from refnet.golden.bundle import Bundle
+from refnet.golden.recipe import EVERY_MACHINE
 
 
 class Cause(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from refnet import bounded_json, machine, memory
+from refnet.arithmetic.exact.fallback import added
 from refnet.arrays import Array, at_the_door, require_mapping, rounded, with_one_nan
 from refnet.environment import in_default
 from refnet.errors import (
@@ -22,21 +23,10 @@ from refnet.errors import (
 )
 from refnet.given import real_dtype
 from refnet.golden import graph
-from refnet.golden.bundle import (
-    FORMAT,
-    GIVEN,
-    GROUPS,
-    MANIFEST,
-    SECTIONS,
-    VERSION,
-    Bundle,
-    Recipe,
-    added,
-    beside,
-    require_disk,
-    require_free,
-    sha,
-)
+from refnet.golden.bundle import Bundle, sha
+from refnet.golden.folder import FORMAT, MANIFEST, beside, require_disk, require_free
+from refnet.golden.manifest import VERSION
+from refnet.golden.recipe import GIVEN, GROUPS, SECTIONS, Recipe
 from refnet.inputs import fill, safetensors_file
 from refnet.net import Net
 from refnet.progress import Progress, silent, steps

@@ -13,8 +13,9 @@ from refnet.arrays import DTYPES, Array, rounded, ulp_distance, wide, with_one_n
 from refnet.environment import in_default
 from refnet.errors import ValueRangeError
 from refnet.golden import graph
-from refnet.golden.bundle import GIVEN, SECTIONS, Bundle, Recipe, sha
+from refnet.golden.bundle import Bundle, sha
 from refnet.golden.derive import Derived, Tensors, as_stored, derive, start
+from refnet.golden.recipe import GIVEN, SECTIONS, Recipe
 from refnet.net import Net
 from refnet.progress import Progress, silent, steps
 from refnet.shapes import text

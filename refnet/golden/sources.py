@@ -10,7 +10,7 @@ import numpy as np
 from refnet.arrays import Array, at_the_door
 from refnet.environment import in_default
 from refnet.errors import DTypeError, FileError, ShapeError, UnknownNameError, one_line, path_of, require_kind
-from refnet.golden.bundle import ClipSource, Recipe, Source
+from refnet.golden.recipe import ClipSource, Recipe, Source
 from refnet.inputs import clip, tensor_files
 from refnet.shapes import Shape, text
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from refnet.arrays import Array, wide
 from refnet.environment import in_default
-from refnet.golden.bundle import SECTIONS, Bundle, sha
+from refnet.golden.bundle import Bundle, sha
 from refnet.golden.findings import Origin, origins
+from refnet.golden.recipe import SECTIONS
 from refnet.progress import Progress, silent, steps
 from refnet.shapes import Shape
 

@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from refnet import memory
-from refnet.arithmetic.exact.fallback import Count
+from refnet.arithmetic.exact.fallback import Count, added
 from refnet.golden import Bundle, Cause, Finding, Rounding, first_difference
-from refnet.golden.bundle import EVERY_MACHINE, GIVEN, SECTIONS, UNKNOWN, added
 from refnet.golden.findings import BITS_DIFFER
+from refnet.golden.recipe import EVERY_MACHINE, GIVEN, SECTIONS, UNKNOWN
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_FIRST, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
 from refnet.shapes import text

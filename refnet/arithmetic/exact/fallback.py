@@ -1,6 +1,6 @@
 """How many elements needed integers, because a sum in a few doubles did not decide how they are rounded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,6 +12,15 @@ class Count:
 
     elements: int = 0
     undecided: int = 0
+
+
+def added(counts: Iterable[Count]) -> Count:
+    """Counts of several things as one."""
+    total = Count()
+    for count in counts:
+        total.elements += count.elements
+        total.undecided += count.undecided
+    return total
 
 
 @dataclass
