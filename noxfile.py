@@ -76,7 +76,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The asv suite, then refnet beside its peers in one run; results of asv in build/asv."""
-    session.install("-e", ".[bench]")
+    session.install("-e", ".[bench,peers]", "asv>=0.6.4")
     head = str(session.run("git", "rev-parse", "HEAD", silent=True, external=True)).strip()
     home = {
         "HOME": str(Path(session.create_tmp()).absolute())

@@ -35,7 +35,7 @@ def _threadpoolctl() -> Any:
         import threadpoolctl
     except ImportError:
         raise RefnetError(
-            "measuring needs threadpoolctl, which is not installed: pip install threadpoolctl, "
-            "or 'refnet[bench]' with all that refnet is measured beside"
+            "measuring needs threadpoolctl, which is not installed: pip install threadpoolctl "
+            "(the extra bench has it, the extra peers all that refnet is measured beside)"
         ) from None
     return threadpoolctl

@@ -7,7 +7,8 @@ For sample n, output channel k of group g, output position o = (t, h, w)::
 where x is zero in the padding. This is Caffe2's and PyTorch's convolution, and ONNX's `Conv`
 (opset 11, ONNX operator specification).
 
-Here it is a product of matrices for each tap, those of NumPy, whose bits belong to one machine.
+`reference` computes a product of matrices for each tap, by NumPy, whose bits belong to one machine. The order
+of `core`'s sums is defined (docs/design.md); `exact` rounds each of them once.
 """
 
 from typing import Any, TypedDict, Unpack

@@ -9,7 +9,8 @@ logarithm; less the label's d; the sum over samples; over N. The gradient at a l
 So a loss is off by roundings of 1 where it is small, and so is the gradient at the label. `core`, in double,
 adds up the exponentials of the others by themselves: a loss is log(1 + others) where the label has the
 largest score, the gradient at the label minus their share, and both have small relative errors (10 u of the
-loss and of every dx; 0.6 units in the last place in float32). As in softmax, exp and log are NumPy's here.
+loss and of every dx; 0.6 units in the last place in float32). As in softmax, exp and log of `reference` are
+NumPy's.
 """
 
 from typing import Any

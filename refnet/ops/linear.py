@@ -1,7 +1,8 @@
 """Fully connected layer, y[n, k] = b[k] + sum over d of w[k, d] x[n, d]; x flattened behind N.
 
-Caffe2's `FC`, PyTorch's `linear`; ONNX's `Gemm` with transB = 1. Here the products of matrices are NumPy's,
-whose bits belong to one machine.
+Caffe2's `FC`, PyTorch's `linear`; ONNX's `Gemm` with transB = 1. The products of matrices of `reference` are
+NumPy's, whose bits belong to one machine; in `core` it is a convolution of one tap, and `exact` rounds each
+sum once.
 """
 
 from typing import Any

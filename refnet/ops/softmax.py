@@ -3,9 +3,9 @@
 m[n] is the largest value of row n: nothing overflows, and y does not depend on it. ONNX's `Softmax`
 (opset 13) over the last axis of a matrix. Step by step: m; d = x - m; e = exp(d); the sum of e; e / sum.
 
-Here exp is NumPy's, whose bits belong to one machine. `core` has its own, of + - * / alone, and computes
-every step in double, so that its y is within 9 u of the exact one for any K (0.6 units in the last place in
-float32).
+The exp of `reference` is NumPy's, whose bits belong to one machine. `core` has its own, of + - * / alone, and
+computes every step in double, so that its y is within 9 u of the exact one for any K (0.6 units in the last
+place in float32).
 """
 
 from typing import Any
