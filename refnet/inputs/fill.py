@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from refnet import memory
-from refnet.arrays import Array, Arrays, dtype_name
+from refnet.arrays import Array, dtype_name
 from refnet.environment import in_default
 from refnet.errors import ShapeError, UnknownNameError, ValueRangeError, brief, require_kind
 from refnet.net import Net, require_net
@@ -196,7 +196,7 @@ def _draw(
     sizes = [size(shape) for shape in shapes.values()]
     memory.require(sum(sizes) * np.dtype(dtype).itemsize + 3 * max(sizes, default=0) * 8, "a fill")
     drawn = ((name, values(name, shape)) for name, shape in shapes.items())
-    return Arrays({name: v if v.dtype == np.int64 else v.astype(dtype) for name, v in drawn})
+    return {name: v if v.dtype == np.int64 else v.astype(dtype) for name, v in drawn}
 
 
 def _legal(net: Net, name: str, values: Array, anything: Callable[[str, Array], Array]) -> Array:

@@ -1,6 +1,6 @@
 """The original's blob names. It wrote in place; here every value has a name of its own."""
 
-from refnet.arrays import Array, Arrays
+from refnet.arrays import Array
 from refnet.errors import ValueRangeError, require_kind
 from refnet.golden import Bundle
 from refnet.inplace import names
@@ -29,7 +29,7 @@ def blobs(run: Run | Bundle) -> dict[str, Array]:
         If the bundle holds only hashes, or is damaged.
     """
     if isinstance(run, Bundle):
-        return Arrays({blob: run[node] for blob, node in names(run.structure()).items()})
+        return {blob: run[node] for blob, node in names(run.structure()).items()}
     require_kind("run", run, Run, "as refnet.forward returns one, or a bundle")
     table = names(run.net)
     missing = [node for node in table.values() if node not in run.blobs]
@@ -38,4 +38,4 @@ def blobs(run: Run | Bundle) -> dict[str, Array]:
             f"the run did not keep {missing[0]} and {len(missing) - 1} more blobs: "
             'run forward with keep="all"'
         )
-    return Arrays({blob: run.blobs[node] for blob, node in table.items()})
+    return {blob: run.blobs[node] for blob, node in table.items()}

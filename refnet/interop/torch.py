@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic import core
-from refnet.arrays import Array, Arrays, at_the_door, require_wide
+from refnet.arrays import Array, at_the_door, require_wide
 from refnet.check.bounds import plain
 from refnet.check.captured import Call, Capture, judge_capture
 from refnet.check.flow import flow
@@ -124,7 +124,7 @@ def weights(module: Any, net: Net, names: Mapping[str, str]) -> dict[str, Array]
         If a layer does not fit its node.
     """
     require_net(net)
-    given = Arrays()
+    given: dict[str, Array] = {}
     for param, (path, name, tensor) in tensors_of(net, module, names).items():
         given[param] = _array(f"{path}.{name}", tensor, net.params[param])
     return given

@@ -15,7 +15,7 @@ from math import log2
 
 import numpy as np
 
-from refnet.arrays import Array, Arrays, at_the_door, require_mapping, require_one_dtype, rounded
+from refnet.arrays import Array, at_the_door, require_mapping, require_one_dtype, rounded
 from refnet.environment import in_default
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.net import Net, Node, require_net
@@ -98,7 +98,7 @@ def fold(net: Net, params: Mapping[str, Array]) -> Folded:
             kept[node.name] = reason
         folded.append(node)
     twin = _rebuilt(net, folded)
-    return Folded(twin, Arrays({name: values[name] for name in twin.params}), lost_bits, kept)
+    return Folded(twin, {name: values[name] for name in twin.params}, lost_bits, kept)
 
 
 def _reason_to_keep(node: Node, net: Net, reads: Mapping[str, int]) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from refnet.arrays import Array, Arrays, at_the_door, require_mapping
+from refnet.arrays import Array, at_the_door, require_mapping
 from refnet.environment import in_default
 from refnet.errors import ShapeError, require_known
 from refnet.inputs.fill import normal
@@ -113,7 +113,7 @@ def inflate_params(
     require_net(net)
     require_mapping("params", params)
     require_known("mode of inflation", mode, MODES)
-    inflated = Arrays()
+    inflated: dict[str, Array] = {}
     for name, shape in net.params.items():
         require_known("parameter", name, params)
         value = at_the_door(name, params[name])
