@@ -28,7 +28,7 @@ def refused(array, *words):
     run, dy = refnet.forward(small, given), refnet.fill.output_gradients(small)
     _, context = core.relu.forward(np.ones(SHAPE))
     doors = {
-        "relu input 0": lambda: core.relu.forward(array),
+        "relu x": lambda: core.relu.forward(array),
         "relu dy": lambda: core.relu.backward(array, context),
         "data": lambda: refnet.forward(small, given | {"data": array}),
         "conv1_w": lambda: fold(small, {name: given[name] for name in small.params} | {"conv1_w": array}),
@@ -255,7 +255,7 @@ def test_numbers_and_lists_of_numbers_are_arrays():
     _, context = core.cross_entropy.forward(x, np.array([0, 1], np.int8))
     one = core.cross_entropy.backward(np.ones(()), context)[0]
     assert np.array_equal(core.cross_entropy.backward(1.0, context)[0], one)
-    with pytest.raises(DTypeError, match="input 1 is a list of float64: expected integers"):
+    with pytest.raises(DTypeError, match="labels is a list of float64: expected integers"):
         core.cross_entropy.forward(x, [0.0, 1.0])
 
 

@@ -450,7 +450,7 @@ def test_moves_that_do_not_fit_are_refused(arithmetic, op, shape, attrs, message
 def test_other_dtypes_are_refused(arithmetic):
     x = np.zeros((1, 1, 1, 1, 1))
     for dtype in ("int64", "complex64", "complex128", "bool"):
-        with pytest.raises(DTypeError, match=f"input 0 is {dtype}: expected float32 or float64"):
+        with pytest.raises(DTypeError, match=f"relu x is {dtype}: expected float32 or float64"):
             arithmetic.relu.forward(x.astype(dtype))
     with pytest.raises(DTypeError, match="float64, float32: expected one dtype"):
         arithmetic.add.forward(x, x.astype("float32"))
@@ -463,6 +463,29 @@ def test_output_gradients_that_do_not_fit_are_refused(arithmetic):
         arithmetic.relu.backward(y[..., :1], context)
     with pytest.raises(ShapeError, match="dy is float32"):
         arithmetic.relu.backward(y.astype("float32"), context)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
+@every_arithmetic
+def test_contexts_of_others_are_refused(arithmetic, op):
+    """Of another operator, of another arithmetic, and what is none."""
+    arrays = integers(op, op.cases[0])
+    y, context = arithmetic[op.name].forward(*arrays, **op.cases[0].attrs)
+    other = core if arithmetic is reference else reference
+    for entry, found in (
+        *((arithmetic[name], f"one of {op.name}") for name in OPS.keys() - {op.name}),
+        (other[op.name], f"one of {arithmetic.name} {op.name}"),
+    ):
+        with pytest.raises(DTypeError, match=f" context is {found}: expected what .*forward returned"):
+            entry.backward(y, context)
+    with pytest.raises(DTypeError, match=f"{op.name} context is a tuple: expected what"):
+        arithmetic[op.name].backward(y, tuple(context))
+
+
+def test_an_entry_is_no_function():
+    x = np.ones((1, 1, 1, 1, 1))
+    with pytest.raises(DTypeError, match=r"conv3d is called itself: expected core\.conv3d\.forward\(x, w"):
+        core.conv3d(x, x)
 
 
 def test_a_kernel_under_test_is_called_and_caught():
@@ -483,7 +506,7 @@ def test_a_kernel_under_test_is_called_and_caught():
     with pytest.raises(DTypeError, match="y is a list"):
         lists.relu.forward(x)
     forgets = core.replace(relu=Kernel(forward, lambda *a: (None,)))
-    with pytest.raises(RefnetError, match="gradient of input 0 is None"):
+    with pytest.raises(RefnetError, match="gradient of x is None"):
         forgets.relu.backward(*forgets.relu.forward(x))
     with pytest.raises(UnknownNameError, match="did you mean relu"):
         core.replace(rellu=Kernel(forward, forward))

@@ -92,14 +92,14 @@ BACKWARD = {
     "no gradient": (
         lambda *a: (None,),
         DTypeError,
-        "backward: gradient of input 0 is None: expected a NumPy array",
+        "backward: gradient of x is None: expected a NumPy array",
     ),
     "another shape": (
         lambda dy, *a: (dy[0],),
         ShapeError,
-        "gradient of input 0 is float64 1x1x1x3: expected float64",
+        "gradient of x is float64 1x1x1x3: expected float64",
     ),
-    "another dtype": (lambda dy, *a: (dy.astype("f4"),), ShapeError, "gradient of input 0 is float32"),
+    "another dtype": (lambda dy, *a: (dy.astype("f4"),), ShapeError, "gradient of x is float32"),
     "an exception": (raises, KernelError, "backward raised ValueError: no way"),
     "an end": (leaves, KernelError, "backward raised SystemExit: 3"),
     "NaN": (
@@ -236,7 +236,7 @@ def test_operands_go_by_name_and_may_be_none_where_they_may_be_left_out(arithmet
     y, context = arithmetic.conv3d.forward(x, w, None, groups=1)
     assert np.array_equal(y, 2 * x)
     assert len(arithmetic.conv3d.backward(y, context)) == 2
-    with pytest.raises(DTypeError, match="relu input 0 is None"):
+    with pytest.raises(DTypeError, match="relu x is None"):
         arithmetic.relu.forward(None)
     with pytest.raises(
         ShapeError, match=r"multiple values for argument 'w': expected conv3d\(x, w, b=None, \*,"

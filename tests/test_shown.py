@@ -93,7 +93,11 @@ def test_it_shows_a_few_lines_and_a_small_table(shown, name):
 def test_a_context_holds_arrays_and_shows_shapes():
     x = np.ones((1, 2, 3, 40, 50))
     _, context = core.conv3d.forward(x, np.ones((4, 2, 1, 1, 1)))
-    assert repr(context) == "<context of 1x2x3x40x50 and 4x2x1x1x1 to 1x4x3x40x50, float64>"
+    shapes = "1x2x3x40x50 and 4x2x1x1x1 to 1x4x3x40x50"
+    assert repr(context) == f"<context of core conv3d, {shapes}, float64>"
+    page = Cells(context._repr_html_())
+    assert page.caption == "context of core conv3d"
+    assert page.rows == [["x", "1x2x3x40x50"], ["w", "4x2x1x1x1"], ["y", "1x4x3x40x50"], ["dtype", "float64"]]
 
 
 def test_what_a_net_and_its_run_say(shown):

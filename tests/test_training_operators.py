@@ -49,7 +49,7 @@ def test_cross_entropy_literally(arithmetic):
         (np.array([0, 3]), ValueRangeError, "label 3 of sample 1: expected one from 0 to 2"),
         (np.array([-1, 0]), ValueRangeError, "label -1 of sample 0"),
         (np.array([0]), ShapeError, "labels have shape 1: expected 2, one for each row of x"),
-        (np.array([0.0, 1.0]), DTypeError, "cross_entropy input 1 is float64: expected integers"),
+        (np.array([0.0, 1.0]), DTypeError, "cross_entropy labels is float64: expected integers"),
         (np.array([True, False]), DTypeError, "is bool: expected integers"),
         (np.array([0, 1], np.uint64), DTypeError, "is uint64: expected integers"),
     ],

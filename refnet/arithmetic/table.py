@@ -28,7 +28,7 @@ from refnet.errors import (
 from refnet.op import InputGradients, Needs, Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, size, text
-from refnet.shown import Shown, Table
+from refnet.shown import Shown, Table, as_html
 
 P = ParamSpec("P")
 
@@ -69,13 +69,26 @@ class Kernel(Shown):
 class Context(NamedTuple):
     """What the door remembers of a forward call, around what the kernel does."""
 
+    arithmetic: str
+    op: str
     kernel: Any
     inputs: tuple[Shape, ...]
     output: Shape
     dtype: np.dtype[Any]
 
+    @property
+    def source(self) -> str:
+        """What it is a context of: ``core conv3d``."""
+        return f"{self.arithmetic} {self.op}"
+
     def __repr__(self) -> str:
-        return f"<context of {' and '.join(map(text, self.inputs))} to {text(self.output)}, {self.dtype}>"
+        shapes = f"{' and '.join(map(text, self.inputs))} to {text(self.output)}"
+        return f"<context of {self.source}, {shapes}, {self.dtype}>"
+
+    def _repr_html_(self) -> str:
+        rows = [*((x, text(shape)) for x, shape in zip(OPS[self.op].operands, self.inputs, strict=False))]
+        rows += [("y", text(self.output)), ("dtype", str(self.dtype))]
+        return as_html(Table(f"context of {self.source}", ("", ""), rows))
 
 
 class Door(Generic[P], Shown):
@@ -133,7 +146,8 @@ class Door(Generic[P], Shown):
         arrays, attrs = self._op.call(operands, given)
         integer = [self._op.domain(i).integer for i in range(len(arrays))]
         clean = [
-            at_the_door(f"{self._op.name} input {i}", a, integer=integer[i]) for i, a in enumerate(arrays)
+            at_the_door(f"{self._op.name} {self._op.operands[i]}", a, integer=integer[i])
+            for i, a in enumerate(arrays)
         ]
         real = [a.dtype for i, a in enumerate(clean) if not integer[i]]
         if len(set(real)) > 1:
@@ -152,7 +166,8 @@ class Door(Generic[P], Shown):
             )
         y, context = result
         self._check("forward: y", y, shape, real[0])
-        return y, Context(context, tuple(a.shape for a in clean), shape, real[0])
+        shapes = tuple(a.shape for a in clean)
+        return y, Context(self._arithmetic, self._op.name, context, shapes, shape, real[0])
 
     def backward(self, dy: Array, context: Context, needs: Needs | None = None) -> InputGradients:
         """Compute the gradients of sum(dy * y) with respect to the inputs.
@@ -174,11 +189,10 @@ class Door(Generic[P], Shown):
         Raises
         ------
         ShapeError, DTypeError
-            If dy is not of y's shape and dtype, or the kernel returns something else than the
-            wanted gradients.
+            If dy is not of y's shape and dtype, the context is of another operator or arithmetic, or the
+            kernel returns something else than the wanted gradients.
         """
-        if not isinstance(context, Context):
-            raise DTypeError(f"{self._op.name} context is {kind_of(context)}: expected what forward returned")
+        self._require_own(context)
         if needs is None:
             needs = (True,) * len(context.inputs)
         if len(needs) != len(context.inputs):
@@ -204,8 +218,19 @@ class Door(Generic[P], Shown):
         gradients = tuple(gradients)
         for i, (gradient, needed, shape) in enumerate(zip(gradients, needs, context.inputs, strict=True)):
             if needed:
-                self._check(f"backward: gradient of input {i}", gradient, shape, context.dtype)
+                self._check(f"backward: gradient of {self._op.operands[i]}", gradient, shape, context.dtype)
         return gradients
+
+    def _require_own(self, context: object) -> None:
+        """Refuse what this entry's forward cannot have returned."""
+        own = f"{self._arithmetic} {self._op.name}"
+        if not isinstance(context, Context):
+            found = kind_of(context)
+        elif context.source != own:
+            found = f"one of {context.op if context.op != self._op.name else context.source}"
+        else:
+            return
+        raise DTypeError(f"{own} context is {found}: expected what {self._owner}{self._op.name}.forward returned")
 
     def _check(self, what: str, array: object, shape: Shape, dtype: np.dtype[Any]) -> None:
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
@@ -219,9 +244,20 @@ class Door(Generic[P], Shown):
                 f"expected {dtype} {text(shape)}"
             )
 
+    @property
+    def _owner(self) -> str:
+        """What stands before the operator where it is called; nothing where that is no name of Python's."""
+        return f"{self._arithmetic}." if self._arithmetic.isidentifier() else ""
+
+    if not TYPE_CHECKING:  # which knows that it is no function
+
+        def __call__(self, *operands: object, **attrs: object) -> Never:
+            form, _, _ = self._forms().partition(" -> ")
+            raise DTypeError(f"{self._arithmetic} {self._op.name} is called itself: expected {form}")
+
     def _forms(self) -> str:
         """How its two functions are called."""
-        op, owner = self._op, f"{self._arithmetic}." if self._arithmetic.isidentifier() else ""
+        op, owner = self._op, self._owner
         gradients = [f"d{x}" if op.domain(i).gradient else "None" for i, x in enumerate(op.operands)]
         returned = f"({gradients[0]},)" if len(gradients) == 1 else f"({', '.join(gradients)})"
         return (

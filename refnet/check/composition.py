@@ -226,7 +226,8 @@ class _Trial:
         run, tape = self.run, Tape()
         for node in self.net.nodes:
             shapes = tuple(map(self.net.shape, node.inputs))
-            tape.record(node, Context(node, shapes, node.shape, self.dtype), run.blobs)
+            context = Context(run.arithmetic.name, node.op, node, shapes, node.shape, self.dtype)
+            tape.record(node, context, run.blobs)
 
         def forward(op: str) -> Callable[..., tuple[Array, None]]:
             def reduced(*arrays: Array, **attrs: Any) -> tuple[Array, None]:

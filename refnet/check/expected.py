@@ -537,7 +537,8 @@ def _gradients(
         context = arithmetic[op.name].forward(*arrays, **attrs)[1]
     else:
         shapes = tuple(array.shape for array in arrays)
-        context = Context(op.context(*arrays, **attrs), shapes, op.output_shape(shapes, attrs), dy.dtype)
+        kept, y = op.context(*arrays, **attrs), op.output_shape(shapes, attrs)
+        context = Context(arithmetic.name, op.name, kept, shapes, y, dy.dtype)
     return arithmetic[op.name].backward(dy, context, needs)
 
 

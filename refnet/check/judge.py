@@ -100,7 +100,8 @@ class Judge:
             return self.forward()[1]
         shapes = tuple(array.shape for array in self.arrays)
         y = self.op.output_shape(shapes, self.attrs)
-        return Context(self.op.context(*self.wide, **self.attrs), shapes, y, np.dtype(np.float64))
+        kept, dtype = self.op.context(*self.wide, **self.attrs), np.dtype(np.float64)
+        return Context(self.oracle.name, self.op.name, kept, shapes, y, dtype)
 
     def output(self, y: Array, expected: Array) -> Comparison:
         """Compare y with the oracle's."""
