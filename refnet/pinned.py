@@ -129,9 +129,7 @@ class Golden:
         """
         __tracebackhide__ = True
         leaves = {*self.net.inputs, *self.net.params}
-        parts: dict[str, dict[str, Array]] = {
-            part: {} for part in ("blobs", "given", "gradients", "blob_gradients")
-        }
+        parts: dict[str, Any] = {part: {} for part in ("blobs", "given", "gradients", "blob_gradients")}
         for whole, array in arrays.items():
             name = whole.removeprefix(GRADIENT)
             if name == whole:

@@ -1,5 +1,6 @@
 """Certification: what it accepts, what it refuses, and that its bounds are those of the page."""
 
+from dataclasses import replace
 from fractions import Fraction
 from math import log, sqrt
 
@@ -584,11 +585,32 @@ def test_a_candidate_of_other_axes(honest, axes):
     )
     assert certify.certify(net, given, turned, axes=axes, kernel_axes="THWCK").ok
     assert certify.certify(net, {}, turned, axes=axes, kernel_axes="THWCK").ok
-    assert not certify.certify(net, given, turned.blobs).ok
-    with pytest.raises(ValueRangeError, match="gradient of"):
-        certify.certify(net, given, turned)
+    looks = rf"looks like {axes}: conv1 is .*; expected NCTHW, or --axes {axes} \(in Python axes='{axes}'\)"
+    for found in (turned, turned.blobs):
+        with pytest.raises(ValueRangeError, match=looks):
+            certify.certify(net, given, found)
+    with pytest.raises(ValueRangeError, match="looks like THWCK: .* expected KCTHW, or --kernel-axes THWCK"):
+        certify.certify(net, given, turned, axes=axes)
+    with pytest.raises(ValueRangeError, match="looks like NCTHW"):
+        certify.certify(net, given, candidate, axes="NTHWC")
+    one = candidate.blobs | {"conv1": turned.blobs["conv1"]}
+    assert certify.certify(net, given, one).verdicts["conv1"].verdict == "impossible", "one is a finding"
     with pytest.raises(ValueRangeError, match="permutation"):
         certify.certify(net, given, turned, axes="NCHW")
+
+
+def test_what_every_name_has_before_it_is_taken_off_and_said(honest, tmp_path):
+    net, given, candidate = honest
+    theirs = {f"module.{name}": blob for name, blob in candidate.blobs.items()}
+    np.savez(tmp_path / "dump.npz", **theirs, **{f"d module.{n}": g for n, g in candidate.gradients.items()})
+    read = certify.read(tmp_path / "dump.npz", net)
+    assert read.gradients.keys() == candidate.gradients.keys() and read.prefix == "module."
+    for found in (theirs, Candidate(blobs=theirs), replace(read, gradients={})):
+        report = certify.certify(net, given, found)
+        assert report.ok and report.facts["names without"] == "module."
+    assert "names without" not in certify.certify(net, given, candidate.blobs).facts
+    with pytest.raises(UnknownNameError, match="unknown node of the candidate 'module.conv1'"):
+        certify.certify(net, given, theirs | {"conv1": theirs["module.conv1"]})
 
 
 def test_the_original_s_names(honest):

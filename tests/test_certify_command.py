@@ -264,9 +264,7 @@ def test_a_candidate_of_another_order_of_axes(refnet, bundle, axes, tmp_path):
         np.savez(tmp_path / "theirs.npz", **values | starts)
         code, out, _ = refnet("certify", bundle, "theirs.npz", "--axes", axes[0], "--kernel-axes", axes[1])
         assert code == 0 and "given otherwise" not in out, out
-    fails(
-        refnet("certify", bundle, "theirs.npz"), "gradient of res4_1_relu has shape", "expected 1x256x2x2x2"
-    )
+    fails(refnet("certify", bundle, "theirs.npz"), f"looks like {axes[0]}: data is", f"--axes {axes[0]}")
 
 
 STEM = ("conv1", "res_conv1_bn", "conv1_relu", "pool1")

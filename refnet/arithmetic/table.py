@@ -230,7 +230,8 @@ class Door(Generic[P], Shown):
             found = f"one of {context.op if context.op != self._op.name else context.source}"
         else:
             return
-        raise DTypeError(f"{own} context is {found}: expected what {self._owner}{self._op.name}.forward returned")
+        expected = f"{self._owner}{self._op.name}.forward"
+        raise DTypeError(f"{own} context is {found}: expected what {expected} returned")
 
     def _check(self, what: str, array: object, shape: Shape, dtype: np.dtype[Any]) -> None:
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
@@ -252,6 +253,7 @@ class Door(Generic[P], Shown):
     if not TYPE_CHECKING:  # which knows that it is no function
 
         def __call__(self, *operands: object, **attrs: object) -> Never:
+            """Say how it is called."""
             form, _, _ = self._forms().partition(" -> ")
             raise DTypeError(f"{self._arithmetic} {self._op.name} is called itself: expected {form}")
 

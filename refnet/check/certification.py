@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from refnet.arrays import Array, require_mapping
 from refnet.check.claims import claimed, facts, reproducible, require_delta
-from refnet.check.dumped import laid_out, require_axes
+from refnet.check.dumped import laid_out, require_axes, require_order
 from refnet.check.report import Report
 from refnet.check.walk import Parts, Walk
 from refnet.errors import DTypeError, brief, require_known
@@ -57,7 +57,8 @@ def certify(
         Inputs and parameters, as the candidate had them: float32, float64, bfloat16 or float16, in the net's
         axes. What a `Candidate` holds itself may be left out.
     candidate : Candidate or mapping of str to ndarray
-        Values by node, or all by the original's in-place names. A blob may be missing.
+        Values by node, or all by the original's in-place names. A blob may be missing. What every name has
+        before these (``module.``) is taken off, and the report's facts say so.
     output_gradients : mapping of str to ndarray, optional
         What the candidate's backward pass started from, by node.
     gradients : mapping of str to ndarray, optional
@@ -92,8 +93,9 @@ def certify(
     Raises
     ------
     RefnetError
-        If what is given does not fit the net, or a claim is unknown. What the candidate lacks, or has in
-        another shape or dtype, is a finding.
+        If what is given does not fit the net, a claim is unknown, or most of the candidate's arrays have
+        their axes in another order than `axes` says. What it lacks, or has in another shape or dtype, is a
+        finding.
     """
     claim = claimed(accumulate, store, operands, operand_rounding, flush_to_zero, algorithm)
     require_delta(delta)
@@ -103,6 +105,10 @@ def certify(
     groups = _groups(net, fused)
     parts = Parts.of(net, candidate, output_gradients, gradients, blob_gradients)
     layout = axes, kernel_axes
+    shapes = {name: net.shape(name) for name in parts.names}
+    of_params = {name: array for name, array in parts.gradients.items() if name in net.params}
+    require_order(parts.blobs or parts.blob_gradients, shapes, "axes", axes)
+    require_order(of_params, shapes, "kernel_axes", kernel_axes)
     own = {
         name: laid_out(value, kernel_axes if name in net.params else axes)
         for name, value in parts.candidate.given.items()
@@ -123,6 +129,7 @@ def certify(
             "kernel axes": kernel_axes,
             "elements": sum(verdict.elements for verdict in walk.jury.verdicts.values()),
             "not dumped": walk.absent,
+            **({"names without": parts.candidate.prefix} if parts.candidate.prefix else {}),
         },
     )
     named = {"output_gradients": output_gradients, "gradients": gradients, "blob_gradients": blob_gradients}

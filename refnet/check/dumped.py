@@ -1,5 +1,7 @@
 """Arrays as a candidate has dumped them: any layout, any of the formats; what does not fit is a finding."""
 
+from collections.abc import Mapping
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +41,45 @@ def require_axes(axes: object, kernel_axes: object) -> None:
     for name, found, own in (("axes", axes, BLOB), ("kernel_axes", kernel_axes, KERNEL)):
         if not isinstance(found, str) or sorted(found) != sorted(own):
             raise ValueRangeError(f"{name} is {brief(found)}: expected a permutation of {own}")
+
+
+def require_order(
+    arrays: Mapping[str, Any], shapes: Mapping[str, Shape], argument: str, claimed: str
+) -> None:
+    """Refuse arrays most of which have their axes in one other order than it is said.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array_like
+    shapes : mapping of str to shape
+        In our order.
+    argument : {"axes", "kernel_axes"}
+        What says their order.
+    claimed : str
+
+    Raises
+    ------
+    ValueRangeError
+    """
+    ours = BLOB if argument == "axes" else KERNEL
+    found = {name: tuple(getattr(array, "shape", ())) for name, array in arrays.items()}
+    found = {name: shape for name, shape in found.items() if len(shape) == len(shapes[name]) == len(ours)}
+
+    def fitting(axes: str) -> list[str]:
+        at = [ours.index(letter) for letter in axes]
+        return [name for name, shape in found.items() if shape == tuple(shapes[name][i] for i in at)]
+
+    if len(found) < 2 or 2 * len(fitting(claimed)) >= len(found):
+        return
+    # Where several fit, H and W being equal: that which leaves T, H and W in this order, and N or K first.
+    orders = sorted(map("".join, permutations(ours)), key=lambda a: ("THW" not in a, a[0] != ours[0]))
+    best = max(orders, key=lambda axes: len(fitting(axes)))
+    if 2 * len(named := fitting(best)) > len(found):
+        name = named[0]
+        raise ValueRangeError(
+            f"the candidate looks like {best}: {name} is {text(found[name])}; expected {claimed}, or "
+            f"--{argument.replace('_', '-')} {best} (in Python {argument}={best!r})"
+        )
 
 
 class Dumped(NamedTuple):

@@ -22,7 +22,7 @@ from refnet.check.report import Verdict
 from refnet.check.wrong_shape import explained
 from refnet.errors import ValueRangeError, require_known
 from refnet.inplace import names as names_in_place
-from refnet.inputs.candidate import Candidate
+from refnet.inputs.candidate import Candidate, named_as
 from refnet.net import Net, Node, learns_from
 from refnet.op import OUTPUT
 from refnet.progress import Progress, steps
@@ -58,6 +58,7 @@ class Parts:
         if not isinstance(candidate, Candidate):
             require_mapping("candidate", candidate)
             candidate = Candidate(blobs=candidate)
+        candidate = candidate if candidate.prefix else named_as(candidate, net)
         nodes = [node.name for node in net.nodes]
         given = [*net.inputs, *net.params]
         blobs = dict(candidate.blobs)
@@ -81,6 +82,11 @@ class Parts:
         of_nodes = {n: gradient for n, gradient in of_nodes.items() if n not in net.inputs}
         return cls(candidate, blobs, starts, of_given, of_nodes)
 
+    @property
+    def names(self) -> list[str]:
+        """Of all that is judged."""
+        return [*self.blobs, *self.blob_gradients, *self.gradients]
+
 
 # Kernels of other nodes that are tried in place of a node's own.
 MOST_OTHERS = 8
@@ -102,8 +108,7 @@ class Walk:
     ):
         self._net, self._given, self._parts, self._claim, self._fused = net, given, parts, claim, fused
         self._axes, self._kernel_axes = layout
-        found = [*parts.blobs, *parts.blob_gradients, *parts.gradients]
-        self.jury = Jury(claim, Levels.of([net.shape(name) for name in found], delta))
+        self.jury = Jury(claim, Levels.of([net.shape(name) for name in parts.names], delta))
         self._values: dict[str, Known] = {name: Known(value) for name, value in given.items()}
         self._dumped: dict[str, Array] = {}
         self._progress = progress
