@@ -248,6 +248,21 @@ def test_a_bundle_certifies_another(refnet, bundle, tmp_path):
     assert refnet("certify", bundle, "single")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 4}, "seed 3 and 4"),
+        ({"input": (1, 3, 2, 48, 32)}, "input 1x3x2x32x32 and 1x3x2x48x32"),
+        ({"options": OPTIONS | {"freeze_at": 2}}, "freeze_at 0 and 2"),
+    ],
+)
+def test_a_bundle_of_another_recipe_is_refused(refnet, bundle, tmp_path, changes, said):
+    other = replace(golden.Recipe("resnet18_conv4", INPUT, OPTIONS, seed=3), **changes)
+    path = golden.make(tmp_path / "other", other, only=("blobs",)).path
+    expected = "expected a candidate for resnet18_conv4 on 1x3x2x32x32, freeze_at 0, time_kernel 1"
+    fails(refnet("certify", bundle, path), f"the recipes differ: {said}", expected, "seed 3")
+
+
 @pytest.mark.parametrize("axes", [("NTHWC", "THWCK"), ("NTCHW", "KTHWC")])
 def test_a_candidate_of_another_order_of_axes(refnet, bundle, axes, tmp_path):
     def theirs(name, array):

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support import fails
 
-import refnet
+import refnet as package
 from refnet import golden
 from refnet.golden.bundle import sha
 from refnet.render import tables, terminal
@@ -102,10 +102,10 @@ def test_errors_that_are_too_large_for_a_number_are_none(made, tmp_path):
 def test_labels_are_compared_as_numbers(tmp_path):
     paths = []
     for label in (1, 3):
-        net = refnet.Net()
+        net = package.Net()
         scores = net.input("scores", (1, 4))
         net.output(net.add("cross_entropy", "loss", (scores, net.input("labels", (1,)))))
-        run = refnet.forward(net, {"scores": np.zeros((1, 4)), "labels": np.array([label])})
+        run = package.forward(net, {"scores": np.zeros((1, 4)), "labels": np.array([label])})
         paths.append(run.save(tmp_path / f"{label}").path)
     found = only(golden.diff(*paths))
     assert (found.name, found.max_abs, found.values, found.max_ulp) == ("labels", 2, (1, 3), None)
@@ -121,7 +121,7 @@ def test_a_bundle_in_float32_is_the_one_in_float64_rounded(refnet, made, tmp_pat
         assert len(findings) == 176 and all(f.equal and f.rounded == "float32" for f in findings)
     code, out, _ = refnet("golden", "diff", made.path, small.path)
     assert code == 0 and out.startswith("The recipes differ: store none and float32.\n")
-    assert "176 of 176 tensors equal bit for bit (176 once the wider side is rounded to float32)." in out
+    assert "176 of 176 tensors equal once the wider side is rounded to float32." in out
     hashes = golden.make(tmp_path / "h", replace(RECIPE, store="float32"), hashes_only=True)
     assert all(f.equal for f in golden.diff(made, hashes))
     edit(hashes.path, lambda m: m["tensors"]["blobs"]["pool1"].update(sha256="0" * 64))
@@ -148,6 +148,17 @@ def test_a_run_in_float32_is_compared_with_one_in_float64_in_ulp_of_float32(made
 
 
 # Causes.
+
+
+def test_that_values_are_not_stored_is_said_once(refnet, tmp_path):
+    a, b = (golden.make(tmp_path / f"{s}", replace(RECIPE, seed=s), hashes_only=True) for s in (0, 1))
+    out = refnet("golden", "diff", a.path, b.path)[1]
+    assert out.count("other SHA-256") == out.count("values are not stored") == 1
+
+
+def test_golden_diff_says_its_exit_codes(refnet):
+    said = " ".join(refnet("golden", "diff", "-h")[1].split())
+    assert "Exit code 0: all are equal so; 1: one is not; 2: nothing can be compared." in said
 
 
 @pytest.mark.parametrize(
@@ -194,14 +205,14 @@ def test_behind_another_stop_what_differs_follows(made, tmp_path):
 
 
 def test_what_is_ones_own_is_a_cause(made, tmp_path, video):
-    params = {name: array * 2 for name, array in refnet.fill.params(RECIPE.net()).items()}
+    params = {name: array * 2 for name, array in package.fill.params(RECIPE.net()).items()}
     one = golden.make(tmp_path / "a", RECIPE, params=params)
     params["conv1_w"] = params["conv1_w"] + 1
     two = golden.make(tmp_path / "b", RECIPE, params=params)
     for pair in ((made, one), (one, two)):
         ((what, a, b, recipe),) = golden.causes(*pair)
         assert what == "own params" and recipe and a != b and b.startswith("unnamed, ")
-    small = refnet.clip.Selection(frames=1, size=(32, 32))
+    small = package.clip.Selection(frames=1, size=(32, 32))
     made_of = []
     for start in (0, 5):
         recipe, pixels = golden.clip_recipe(video, replace(small, start=start), RECIPE)
@@ -210,13 +221,33 @@ def test_what_is_ones_own_is_a_cause(made, tmp_path, video):
     assert {cause.what for cause in golden.causes(made, made_of[0])} >= {"clip name", "clip sha256"}
 
 
+def test_of_a_run_s_own_values_it_is_said_that_there_is_no_recipe(refnet, made, tmp_path):
+    net = RECIPE.net()
+    run = package.forward(net, package.fill.inputs(net) | package.fill.params(net))
+    gradients = package.backward(run, package.fill.output_gradients(net))
+    saved = run.save(tmp_path / "saved", gradients)
+    assert golden.causes(saved, made) == [("recipe", None, "resnet18_conv4 on 1x3x1x32x32", True)]
+    code, out, _ = refnet("golden", "diff", saved.path, made.path)
+    assert code == 0 and out.split("\n", 3)[:3] == [
+        f"{saved.path} holds a run's own values and no recipe.",
+        "",
+        f"{saved.path} and {made.path}: 176 of 176 tensors equal bit for bit.",
+    ]
+    forward = run.save(tmp_path / "forward", store="float32")
+    out = refnet("golden", "diff", made.path, forward.path)[1]
+    line = f"{forward.path} holds a run's own values and no recipe; backward True and False; "
+    assert out.startswith(f"{line}store none and float32.\n")
+    assert "\n  gradients         0   0        none>" in repr(forward)
+    assert "core; no gradients\n" in repr(forward) and "SHA-256 only" not in repr(forward)
+
+
 def test_two_networks_of_ones_own_differ_in_a_node(tmp_path):
     bundles = []
     for pad in (0, 1):
-        net = refnet.Net()
+        net = package.Net()
         x, w = net.input("x", (1, 2, 1, 5, 5)), net.param("w", (2, 2, 1, 3, 3))
         net.output(net.add("conv3d", "y", (x, w), pad=(0, pad, pad)))
-        run = refnet.forward(net, {"x": np.ones((1, 2, 1, 5, 5)), "w": np.ones((2, 2, 1, 3, 3))})
+        run = package.forward(net, {"x": np.ones((1, 2, 1, 5, 5)), "w": np.ones((2, 2, 1, 3, 3))})
         bundles.append(run.save(tmp_path / f"{pad}"))
     assert golden.causes(*bundles) == [
         ("graph", "y = conv3d(x, w)", "y = conv3d(x, w; pad 0x1x1)", True),

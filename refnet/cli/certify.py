@@ -38,9 +38,11 @@ from refnet.cli.options import (
 from refnet.errors import ValueRangeError, require_known
 from refnet.golden import Bundle
 from refnet.golden import candidate as candidates
+from refnet.golden.causes import of_another_run
+from refnet.golden.folder import MANIFEST
 from refnet.net import Net
 from refnet.ops import OPS
-from refnet.render import files, terminal, verdict_page, verdicts
+from refnet.render import files, tables, terminal, verdict_page, verdicts
 from refnet.render.made import today
 
 
@@ -143,6 +145,7 @@ def certify(
         if candidate is None:
             raise ValueRangeError(f"nothing is to be judged by {subject}: expected BUNDLE CANDIDATE")
         bundle = Bundle(subject)
+        require_same_run(bundle, candidate)
         net = bundle.net()
         facts = all_options(bundle.recipe) | {"seed": bundle.recipe.seed}
         report = compared(bundle, net, candidate, claims, as_json)
@@ -155,6 +158,17 @@ def certify(
         verdicts.show(report, terminal.screen(), folded=report.verdicts if net else (), every=every)
     if not report.ok:
         raise typer.Exit(FAILED)
+
+
+def require_same_run(bundle: Bundle, candidate: Path) -> None:
+    """Refuse a bundle of another network, or of other values that it was given."""
+    if (candidate / MANIFEST).is_file():
+        other = Bundle(candidate)
+        if found := of_another_run(bundle, other):
+            raise ValueRangeError(
+                f"the recipes differ: {tables.differences(found, (bundle, other))}; "
+                f"expected a candidate for {title(bundle.recipe)}, seed {bundle.recipe.seed}"
+            )
 
 
 def compared(bundle: Bundle, net: Net, candidate: Path, claims: Mapping[str, Any], quiet: bool) -> Report:

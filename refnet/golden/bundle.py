@@ -172,9 +172,11 @@ class Bundle(Shown):
             elements = sum(size(tuple(entry["shape"])) for entry in entries.values())
             stored = sum(entry["file"] is not None for entry in entries.values())
             part = "stored" if stored == len(entries) else f"{stored} stored" if stored else "SHA-256 only"
+            part = part if entries else "none"
             rows.append((section, f"{len(entries)}", f"{elements:,}", part))
         title = f"bundle {self.path}: {made.title()}, {made.dtype}, {made.arithmetic_name}"
-        title += f"; {counted(len(self.blocked), 'gradient')} blocked"
+        blocked = f"{counted(len(self.blocked), 'gradient')} blocked"
+        title += f"; {blocked if made.backward else 'no gradients'}"
         return Table(title, ("tensors", "number", "elements", ""), rows)
 
     def tensor(self, section: str, name: str) -> Array | None:

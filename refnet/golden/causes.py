@@ -22,6 +22,10 @@ class Cause(NamedTuple):
     recipe: bool = True
 
 
+# How a run was carried out and stored.
+RUN = ("dtype", "arithmetic", "backward", "store")
+
+
 def causes(a: Bundle, b: Bundle) -> list[Cause]:
     """What may explain that two bundles differ.
 
@@ -34,18 +38,31 @@ def causes(a: Bundle, b: Bundle) -> list[Cause]:
     list of Cause
         The network ("architecture", "input", its options, the first node of the "graph" that differs), what
         it was given ("seed", "clip name", "own params", ...), how it was run ("dtype", "arithmetic",
-        "backward"), how it is stored ("store"). Where the recipes say the same, the versions of refnet, and
-        where bits belong to one machine, the machines. Of what is equal there is nothing.
+        "backward"), how it is stored ("store"). Where one holds a run's own values and no recipe ("recipe"),
+        only what a run has of these. Where the recipes say the same, the versions of refnet, and where bits
+        belong to one machine, the machines. Of what is equal there is nothing.
     """
     for name, bundle in (("a", a), ("b", b)):
         require_kind(name, bundle, Bundle, "as refnet.golden.Bundle(path)")
     ours, theirs = a.recipe.record(), b.recipe.record()
-    sides = _network(ours) | _given(a, ours), _network(theirs) | _given(b, theirs)
-    found = list(_differing(*sides))
-    if a.graph is not None and b.graph is not None and _network(ours) == _network(theirs):
+    derived = [bundle.recipe.title() if bundle.recipe.architecture else None for bundle in (a, b)]
+    if derived.count(None) == 1:
+        found = [Cause("recipe", *derived)]
+        found += _differing(*({name: recipe[name] for name in RUN} for recipe in (ours, theirs)))
+    else:
+        sides = _network(ours) | _given(a, ours), _network(theirs) | _given(b, theirs)
+        found = list(_differing(*sides))
+    same_network = derived.count(None) == 1 or _network(ours) == _network(theirs)
+    if a.graph is not None and b.graph is not None and same_network:
         others = graph.differences(a.graph, b.graph)
         found += [Cause("graph", here, there) for _, here, there in others][:1]
     return found or [cause._replace(recipe=False) for cause in _differing(_made(a), _made(b))]
+
+
+def of_another_run(a: Bundle, b: Bundle) -> list[Cause]:
+    """Those causes for which two bundles are of other networks, or of other values that a run was given."""
+    kept = [cause for cause in causes(a, b) if cause.recipe and cause.what not in (*RUN, "recipe", "graph")]
+    return [cause for cause in kept if not cause.what.startswith("own ")]
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Cause]:
@@ -62,8 +79,7 @@ def _network(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _given(bundle: Bundle, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What a network was run on, and how."""
     clip = {} if recipe["clip"] is None else {f"clip {what}": value for what, value in recipe["clip"].items()}
-    names = ("seed", "dtype", "arithmetic", "backward", "store")
-    return {**{name: recipe[name] for name in names}, **clip, **_own(bundle)}
+    return {**{name: recipe[name] for name in ("seed", *RUN)}, **clip, **_own(bundle)}
 
 
 def _own(bundle: Bundle) -> dict[str, str]:

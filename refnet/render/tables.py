@@ -9,7 +9,7 @@ from rich.console import Console
 from refnet import memory
 from refnet.arithmetic.exact.fallback import Count, added
 from refnet.golden import Bundle, Cause, Finding, Rounding, first_difference
-from refnet.golden.findings import BITS_DIFFER
+from refnet.golden.findings import BITS_DIFFER, NOT_STORED
 from refnet.golden.recipe import EVERY_MACHINE, GIVEN, SECTIONS, UNKNOWN
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_FIRST, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import table
@@ -165,10 +165,12 @@ def causes(
     """Say in what two bundles' recipes differ, before how much their tensors do."""
     if not found and all(finding.equal for finding in findings):
         return
-    blocked = " and ".join(str(len(bundle.blocked)) for bundle in bundles)
-    hints = {"seed": " (what is drawn is other)", "freeze_at": f" ({blocked} gradients blocked)"}
-    said = "; ".join(f"{c.what} {_value(c.a)} and {_value(c.b)}{hints.get(c.what, '')}" for c in found)
-    if found and found[0].recipe:
+    said = differences(found, bundles)
+    if found and found[0].what == "recipe":
+        own = bundles[0] if found[0].a is None else bundles[1]
+        rest = differences(found[1:], bundles)
+        line = f"{own.path} holds a run's own values and no recipe{rest and '; ' + rest}."
+    elif found and found[0].recipe:
         line = f"The recipes differ: {said}."
     elif found:
         line = f"The recipes are the same; made with {said}."
@@ -177,6 +179,13 @@ def causes(
     else:
         line = "The recipes are the same."
     console.print(f"{line}\n", soft_wrap=True)
+
+
+def differences(found: Sequence[Cause], bundles: tuple[Bundle, Bundle]) -> str:
+    """Say in what two bundles differ."""
+    blocked = " and ".join(str(len(bundle.blocked)) for bundle in bundles)
+    hints = {"seed": " (what is drawn is other)", "freeze_at": f" ({blocked} gradients blocked)"}
+    return "; ".join(f"{c.what} {_value(c.a)} and {_value(c.b)}{hints.get(c.what, '')}" for c in found)
 
 
 def _value(value: Any) -> str:
@@ -192,9 +201,12 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
         names = ("tensors", "name", "operator", *numbers, "at", "finding")
         first = ("name", "tensors", "finding", "share", "largest error", "ulp", "relative", "elements")
         shown = table(*names, numbers=numbers, first=first, needed=2, prose="finding")
+        notes = {finding.note for finding in bad}
+        # What is said of all, the line on the first says.
+        silent = {BITS_DIFFER} | {note for note in notes if len(notes) == 1 and note.endswith(NOT_STORED)}
         for finding in bad[:MOST_SHOWN]:
             at = "" if finding.where is None else ",".join(map(str, finding.where))
-            note = "" if finding.note == BITS_DIFFER else finding.note
+            note = "" if finding.note in silent else finding.note
             shown.add_row(finding.section, finding.name, finding.op, *_sizes(finding), at, note)
         console.print(shown)
         if len(bad) > MOST_SHOWN:
@@ -202,10 +214,12 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
         console.print()
     derived = [finding for finding in found if finding.derived]
     wrong = sum(not finding.equal for finding in derived)
-    equal = f"{what}: {len(derived) - wrong} of {len(derived)} tensors equal bit for bit"
-    for dtype in dict.fromkeys(finding.rounded for finding in derived if finding.rounded):
-        count = sum(finding.rounded == dtype and finding.equal for finding in derived)
-        equal += f" ({count:,} once the wider side is rounded to {dtype})"
+    equal = f"{what}: {len(derived) - wrong} of {len(derived)} tensors equal"
+    if rounded := [finding for finding in derived if finding.equal and finding.rounded]:
+        some = "" if len(rounded) == len(derived) - wrong else f", {len(rounded):,} of them"
+        equal += f"{some} once the wider side is rounded to {rounded[0].rounded}"
+    else:
+        equal += " bit for bit"
     console.print(f"{equal}, {wrong} not." if wrong else f"{equal}.", soft_wrap=True)
     for line in _where_it_begins(bad):
         console.print(line, soft_wrap=True)
