@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from refnet import _core as _core  # before all else: what sources without kernels say
 from refnet import certify, golden, gradcheck, interop, networks, trace
 from refnet.arithmetic import Arithmetic, Kernel
 from refnet.errors import RefnetError
@@ -31,3 +32,7 @@ __all__ = [
     "networks",
     "trace",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

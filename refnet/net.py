@@ -57,6 +57,14 @@ def learns_from(node: Node) -> list[str]:
     return [name for index, name in enumerate(node.inputs) if OPS[node.op].domain(index).gradient]
 
 
+class Nodes(Shown, list[Node]):
+    """Nodes in order: a list that shows their operators and shapes."""
+
+    def _shown(self) -> Table:
+        rows = [(node.name, node.op, text(node.shape)) for node in self]
+        return Table(counted(len(self), "node"), ("node", "operator", "output"), rows)
+
+
 class Net(Shown):
     """A network under construction, or complete; builders append, nobody takes away.
 
@@ -79,7 +87,7 @@ class Net(Shown):
     """
 
     def __init__(self) -> None:
-        self.nodes: list[Node] = []
+        self.nodes = Nodes()
         self.inputs: dict[str, Shape] = {}
         self.params: dict[str, Shape] = {}
         self.outputs: dict[str, Shape] = {}
@@ -159,7 +167,7 @@ class Net(Shown):
     def copy(self) -> "Net":
         """Return a net of the same nodes, to which others can be appended."""
         twin = Net()
-        twin.nodes, twin._shapes = list(self.nodes), dict(self._shapes)
+        twin.nodes, twin._shapes = Nodes(self.nodes), dict(self._shapes)
         twin._first_readers = dict(self._first_readers)
         twin.inputs, twin.params, twin.outputs = dict(self.inputs), dict(self.params), dict(self.outputs)
         return twin

@@ -28,7 +28,7 @@ from refnet.given import clean_gradient, clean_values, real_dtype
 from refnet.net import Net, Node, ends, learns_from, require_net
 from refnet.pieces import all_finite
 from refnet.remat import Keep, LeanTape, Tape, blob_bytes, gradient_bytes, planned
-from refnet.shown import Shown, Table, counted
+from refnet.shown import Names, Shown, Table, counted
 
 if TYPE_CHECKING:
     from refnet.golden import Bundle
@@ -66,6 +66,23 @@ class Run(Shown):
     blobs: dict[str, Array]
     _tape: Tape
     fallbacks: Fallbacks = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Array:
+        """The value of a node, input or parameter.
+
+        Raises
+        ------
+        UnknownNameError
+            If the run has no such value, or did not keep it.
+        """
+        require_known("value of the run", name, [*self])
+        return self.blobs[name] if name in self.blobs else self.given[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*self.given, *self.blobs)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [*self]
 
     def _shown(self) -> Table:
         kept = memory.text(sum(blob.nbytes for blob in self.blobs.values()))
@@ -126,7 +143,7 @@ class Gradients(Shown, Mapping[str, Array]):
         output_gradients: Mapping[str, Array] | None = None,
     ):
         self._gradients = dict(gradients)
-        self.blocked, self.fallbacks = blocked, fallbacks or {}
+        self.blocked, self.fallbacks = Names(blocked), fallbacks or {}
         self.output_gradients = dict(output_gradients or {})
 
     def __getitem__(self, name: str) -> Array:
@@ -147,7 +164,8 @@ class Gradients(Shown, Mapping[str, Array]):
 
     def _shown(self) -> Table:
         title = f"{counted(len(self), 'gradient')} computed, {len(self.blocked)} blocked"
-        return Table(title, ("name", "shape", "dtype"), shapes_of(self._gradients))
+        rows = shapes_of(self._gradients) + [(name, "", "blocked") for name in sorted(self.blocked)]
+        return Table(title, ("name", "shape", "dtype"), rows)
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)

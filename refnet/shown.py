@@ -1,14 +1,16 @@
 """What an object shows of itself: a few lines in a terminal, a small table in a notebook."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from refnet.errors import printable
 
 # Rows of a table in a notebook, and in a terminal.
 MOST_ROWS, MOST_LINES = 20, 12
+# Of a value's own text.
+MOST_CHARACTERS = 64
 
 
 class Table(NamedTuple):
@@ -45,6 +47,31 @@ class Shown:
 
     def _repr_html_(self) -> str:
         return as_html(self._shown())
+
+
+class Names(Shown, frozenset[str]):
+    """Names: a set that shows them in order."""
+
+    def _shown(self) -> Table:
+        return Table(counted(len(self), "name"), ("name",), [(name,) for name in sorted(self)])
+
+
+class Record(Shown, dict[str, Any]):
+    """What JSON says of something: a dict that shows how much each value holds, and so do those in it."""
+
+    def __init__(self, found: Mapping[str, Any]):
+        super().__init__({key: Record(v) if isinstance(v, dict) else v for key, v in found.items()})
+
+    def _shown(self) -> Table:
+        return Table(counted(len(self), "key"), ("", ""), [(key, _brief(v)) for key, v in self.items()])
+
+
+def _brief(value: Any) -> str:
+    """A value; of what holds others, how many."""
+    if isinstance(value, dict | list):
+        return counted(len(value), "key" if isinstance(value, dict) else "item")
+    written = repr(value)
+    return written if len(written) <= MOST_CHARACTERS else f"{written[:MOST_CHARACTERS]}..."
 
 
 def as_html(table: Table) -> str:

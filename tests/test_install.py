@@ -48,6 +48,19 @@ def test_sources_without_kernels_say_what_to_do(tmp_path):
     assert "start Python in another folder" in said and "pip install -e ." in said
 
 
+def test_sources_without_kernels_say_so_before_what_else_is_missing(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "refnet", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for module in ("numpy", "psutil"):
+        (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('no {module}', name='{module}')")
+    said = python(tmp_path, "-c", "import refnet").stderr.splitlines()[-1]
+    assert "holds no compiled kernels" in said
+
+
+def test_the_package_offers_its_public_names():
+    offered = [name for name in dir(refnet) if not name.startswith("__")]
+    assert offered == sorted(refnet.__all__)
+
+
 def test_what_else_is_missing_is_said_as_python_says_it(tmp_path):
     """That there is no NumPy is not taken for a missing core."""
     (tmp_path / "numpy.py").write_text("raise ImportError('no NumPy', name='numpy')")

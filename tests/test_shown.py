@@ -1,5 +1,7 @@
 """What objects show of themselves: a few lines in a terminal, a small table in a notebook, no values."""
 
+import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -44,6 +46,21 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data
 
 
+def of_the_bundle(path):
+    bundle = refnet.golden.make(path, replace(RECIPE, dtype="float32"))
+    other = refnet.golden.make(path.with_name("other"), replace(RECIPE, dtype="float32", seed=1))
+    return {
+        "manifest": bundle.manifest,
+        "entries": bundle.entries,
+        "entries of blobs": bundle.entries["blobs"],
+        "graph": bundle.graph,
+        "blocked": bundle.blocked,
+        "differences": refnet.golden.diff(bundle, other),
+        "verified": refnet.golden.verify(bundle),
+        "roundings": refnet.golden.against(bundle),
+    }
+
+
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     net = RECIPE.net()
@@ -55,6 +72,9 @@ def shown(tmp_path_factory):
         "run": run,
         "gradients": refnet.backward(run, refnet.fill.output_gradients(net, dtype="float32")),
         "bundle": refnet.golden.make(tmp_path_factory.mktemp("shown") / "bundle", RECIPE, hashes_only=True),
+        **of_the_bundle(tmp_path_factory.mktemp("stored") / "bundle"),
+        "nodes": net.nodes,
+        "trace": refnet.trace.trace(net),
         "report": refnet.gradcheck.check_op("affine", draws=0),
         "kernel": core.kernels["conv3d"],
         "door": core.conv3d,
@@ -76,6 +96,8 @@ NAMES = (
         "kernel",
     ),
     *("door", "arithmetic", "operator", "architecture", "candidate", "folded"),
+    *("manifest", "entries", "entries of blobs", "graph", "blocked", "nodes", "trace"),
+    *("differences", "verified", "roundings"),
 )
 
 
@@ -85,7 +107,7 @@ def test_it_shows_a_few_lines_and_a_small_table(shown, name):
     assert text.startswith("<") and text.endswith(">")
     assert len(text.split("\n")) <= MOST_LINES + 2 and len(text) < 1500
     table = Cells(shown[name]._repr_html_())
-    assert table.caption and table.rows
+    assert table.caption and (table.rows or name == "verified")
     assert len(table.rows) <= MOST_ROWS + 2
     assert len({len(row) for row in table.rows if not row[0].startswith("and ")}) == 1
 
@@ -116,9 +138,30 @@ def test_what_a_net_and_its_run_say(shown):
         "  kept    69 blobs, 1.6 MiB>",
     ]
     lines = repr(shown["gradients"]).split("\n")
-    assert lines[0] == "<42 gradients computed, 22 blocked" and lines[-1] == "  and 30 more>"
+    assert lines[0] == "<42 gradients computed, 22 blocked" and lines[-1] == "  and 52 more>"
     assert lines[1].split() == ["res3_0_branch2a_w", "128x64x1x1x1", "float32"]
     assert "\n  blobs             69  413,696    SHA-256 only\n" in repr(shown["bundle"])
+
+
+def test_for_programs_they_are_lists_dicts_and_sets(shown):
+    for name in ("nodes", "trace", "differences", "verified", "roundings"):
+        assert isinstance(shown[name], list) and shown[name] == list(shown[name])
+    for name in ("manifest", "entries", "graph"):
+        assert json.loads(json.dumps(shown[name])) == shown[name]
+    blocked = shown["gradients"].blocked
+    assert isinstance(blocked, frozenset) and repr(blocked).split()[2] == min(blocked)
+    assert shown["gradients"]._shown().rows[-1] == (max(blocked), "", "blocked")
+    assert repr(shown["verified"]) == "<176 tensors, 0 not equal>"
+
+
+def test_a_bundle_is_a_mapping_and_a_run_gives_its_values(shown):
+    bundle, run = shown["bundle"], shown["run"]
+    assert [*bundle.keys()] == [*bundle] and "d conv1" not in bundle and bundle.get("nothing") is None
+    assert bundle == bundle and len({bundle, bundle}) == 1
+    assert run["conv1"] is run.blobs["conv1"] and run["conv1_w"] is run.given["conv1_w"]
+    assert [*run] == [*run.given, *run.blobs] and "conv1" in run
+    with pytest.raises(KeyError, match="unknown value of the run 'conv_1': did you mean conv1"):
+        run["conv_1"]
 
 
 def test_what_other_libraries_take_is_a_dict(shown):

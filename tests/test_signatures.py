@@ -163,11 +163,12 @@ def test_build_shows_the_options_of_every_architecture():
     parameters = inspect.signature(refnet.build).parameters
     assert list(parameters) == ["architecture", "input", *catalog.OPTIONS]
     said = " ".join(pydoc.plain(pydoc.render_doc(refnet.build)).split())
+    assert "transformation: str = ...," in said and "Ellipsis" not in said
     for a in ARCHITECTURES.values():
         assert a.name in said
         for option, default in a.options.items():
             assert f"{option}={default!r}" in said
-            assert parameters[option].default in (default, ...)
+            assert parameters[option].default in (default, catalog.VARIOUS)
             assert f">{option}<" in a._repr_html_()
     assert catalog.Options.__annotations__.keys() == {*catalog.OPTIONS}
     hints, body = typing.get_type_hints(catalog.Options), inspect.signature(resnet3d.body).parameters

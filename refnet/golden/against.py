@@ -21,6 +21,7 @@ from refnet.progress import Progress, silent, steps
 from refnet.remat import Tape
 from refnet.run import Run, backward
 from refnet.shapes import Shape, text
+from refnet.shown import Shown, Table, counted
 
 # What a bundle can be compared with: one right value for every element, whatever the order.
 JUDGES = ("exact",)
@@ -73,10 +74,22 @@ class Rounding:
         return not self.note and not self.unexplained
 
 
+class Roundings(Shown, list[Rounding]):
+    """Roundings in the order of the walk: a list that shows what is not correctly rounded."""
+
+    def _shown(self) -> Table:
+        rest = [one for one in self if one.note or one.correct < one.elements]
+        rows = [
+            (one.section, one.name, one.note, "" if one.worst is None else f"{one.worst:,}") for one in rest
+        ]
+        title = f"{counted(len(self), 'tensor')}, {len(rest)} not all correctly rounded"
+        return Table(title, ("tensors", "name", "finding", "worst ulp"), rows)
+
+
 @in_default
 def against(
     path: str | Path | Bundle, arithmetic: str = "exact", *, progress: Progress = silent
-) -> list[Rounding]:
+) -> Roundings:
     """Compare a bundle, whoever made it, element by element with the correctly rounded values.
 
     Each blob is computed again from the bundle's own blobs, inputs and parameters, so errors do not
@@ -121,7 +134,7 @@ def against(
             if damaged := _damage(bundle, section, name, arrays[name]):
                 raise FileError(f"{bundle.path}: {section} {name}: {damaged}")
     walk = _Walk(net, clean_values(net, given, allow_nonfinite=True), blobs)
-    found = list(walk.forward(bundle, progress))
+    found = Roundings(walk.forward(bundle, progress))
     if bundle.recipe.backward:
         found += walk.backward(bundle, dys, gradients, progress)
     return found

@@ -4,7 +4,7 @@ The format is described in docs/bundle.md.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -22,13 +22,13 @@ from refnet.inputs.safetensors_file import Stored
 from refnet.net import Net
 from refnet.pieces import rows
 from refnet.shapes import size, text
-from refnet.shown import Shown, Table, counted
+from refnet.shown import Names, Record, Shown, Table, counted
 
 # What the name of a gradient begins with.
 GRADIENT = "d "
 
 
-class Bundle(Shown):
+class Bundle(Shown, Mapping[str, Array]):
     """A bundle on disk, its manifest checked; nothing in it is trusted before that.
 
     Its files are opened at once, all of one folder: what is read belongs together, though the bundle be
@@ -67,10 +67,10 @@ class Bundle(Shown):
         self._files = folder.opened(self.path)
         weakref.finalize(self, folder.close, self._files)
         self._stored: dict[str, dict[str, Stored]] = {}
-        self.manifest = folder.manifest(self.path, self._files)
+        self.manifest = Record(folder.manifest(self.path, self._files))
         found = manifest.checked(self.manifest, self.path)
-        self.recipe, self.entries, self.blocked = found.recipe, found.entries, found.blocked
-        self.graph, self.bits = found.graph, found.bits
+        self.recipe, self.entries, self.blocked = found.recipe, Record(found.entries), Names(found.blocked)
+        self.graph, self.bits = None if found.graph is None else Record(found.graph), found.bits
         self.machine, self.fallbacks = found.machine, found.fallbacks
 
     def structure(self) -> Net:
@@ -162,6 +162,9 @@ class Bundle(Shown):
 
     def __contains__(self, name: object) -> bool:
         return name in self.places
+
+    # `golden.diff` compares two.
+    __eq__, __hash__ = object.__eq__, object.__hash__
 
     def _ipython_key_completions_(self) -> list[str]:
         return [*self.places]

@@ -45,14 +45,15 @@ def causes(a: Bundle, b: Bundle) -> list[Cause]:
     for name, bundle in (("a", a), ("b", b)):
         require_kind(name, bundle, Bundle, "as refnet.golden.Bundle(path)")
     ours, theirs = a.recipe.record(), b.recipe.record()
-    derived = [bundle.recipe.title() if bundle.recipe.architecture else None for bundle in (a, b)]
-    if derived.count(None) == 1:
-        found = [Cause("recipe", *derived)]
+    one, other = (bundle.recipe.title() if bundle.recipe.architecture else None for bundle in (a, b))
+    only_one = (one is None) != (other is None)
+    if only_one:
+        found = [Cause("recipe", one, other)]
         found += _differing(*({name: recipe[name] for name in RUN} for recipe in (ours, theirs)))
     else:
         sides = _network(ours) | _given(a, ours), _network(theirs) | _given(b, theirs)
         found = list(_differing(*sides))
-    same_network = derived.count(None) == 1 or _network(ours) == _network(theirs)
+    same_network = only_one or _network(ours) == _network(theirs)
     if a.graph is not None and b.graph is not None and same_network:
         others = graph.differences(a.graph, b.graph)
         found += [Cause("graph", here, there) for _, here, there in others][:1]

@@ -19,6 +19,7 @@ from refnet.golden.recipe import GIVEN, SECTIONS, Recipe
 from refnet.net import Net
 from refnet.progress import Progress, silent, steps
 from refnet.shapes import text
+from refnet.shown import Shown, Table, counted
 
 BITS_DIFFER = "bits differ"
 NOT_STORED = "values are not stored"
@@ -80,6 +81,16 @@ class Finding:
     derived: bool = True
 
 
+class Findings(Shown, list[Finding]):
+    """Findings in the order of the walk: a list that shows what differs."""
+
+    def _shown(self) -> Table:
+        bad = [finding for finding in self if not finding.equal]
+        rows = [(f.section, f.name, f.note, "" if f.max_abs is None else f"{f.max_abs:.2e}") for f in bad]
+        title = f"{counted(len(self), 'tensor')}, {len(bad)} not equal"
+        return Table(title, ("tensors", "name", "finding", "largest error"), rows)
+
+
 def first_difference(found: Sequence[Finding]) -> Finding | None:
     """Return the first tensor that differs, in the order of the walk: forward, then backward.
 
@@ -99,7 +110,7 @@ def first_difference(found: Sequence[Finding]) -> Finding | None:
 @in_default
 def verify(
     path: str | Path | Bundle, arithmetic: Arithmetic | None = None, *, progress: Progress = silent
-) -> list[Finding]:
+) -> Findings:
     """Derive a bundle again from its manifest and compare bits with what it says and holds.
 
     What is somebody's own (a clip's pixels, parameters) nobody can derive: the bundle's are taken, and the
@@ -147,12 +158,12 @@ def verify(
         progress,
     )
     if not can_run:
-        return findings
-    return findings + _blocked_findings(bundle.blocked, "the manifest", blocked, "the derivation")
+        return Findings(findings)
+    return Findings(findings + _blocked_findings(bundle.blocked, "the manifest", blocked, "the derivation"))
 
 
 @in_default
-def diff(a: str | Path | Bundle, b: str | Path | Bundle, *, progress: Progress = silent) -> list[Finding]:
+def diff(a: str | Path | Bundle, b: str | Path | Bundle, *, progress: Progress = silent) -> Findings:
     """Compare two bundles tensor by tensor; `causes` says why they may differ.
 
     Where one side is in float64 and the other in float32, the wider is rounded before.
@@ -184,8 +195,9 @@ def diff(a: str | Path | Bundle, b: str | Path | Bundle, *, progress: Progress =
         progress,
     )
     if not (first.recipe.backward and second.recipe.backward):
-        return findings
-    return findings + _blocked_findings(first.blocked, first.path, second.blocked, second.path)
+        return Findings(findings)
+    blocked = _blocked_findings(first.blocked, first.path, second.blocked, second.path)
+    return Findings(findings + blocked)
 
 
 class Origin(NamedTuple):

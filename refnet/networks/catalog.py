@@ -185,12 +185,22 @@ def build(architecture: str, *, input: Shape | None = None, **options: Unpack[Op
     return ARCHITECTURES[architecture].build(input, **options)
 
 
+class _Various:
+    """A default that is not the same for all."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+VARIOUS = _Various()
+
+
 def _signature() -> Signature:
     """The signature of `build` with every option, and its default where all architectures have the same."""
     *own, _ = signature(build).parameters.values()
     for option in OPTIONS:
         values = [a.options[option] for a in ARCHITECTURES.values() if option in a.options]
-        default = values[0] if all(value == values[0] for value in values) else ...
+        default = values[0] if all(value == values[0] for value in values) else VARIOUS
         annotation = Options.__annotations__[option]
         own.append(Parameter(option, Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
     return Signature(own, return_annotation=Net)

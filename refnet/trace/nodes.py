@@ -5,7 +5,8 @@ from typing import Any
 
 from refnet.net import Net, require_net
 from refnet.ops import OPS
-from refnet.shapes import Shape, size
+from refnet.shapes import Shape, size, text
+from refnet.shown import Shown, Table, counted
 from refnet.trace.receptive import Fields, fields_as_json, receptive_fields
 
 
@@ -45,7 +46,19 @@ class Row:
         return asdict(self) | {"field": fields_as_json(self.field)}
 
 
-def trace(net: Net) -> list[Row]:
+class Rows(Shown, list[Row]):
+    """Rows in order: a list that shows shapes and costs."""
+
+    def _shown(self) -> Table:
+        work = sum(row.multiply_adds for row in self)
+        rows = [
+            (row.name, row.op, text(row.output), f"{row.params:,}", f"{row.multiply_adds:,}") for row in self
+        ]
+        columns = ("node", "operator", "output", "parameters", "multiply-adds")
+        return Table(f"{counted(len(self), 'node')}, {work:,} multiply-adds", columns, rows)
+
+
+def trace(net: Net) -> Rows:
     """Describe every node of a net, in order.
 
     Parameters
@@ -55,11 +68,12 @@ def trace(net: Net) -> list[Row]:
     Returns
     -------
     list of Row
+        It shows itself as a table.
     """
     require_net(net)
     flow = net.gradient_flow()
     fields = receptive_fields(net, next(iter(net.inputs))) if net.inputs else {}
-    rows = []
+    rows = Rows()
     for node in net.nodes:
         shapes = [net.shape(name) for name in node.inputs]
         cost = OPS[node.op].cost(*shapes, itemsize=8, **node.attrs)
