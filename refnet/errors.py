@@ -50,14 +50,19 @@ class UnknownNameError(RefnetError, KeyError):
 MOST_LISTED = 16
 
 
-def suggestion(name: object, known: Iterable[str], aliases: Mapping[str, Sequence[str]] | None = None) -> str:
-    """What may have been meant by a name that is not known, and what is known."""
+def suggestion(
+    name: object,
+    known: Iterable[str],
+    aliases: Mapping[str, Sequence[str]] | None = None,
+    most: int = MOST_LISTED,
+) -> str:
+    """What may have been meant by a name that is not known, and what is known; at most so many in full."""
     known = list(known)
-    few = len(known) <= MOST_LISTED
+    few = len(known) <= most
     near = _near(name, known, aliases or {}) if isinstance(name, str) else []
     if not near:
-        more = f", ... ({len(known)} in all)"
-        return f"expected one of {', '.join(known if few else known[:8]) or 'none'}{'' if few else more}"
+        listed = ", ".join(known if few else known[: most // 2]) or "none"
+        return f"expected one of {listed}" + ("" if few else f", ... ({len(known)} in all)")
     shown = f" Known: {', '.join(known)}" if few and len(near) < len(known) else ""
     return f"did you mean {' or '.join(near)}?{shown}"
 

@@ -1,5 +1,6 @@
 """`refnet bench` on tiny problems: what is measured, checked, refused; no test looks at a time."""
 
+import io
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from support import fails, peer
 
 import refnet as library
@@ -28,7 +30,7 @@ from refnet.cli import bench
 from refnet.op import Case
 from refnet.ops import OPS
 from refnet.progress import silent
-from refnet.render import roofline
+from refnet.render import measured, roofline
 
 TINY = (
     Problem("conv3d", Case("tiny & pointwise", ((2, 3, 2, 5, 4), (4, 3, 1, 1, 1)))),
@@ -373,7 +375,7 @@ def test_a_wrong_arithmetic_is_named_and_nothing_is_timed(untimed, monkeypatch):
 @pytest.fixture
 def reports(refnet, folder):
     """Two reports of the same problems: what was measured in the second is made up by the test."""
-    code, out, _ = refnet("bench", "--only", "tiny", "--peers", "numpy", "--rounds", 2, "--json")
+    code, out, _ = refnet("bench", "--only", "tiny", "--peers", "numpy", "--rounds", 3, "--json")
     assert code == 0
     (folder / "a.json").write_text(out)
 
@@ -397,11 +399,49 @@ def test_two_reports_are_compared(refnet, reports):
     assert (code, err) == (0, "") and "11 times in both, 0 faster, 1 slower" in out
     assert "only in a.json: convolutions, tiny strided, grouped, dw, float32" in out
     assert re.search("cpu is .* in a.json, another in b.json", out) and "bandwidth is" not in out
+    assert "chance does that to 1 row in 10." in out and "No verdict" not in out and "busy" not in out
     found = json.loads(refnet("bench", "diff", "b.json", "a.json", "--json")[1])
     assert [row["verdict"] for row in found["rows"]] == ["faster", *[""] * 10]
     assert found["rows"][0]["ratio"] <= 0.25 and found["rows"][1]["ratio"] == 1
     product = np.prod([row["ratio"] for row in found["rows"]])
     assert np.isclose(found["geometric_mean"] ** 11, product)
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_too_few_rounds_have_no_verdict(refnet, reports, rounds):
+    def change(report):
+        for row in report["convolutions"]:
+            times = row["milliseconds"]["refnet"]
+            times.update(dict.fromkeys(("least", "median", "most"), 4 * times["most"]))
+        few = report["convolutions"][0]["milliseconds"]["refnet"]
+        few["values"] = few["values"][:rounds]
+
+    reports(change)
+    out = refnet("bench", "diff", "a.json", "b.json")[1]
+    assert "12 times in both, 0 faster, 11 slower" in out
+    assert f"No verdict in 1 of them: too few rounds, {rounds}; expected at least 3 in each report" in out
+    row = json.loads(refnet("bench", "diff", "b.json", "a.json", "--json")[1])["rows"][0]
+    assert row["rounds"] == [rounds, 3] and row["verdict"] == ""
+
+
+def test_a_report_of_a_busy_machine_is_named(refnet, reports, monkeypatch):
+    warning = load.busy(10**6, 1)
+    reports(lambda report: report["warnings"].extend([warning, "refnet does 9 GFLOP/s"]))
+    code, out, err = refnet("bench", "diff", "a.json", "b.json")
+    assert (code, err) == (0, "") and f"b.json: {warning}" in out and "a.json: " not in out
+    assert "GFLOP/s" not in out
+    assert json.loads(refnet("bench", "diff", "a.json", "b.json", "--json")[1])["busy"] == [
+        ["b.json", warning]
+    ]
+    reports(lambda report: report.update(warnings=3))
+    assert refnet("bench", "diff", "a.json", "b.json")[0] == 0
+
+
+def test_80_columns_have_room_for_both_times_of_a_report(refnet, reports, monkeypatch):
+    reports(lambda report: report["convolutions"][0].update(problem=BASE.name, direction="backward"))
+    monkeypatch.setenv("COLUMNS", "80")
+    out = refnet("bench", "diff", "b.json", "b.json")[1]
+    assert re.match(r" problem +direction +dtype +before +after +ratio *\n", out)
 
 
 def test_what_is_no_report_is_refused_in_one_line(refnet, reports, folder):
@@ -427,6 +467,27 @@ def test_a_busy_machine_is_said_before_and_after(refnet, monkeypatch):
     assert load.busy(3.25, 1) is None and load.busy(0.25, 4) is None and load.busy(0.75, 4)
     found = json.loads(refnet(*few, "--threads", 2, "--json")[1])
     assert found["machine"]["load"]["others_before"] == 3.25 and len(found["warnings"]) == 1
+
+
+def test_a_narrow_table_shows_peers_before_refnets_own_share(monkeypatch):
+    three = Spread((1.0, 2.0, 3.0))
+    row = Measurement(
+        BASE.name,
+        "forward",
+        "float64",
+        {"multiply_adds": 1},
+        {"share of GEMM": three},
+        {"numpy": three, "torch": three},
+        {"refnet": three},
+    )
+    console = Console(width=80, file=io.StringIO())
+    (table,) = measured.tables([row])
+    console.print(table)
+    head, *_, said = console.file.getvalue().splitlines()
+    assert head.split() == ["float64", "numpy", "torch"] and "share of GEMM" in said
+    (table,) = measured.tables([replace(row, peers={})])
+    console.print(table)
+    assert "share of GEMM" in console.file.getvalue().splitlines()[-2]
 
 
 def test_what_others_use_is_what_this_process_does_not(monkeypatch):
@@ -499,7 +560,10 @@ def test_mistakes_end_with_2_in_one_line(refnet, tmp_path):
     fails(refnet("bench", "--arithmetic", "quick"), "unknown arithmetic 'quick'", "exact")
     fails(refnet("bench", "--arithmetic", "core,none:at_all"), "there is no module 'none'")
     fails(refnet("bench", "--arithmetic", "exact", "--plot", "a.svg"), "--plot draws what core does")
-    fails(refnet("bench", "--only", "2D"), "--only is '2D'")
+    fails(refnet("bench", "--only", "2D"), "--only is '2D', in the name of no problem: expected one of tiny")
+    fails(refnet("bench", "--only", "Tiny point-wise"), "did you mean tiny & pointwise?")
+    fails(refnet("bench", "--only", OTHER[0].name), "in the name of other problems: expected --operators too")
+    fails(refnet("bench", "--operators", "--only", "tiny"), "expected it without --operators")
     fails(refnet("bench", "--plot", "a.gif"), "ends in .svg or .png")
     fails(refnet("bench", "--plot", "no/a.svg"), "not a writable folder")
     fails(refnet("bench", "--operators", "--plot", "a.svg"), "expected it without --operators")

@@ -11,6 +11,8 @@ import psutil
 LOOK = 0.5
 # Processors that others may use while a machine counts as quiet, beside those that are needed.
 SPARE = 0.5
+# How the warning begins.
+BUSY = "the machine is busy"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def busy(used: float, threads: int) -> str | None:
     if used + threads <= cores + SPARE:
         return None
     return (
-        f"the machine is busy: others use {used:.1f} of {cores} processors, load average {average():.1f}; "
+        f"{BUSY}: others use {used:.1f} of {cores} processors, load average {average():.1f}; "
         "times are too long and differ: measure when it is quiet, or on fewer --threads"
     )
 

@@ -31,11 +31,14 @@ from refnet.cli.options import (
     parse_words,
     takes_groups,
 )
-from refnet.errors import RefnetError, ValueRangeError
+from refnet.errors import RefnetError, ValueRangeError, suggestion
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.progress import silent
 from refnet.render import figure, files, measured, roofline, terminal
+
+# Above so many problems a message names half as many.
+MOST_NAMED = 6
 
 
 @takes_groups
@@ -68,7 +71,8 @@ def bench(
         one_arithmetic("One or more, with commas; all but core are held against core's float64"),
     ] = "core",
     only: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Problems that have this in their name.")
+        str | None,
+        typer.Option(metavar="TEXT", help=f"Problems that have this in their name, as {BASE.name}."),
     ] = None,
     operators: Annotated[bool, typer.Option("--operators", help="Measure what is no convolution.")] = False,
     plot: Annotated[
@@ -111,7 +115,7 @@ def bench(
             raise ValueRangeError(f"--plot draws what core does: expected core in --arithmetic {arithmetic}")
         files.require_writable(plot, *figure.KINDS)
         figure.require_matplotlib()
-    problems = named_problems(OTHERS if operators else CONVOLUTIONS, only)
+    problems = named_problems(operators, only)
     usable = [PEERS[name] for name, found in facts.items() if "unusable" not in found]
     silent_setting = Setting(usable, dtypes, threads, rounds, silent)
     whole = [build(name, input=shape, **options) for name in architectures]
@@ -186,11 +190,16 @@ def require_no_options(input: str | None, options: Mapping[str, Any]) -> None:
         raise ValueRangeError(f"{dashed(name)} is given, but no net: expected --arch too")
 
 
-def named_problems(problems: Sequence[Problem], part: str | None) -> list[Problem]:
-    """The problems that have it in their name."""
-    found = [problem for problem in problems if part is None or part in problem.name]
+def named_problems(operators: bool, part: str | None) -> list[Problem]:
+    """The problems that have it in their name: convolutions, or what is none."""
+    here, elsewhere = (OTHERS, CONVOLUTIONS) if operators else (CONVOLUTIONS, OTHERS)
+    found = [problem for problem in here if part is None or part in problem.name]
+    if not found and any(str(part) in problem.name for problem in elsewhere):
+        advice = "it without --operators" if operators else "--operators too"
+        raise ValueRangeError(f"--only is {part!r}, in the name of other problems: expected {advice}")
     if not found:
-        raise ValueRangeError(f"--only is {part!r}: expected a part of a problem's name")
+        advice = suggestion(part, [problem.name for problem in here], most=MOST_NAMED)
+        raise ValueRangeError(f"--only is {part!r}, in the name of no problem: {advice}")
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from refnet import memory
-from refnet.bench.changes import Changes
+from refnet.bench.changes import FEWEST, Change, Changes
 from refnet.bench.measurement import REFNET, Measurement, Spread, geometric_means
 from refnet.render.columns import Columns
 
@@ -37,9 +37,9 @@ def show(sections: Mapping[str, Sequence[Measurement]], lines: Iterable[str], co
 
 def show_changes(found: Changes, names: tuple[str, str], console: Console) -> None:
     """Show what changed from one report to another, and what else differs between them."""
-    numbers = ("ms before", "ms after", "after/before")
+    numbers = ("before", "after", "ratio")
     columns = ("problem", "direction", "dtype", *numbers, "verdict", "section")
-    first = ("problem", "direction", "dtype", "after/before", "verdict", *numbers[:2])
+    first = ("problem", "direction", "dtype", "ratio", "verdict", *numbers[:2])
     shown = Columns(columns, numbers, first=first, needed=5)
     for row in found.rows:
         times = (_number(row.before), _number(row.after), _number(row.ratio))
@@ -49,15 +49,32 @@ def show_changes(found: Changes, names: tuple[str, str], console: Console) -> No
         console.print()
     before, after = names
     slower, faster = (sum(row.verdict == word for row in found.rows) for word in ("slower", "faster"))
-    mean = "" if found.mean is None else f", geometric mean of after/before {found.mean:.2f}"
+    mean = "" if found.mean is None else f", geometric mean of the ratios {found.mean:.2f}"
     lines = [
         f"{before} and {after}: {len(found.rows)} times in both, {faster} faster, {slower} slower{mean}.",
-        "Faster or slower: every figure of one is beyond every figure of the other.",
+        "Before and after: milliseconds, the medians; ratio: after over before.",
+        *_of_verdicts(found.rows),
+        *(f"{file}: {warning}" for file, warning in found.busy),
     ]
     lines += [f"only in {file}: {what}" for file, what in found.missing]
     lines += [f"{name} is {one} in {before}, {other} in {after}" for name, one, other in found.otherwise]
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def _of_verdicts(rows: Sequence[Change]) -> Iterator[str]:
+    """What a verdict means, and why there is none."""
+    judged = [row for row in rows if row.judged]
+    if judged:
+        chance = max(row.chance for row in judged)
+        yield (
+            "Faster or slower: every figure of one is beyond every figure of the other; where nothing "
+            f"changed, chance does that to 1 row in {1 / chance:.0f}."
+        )
+    if few := [min(row.rounds) for row in rows if not row.judged]:
+        of = f" in {len(few)} of them" if judged else ""
+        advice = f"expected at least {FEWEST} in each report (--rounds)"
+        yield f"No verdict{of}: too few rounds, {min(few)}; {advice}"
 
 
 def tables(rows: Sequence[Measurement]) -> Iterator[Columns]:
@@ -68,7 +85,8 @@ def tables(rows: Sequence[Measurement]) -> Iterator[Columns]:
         peers = list(dict.fromkeys(name for row in here for name in row.peers))
         rates = [name for name in (MILLISECONDS, GFLOPS) if any(name in _rates(row) for row in here)]
         numbers = (*rates, *own, *peers)
-        shown = Columns((dtype, "", *numbers), numbers, needed=3)
+        first = (dtype, "", *(peers or own))  # what is compared has room before what is not
+        shown = Columns((dtype, "", *numbers), numbers, first=first, needed=3)
         for row in here:
             cells = [_cell(row.own.get(name, "")) for name in own]
             timed = [_rates(row).get(name, "") for name in rates]
