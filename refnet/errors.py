@@ -162,12 +162,13 @@ def at(place: str, error: RefnetError) -> RefnetError:
 
 def kind_of(value: object) -> str:
     """What an object is, with its article."""
-    name = type(value).__name__
-    return "None" if value is None else _article(name)
+    return "None" if value is None else with_article(type(value).__name__)
 
 
-def _article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
+def with_article(noun: str) -> str:
+    """A noun with its article: an ndarray, a uint8."""
+    spoken = re.match("(?!uint|unit|univ|user)[aeiou]|nd|np", noun.lower())
+    return f"{'an' if spoken else 'a'} {noun}"
 
 
 def brief(value: object) -> str:
@@ -220,7 +221,7 @@ def require_kind(what: str, value: object, kind: type, advice: str) -> None:
     DTypeError
     """
     if not isinstance(value, kind):
-        raise DTypeError(f"{what} is {kind_of(value)}: expected {_article(kind.__name__)}, {advice}")
+        raise DTypeError(f"{what} is {kind_of(value)}: expected {with_article(kind.__name__)}, {advice}")
 
 
 def require_fraction(name: str, value: object) -> None:

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from refnet.errors import KernelError, UnknownNameError, ValueRangeError, one_line
+from refnet.errors import KernelError, UnknownNameError, ValueRangeError, kind_of, one_line
 
 
 def find(source: str, what: str, example: str, fits: Callable[[Any], bool], expected: str) -> Any:
@@ -36,6 +36,9 @@ def find(source: str, what: str, example: str, fits: Callable[[Any], bool], expe
     """
     form = example.partition(",")[0]
     module_name, colon, name = source.partition(":")
+    if module_name.endswith(".py"):
+        meant = f"{module_name[:-3].replace('/', '.')}:{name or 'NAME'}"
+        raise ValueRangeError(f"{what} {source!r} names a file: did you mean {meant}?")
     if not (colon and name and all(part.isidentifier() for part in module_name.split("."))):
         raise ValueRangeError(f"{what} {source!r}: expected {example}")
     found: Any = _module(module_name, form)
@@ -45,7 +48,7 @@ def find(source: str, what: str, example: str, fits: Callable[[Any], bool], expe
             raise UnknownNameError(f"{what} of {module_name}", name, known)
         found = getattr(found, part)
     if not fits(found):
-        raise ValueRangeError(f"{source} is a {type(found).__name__}: expected {expected}")
+        raise ValueRangeError(f"{source} is {kind_of(found)}: expected {expected}")
     return found
 
 

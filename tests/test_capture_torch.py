@@ -210,7 +210,7 @@ def test_what_does_not_fit_is_said(torch, small):
         (module, x, {"conv3": "conv1"}, UnknownNameError, "conv3"),
         (module, x, {"conv1": "conv1", "conv2": "conv1"}, ValueRangeError, "conv1 and conv2 are conv1"),
         (module, x, NAMES | {"conv2": ["a", "b"]}, ValueRangeError, "conv2 was called 1 times: expected 2"),
-        (module, x.numpy(), NAMES, DTypeError, "inputs is a ndarray"),
+        (module, x.numpy(), NAMES, DTypeError, "inputs is an ndarray"),
         (module, {"data": x.numpy()}, NAMES, DTypeError, "inputs"),
         (type(module), x, NAMES, DTypeError, r"torch.nn.Module"),
         (module, x, ["conv1"], DTypeError, "names"),

@@ -463,6 +463,28 @@ def test_mistakes_about_kernels_get_one_clear_line(refnet, examined, arguments, 
     assert not examined
 
 
+def test_an_arithmetics_own_kernel_of_the_operator_is_examined(refnet, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from refnet import Kernel\nfrom refnet.arithmetic import Arithmetic, core\n"
+        "kernel = Kernel(lambda x: (-x, x), core.kernels['relu'].backward)\n"
+        "few = Arithmetic('few', {'relu': core.kernels['relu']})\n"
+        "wrong = few.replace(relu=kernel)\n"
+    )
+    code, out, err = refnet("certify", "relu", "--kernel", "mine:few", "--draws", "2")
+    assert (code, err) == (0, "") and "integers dx" in out
+    assert refnet("certify", "relu", "--kernel", "mine:wrong", "--draws", "2")[0] == 1
+    fails(
+        refnet("certify", "add", "--kernel", "mine:few"), "unknown operator of arithmetic few 'add'", "relu"
+    )
+
+
+def test_a_function_that_returns_a_context_too_is_told_what_to_do(refnet, tmp_path):
+    (tmp_path / "mine.py").write_text("from refnet.arithmetic import core\nrelu = core.relu.forward\n")
+    code, out, _ = refnet("certify", "relu", "--kernel", "mine:relu", "--draws", "2")
+    advice = "expected y alone, or name an object with forward and backward (a Kernel)"
+    assert code == 1 and f"returned (y, context): {advice}" in " ".join(out.split())
+
+
 def test_a_kernel_is_found_by_its_name(refnet, tmp_path):
     (tmp_path / "mine.py").write_text("def relu(x):\n    return abs(x)\n")
     code, out, err = refnet("certify", "--kernel", "mine:relu", "relu", "--draws", "2")

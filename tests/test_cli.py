@@ -14,6 +14,7 @@ import pytest
 from support import fails, peer
 
 from refnet.arithmetic.core import runtime
+from refnet.bench import load
 from refnet.cli.options import CHOICES
 from refnet.networks import ARCHITECTURES, build
 from refnet.render import figure
@@ -52,6 +53,20 @@ def test_trace_of_freeze_points(refnet):
     assert [point["freeze_at"] for point in points] == [0, 2]
     fails(refnet("trace", "resnet18_conv4", "--freeze", "0,x"), "--freeze is '0,x'", "such as 0,2,3")
     fails(refnet("trace", "resnet18_conv4", "--freeze", "0,5"), "freeze_at is 5")
+
+
+def test_freeze_points_are_measured_beside_a_word_on_a_busy_machine(refnet, monkeypatch):
+    monkeypatch.setattr(load, "LOOK", 0)
+    monkeypatch.setattr(load, "others", lambda since: 0.0)
+    freeze = ("trace", "resnet18_conv4", "--freeze", "0,2", *SMALL, "--threads", 1)
+    assert refnet(*freeze)[2] == ""
+    monkeypatch.setattr(load, "others", lambda since: float(os.cpu_count()))
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = refnet(*freeze)
+    assert code == 0 and err.startswith("refnet: the machine is busy: others use ") and err.count("\n") == 1
+    assert "of the first" in out.splitlines()[0] and "Not shown in 80 columns: held (" in out
+    code, out, err = refnet(*freeze, "--json")
+    assert "the machine is busy" in err and len(json.loads(out)) == 2
 
 
 def test_trace_has_receptive_fields(refnet):

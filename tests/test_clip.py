@@ -173,7 +173,7 @@ def test_a_truncated_video_is_refused(tmp_path, video):
         (np.zeros((4, 6, 8, 4), np.uint8), "expected uint8 frames"),
         (np.zeros((4, 0, 8, 3), np.uint8), "has frames of 0x8: expected a pixel at least"),
         (np.zeros((1, 4, 4, 6, 8)), "expected N x 3 x T x H x W"),
-        (np.zeros((1, 3, 4, 6, 8), int), "is a int64 blob"),
+        (np.zeros((1, 3, 4, 6, 8), int), "is an int64 blob"),
         (np.zeros((4, 6, 8, 3), np.uint8), "too short: it has 4 frames, expected at least 8"),
     ],
 )

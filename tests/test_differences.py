@@ -392,7 +392,7 @@ def test_missing_and_infinite_gradients_are_wrong():
         ({"vjp": lambda dy, x: dy.astype("f4")}, DTypeError, "the gradient of array 0 is float32: expected"),
         ({"f": lambda x: x.astype("f2")}, DTypeError, "what f returns is float16: expected"),
         ({"f": lambda x: (x, "y")}, DTypeError, "output 1 of f is a str: expected"),
-        ({"arrays": X}, DTypeError, "arrays is a ndarray: expected a list or tuple"),
+        ({"arrays": X}, DTypeError, "arrays is an ndarray: expected a list or tuple"),
         ({"arrays": [np.arange(3)]}, ValueRangeError, "arrays has none of float32 or float64"),
         ({"arrays": [np.array([1, np.inf])]}, ValueRangeError, r"array 0 is inf at \(1,\): expected finite"),
         ({"dy": np.ones(3)}, ShapeError, "dy has shape 3: expected 6"),

@@ -45,7 +45,7 @@ def leaves(*arguments):
 
 FORWARD = {
     "None": (lambda x: None, DTypeError, r"forward returned None: expected \(y, context\)"),
-    "an array alone": (lambda x: x, DTypeError, r"forward returned a ndarray: expected \(y, context\)"),
+    "an array alone": (lambda x: x, DTypeError, r"forward returned an ndarray: expected \(y, context\)"),
     "y is None": (
         lambda x: (None, None),
         DTypeError,
@@ -87,7 +87,7 @@ BACKWARD = {
         ShapeError,
         "backward returned None: expected 1 gradients, one or None for each",
     ),
-    "an array": (lambda dy, *a: dy, ShapeError, "backward returned a ndarray: expected 1 gradients"),
+    "an array": (lambda dy, *a: dy, ShapeError, "backward returned an ndarray: expected 1 gradients"),
     "too many": (lambda dy, *a: (dy, dy), ShapeError, "backward returned 2: expected 1 gradients"),
     "no gradient": (
         lambda *a: (None,),

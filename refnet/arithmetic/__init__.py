@@ -1,10 +1,12 @@
 """How operators are carried out: `reference` (definitions), `core` (kernels), `exact` (correctly rounded)."""
 
+from pathlib import Path
+
 from refnet.arithmetic.core import core
 from refnet.arithmetic.exact import exact
 from refnet.arithmetic.reference import reference
 from refnet.arithmetic.table import Arithmetic, Kernel
-from refnet.errors import require_known
+from refnet.errors import ValueRangeError, require_known
 from refnet.modules import find
 
 ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (reference, core, exact)}
@@ -52,11 +54,14 @@ def find_arithmetic(source: str) -> Arithmetic:
     UnknownNameError
         If there is none of that name, or the module has nothing of it.
     ValueRangeError
-        If there is no such module, or what it has of that name is no arithmetic.
+        If it names a file, there is no such module, or what it has of that name is no arithmetic.
     KernelError
         If the module raises an exception when it is imported.
     """
-    if ":" not in source:
+    if ":" not in source and not source.endswith(".py"):
+        if source not in ARITHMETICS and Path(f"{source}.py").is_file():
+            advice = f"did you mean {source}:NAME, an arithmetic in {source}.py?"
+            raise ValueRangeError(f"arithmetic {source!r} has no colon: {advice}")
         require_known("arithmetic", source, (*ARITHMETICS, "module:name"))
         return ARITHMETICS[source]
     example = "module:name, as my_kernels:arithmetic"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from refnet.arrays import REAL, Array, at_the_door, require_wide, seen_by_numpy
-from refnet.errors import DTypeError
+from refnet.errors import DTypeError, kind_of
 
 Convert = Callable[[Array], Any]
 
@@ -42,8 +42,7 @@ def converter(name: str, array: object) -> Convert:
         return _keeping_dtype(sys.modules["jax"].numpy.array)
     if hasattr(array, "__array_namespace__"):
         return _keeping_dtype(array.__array_namespace__().asarray)
-    kind = type(array).__name__
-    raise DTypeError(f"{name} is a {kind} of {home}: expected an array of NumPy, PyTorch or JAX")
+    raise DTypeError(f"{name} is {kind_of(array)} of {home}: expected an array of NumPy, PyTorch or JAX")
 
 
 def _keeping_dtype(convert: Convert) -> Convert:

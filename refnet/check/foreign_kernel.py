@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from refnet.arithmetic import Kernel, core
+from refnet.arithmetic import Arithmetic, Kernel, core
 from refnet.arrays import Array, seen_by_numpy
-from refnet.errors import KernelError
+from refnet.errors import KernelError, kind_of
 from refnet.modules import find
 from refnet.op import InputGradients, Needs
+
+# What a kernel can be.
+EXPECTED = "a function, an object with forward and backward, or an arithmetic"
 
 
 def find_kernel(source: str) -> Any:
@@ -22,10 +25,10 @@ def find_kernel(source: str) -> Any:
 
     Returns
     -------
-    callable or object with forward and backward
+    callable, object with forward and backward, or Arithmetic
     """
     example = "module:function, as my_kernels:conv3d"
-    return find(source, "kernel", example, is_kernel, "a function, or an object with forward and backward")
+    return find(source, "kernel", example, is_kernel, EXPECTED)
 
 
 def has_backward(kernel: Any) -> bool:
@@ -34,8 +37,8 @@ def has_backward(kernel: Any) -> bool:
 
 
 def is_kernel(found: Any) -> bool:
-    """Whether it can be called as a kernel."""
-    return callable(found) or has_backward(found)
+    """Whether it is a kernel, or has one for an operator."""
+    return callable(found) or has_backward(found) or isinstance(found, Arithmetic)
 
 
 def title_of(kernel: Any) -> str:
@@ -86,9 +89,13 @@ class ForeignKernel:
         returned = call(*copies, **attrs)
         self._look([*enumerate(zip(copies, arrays, strict=True))])
         if not self.backward:
+            if isinstance(returned, tuple):
+                found = "(y, context)" if len(returned) == 2 else f"a tuple of {len(returned)}"
+                advice = "y alone, or name an object with forward and backward (a Kernel)"
+                raise KernelError(f"returned {found}: expected {advice}")
             return self._taken("y", returned, arrays), (arrays, attrs)
         if not isinstance(returned, tuple) or len(returned) != 2:
-            raise KernelError(f"forward returned a {type(returned).__name__}: expected (y, context)")
+            raise KernelError(f"forward returned {kind_of(returned)}: expected (y, context)")
         y, context = returned
         return self._taken("y", y, arrays), (arrays, context)
 
@@ -101,9 +108,7 @@ class ForeignKernel:
         gradients = self.given.backward(copy, inner, needs)
         self._look([(-1, (copy, dy))])
         if not isinstance(gradients, tuple | list):
-            raise KernelError(
-                f"backward returned a {type(gradients).__name__}: expected a gradient for each input"
-            )
+            raise KernelError(f"backward returned {kind_of(gradients)}: expected a gradient for each input")
         return tuple(
             None if g is None else self._taken(f"gradient {i}", g, arrays) for i, g in enumerate(gradients)
         )

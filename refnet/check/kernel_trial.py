@@ -17,14 +17,14 @@ from numpy.typing import DTypeLike
 from refnet.arithmetic import Arithmetic, core, reference
 from refnet.arrays import INTEGER, Array, dtype_name, wide
 from refnet.check.bounds import Claim
-from refnet.check.foreign_kernel import ForeignKernel, title_of
+from refnet.check.foreign_kernel import EXPECTED, ForeignKernel, is_kernel, title_of
 from refnet.check.kernel_order import Ordered, order_of
 from refnet.check.one_call import check
 from refnet.check.operators import check_op
 from refnet.check.precision import FLOAT32, WAYS, format_of
 from refnet.check.problems import LARGEST, Problem, problem
 from refnet.check.report import OPEN, Report, Verdict, Word
-from refnet.errors import DTypeError, RefnetError, one_line, require_kind, require_known
+from refnet.errors import DTypeError, RefnetError, kind_of, one_line, require_kind, require_known
 from refnet.inputs.fill import require_seed
 from refnet.op import OUTPUT, Op
 from refnet.ops import OPS
@@ -69,7 +69,8 @@ def examine(
         The operator that it computes.
     kernel : callable or object
         ``y = kernel(*arrays, **attrs)``, of float32 arrays of NumPy's, or an object with ``forward`` and
-        ``backward`` as `refnet.Kernel` has them, whose gradients are judged, too.
+        ``backward`` as `refnet.Kernel` has them, whose gradients are judged, too; of an `Arithmetic`, its own
+        for the operator.
     claim : Claim, optional
         What it claims of its arithmetic: that of the dtype, if not given.
     seed : int
@@ -94,9 +95,11 @@ def examine(
     """
     require_known("operator", op, OPS)
     draws = whole("draws", draws, 0)
-    if not callable(kernel) and not hasattr(kernel, "forward"):
-        kind = type(kernel).__name__
-        raise DTypeError(f"kernel is a {kind}: expected a function, or an object with forward and backward")
+    if not is_kernel(kernel):
+        raise DTypeError(f"kernel is {kind_of(kernel)}: expected {EXPECTED}")
+    if isinstance(kernel, Arithmetic):
+        require_known(f"operator of arithmetic {kernel.name}", op, kernel)
+        kernel = kernel.kernels[op]
     dtype = dtype_name(dtype)
     require_seed(seed)
     claim = Claim(dtype, dtype) if claim is None else claim

@@ -17,7 +17,7 @@ from refnet.check.handed import Backward, judge_gradient
 from refnet.check.jury import Call, Jury, Ways
 from refnet.check.plausible import Levels
 from refnet.check.report import Report
-from refnet.errors import DTypeError, ValueRangeError, require_known
+from refnet.errors import DTypeError, ValueRangeError, kind_of, require_known
 from refnet.net import Node
 from refnet.op import OUTPUT
 from refnet.ops import OPS
@@ -128,5 +128,5 @@ def _fitting(jury: Jury, dumped: Dumped, shape: Shape) -> Array | None:
 def _require_sequence(what: str, found: object) -> None:
     """Refuse what is no sequence of arrays."""
     if not isinstance(found, Sequence):
-        kind = type(found).__name__
-        raise DTypeError(f"{what} is a {kind}: expected a sequence, in the order of the operator's inputs")
+        advice = "a sequence, in the order of the operator's inputs"
+        raise DTypeError(f"{what} is {kind_of(found)}: expected {advice}")

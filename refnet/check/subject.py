@@ -9,7 +9,7 @@ import numpy as np
 from refnet.arrays import REAL, Array, at_the_door, seen_by_numpy, stored_in, wide
 from refnet.check.bounds import unit
 from refnet.check.foreign import Convert, Function, Outputs, converter
-from refnet.errors import DTypeError, ShapeError, ValueRangeError, brief
+from refnet.errors import DTypeError, ShapeError, ValueRangeError, brief, kind_of
 from refnet.shapes import text
 
 
@@ -62,7 +62,7 @@ class Subject:
     ) -> "Subject":
         """Take everything through the door, and call f twice."""
         if not isinstance(arrays, tuple | list):
-            raise DTypeError(f"arrays is a {type(arrays).__name__}: expected a list or tuple of arrays")
+            raise DTypeError(f"arrays is {kind_of(arrays)}: expected a list or tuple of arrays")
         named = [f"array {k}" for k in range(len(arrays))] if names is None else list(names)
         if len(named) != len(arrays) or len(set(named)) < len(named):
             raise ValueRangeError(f"names is {brief(names)}: expected {len(arrays)} different names")
@@ -130,8 +130,8 @@ class Subject:
             self.causes.update((k, "vjp changes dy in place") for k in self.real)
         if not isinstance(returned, tuple | list):
             if len(copies) > 1:
-                kind = type(returned).__name__
-                raise DTypeError(f"vjp returned a {kind}: expected a tuple of {len(copies)} gradients")
+                kind = kind_of(returned)
+                raise DTypeError(f"vjp returned {kind}: expected a tuple of {len(copies)} gradients")
             returned = (returned,)
         if len(returned) != len(copies):
             raise ShapeError(f"vjp returned {len(returned)} gradients: expected {len(copies)}, one an array")

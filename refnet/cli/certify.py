@@ -92,7 +92,10 @@ Claims = Annotated[dict[str, Any], Group(CLAIMS)]
 TRIAL = {
     "kernel": Annotated[
         str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="Examine a function of Python's as the kernel of OP."),
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Examine it as the kernel of OP: a function, a Kernel, or an arithmetic's own.",
+        ),
     ],
     "seed": optional_number("Of all that a kernel is examined on; 0 if not given."),
     "draws": optional_number("Geometries drawn beside the operator's cases; 32 if not given."),

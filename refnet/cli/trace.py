@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from refnet.arithmetic.core import runtime
 from refnet.arrays import Array
+from refnet.bench import load
+from refnet.cli.ending import say
 from refnet.cli.options import (
     Arch,
     Clip,
@@ -114,12 +117,14 @@ def trace(
 
 
 def measure_freeze(recipe: Recipe, pixels: Array | None, points: list[int], quiet: bool) -> list[FreezePoint]:
-    """Run backward for several freeze points, on a clip or on a seeded input."""
+    """Run backward for several freeze points, on a clip or on a seeded input; say if the machine is busy."""
 
     def frozen(point: int) -> Recipe:
         return replace(recipe, options={**recipe.options, "freeze_at": point})
 
     nets = {point: frozen(point).net() for point in (0, *points)}  # all are checked before one is run
+    if (warning := load.busy(load.look(), runtime.threads())) is not None:
+        say(warning)
     given = fill.params(nets[0]) | fill.inputs(nets[0])
     if pixels is not None:
         given["data"] = pixels

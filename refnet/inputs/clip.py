@@ -31,6 +31,7 @@ from refnet.errors import (
     path_of,
     require_kind,
     require_known,
+    with_article,
 )
 from refnet.inputs import decode, npy_header
 from refnet.inputs.resize import RESIZES
@@ -246,7 +247,8 @@ def _shape(path: Path) -> Shape:
     shape, dtype = _parsed(path, _headed)
     if len(shape) == 5:
         if dtype.newbyteorder("=").name not in DTYPES:
-            raise DTypeError(f"clip {path} is a {dtype} blob: expected {' or '.join(DTYPES)}")
+            found = with_article(str(dtype))
+            raise DTypeError(f"clip {path} is {found} blob: expected {' or '.join(DTYPES)}")
         if shape[1] != 3:
             raise ShapeError(f"clip {path} has shape {text(shape)}: expected N x 3 x T x H x W")
         return shape

@@ -12,7 +12,7 @@ import numpy as np
 from refnet.arrays import REAL, Array, at_the_door, require_mapping
 from refnet.check.certification import certify
 from refnet.check.report import Report
-from refnet.errors import DTypeError, FileError, RefnetError, ValueRangeError, require_known
+from refnet.errors import DTypeError, FileError, RefnetError, ValueRangeError, kind_of, require_known
 from refnet.inputs.candidate import Candidate
 from refnet.interop.fit import fitted
 from refnet.net import Net, require_net
@@ -174,7 +174,7 @@ def _loaded(onnx: Any, model: Any) -> Any:
                 raise FileError(f"{fspath(model)} has a tensor named {name!r}: expected UTF-8")
         return loaded
     if not isinstance(model, onnx.ModelProto):
-        raise DTypeError(f"model is a {type(model).__name__}: expected a path or an onnx.ModelProto")
+        raise DTypeError(f"model is {kind_of(model)}: expected a path or an onnx.ModelProto")
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
     return twin

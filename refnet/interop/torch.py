@@ -16,7 +16,7 @@ from refnet.check.captured import Call, Capture, judge_capture
 from refnet.check.flow import flow
 from refnet.check.formulas import FOLDED
 from refnet.check.report import Report
-from refnet.errors import DTypeError, ShapeError, ValueRangeError
+from refnet.errors import DTypeError, ShapeError, ValueRangeError, kind_of
 from refnet.inputs import fill
 from refnet.interop.fit import fits
 from refnet.interop.torch_capture import buffers_kept, capture, compare, load_weights
@@ -76,7 +76,7 @@ def check_torch(
     import torch
 
     if not isinstance(module, torch.nn.Module):
-        raise DTypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
+        raise DTypeError(f"module is {kind_of(module)}: expected a torch.nn.Module")
     tensors = _as_tensors(inputs)
     title = "the net"
     if net is None:
@@ -294,7 +294,7 @@ class _Recorder:
                 return
             record = self._records[node.name]
             if not isinstance(y, torch.Tensor):
-                raise DTypeError(f"{path} returned a {type(y).__name__}: expected a tensor, {node.name}")
+                raise DTypeError(f"{path} returned {kind_of(y)}: expected a tensor, {node.name}")
             if len(record.arrays) < len(read):
                 raise ShapeError(f"{path} read {len(record.arrays)} tensors: expected {', '.join(read)}")
             inplace = getattr(part, "inplace", False)
@@ -354,7 +354,7 @@ def _as_tensors(inputs: Any) -> list[Any]:
         or not all(isinstance(t, torch.Tensor) for t in found)
         or not found
     ):
-        raise DTypeError(f"inputs is a {type(inputs).__name__}: expected a tensor or a sequence of tensors")
+        raise DTypeError(f"inputs is {kind_of(inputs)}: expected a tensor or a sequence of tensors")
     return list(found)
 
 
@@ -381,7 +381,7 @@ def _outputs(net: Net, returned: Any, recorder: _Recorder) -> dict[str, Any]:
     if isinstance(tensors, Mapping):
         tensors = list(tensors.values())
     if not isinstance(tensors, list | tuple) or not all(isinstance(t, torch.Tensor) for t in tensors):
-        raise DTypeError(f"the module returned a {type(returned).__name__}: expected a tensor or several")
+        raise DTypeError(f"the module returned {kind_of(returned)}: expected a tensor or several")
     found: dict[str, Any] = {}
     for tensor in tensors:
         shape = tuple(tensor.shape)

@@ -13,7 +13,7 @@ from refnet.arrays import Array, at_the_door, require_mapping
 from refnet.check.certification import certify
 from refnet.check.flow import flow
 from refnet.check.report import Report
-from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
+from refnet.errors import DTypeError, ShapeError, ValueRangeError, kind_of, require_known
 from refnet.inputs import fill
 from refnet.inputs.candidate import Candidate
 from refnet.interop.fit import fits, fitted
@@ -80,7 +80,7 @@ def capture(
     import torch
 
     if not isinstance(module, torch.nn.Module):
-        raise DTypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
+        raise DTypeError(f"module is {kind_of(module)}: expected a torch.nn.Module")
     nodes, params = _sorted_out(module, names)
     recorder = _Recorder(nodes)
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
@@ -150,7 +150,7 @@ def compare(
     import torch
 
     if not isinstance(module, torch.nn.Module):
-        raise DTypeError(f"module is a {type(module).__name__}: expected a torch.nn.Module")
+        raise DTypeError(f"module is {kind_of(module)}: expected a torch.nn.Module")
     paths = names_in(module, net, {} if names is None else names)
     wanted = flow(net, net.outputs).reached
     tensors = {
@@ -304,7 +304,7 @@ class _Recorder:
         tensors = list(returned.values()) if isinstance(returned, Mapping) else returned
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
         if not isinstance(tensors, list | tuple) or not all(isinstance(t, torch.Tensor) for t in tensors):
-            raise DTypeError(f"the module returned a {type(returned).__name__}: expected a tensor or several")
+            raise DTypeError(f"the module returned {kind_of(returned)}: expected a tensor or several")
         found, own = [], list(self._nodes.get("", []))
         for index, tensor in enumerate(tensors):
             known = [n for n, t in self.tensors.items() if t is tensor and t._version == self._versions[n]]
@@ -346,7 +346,7 @@ class _Recorder:
                     f"expected names={{{path!r}: [node, ...]}}, one for each call"
                 )
             if not isinstance(y, torch.Tensor):
-                raise DTypeError(f"{path} returned a {type(y).__name__}: expected a tensor, {nodes[call]}")
+                raise DTypeError(f"{path} returned {kind_of(y)}: expected a tensor, {nodes[call]}")
             self._record(nodes[call], y)
 
         return hook
@@ -435,7 +435,7 @@ def _inputs(inputs: Any, order: Sequence[str] = ("data",)) -> dict[str, Any]:
             raise ValueRangeError(f"{len(found)} inputs are given: expected {', '.join(order)}")
         found = dict(zip(order, found, strict=False))
     if not isinstance(found, Mapping) or not all(isinstance(t, torch.Tensor) for t in found.values()):
-        raise DTypeError(f"inputs is a {type(inputs).__name__}: expected a tensor, or tensors by name")
+        raise DTypeError(f"inputs is {kind_of(inputs)}: expected a tensor, or tensors by name")
     return dict(found)
 
 

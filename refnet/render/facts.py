@@ -17,7 +17,7 @@ FREEZE_COLUMNS = (
     *("parameters", "gradient norm"),
 )
 # Columns that a narrow terminal shows before others.
-FREEZE_FIRST = ("freeze at", "backward", "parameters", "gradient norm", "multiply-adds", "held")
+FREEZE_FIRST = ("freeze at", "of the first", "backward", "parameters", "gradient norm", "multiply-adds")
 FREEZE_NOTE = (
     "Multiply-adds and time are those of backward alone; held are blobs at once.",
     "Parameters: those behind the stop, as a share of all; gradient norm: that of their gradient, as a share "
