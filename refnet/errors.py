@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from os import PathLike
 from pathlib import Path
 
@@ -28,6 +28,8 @@ class UnknownNameError(RefnetError, KeyError):
     known : iterable of str
     aliases : mapping of str to sequence of str, optional
         Names that others use, in lower case, and what they mean: the first of it that is known.
+    advice : str, optional
+        What is said in place of names that may have been meant.
     """
 
     def __init__(
@@ -36,11 +38,12 @@ class UnknownNameError(RefnetError, KeyError):
         name: object,
         known: Iterable[str],
         aliases: Mapping[str, Sequence[str]] | None = None,
+        advice: str = "",
     ):
         found = repr(name) if isinstance(name, str) else brief(name)
         if found == kind_of(name) != "None":
             found = f"({found})"
-        super().__init__(f"unknown {what} {found}: {suggestion(name, known, aliases)}")
+        super().__init__(f"unknown {what} {found}: {advice or suggestion(name, known, aliases)}")
 
     def __str__(self) -> str:
         return printable_lines(str(self.args[0]))  # KeyError's own has quotation marks
@@ -79,8 +82,11 @@ def _near(name: str, known: Sequence[str], aliases: Mapping[str, Sequence[str]])
     spelled: dict[str, list[str]] = {}
     for one in known:
         spelled.setdefault(folded(one), []).append(one)
-    near = [one for text in get_close_matches(folded(name), spelled, n=3) for one in spelled[text]]
-    return near[:3]
+    found = folded(name)
+    close = get_close_matches(found, spelled, n=max(len(spelled), 1))
+    close.sort(key=list(spelled).index)  # of those as near, the one that is listed first
+    close.sort(key=lambda text: SequenceMatcher(None, text, found).ratio(), reverse=True)
+    return [one for text in close for one in spelled[text]][:3]
 
 
 def require_known(what: str, name: object, known: Iterable[str]) -> None:

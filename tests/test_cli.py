@@ -17,6 +17,7 @@ from refnet.arithmetic.core import runtime
 from refnet.bench import load
 from refnet.cli.options import CHOICES
 from refnet.networks import ARCHITECTURES, build
+from refnet.ops import OPS
 from refnet.render import figure
 from refnet.render.facts import short
 
@@ -142,6 +143,30 @@ def test_version_and_help(refnet):
     assert code == 0 and out.startswith("refnet 0.")
     code, out, _ = refnet("golden", "make", "--help")
     assert code == 0 and "--hashes-only" in out
+    for group in ((), ("golden",), ("bench",)):
+        assert "..." not in refnet(*group, "-h")[1].partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("width", ["40", "80", "160"])
+def test_no_line_ends_in_blanks(refnet, monkeypatch, width):
+    """Of tables, of text that is folded, of what is drawn."""
+    monkeypatch.setenv("COLUMNS", width)
+    for command in (["list"], ["info"], ["trace", "resnet18_conv4"], ["list", "resnet18_conv4"]):
+        assert not re.search(r" $", refnet(*command)[1], re.MULTILINE)
+    out = refnet("trace", "resnet18_conv4", "--explain", "res3_0_branch2a")[1]
+    assert not re.search(r" $", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("arch", "op"), [("resnet18_conv4", "conv3d"), ("roi_resnet18_conv4", "roi_align")])
+def test_no_formula_is_folded_in_80_columns(refnet, monkeypatch, arch, op):
+    monkeypatch.setenv("COLUMNS", "80")
+    node = [node.name for node in build(arch).nodes if node.op == op][-1]
+    out = refnet("trace", arch, "--explain", node)[1].splitlines()
+    definition = sys.modules[OPS[op].forward.__module__].__doc__.splitlines()
+    formulas = [f"  {line}" for line in definition if line.startswith("    ")]
+    assert formulas and set(formulas) <= set(out)
+    sizes = [line for line in out if "floor(" in line]
+    assert all(re.search(r"\) \+ 1 = \d+$", line) for line in sizes) and (sizes or op != "conv3d")
 
 
 @pytest.mark.parametrize(
@@ -412,6 +437,16 @@ def test_a_bundle_is_replaced_only_with_force(refnet):
         (["mak"], ["mak"]),
         (["trace"], ["ARCH"]),
         (["trace", "resnet18_con4"], ["resnet18_con4", "did you mean resnet18_conv4"]),
+        (["trace", "ResNet18"], ["'ResNet18': did you mean resnet18_conv4 or resnet18_conv5 or"]),
+        (["trace", "resnet18_conv4", "--rois", "8"], ["'rois': it is one of roi_resnet*_conv4"]),
+        (
+            ["golden", "make", "resnet18_conv4", "o", "--rois", "8"],
+            ["'rois': it is one of roi_resnet*_conv4"],
+        ),
+        (
+            ["golden", "make", "resnet18_conv4", "o", "--store", "float32", "--dtype", "float32"],
+            ["store is float32 and dtype float32: expected dtype float64", "or no store"],
+        ),
         (["trace", "resnet18_conv4", "--bogus"], ["--bogus"]),
         (["trace", "resnet18_conv4", "--freeze-at", "x"], ["--freeze-at", "x"]),
         (["trace", "resnet18_conv4", "--freeze-at", "1"], ["freeze_at is 1", "0 or a stage"]),
@@ -502,7 +537,9 @@ def test_a_clip_that_is_too_short_or_broken(refnet, video, tmp_path):
     blob = np.zeros((1, 3, 8, 32, 32))
     blob[0, 0, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", blob)
-    fails(refnet(*make, "a.npy"), "a.npy has values that are not finite", "--allow-nonfinite")
+    fails(refnet(*make, "a.npy"), "a.npy has values that are not finite", "numbers (or --allow-nonfinite)\n")
+    trace = ["trace", "resnet18_conv4", *SMALL[2:], "--freeze", "0,2", "--clip", "a.npy"]
+    fails(refnet(*trace), "a.npy has values that are not finite", "expected finite numbers\n")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.npy"]
 
 

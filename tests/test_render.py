@@ -15,7 +15,7 @@ from refnet.errors import FileError, RefnetError, ValueRangeError
 from refnet.networks import ARCHITECTURES
 from refnet.op import Family
 from refnet.ops import OPS
-from refnet.render import explanation, figure, files, page
+from refnet.render import document, drawing, explanation, figure, files, page
 from refnet.render.document import anchors
 from refnet.render.made import Made, today
 from refnet.render.palette import FAMILIES, bands, places
@@ -200,3 +200,13 @@ def test_files_are_complete_or_not_there(tmp_path, monkeypatch):
     assert out.read_bytes() == b"two" and [file.name for file in tmp_path.iterdir()] == ["a.svg"]
     with pytest.raises(FileError, match="cannot be written"):
         files.write(tmp_path / "none" / "a.svg", b"")
+
+
+def test_a_narrow_page_has_charts_whose_type_can_be_read():
+    """They are as wide as their least width then, and scroll."""
+    css = document.asset("page.css")
+    least = 16 * float(re.search(r"\.chart {[^}]*min-width: ([\d.]+)rem", css)[1])
+    narrow = re.search(r"@media \(max-width: \d+rem\) {(.*)}", css)[1]
+    sizes = [float(size) for size in re.findall(r"\.chart \.\w { font-size: ([\d.]+)px }", narrow)]
+    assert len(sizes) == 2 and all(size * least / drawing.WIDTH >= 8.5 for size in sizes)
+    assert "local" in re.search(r"main \.wide {([^}]*)}", css)[1]  # a shadow where more is

@@ -1,6 +1,7 @@
 """The application: commands, signals, expected failures."""
 
 import io
+import re
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,16 @@ class Command(TyperCommand):
         """Read what is given."""
         refuse_opposites(self.get_params(ctx), args)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; of an error, what is a parameter in Python is an option here, or is left out."""
+        try:
+            return super().invoke(ctx)
+        except RefnetError as error:
+            helps = "allow_nonfinite" in ctx.params and (ctx.params["clip"] or ctx.params["params"])
+            option = r" (or --allow-nonfinite\1)" if helps else ""
+            error.args = (re.sub(r" \(or allow_nonfinite([^)]*)\)", option, str(error)),)
+            raise
 
 
 class Group(TyperGroup):

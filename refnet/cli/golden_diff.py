@@ -18,7 +18,7 @@ def diff(
     b: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
     as_json: Json = False,
 ) -> None:
-    """Compare two bundles: what may be the cause, which tensors differ, and by how much.
+    """Compare two bundles. What may be the cause, which tensors differ, and by how much.
 
     Bits are compared; where one side is in float64 and the other in float32, once the wider is rounded.
     Exit code 0: all are equal so; 1: one is not; 2: nothing can be compared.

@@ -71,7 +71,7 @@ def make(
     *,
     options: Options,
 ) -> None:
-    """Run a network forward and backward and write every value as a bundle."""
+    """Write every value of a network's run as a bundle. Forward and backward."""
     if only is not None and hashes_only:
         raise ValueRangeError(f"--only {only} and --hashes-only: expected one of the two")
     groups = None if only is None else parse_words("--only", "group", only, GROUPS)

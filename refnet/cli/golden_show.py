@@ -24,7 +24,7 @@ def show(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a bundle holds: its recipe, and of every tensor shape, hash and statistics."""
+    """Show what a bundle holds. Its recipe, and of every tensor shape, hash and statistics."""
     opened = Bundle(bundle)
     with terminal.progress_bar(as_json) as progress:
         found = golden.statistics(opened, name, progress=progress)

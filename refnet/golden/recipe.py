@@ -141,7 +141,8 @@ class Recipe:
             require_known("format to store values in", self.store, ("float32",))
             if self.dtype != "float64":
                 raise ValueRangeError(
-                    f"values of a run in {self.dtype} are stored in {self.store}: expected a run in float64"
+                    f"store is {self.store} and dtype {self.dtype}: expected dtype float64, whose values are "
+                    f"rounded when they are stored, or no store, for those of {self.dtype} are as they come"
                 )
 
     def __post_init__(self) -> None:
@@ -152,8 +153,7 @@ class Recipe:
         """Build the network, however much memory a run would take, and refuse what is unknown."""
         self.require_legal()
         require_known("architecture", self.architecture, ARCHITECTURES)
-        for option in self.options:
-            require_known(f"option of {self.architecture}", option, ARCHITECTURES[self.architecture].options)
+        ARCHITECTURES[self.architecture].require_options(self.options)
         return build(self.architecture, input=self.input, **self.options)
 
     def net(self) -> Net:

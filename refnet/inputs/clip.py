@@ -196,7 +196,7 @@ def _read(
             if not (allow_nonfinite or np.isfinite(ready).all()):
                 raise ValueRangeError(
                     f"clip {path} has values that are not finite in {dtype}: "
-                    "expected finite numbers, or --allow-nonfinite"
+                    "expected finite numbers (or allow_nonfinite)"
                 )
             return ready
         source: Iterable[Array] = array[wanted.start : wanted.stop : wanted.step, ..., ::-1]

@@ -1,6 +1,7 @@
 """The named architectures, and `build`, which makes any of them."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from inspect import Parameter, Signature, signature
 from textwrap import indent, wrap
@@ -81,15 +82,29 @@ class Architecture(Shown):
 
     def build(self, input: Shape | None = None, **options: Any) -> Net:
         """Build the network for a shape of the input, with the options that are given."""
-        for option in options:
-            if option not in self.options:
-                raise UnknownNameError(f"option of {self.name}", option, ["input", *self.options], ALIASES)
+        self.require_options(options)
         return self.builder(
             input=self.input if input is None else input,
             block_counts=self.block_counts,
             feat_dims=self.feat_dims,
             **self.options | options,
         )
+
+    def require_options(self, options: Iterable[str]) -> None:
+        """Refuse an option that it does not have.
+
+        Raises
+        ------
+        UnknownNameError
+            It says which architectures have it, if any do.
+        """
+        for option in options:
+            if option not in self.options:
+                having = (a.name for a in ARCHITECTURES.values() if option in a.options)
+                kinds = " and ".join(dict.fromkeys(re.sub("[0-9]+", "*", name, count=1) for name in having))
+                advice = f"it is one of {kinds}" if kinds else ""
+                known = ["input", *self.options]
+                raise UnknownNameError(f"option of {self.name}", option, known, ALIASES, advice)
 
     def _shown(self) -> Table:
         options = {"input": self.input, **self.options}

@@ -2,7 +2,8 @@
 
 For sample n, output channel k of group g, output position o = (t, h, w)::
 
-    y[n, k, o] = b[k] + sum over c in group g, tap j of  w[k, c, j] * x[n, c, o * stride + j * dilation - pad]
+    y[n, k, o] = b[k] + sum over c in group g, tap j of
+                 w[k, c, j] * x[n, c, o * stride + j * dilation - pad]
 
 where x is zero in the padding. This is Caffe2's and PyTorch's convolution, and ONNX's `Conv`
 (opset 11, ONNX operator specification).

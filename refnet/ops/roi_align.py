@@ -3,18 +3,21 @@
 A row of rois is a tube: the sample n that it lies in, then x1, y1, x2, y2 for each frame, in pixels of the
 image. He et al., *Mask R-CNN*, arXiv:1703.06870, frame by frame as in *Detect-and-Track*, arXiv:1712.09184;
 Caffe2's `RoIAlign`, torchvision's `roi_align`, ONNX's `RoiAlign` (opset 16, mode avg) with
-coordinate_transformation_mode output_half_pixel, or half_pixel where `aligned`. Along H (and W alike)::
+coordinate_transformation_mode output_half_pixel, or half_pixel where `aligned`. Along H (and W alike) sample
+i of bin p lies at::
 
-    start, end = y1 * spatial_scale - offset, y2 * spatial_scale - offset       offset: 1/2 if aligned, else 0
-    bin        = (end - start) / oH                                     end - start: at least 1 unless aligned
+    start, end = y1 * spatial_scale - offset, y2 * spatial_scale - offset
+    bin        = (end - start) / oH
     samples    = sampling_ratio, or if that is 0 ceil(bin), none below 0
-    position   = start + p * bin + (i + 1/2) * bin / samples            sample i of bin p
+    position   = start + p * bin + (i + 1/2) * bin / samples
 
-A position outside [-1, H] reads nothing but is counted; any other is moved into [0, H - 1] and reads the
-cell below it with weight 1 - f and the one above with weight f, f being its fractional part. A weight of a
-sample of the plane is a product of two, so that y is the mean along H and then along W::
+where offset is 1/2 if aligned, else 0, and end - start at least 1 unless aligned. A position outside [-1, H]
+reads nothing but is counted; any other is moved into [0, H - 1] and reads the cell below it with weight 1 - f
+and the one above with weight f, f being its fractional part. A weight of a sample of the plane is a product
+of two, so that y is the mean along H and then along W::
 
-    y[r, c, t, p, q] = sum over cells h of row p, w of column q of  a[p, h] * b[q, w] * x[n, c, t, h, w]
+    y[r, c, t, p, q] = sum over cells h of row p, w of column q of
+                       a[p, h] * b[q, w] * x[n, c, t, h, w]
 
 with a and b the weights over the number of samples. Positions and weights are computed in float64 in this
 order, from rois that are taken as exact: both dtypes sample the same places. Then the weights are rounded

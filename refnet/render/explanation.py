@@ -18,12 +18,18 @@ INDENT = (0, 0, 0, 2)
 def show(found: Explanation, console: Console) -> None:
     """Print an explanation: what is computed, shapes, the gather drawn, cost, backward."""
     console.print(Text(f"{found.name}: {found.op}", "bold"))
-    console.print(Padding(Text(found.definition.replace("::\n", ":\n")), INDENT, expand=False))
+    console.print(Padding(Text(_flowing(found.definition.replace("::\n", ":\n"))), INDENT, expand=False))
     for title, rows in facts(found):
         if title == "cost" and found.windows:
             _gather(found, console)
         console.print(Text(f"\n{title}", "bold"))
         console.print(Labelled([(f"  {first}", *others) for first, *others in rows]))
+
+
+def _flowing(text: str) -> str:
+    """A text whose paragraphs are one line each, but for formulas, which are indented."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") else " ".join(p.split()) for p in paragraphs)
 
 
 def _gather(found: Explanation, console: Console) -> None:

@@ -53,7 +53,7 @@ def facts(found: Explanation) -> Iterator[Section]:
     """Title and rows of every section that has something to say."""
     yield "tensors", list(_tensors(found))
     if found.windows:
-        yield "sizes", [(axis.axis, size_formula(axis), *_unread(axis)) for axis in found.windows]
+        yield "sizes", [row for axis in found.windows for row in _sizes(axis)]
     if found.product:
         yield "product", list(_product(found, found.product))
     yield "cost", list(_cost(found))
@@ -102,9 +102,10 @@ def _tensors(found: Explanation) -> Iterator[tuple[str, ...]]:
         yield "with", ", ".join(f"{key} {value}" for key, value in found.attrs.items())
 
 
-def _unread(axis: SlidingAxis) -> Iterator[str]:
+def _sizes(axis: SlidingAxis) -> Iterator[tuple[str, ...]]:
+    yield axis.axis, size_formula(axis)
     if axis.unread:
-        yield f"{axis.unread} of {axis.source} positions are never read"
+        yield "", f"{axis.unread} of {axis.source} positions are never read"
 
 
 def _product(found: Explanation, product: Product) -> Iterator[tuple[str, ...]]:

@@ -121,7 +121,8 @@ def bundle(made: Bundle, console: Console) -> None:
 def summary(made: Bundle) -> str:
     """What a bundle is of, in a sentence."""
     recipe = made.recipe
-    stored = f", stored in {recipe.store}" if recipe.store else ""
+    values = any(entry["file"] for entries in made.entries.values() for entry in entries.values())
+    stored = f", {'stored' if values else 'hashed'} in {recipe.store}" if recipe.store else ""
     said = [f"{recipe.title()}, {recipe.dtype}{stored}, {recipe.arithmetic_name}"]
     if source := recipe.own.get("params"):
         said.append(f"parameters of {source.name}")

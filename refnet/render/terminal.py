@@ -20,7 +20,7 @@ from refnet.render.columns import Columns
 
 
 class Screen(Console):
-    """A console that no text controls, and that cuts none off.
+    """A console that no text controls, that cuts none off, and whose lines end in no blanks.
 
     What is no printable character is seen as an escape.
     """
@@ -31,11 +31,27 @@ class Screen(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render, as `Console.render` does."""
+        line: list[Segment] = []
         for segment in super().render(renderable, options):
-            if segment.control or segment.text.isprintable():
-                yield segment
-            else:
-                yield Segment(printable_lines(segment.text), segment.style)
+            if segment.control:
+                line.append(segment)
+                continue
+            *ended, begun = printable_lines(segment.text).split("\n")
+            for text in ended:
+                yield from _without_blanks([*line, Segment(text, segment.style)])
+                yield Segment("\n")
+                line = []
+            line += [Segment(begun, segment.style)] * bool(begun)
+        yield from line
+
+
+def _without_blanks(line: list[Segment]) -> list[Segment]:
+    """A line without the blanks at its end."""
+    while line and not line[-1].control:
+        text, style, _ = line.pop()
+        if text := text.rstrip(" "):
+            return [*line, Segment(text, style)]
+    return line
 
 
 def screen() -> Console:
