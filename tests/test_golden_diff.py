@@ -124,6 +124,7 @@ def test_a_bundle_in_float32_is_the_one_in_float64_rounded(refnet, made, tmp_pat
     assert "176 of 176 tensors equal once the wider side is rounded to float32." in out
     hashes = golden.make(tmp_path / "h", replace(RECIPE, store="float32"), hashes_only=True)
     assert all(f.equal for f in golden.diff(made, hashes))
+    assert "hashed in float32" in tables.summary(hashes) and "stored in float32" in tables.summary(small)
     edit(hashes.path, lambda m: m["tensors"]["blobs"]["pool1"].update(sha256="0" * 64))
     found = only(golden.diff(made, hashes.path))
     assert (found.name, found.note) == ("pool1", "other SHA-256; values are not stored")

@@ -10,6 +10,7 @@ import pytest
 import refnet
 from refnet.arithmetic import Kernel, core
 from refnet.certify import Candidate, Report, Verdict
+from refnet.errors import kind_of
 from refnet.networks import ARCHITECTURES, fold
 from refnet.ops import OPS
 from refnet.shown import MOST_LINES, MOST_ROWS, Table, as_html
@@ -210,3 +211,20 @@ def test_a_report_shows_the_worst_first():
         ["c", "undecided", "2.5"],
         ["a", "ok", "2.5"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.zeros(3), "an ndarray"),
+        (3, "an int"),
+        (np.uint8(3), "a uint8"),
+        (np.int64(3), "an int64"),
+        (object(), "an object"),
+        ({}, "a dict"),
+        (core, "an Arithmetic"),
+        (None, "None"),
+    ],
+)
+def test_what_an_object_is_has_its_article(value, said):
+    assert kind_of(value) == said
