@@ -14,7 +14,7 @@ class RefnetError(Exception):
     """
 
     def __str__(self) -> str:
-        return printable_lines(super().__str__())
+        return printable(super().__str__())
 
 
 class UnknownNameError(RefnetError, KeyError):
@@ -46,7 +46,7 @@ class UnknownNameError(RefnetError, KeyError):
         super().__init__(f"unknown {what} {found}: {advice or suggestion(name, known, aliases)}")
 
     def __str__(self) -> str:
-        return printable_lines(str(self.args[0]))  # KeyError's own has quotation marks
+        return printable(str(self.args[0]))  # KeyError's own has quotation marks
 
 
 # Names that a message lists in full.

@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from refnet.regular import open_regular
+
 WORKSPACE = re.compile(r"\.refnet-[0-9a-f]{16}\.work")
 # What a workspace holds: what is made; what is taken from its place, and the place's name.
 NEW, OLD, PLACE = "new", "old", "place"
+LONGEST_NAME = 255  # bytes: Linux's NAME_MAX, and that of its file systems
 # Flags of Linux's renameat2, and what it answers where a kernel or file system lacks them.
 NOREPLACE, EXCHANGE = 1, 2
 LACKING = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}
@@ -198,12 +201,24 @@ def _clear(folder: Path) -> None:
     old = folder / OLD
     try:
         if old.is_dir():
-            put(old, folder.with_name(Path(os.fsdecode((folder / PLACE).read_bytes())).name))
+            put(old, folder.with_name(_place(folder)))
     except FileExistsError:
         pass  # it was replaced
     except OSError:
-        return  # a disk that fails: whoever comes next tries again
+        return  # a disk that fails: whoever comes next tries again; or nothing that `exchange` has left
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place(folder: Path) -> str:
+    """Where the old folder of a workspace was taken from; OSError where no process of ours wrote that."""
+    handle = open_regular(folder / PLACE, links=False)
+    if handle is None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(folder / PLACE))
+    with os.fdopen(handle, "rb") as file:
+        name = file.read(LONGEST_NAME + 1)
+    if not name or len(name) > LONGEST_NAME or name in (b".", b"..") or b"/" in name or b"\0" in name:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(folder / PLACE))
+    return os.fsdecode(name)
 
 
 def _swap(new: Path, out: Path) -> None:

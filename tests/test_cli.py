@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -584,6 +585,13 @@ def test_output_that_cannot_be_written_is_said(tmp_path):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr == "refnet: standard output: No space left on device\n"
+
+
+def test_a_closed_standard_output_changes_no_exit_code():
+    for command, code in ((("info",), 0), (("golden", "verify", "nothing"), 2)):
+        call = shlex.join([sys.executable, "-m", "refnet", *command])
+        done = subprocess.run(f"{call} >&-", shell=True, capture_output=True, text=True)
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
 
 
 def test_a_process_with_little_address_space_is_refused_or_runs(tmp_path):

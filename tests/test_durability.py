@@ -180,6 +180,30 @@ def test_the_next_command_clears_what_the_dead_left_and_nothing_else(made, old):
     assert sorted(old.parent.iterdir()) == sorted([old, old.parent / "page.html", *others])
 
 
+@pytest.mark.parametrize("written", ["a pipe", b"", b"a\0b", b"../b", b"..", b"x" * 300, "a link", "endless"])
+def test_a_workspace_that_no_process_of_ours_has_left_stays_as_it_is(old, tmp_path, written):
+    """As an archive may bring it: nothing is waited for, read without end, or put where it says."""
+    folder = abandoned(old.parent)
+    (folder / "old").mkdir()
+    place = folder / "place"
+    if written == "a pipe":
+        os.mkfifo(place)
+    elif written == "a link":
+        place.symlink_to("/dev/zero")
+    elif written == "endless":
+        with place.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        place.write_bytes(written)
+    golden.Bundle(old)
+    assert {path.name for path in folder.iterdir()} == {"new", "old", "place"}
+    assert sorted(old.parent.iterdir()) == sorted([old, folder])
+    place.unlink()
+    place.write_bytes(b"b")
+    golden.Bundle(old)
+    assert sorted(old.parent.iterdir()) == sorted([old, old.parent / "b"])
+
+
 def test_what_a_living_process_holds_stays(old):
     folder = abandoned(old.parent)
     holder = os.open(folder, os.O_RDONLY)

@@ -297,7 +297,7 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
     with pytest.raises(UnknownNameError, match="unknown format to store values in 'float16'"):
         run.save(tmp_path / "b", store="float16")
     single = {name: a.astype("float32") if a.dtype == float else a for name, a in given.items()}
-    with pytest.raises(ValueRangeError, match="a run in float32 are stored in float32"):
+    with pytest.raises(ValueRangeError, match="store is float32 and dtype float32"):
         refnet.forward(net, single).save(tmp_path / "b", store="float32")
     for name in ("__metadata__", "half \ud800"):
         odd = refnet.Net()
@@ -435,7 +435,9 @@ def test_parts_and_rounding_on_the_command_line(refnet):
     fails(refnet(*make, "c", "--only", "outputs", "--hashes-only"), "--only outputs and --hashes-only")
     fails(refnet(*make, "c", "--only", "gradients", "--no-backward"), "there are no gradients")
     fails(refnet(*make, "c", "--store", "float16"), "'float16'", "float32")
-    fails(refnet(*make, "c", "--store", "float32", "--dtype", "float32"), "a run in float32 are stored in")
+    fails(
+        refnet(*make, "c", "--store", "float32", "--dtype", "float32"), "store is float32 and dtype float32"
+    )
     assert not Path("c").exists()
 
 

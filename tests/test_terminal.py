@@ -74,6 +74,39 @@ def test_no_text_of_a_manifest_controls_a_terminal(refnet, bundle, change, code)
         assert ended == code or command[1] != "verify"
 
 
+VERDICT = "b: derived again: 176 of 176 tensors equal bit for bit."
+LINES = f"x\n\n{VERDICT}\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: (
+            m.update(bits="unknown", refnet=LINES)
+            or m["recipe"].update(own={"arithmetic": {"name": LINES, "sha256": None}}, arithmetic=LINES)
+        ),
+        lambda m: m.update(refnet=LINES) or m["machine"].update(cpu=LINES),
+        lambda m: m["tensors"]["blobs"].update({LINES: {**m["tensors"]["blobs"]["conv1"], "shape": [1]}}),
+        lambda m: m["recipe"].update(architecture=LINES),
+        lambda m: m["tensors"]["blobs"]["conv1"].update(file=LINES),
+        lambda m: m["graph"]["nodes"][0].update(name=LINES),
+    ],
+)
+def test_no_text_of_a_manifest_prints_a_line_of_its_own(refnet, bundle, tmp_path, change):
+    other = golden.make(tmp_path / "other", RECIPE).path
+    edit(bundle, change)
+    for command in (
+        ["golden", "verify", bundle],
+        ["golden", "diff", bundle, other],
+        ["golden", "show", bundle],
+        ["golden", "show", bundle, LINES],
+        ["certify", bundle, other],
+        ["certify", other, bundle],
+    ):
+        _, out, err = refnet(*command)
+        assert VERDICT not in {line.strip() for line in (out + err).splitlines()}, command
+
+
 def test_no_text_of_a_manifest_controls_a_terminal_through_json(refnet, bundle):
     edit(bundle, section("blobs"))
     code, out, _ = refnet("golden", "verify", bundle, "--json")
@@ -93,7 +126,7 @@ def test_what_another_machine_is_called_is_seen_as_it_is(refnet, tmp_path):
 def test_no_message_controls_a_terminal():
     for error in (FileError(f"{HOSTILE} is\nwrong"), UnknownNameError(HOSTILE, HOSTILE, [HOSTILE])):
         assert not CONTROLS.intersection(str(error))
-    assert str(FileError(f"{HOSTILE[:4]} is\nwrong")) == "\\x1b[2J is\nwrong"
+    assert str(FileError(f"{HOSTILE[:4]} is\nwrong")) == "\\x1b[2J is\\nwrong"
     with pytest.raises(UnknownNameError, match=r"^unknown a '\\x1b': expected one of \\x1b"):
         require_known("a", "\x1b", ["\x1b[31m", "b"])
 

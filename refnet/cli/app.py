@@ -115,6 +115,8 @@ def main() -> NoReturn:
     for number in (getattr(signal, name) for name in STOPPING if hasattr(signal, name)):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
             signal.signal(number, terminate)
+    if sys.stdout is None:  # closed by whoever called; the exit code still says what was found
+        sys.stdout = io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to fail
     try:

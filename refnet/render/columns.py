@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from refnet.errors import printable_lines
+from refnet.errors import printable, printable_lines
 
 # Blanks on both sides of a column.
 PADDING = 2
@@ -53,7 +53,7 @@ class Columns:
 
     def add_row(self, *cells: str, style: str | None = None) -> None:
         """Add a row, a cell for each column."""
-        self._rows.append(tuple(map(printable_lines, cells)))
+        self._rows.append(tuple(map(printable, cells)))
         self._styles.append(style or "")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from refnet.golden import Bundle, Statistics, graph
 from refnet.render.tables import percent, summary
-from refnet.render.terminal import table
+from refnet.render.terminal import say, table
 from refnet.shapes import size, text
 
 # Characters of a SHA-256 that tell tensors apart.
@@ -16,7 +16,8 @@ DAMAGED = "stored bits are not those of its SHA-256"
 
 def bundle(shown: Bundle, found: Sequence[Statistics], console: Console) -> None:
     """Show a bundle: its recipe, then a tensor a row."""
-    console.print(f"{shown.path}: {summary(shown)}\n", soft_wrap=True)
+    say(f"{shown.path}: {summary(shown)}", console)
+    console.print()
     _recipe(shown, console)
     console.print()
     numbers = ("min", "max", "mean", "largest |x|", "zeros", "not finite")

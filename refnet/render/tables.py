@@ -12,7 +12,7 @@ from refnet.golden import Bundle, Cause, Finding, Rounding, first_difference
 from refnet.golden.findings import BITS_DIFFER, NOT_STORED
 from refnet.golden.recipe import EVERY_MACHINE, GIVEN, SECTIONS, UNKNOWN
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_FIRST, FREEZE_NOTE, freeze_rows, short
-from refnet.render.terminal import table
+from refnet.render.terminal import say, table
 from refnet.shapes import text
 from refnet.trace import FreezePoint, Row
 from refnet.trace.receptive import text as field_text
@@ -57,12 +57,13 @@ def options(found: Iterable[tuple[str, str, str]], console: Console) -> None:
 def machine(facts: Mapping[str, Any], console: Console) -> None:
     """Show what runs here and how fast it can be, a fact a row."""
     texts = {
-        "memory_available": memory.text(facts["memory_available"]),
-        "kernels": "\n".join(f"{op}: {how}" for op, how in facts["kernels"].items()),
+        "memory_available": [memory.text(facts["memory_available"])],
+        "kernels": [f"{op}: {how}" for op, how in facts["kernels"].items()],
     }
     shown = table("fact", "value", header=False, prose="value", needed=2)
     for name, value in facts.items():
-        shown.add_row(name.replace("_", " "), texts.get(name, str(value)))
+        for line, said in enumerate(texts.get(name, [str(value)])):
+            shown.add_row("" if line else name.replace("_", " "), said)
     console.print(shown)
 
 
@@ -112,7 +113,8 @@ def bundle(made: Bundle, console: Console) -> None:
         elements = sum(prod(entry["shape"]) for entry in entries.values())
         shown.add_row(section, str(len(entries)), f"{elements:,}", ", ".join(files))
     console.print(shown)
-    console.print(f"\n{made.path}: {summary(made)}", soft_wrap=True)
+    console.print()
+    say(f"{made.path}: {summary(made)}", console)
     if made.fallbacks:
         console.print()
         _fallbacks(made, console)
@@ -179,7 +181,8 @@ def causes(
         line = "The recipes are the same, so one of the two is wrong: refnet golden verify says which."
     else:
         line = "The recipes are the same."
-    console.print(f"{line}\n", soft_wrap=True)
+    say(line, console)
+    console.print()
 
 
 def differences(found: Sequence[Cause], bundles: tuple[Bundle, Bundle]) -> str:
@@ -221,9 +224,9 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
         equal += f"{some} once the wider side is rounded to {rounded[0].rounded}"
     else:
         equal += " bit for bit"
-    console.print(f"{equal}, {wrong} not." if wrong else f"{equal}.", soft_wrap=True)
+    say(f"{equal}, {wrong} not." if wrong else f"{equal}.", console)
     for line in _where_it_begins(bad):
-        console.print(line, soft_wrap=True)
+        say(line, console)
 
 
 def _sizes(finding: Finding) -> tuple[str, str, str, str, str]:
@@ -258,14 +261,14 @@ def not_derived(found: Sequence[Finding], bundle: Bundle, console: Console) -> N
     given = [_number(names, s) for s, names in by_section.items() if names and s in GIVEN]
     computed = [_number(names, s) for s, names in by_section.items() if names and s not in GIVEN]
     if given:
-        console.print(f"Not derived, but taken as stored: {', '.join(given)}.", soft_wrap=True)
+        say(f"Not derived, but taken as stored: {', '.join(given)}.", console)
     if computed:
         source = bundle.recipe.own.get("arithmetic")
         name = source.name if source else "MODULE:NAME"
-        console.print(
+        say(
             f"Not derived: {', '.join(computed)}, computed by an arithmetic of somebody's own, "
             f"{bundle.recipe.arithmetic_name} (--arithmetic {name} derives by it).",
-            soft_wrap=True,
+            console,
         )
 
 
@@ -296,10 +299,10 @@ def roundings(found: Sequence[Rounding], bundle: Bundle, arithmetic: str, consol
         console.print(shown)
         console.print()
     correct, elements = sum(r.correct for r in found), sum(r.elements for r in found)
-    console.print(
+    say(
         f"{bundle.path}, made by {bundle.recipe.arithmetic_name}, against {arithmetic}: {correct:,} of "
         f"{elements:,} elements correctly rounded, all in {len(found) - len(rest)} of {len(found)} tensors.",
-        soft_wrap=True,
+        console,
     )
     if any(rounding.derived for rounding in rest):
         console.print(
@@ -309,7 +312,7 @@ def roundings(found: Sequence[Rounding], bundle: Bundle, arithmetic: str, consol
         )
     if unexplained := [rounding.name for rounding in found if not rounding.explained]:
         more = f" and {len(unexplained) - MOST_NAMED} more" if len(unexplained) > MOST_NAMED else ""
-        console.print(f"No rounding explains {', '.join(unexplained[:MOST_NAMED])}{more}.", soft_wrap=True)
+        say(f"No rounding explains {', '.join(unexplained[:MOST_NAMED])}{more}.", console)
 
 
 def _where_it_begins(bad: Sequence[Finding]) -> Iterator[str]:
@@ -363,4 +366,4 @@ def other_machine(made: Bundle, here: Mapping[str, Any], console: Console) -> No
     console.print(line, soft_wrap=True)
     for name, value in here.items():
         if made.machine.get(name) != value:
-            console.print(f"made with {name} {made.machine.get(name)}, here {value}", soft_wrap=True)
+            say(f"made with {name} {made.machine.get(name)}, here {value}", console)

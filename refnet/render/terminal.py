@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from refnet import memory
-from refnet.errors import printable_lines
+from refnet.errors import printable, printable_lines
 from refnet.progress import Progress
 from refnet.render import files
 from refnet.render.columns import Columns
@@ -58,6 +58,11 @@ def screen() -> Console:
     """Standard output; wide enough for a table where it is no terminal and COLUMNS says nothing."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
     return Screen(width=width, markup=False, highlight=False)
+
+
+def say(sentence: str, console: Console) -> None:
+    """Print a sentence, one line whatever names it quotes."""
+    console.print(printable(sentence), soft_wrap=True)
 
 
 def table(*columns: str, numbers: Collection[str] = (), **how: Any) -> Columns:
