@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +20,16 @@ import numpy as np
 from refnet.arithmetic import ARITHMETICS
 from refnet.arrays import Array, ulp_distance, with_one_nan
 from refnet.certify import Candidate, Report, certify
-from refnet.errors import FileError, RefnetError, ValueRangeError, one_line, require_known
+from refnet.errors import FileError, RefnetError, UnknownNameError, ValueRangeError, one_line, require_known
 from refnet.golden import SECTIONS, Bundle, Recipe, make
 from refnet.golden.bundle import GRADIENT
 from refnet.golden.folder import MANIFEST
+from refnet.networks import ARCHITECTURES
 from refnet.regular import open_regular
 from refnet.shapes import text
+
+# What a candidate is made of.
+PARTS = ("blobs", "given", "gradients", "blob_gradients", "output_gradients")
 
 
 class Golden:
@@ -110,8 +114,8 @@ class Golden:
         Parameters
         ----------
         arrays : mapping of str to array_like
-            As for `same`. Inputs and parameters among them are what the project's run was given, in place of
-            the bundle's own; a gradient may also be a node's.
+            As for `same`. Inputs, parameters and gradients of outputs among them are what the project's run
+            was given, in place of the bundle's own; a gradient may also be a node's.
         **claims
             Those of `certify`: accumulate, store, operands, algorithm, ...
 
@@ -129,19 +133,24 @@ class Golden:
         """
         __tracebackhide__ = True
         leaves = {*self.net.inputs, *self.net.params}
-        parts: dict[str, Any] = {part: {} for part in ("blobs", "given", "gradients", "blob_gradients")}
+        parts: dict[str, Any] = {part: {} for part in PARTS}
         for whole, array in arrays.items():
             name = whole.removeprefix(GRADIENT)
-            if name == whole:
+            if self.bundle.places.get(whole, ("",))[0] == "output_gradients":
+                part, name = "output_gradients", self.bundle.places[whole][1]
+            elif name == whole:
                 part = "given" if name in leaves else "blobs"
             else:
                 part = "gradients" if name in leaves else "blob_gradients"
             parts[part][name] = np.asarray(array)
         given = {name: array for name, array in self.given.items() if name not in parts["given"]}
         has_gradients = bool(parts["gradients"] or parts["blob_gradients"])
-        candidate = Candidate(**parts, output_gradients=self.output_gradients if has_gradients else {})
+        if has_gradients:
+            parts["output_gradients"] = self.output_gradients | parts["output_gradients"]
+        candidate = Candidate(**parts)
         report = certify(self.net, given, candidate, **claims)
-        asked = [name for name in arrays if name not in parts["given"]]
+        starts = {name for name, (section, _) in self.bundle.places.items() if section == "output_gradients"}
+        asked = [name for name in arrays if name not in parts["given"] and name not in starts]
         # What was not handed in is not missing: a test may be of one array.
         report = replace(report, verdicts={n: v for n, v in report.verdicts.items() if n in asked})
         if not report.ok:
@@ -200,6 +209,15 @@ def recipe(architecture: str, **options: Any) -> Golden:
     RefnetError
         If there is no such recipe, or it cannot be run.
     """
+    require_known("architecture", architecture, ARCHITECTURES)
+    known = [option.name for option in fields(Recipe) if option.name != "architecture"]
+    for option in options:
+        if option not in known:
+            its = option in ARCHITECTURES[architecture].options
+            advice = (
+                f"expected it in options={{{option!r}: ...}}, for it is one of {architecture}" if its else ""
+            )
+            raise UnknownNameError("option of a recipe", option, known, advice=advice)
     made = Recipe(architecture, **{"arithmetic": "exact"} | options)
     made.require_legal()
     if made.owns_arithmetic:

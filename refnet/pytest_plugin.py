@@ -19,6 +19,7 @@ def golden(pytestconfig: pytest.Config) -> Callable[..., "Golden"]:
     name, and ``.same(arrays)`` and ``.check(arrays, accumulate=..., store=...)``.
     """
     from refnet import pinned
+    from refnet.errors import ValueRangeError
     from refnet.networks import ARCHITECTURES
 
     known: dict[str, Golden] = {}
@@ -26,10 +27,13 @@ def golden(pytestconfig: pytest.Config) -> Callable[..., "Golden"]:
     def find(name: str, **options: Any) -> "Golden":
         key = f"{name} {options!r}"
         if key not in known:
-            if name in ARCHITECTURES:
+            path = pytestconfig.rootpath / name
+            if name in ARCHITECTURES or not (path.exists() or path.suffix or "/" in name):
                 known[key] = pinned.recipe(name, **options)
+            elif options:
+                raise ValueRangeError(f"{name} pins its recipe: expected no {', '.join(options)} beside")
             else:
-                known[key] = pinned.pinned(pytestconfig.rootpath / name, **options)
+                known[key] = pinned.pinned(path)
         return known[key]
 
     return find

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from refnet import errors, pinned
+from refnet.errors import UnknownNameError
 from refnet.golden import Recipe, make
 from refnet.golden.folder import MANIFEST
 from refnet.golden.recipe import BITS, EVERY_MACHINE
@@ -218,6 +219,50 @@ def test_an_architecture_is_a_recipe(cache):
     assert pinned.recipe("resnet18_conv4", **options).bundle.path == golden.bundle.path
     assert pinned.recipe("resnet18_conv4", **options, seed=1).bundle.path != golden.bundle.path
     golden.same({"conv1": golden["conv1"]})
+
+
+def test_every_name_that_a_bundle_has_is_judged_or_given(cache, pin):
+    golden = pinned.pinned(pin())
+    report = golden.check({name: golden[name] for name in golden.names})
+    computed = {
+        name for name, (section, _) in golden.bundle.places.items() if section in ("blobs", "gradients")
+    }
+    assert {*report.verdicts} == computed
+    (start,) = (name for name in golden.names if name.startswith("d output "))
+    doubled = {name: 2 * golden[name] for name in golden.names if name.startswith("d ")}
+    blobs = {name: golden[name] for name in golden.names if not name.startswith("d ")}
+    assert golden.check(blobs | doubled).ok
+    with pytest.raises(AssertionError, match="not what .* gives, but for rounding"):
+        golden.check(blobs | doubled | {start: golden[start]})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("resnet18_conv9", {}, "did you mean resnet18_conv4"),
+        ("resnet18_conv4", {"transformation": "basic"}, r"expected it in options=\{'transformation': ...\}"),
+        ("resnet18_conv4", {"dtypes": "float32"}, "did you mean dtype"),
+    ],
+)
+def test_mistakes_get_one_line(cache, name, options, said):
+    with pytest.raises(UnknownNameError, match=said):
+        pinned.recipe(name, **options)
+
+
+def test_a_pinned_recipe_takes_no_options(project, pin):
+    shutil.copy(pin(), project.path)
+    project.makepyfile(
+        """
+        def test_options(golden):
+            golden("res18.json", dtype="float64")
+
+        def test_a_misspelt_architecture(golden):
+            golden("resnet18_conv9")
+        """
+    )
+    shown = project.runpytest_subprocess().stdout.str()
+    assert "res18.json pins its recipe: expected no dtype beside" in shown
+    assert "unknown architecture 'resnet18_conv9': did you mean resnet18_conv4" in shown
 
 
 @pytest.mark.parametrize(
