@@ -53,3 +53,14 @@ def test_what_cannot_be_derived_is_refused_and_read_all_the_same():
     assert report.verdicts["y"].passes
     report = certify(net, given, {"y": run.blobs["y"]})
     assert report.verdicts["y"].verdict == "refused"
+
+
+def test_a_chain_of_a_whole_network_is_not_accused_of_its_rounding():
+    """Its bound is so large that the expected error vanishes beside it in float32: nothing can be said."""
+    net = refnet.build("resnet18_conv4", input=(1, 3, 2, 64, 64))
+    given = {**refnet.fill.inputs(net, dtype="float32"), **refnet.fill.params(net, dtype="float32")}
+    blobs = refnet.forward(net, given).blobs
+    for name, word in (("res3_1_relu", "consistent"), ("res4_1_relu", "refused")):
+        verdict = certify(net, given, {name: blobs[name]}).verdicts[name]
+        assert verdict.verdict == word
+    assert verdict.bound > np.abs(blobs[name]).max() and "own scale" in verdict.why

@@ -141,8 +141,9 @@ class Jury:
             word, said = "refused", f"{assessed.unjudged} elements are made of what is not finite"
         if word == "consistent" and not found.any() and not expected.value.any():
             word = "exact"
-        if word == "refused" and not said:
-            said = "the bound is above the array's own scale: it says nothing"
+        if assessed.word == "refused":
+            nothing = "the bound is above the array's own scale: it says nothing"
+            said = f"{nothing}; {said}" if said else nothing
         if word in ("exact", "consistent") and not said:
             said = _mostly_zero(found)
         verdict = Verdict(
