@@ -1,5 +1,6 @@
 """What an object shows of itself: a few lines in a terminal, a small table in a notebook."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import islice
@@ -35,11 +36,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-class Shown:
-    """Whose objects show a table of themselves: subclasses define `_shown`."""
+class Shown(ABC):
+    """Whose objects show a table of themselves."""
 
+    @abstractmethod
     def _shown(self) -> Table:
-        raise NotImplementedError
+        """What is shown."""
 
     def __repr__(self) -> str:
         table = self._shown()

@@ -1,5 +1,6 @@
 """What several test modules share: peers, layouts, values for an operator's cases, pages, comparisons."""
 
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -50,6 +51,13 @@ def fails(result, *words):
     assert err.startswith("refnet: ") and err.count("\n") == 1, err
     for word in words:
         assert word in err, err
+
+
+def edit(path, change):
+    """Change the manifest of a bundle."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    change(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def integers(op, case, seed=0):

@@ -12,7 +12,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from support import every_dtype
+from support import edit, every_dtype
 from threadpoolctl import threadpool_limits
 
 import refnet
@@ -40,12 +40,6 @@ def bundle(made, tmp_path):
     import shutil
 
     return shutil.copytree(made, tmp_path / "copy")
-
-
-def edit(path, change):
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def bad(findings):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from support import fails
+from support import edit, fails
 
 import refnet as package
 from refnet import golden
@@ -22,12 +22,6 @@ SMALL = ["--input", "1x3x1x32x32", "--width-per-group", "4", "--time-kernel", "1
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return golden.make(tmp_path_factory.mktemp("golden") / "bundle", RECIPE)
-
-
-def edit(path, change):
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def changed(made, path, name, change):

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+from support import edit
 
 import refnet
 from refnet import bounded_json, golden
@@ -24,9 +25,7 @@ def made(tmp_path_factory):
 
 def edited(made, path, change):
     path = shutil.copytree(made.path, path)
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    edit(path, change)
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from support import fails
+from support import edit, fails
 
 import refnet
 from refnet import golden
@@ -49,12 +49,6 @@ def halved():
     found = {}
     exec(MODULE, found)
     return found["halved"]
-
-
-def edit(path, change):
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def bad(findings):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support import fails
+from support import edit, fails
 
 import refnet
 from refnet import golden
@@ -21,12 +21,6 @@ CONTROLS = set(map(chr, (*range(32), *range(127, 160), 0x202E, 0x2028))) - {"\n"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return golden.make(tmp_path_factory.mktemp("golden") / "bundle", RECIPE)
-
-
-def edit(path, change):
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_statistics_are_those_of_the_values(made):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 from rich.text import Text
+from support import edit
 
 from refnet import golden
 from refnet.errors import FileError, UnknownNameError, require_known
@@ -23,12 +24,6 @@ CONTROLS = set(map(chr, (*range(32), *range(127, 160), 0x202E, 0x2028, 0xD800)))
 @pytest.fixture
 def bundle(tmp_path):
     return golden.make(tmp_path / "b", RECIPE, hashes_only=True).path
-
-
-def edit(path, change):
-    manifest = json.loads((path / "manifest.json").read_text())
-    change(manifest)
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def section(name, **changes):

@@ -9,6 +9,7 @@ something else.
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, ParamSpec, cast, overload
 
 import numpy as np
@@ -108,7 +109,7 @@ class Door(Generic[P], Shown):
         said = sys.modules[op.forward.__module__].__doc__ or ""
         self.__doc__ = f"{self._forms()}\n\n{said}"
 
-    @property
+    @cached_property
     def forward(self) -> Callable[P, tuple[Array, Context]]:
         """Compute the operator's output.
 

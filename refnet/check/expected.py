@@ -169,8 +169,10 @@ def of_errors(value: Array, error: Array, variance: Array | None, terms: int) ->
     tiny = np.finfo(np.float32).tiny
     if 0 < np.max(spread, initial=0) < tiny:  # bounds of a long chain: no error is seen beside them
         return Expected(value=value, absolute=absolute, scale=scale, spread=np.empty(0, np.float32))
-    spread = np.where(spread > 0, np.maximum(spread, tiny), spread).astype(np.float32)
-    return Expected(value=value, absolute=absolute, scale=scale, spread=spread, terms=terms)
+    np.maximum(spread, tiny, out=spread, where=spread > 0)
+    return Expected(
+        value=value, absolute=absolute, scale=scale, spread=spread.astype(np.float32), terms=terms
+    )
 
 
 def moved(expected: Expected, error: Array, variance: Array) -> Expected:
