@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from numpy.ma import MaskedArray  # here: NumPy would import it when it is first asked for
 from numpy.typing import DTypeLike, NDArray
 
 from refnet.errors import DTypeError, ShapeError, kind_of, require_known
@@ -188,7 +189,7 @@ def seen_by_numpy(name: str, array: Any, expected: str) -> Array:
     """
     if type(array) is np.ndarray:
         return array
-    if isinstance(array, np.ma.MaskedArray):
+    if isinstance(array, MaskedArray):
         raise DTypeError(f"{name} is a masked array: expected {expected} without a mask (.filled(value))")
     dtype = None
     try:

@@ -9,13 +9,14 @@ something else.
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, ParamSpec, cast, overload
 
 import numpy as np
+from numpy.ma import MaskedArray
 
 from refnet import memory, ops
 from refnet.arrays import Array, at_the_door, stored_in
+from refnet.cached import cached_property
 from refnet.environment import in_default
 from refnet.errors import (
     DTypeError,
@@ -235,7 +236,7 @@ class Door(Generic[P], Shown):
         raise DTypeError(f"{own} context is {found}: expected what {expected} returned")
 
     def _check(self, what: str, array: object, shape: Shape, dtype: np.dtype[Any]) -> None:
-        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        if not isinstance(array, np.ndarray) or isinstance(array, MaskedArray):
             raise DTypeError(
                 f"{self._arithmetic} {self._op.name} {what} is {kind_of(array)}: expected a NumPy array, "
                 f"{dtype} {text(shape)}"

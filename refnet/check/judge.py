@@ -8,7 +8,7 @@ in float64 is nothing, by `core`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from refnet.arithmetic import Arithmetic, core, exact, reference
 from refnet.arithmetic.exact import ROUNDED_ONCE
 from refnet.arithmetic.table import Context
 from refnet.arrays import INTEGER, Array, wide
+from refnet.cached import cached_property
 from refnet.check.bounds import CHAIN, EXACT, Bound, Claim, bound, may_overflow, unit
 from refnet.check.compare import Comparison, compare
 from refnet.errors import ValueRangeError

@@ -7,13 +7,13 @@ returns what bounds the rounding of these values.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from inspect import signature
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from refnet.arrays import INTEGER, Array, wide
+from refnet.cached import cached_property
 from refnet.check.bounds import Bound, bound
 from refnet.check.compare import beyond
 from refnet.check.judge import Judge

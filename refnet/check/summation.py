@@ -7,8 +7,8 @@ matter to the sum, and is not held.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
+from refnet.cached import cached_property
 from refnet.errors import ValueRangeError
 
 # Leaves up to which a tree is written out.

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from refnet.arrays import INTEGER, Array, require_mapping, wide
+from refnet.cached import cached_property
 from refnet.check.bounds import Claim, unit
 from refnet.check.dumped import Dumped, as_dumped, laid_out
 from refnet.check.expected import Expected, Known, UnderivedError, exactly

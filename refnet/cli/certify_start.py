@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from refnet.arrays import Array, wide
+from refnet.cached import cached_property
 from refnet.check.dumped import BLOB, laid_out
 from refnet.check.precision import format_of
 from refnet.errors import require_known

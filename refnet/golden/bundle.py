@@ -5,7 +5,6 @@ The format is described in docs/bundle.md.
 
 import weakref
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from refnet import memory
 from refnet.arrays import Array, with_one_nan
+from refnet.cached import cached_property
 from refnet.errors import FileError, RefnetError, one_line, path_of, require_known
 from refnet.golden import folder, graph, manifest
 from refnet.golden.folder import MANIFEST
