@@ -11,8 +11,9 @@ enum {
     MIN_NR = 2,                           /* columns of the narrowest panel, */
     MAX_NR = 32,                          /* of the widest, */
     MAX_MR = 12,                          /* and rows of the tallest micro-tile */
-    LINE_POSITIONS = 14,                  /* of an output line, of a micro-tile whose lanes are filters; or half; */
-    TAP_CHANNELS = 8,                     /* or channels at one tap */
+    LINE_POSITIONS = 14,                  /* of an output line, of a micro-tile whose lanes are filters; or half */
+    LINE_STEP = 2,                        /* stride of such lines, if it is not 1 */
+    TAP_CHANNELS = 8,                     /* channels at one tap, in the place of positions */
     SPAN_CHAINS = 8,                      /* chains of a span of dw */
     PAD = 8,                              /* behind each row of a packed operand or a tile: its pitch is no power of
                                              two, or rows would compete for the same sets of the cache */

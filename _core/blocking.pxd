@@ -7,6 +7,7 @@ cdef extern from "blocking.h":
         MAX_MR
         MAX_NR
         LINE_POSITIONS
+        LINE_STEP
         TAP_CHANNELS
         SPAN_CHAINS
         PAD

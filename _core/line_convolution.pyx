@@ -1,4 +1,4 @@
-"""Forward and backward-data of stride 1 along W, line by line, with nothing for taps in the padding.
+"""Forward and backward-data of stride 1 or 2 along W, line by line, with nothing for taps in the padding.
 
 Lanes are filters: weights are packed transposed, and each value of the image is one value in all lanes, read from where
 it lies (simd/line_kernel.h). So nothing is gathered, and what a tap would read in the padding is left out: frames and
@@ -13,8 +13,8 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport (CACHE_LINE, KC, LINE_POSITIONS, MC, PAD, TILE_PITCH, TRANSPOSED,
-                                    ceil_div)
+from refnet._core.blocking cimport (CACHE_LINE, KC, LINE_POSITIONS, LINE_STEP, MC, PAD, TILE_PITCH,
+                                    TRANSPOSED, ceil_div)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range
 from refnet._core.pack cimport LhsLayout
@@ -69,10 +69,11 @@ cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv,
 cdef inline bint reaches_one_column(const Geometry* g) noexcept nogil:
     """Whether no tap reads more than one column of padding, of which a line's first or last position is the only one.
 
-    So each tap reads, for position i, what lies at i - 1, i or i + 1.
+    So the second position and the last but one read inside at every tap, and no tap reads outside at both ends.
     """
     cdef Py_ssize_t zero = 0, reach = (g.kW - 1) * g.dW
-    return g.sW == 1 and g.oW <= g.W and min(zero, reach) - g.pW >= -1 and max(zero, reach) - g.pW <= 1
+    return (g.oW > 2 and g.sW + min(zero, reach) - g.pW >= 0 and (g.oW - 1) * g.sW <= g.W
+            and (g.oW - 2) * g.sW + max(zero, reach) - g.pW < g.W)
 
 
 cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil:
@@ -80,8 +81,8 @@ cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil:
     cdef const Subkernel* kernel = conv.subkernels
     cdef const Geometry* g = &kernel.g
     cdef Py_ssize_t filters = filters_of_panel(simd, g)
-    return (filters > 0 and conv.count_subkernels == 1 and not kernel.empty and conv.maps.dense
-            and kernel.phases_at == NULL and 1 < g.kH * g.kW and reaches_one_column(g)
+    return (filters > 0 and (g.sW == 1 or g.sW == LINE_STEP) and conv.count_subkernels == 1 and not kernel.empty
+            and conv.maps.dense and kernel.phases_at == NULL and 1 < g.kH * g.kW and reaches_one_column(g)
             and g.oW % (LINE_POSITIONS // 2) == 0 and max_lines(g, filters) > 0
             and 16 * ceil_div(conv.rows, filters) * filters <= 17 * conv.rows
             and kernel.layout.w == 1 and (kernel.layout.h == g.kW or g.kH == 1)
@@ -172,7 +173,7 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
     cdef LineTerm list[KC]
     tile.terms, tile.count, tile.pitch = &list[0], 0, convolution.tile_panels * filters + PAD
     tile.next_line = g.sH * g.W
-    tile.positions, tile.accumulate = convolution.positions, terms.low > 0
+    tile.positions, tile.step, tile.accumulate = convolution.positions, g.sW, terms.low > 0
     for line in range(lines.low, lines.high):
         t, h = line // g.oH * g.sT, line % g.oH * g.sH
         frames = taps_inside(g.kT, t - g.pT, g.dT, g.T)
@@ -182,7 +183,7 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
             tile.count = list_terms(list, g, terms, frames, of_frame)
         for part in range(g.oW // convolution.positions):
             column = part * convolution.positions
-            tile.x = x + (t * g.H + h) * g.W + column
+            tile.x = x + (t * g.H + h) * g.W + column * g.sW
             tile.edges = ((FIRST_OUTSIDE if column == 0 else 0)
                           | (LAST_OUTSIDE if column + convolution.positions == g.oW else 0))
             for panel in range(count):
@@ -224,6 +225,6 @@ cdef Py_ssize_t list_terms(LineTerm* list, const Geometry* g, Range terms, Range
                     shift = kw * g.dW - g.pW
                     list[count].at, list[count].index = at + shift, <unsigned short> (term + kw - terms.low)
                     list[count].edge = ((FIRST_OUTSIDE if shift < 0 else 0)
-                                        | (LAST_OUTSIDE if g.oW + shift > g.W else 0))
+                                        | (LAST_OUTSIDE if (g.oW - 1) * g.sW + shift >= g.W else 0))
                     count += 1
     return count

@@ -55,7 +55,7 @@ cdef extern from "simd/simd.h":
         const LineTerm* terms
         Py_ssize_t count
         unsigned edges
-        Py_ssize_t positions
+        Py_ssize_t positions, step
         bint accumulate
         PrefetchRun prefetch
     ctypedef struct ExactTile "struct exact_tile":

@@ -98,7 +98,7 @@ cdef void add_tap_chains(const Simd* simd, const floating* dy, const floating* x
     cdef LineTerm list[KC]
     pack_filters(simd, dy, panels, g, tile.filters, positions)
     micro.terms, micro.pitch, micro.next_line, micro.edges = &list[0], taps * pitch, AHEAD * packed, 0
-    micro.positions, micro.accumulate = TAP_CHANNELS, accumulate
+    micro.positions, micro.step, micro.accumulate = TAP_CHANNELS, 1, accumulate
     for kt in range(g.kT):
         pack_channels(simd, x, values, g, tile.channels, positions, kt)
         for kh in range(g.kH):

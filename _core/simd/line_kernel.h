@@ -12,7 +12,7 @@
 
 /* One term of the positions [first, last), for some vectors of filters. */
 INLINE TARGET void NAME(line_term)(VECTOR sum[][2 * LINE_VECTORS], const REAL *x, const UNALIGNED *weights,
-                                   const int vectors, const int first, const int last)
+                                   const int vectors, const int step, const int first, const int last)
 {
     VECTOR right[2 * LINE_VECTORS];
     UNROLL
@@ -20,15 +20,16 @@ INLINE TARGET void NAME(line_term)(VECTOR sum[][2 * LINE_VECTORS], const REAL *x
         right[j] = weights[j];
     UNROLL
     for (int i = first; i < last; i++) {
-        const VECTOR factor = BROADCAST(x[i]);
+        const VECTOR factor = BROADCAST(x[i * step]);
         UNROLL
         for (int j = 0; j < vectors; j++)
             sum[i][j] = FMA(factor, right[j], sum[i][j]);
     }
 }
 
-/* The micro-kernel for some positions and vectors of filters. */
-INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int vectors)
+/* The micro-kernel for some positions, vectors of filters and step. */
+INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int vectors,
+                                   const int step)
 {
     const ptrdiff_t run_bytes = tile->prefetch.count * CACHE_LINE, stride = tile->prefetch.stride;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
@@ -53,9 +54,9 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
         next = run_ended ? next + stride - run_bytes : next;
         run_end = run_ended ? run_end + stride : run_end;
         switch (term->edge & tile->edges) {
-            case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, 1, positions); break;
-            case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, 0, positions - 1); break;
-            default: NAME(line_term)(sum, x, weights, vectors, 0, positions);
+            case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 1, positions); break;
+            case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 0, positions - 1); break;
+            default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
         }
     }
     UNROLL
@@ -69,13 +70,21 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
 }
 
 /* For LINE_POSITIONS positions, half as many and twice as many filters, or TAP_CHANNELS channels. */
-TARGET static void NAME(line_kernel)(const struct line_tile *tile)
+INLINE TARGET void NAME(line_sums_of_step)(const struct line_tile *tile, const int step)
 {
     switch (tile->positions) {
-        case LINE_POSITIONS / 2: NAME(line_sums)(tile, LINE_POSITIONS / 2, 2 * LINE_VECTORS); break;
-        case TAP_CHANNELS: NAME(line_sums)(tile, TAP_CHANNELS, LINE_VECTORS); break;
-        default: NAME(line_sums)(tile, LINE_POSITIONS, LINE_VECTORS);
+        case LINE_POSITIONS / 2: NAME(line_sums)(tile, LINE_POSITIONS / 2, 2 * LINE_VECTORS, step); break;
+        case TAP_CHANNELS: NAME(line_sums)(tile, TAP_CHANNELS, LINE_VECTORS, step); break;
+        default: NAME(line_sums)(tile, LINE_POSITIONS, LINE_VECTORS, step);
     }
+}
+
+TARGET static void NAME(line_kernel)(const struct line_tile *tile)
+{
+    if (tile->step == 1)
+        NAME(line_sums_of_step)(tile, 1);
+    else
+        NAME(line_sums_of_step)(tile, LINE_STEP);
 }
 
 #else

@@ -95,9 +95,9 @@ struct line_term {
 
 /* One call of the micro-kernel of lines: c (`positions`, filters) = or += `count` terms of x times weights (KC,
    filters), a panel; rows of c are `pitch` values apart. There are LINE_POSITIONS, or half as many and twice as many
-   filters, or TAP_CHANNELS: for dw they are channels of x, terms are positions, and weights are dy. `edges`: which ends
-   of the line are among the positions. What the terms read `next_line` values behind x is prefetched, and a line of
-   `prefetch` with every term. */
+   filters, or TAP_CHANNELS: for dw they are channels of x, terms are positions, and weights are dy. Positions read
+   what is `step` values apart, 1 or LINE_STEP. `edges`: which ends of the line are among the positions. What the terms
+   read `next_line` values behind x is prefetched, and a line of `prefetch` with every term. */
 struct line_tile {
     const void *x, *weights;
     void *c;
@@ -105,7 +105,7 @@ struct line_tile {
     const struct line_term *terms;
     ptrdiff_t count;
     unsigned edges;
-    ptrdiff_t positions;
+    ptrdiff_t positions, step;
     int accumulate;
     struct prefetch_run prefetch;
 };
