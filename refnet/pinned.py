@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import cache
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -223,8 +224,19 @@ def recipe(architecture: str, **options: Any) -> Golden:
     made.require_legal()
     if made.owns_arithmetic:
         raise ValueRangeError(f"arithmetic is {made.arithmetic!r}: expected {', '.join(ARITHMETICS)}")
-    described = json.dumps([version("refnet"), made.record()], sort_keys=True)
+    described = json.dumps([code_of(Path(__file__).parent), made.record()], sort_keys=True)
     return _derived(architecture, sha256(described.encode()).hexdigest(), made, {}, None)
+
+
+@cache
+def code_of(package: Path) -> str:
+    """Return the SHA-256 of a package's modules and kernels: a change derives anew what nothing pins."""
+    found = sha256()
+    for path in sorted(package.rglob("*")):
+        if path.name.endswith((".py", *EXTENSION_SUFFIXES)):
+            content = path.read_bytes()
+            found.update(f"{path.relative_to(package)} {len(content)}\n".encode() + content)
+    return found.hexdigest()
 
 
 def cache_folder() -> Path:

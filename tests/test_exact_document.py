@@ -1,5 +1,6 @@
 """docs/exact.md: its proofs, in rationals, and how the errors that it shows are counted."""
 
+import doctest
 import sys
 from collections import Counter, defaultdict
 from fractions import Fraction
@@ -15,6 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import anatomy
 
 TWO = Fraction(2)
+
+
+def test_the_example_prints_what_it_says():
+    found = doctest.testfile(str(Path(__file__).parents[1] / "docs" / "exact.md"), module_relative=False)
+    assert (found.attempted, found.failed) == (8, 0)
 
 
 def bound(chains):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tomllib
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,26 @@ def test_an_architecture_is_a_recipe(cache):
     assert pinned.recipe("resnet18_conv4", **options).bundle.path == golden.bundle.path
     assert pinned.recipe("resnet18_conv4", **options, seed=1).bundle.path != golden.bundle.path
     golden.same({"conv1": golden["conv1"]})
+
+
+def test_other_code_derives_a_recipe_anew(cache, tmp_path, monkeypatch):
+    """A module, or a kernel, of the same version: what Python writes beside them says nothing."""
+    package = tmp_path / "package"
+    states = []
+    for name in ("a.py", f"inner/kernel{EXTENSION_SUFFIXES[0]}", "inner/__pycache__/a.pyc", "py.typed"):
+        file = package / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for content in (b"1", b"2"):
+            file.write_bytes(content)
+            pinned.code_of.cache_clear()
+            states.append(pinned.code_of(package))
+    assert len(set(states[:4])) == 4
+    assert set(states[4:]) == {states[3]}
+
+    options = {"input": (1, 3, 2, 16, 16), "options": SMALL, "arithmetic": "core"}
+    before = pinned.recipe("resnet18_conv4", **options).bundle.path
+    monkeypatch.setattr(pinned, "code_of", lambda package: states[0])
+    assert pinned.recipe("resnet18_conv4", **options).bundle.path != before
 
 
 def test_every_name_that_a_bundle_has_is_judged_or_given(cache, pin):
