@@ -1,6 +1,7 @@
 """Sessions, from test to aarch64: ``nox -l`` lists them, ``nox -s test`` runs one."""
 
 import os
+import platform
 import shutil
 import tempfile
 import tomllib
@@ -21,6 +22,7 @@ SANITIZED_TESTS = (
     *("test_roi_align.py", "test_sums.py", "test_blocks.py"),
 )
 THREADED_TESTS = ("test_blocks.py", "test_process.py", "-k", "threads and not fork")
+TESTING_KERNELS = ("pytest>=8", "hypothesis>=6.100", "threadpoolctl>=3.5")  # what these tests need
 INSTRUMENTED = "-O1 -g1 -fno-omit-frame-pointer"
 SANITIZERS = f"{INSTRUMENTED} -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 FREE_THREADED = ("python3.14t", "python3.13t")
@@ -117,15 +119,22 @@ def seeds(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "seeds", *files, *session.posargs)
 
 
-def wheel(session: nox.Session, folder: Path, env: dict[str, str]) -> Path:
-    """Build the package with the compiler that the environment names, and no object of another build."""
+def sources(folder: Path) -> Path:
+    """A copy of the sources: with what Cython has made of them already, with no object of another build."""
+    copied = folder / "sources"
+    shutil.copytree(".", copied, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so", "__pycache__"))
+    for translated in (Path("build", "_core"), Path("build", "cython_include")):
+        if translated.is_dir():
+            shutil.copytree(translated, copied / translated)
+    return copied
+
+
+def wheel(session: nox.Session, copied: Path, env: dict[str, str]) -> Path:
+    """Build the package from a copy of the sources, with the compiler that the environment names."""
     session.install(*PYPROJECT["build-system"]["requires"])
-    session.run(
-        *("python", "setup.py", "-q", "build", "--build-base", str(folder / "build")),
-        *("egg_info", "--egg-base", str(folder), "bdist_wheel", "--dist-dir", str(folder)),
-        env=env,
-    )
-    (built,) = folder.glob("*.whl")
+    with session.chdir(copied):
+        session.run("python", "setup.py", "-q", "bdist_wheel", env=env)
+    (built,) = (copied / "dist").glob("*.whl")
     return built
 
 
@@ -135,8 +144,8 @@ def clang(session: nox.Session) -> None:
     if not shutil.which("clang"):
         session.error("clang not found: on Debian, `apt-get install clang libomp-dev`")
     with tempfile.TemporaryDirectory() as folder:
-        built = wheel(session, Path(folder), {"CC": "clang"})
-        session.install(str(built), *PYPROJECT["project"]["optional-dependencies"]["test"])
+        built = wheel(session, sources(Path(folder)), {"CC": "clang"})
+        session.install(str(built), *TESTING_KERNELS)
     with session.chdir("tests"):  # where no refnet lies but the one that was built
         session.run("python", "-m", "pytest", "-p", "no:cacheprovider", *(session.posargs or KERNEL_TESTS))
 
@@ -176,19 +185,17 @@ def instrument(
     name, _, options = compiler.partition(" ")
     command.write_text(f'#!/bin/sh\nexec {shutil.which(name)} "$@" {options}\n')
     command.chmod(0o755)
-    sources = folder / "sources"
-    shutil.copytree(".", sources, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so"))
-    kernel = sources / "_core" / "add.pyx"
+    copied = sources(folder)
+    kernel = copied / "_core" / "add.pyx"
     right = kernel.read_text()
     wrong = right.replace(*fault)
     if wrong == right:
         session.error(f"{kernel.name} has no {fault[0]!r} to plant a fault in")
     for text, code in ((wrong, FOUND), (right, 0)):
         kernel.write_text(text)
-        with session.chdir(sources):
-            built = wheel(session, folder, {"CC": str(command)})
+        built = wheel(session, copied, {"CC": str(command)})
         session.install("--force-reinstall", "--no-deps", str(built))
-        session.install(str(built), *PYPROJECT["project"]["optional-dependencies"]["test"])
+        session.install(str(built), *TESTING_KERNELS)
         with session.chdir(folder):
             for call in calls:
                 session.run("python", "-c", ADD, *map(str, call), env=env, success_codes=[code])
@@ -244,9 +251,12 @@ def threads(session: nox.Session) -> None:
     """
     compilers = [shutil.which(name) for name in ("clang", "gcc")]
     archer = Path(compilers[0] or "clang").resolve().parents[1] / "lib" / "libarcher.so"
-    if not all(compilers) or not archer.exists():
+    # clang links programs with its own, also the one that tells whether there is OpenMP.
+    runtime = f"libclang_rt.tsan-{platform.machine()}.a"
+    if not all(compilers) or not archer.exists() or path_of(session, "clang", runtime) == runtime:
         session.error(
-            "clang, archer or gcc not found: on Debian, `apt-get install clang libomp-dev gcc libtsan2`"
+            "clang, archer, ThreadSanitizer or gcc not found: on Debian, "
+            "`apt-get install clang libclang-rt-dev libomp-dev gcc libtsan2`"
         )
     env = {
         "LD_PRELOAD": path_of(session, "gcc", "libtsan.so"),  # clang's own cannot be preloaded
@@ -380,13 +390,13 @@ def arm64_root(session: nox.Session, folder: Path) -> Path:
 
 def arm64_packages(session: nox.Session, folder: Path, root: Path, python: str) -> Path:
     """The package, cross-compiled, and what it and its tests need, for that Python."""
-    packages, project = folder / "packages", PYPROJECT["project"]
+    packages = folder / "packages"
     session.install(
         *("--quiet", "--target", str(packages), "--only-binary=:all:", "--implementation", "cp"),
         *("--python-version", python.removeprefix("python")),
         *(f"--platform=manylinux{tag}_aarch64" for tag in ("_2_28", "_2_27", "_2_17", "2014")),
-        *project["dependencies"],
-        *project["optional-dependencies"]["test"],
+        *PYPROJECT["project"]["dependencies"],
+        *TESTING_KERNELS,
     )
     # What Debian's Python says of its build names the cross compiler.
     (settings,) = root.glob(f"usr/lib/{python}/_sysconfigdata__aarch64-linux-gnu.py")
@@ -399,6 +409,6 @@ def arm64_packages(session: nox.Session, folder: Path, root: Path, python: str) 
         "_PYTHON_HOST_PLATFORM": "linux-aarch64",
         "CPPFLAGS": f"-I{headers / python} -I{headers}",
     }
-    with zipfile.ZipFile(wheel(session, folder, env)) as archive:
+    with zipfile.ZipFile(wheel(session, sources(folder), env)) as archive:
         archive.extractall(packages)
     return packages

@@ -629,3 +629,17 @@ INPUTS = (
 )
 
 MUTANTS = (*KERNELS, *DEFINITIONS, *WALKS, *CHECKS, *BUNDLES, *INPUTS)
+
+# One or two of each kind, built and found in seconds: `tests/mutation.py --few`, which CI runs.
+FEW = (
+    "spans are added backwards",
+    "the rectifier hands on -0",
+    "kernels compute in the caller's environment",
+    "the definition counts the padding of averages",
+    "the stop is a stage too late",
+    "the bound is half as large",
+    "a NaN is within the bound of a comparison",
+    "the hash is of the first megabyte",
+    "what a living process holds is cleared",
+    "draws are even multiples",
+)

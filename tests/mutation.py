@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from mutants import MUTANTS, ROOT, Mutant
+from mutants import FEW, MUTANTS, ROOT, Mutant
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -57,16 +57,20 @@ class Result:
 def main() -> int:
     """Run the mutants that are asked for; return the exit code."""
     parser = argparse.ArgumentParser(description="Plant changes that some test must find.")
-    parser.add_argument(
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument(
         "--only", action="append", default=[], help="mutants that have these words in their name"
     )
+    some.add_argument("--few", action="store_true", help="one or two of each kind, in a few minutes")
     parser.add_argument("--list", action="store_true", help="name them, and plant none")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
     parser.add_argument("--json", type=Path, help="a file that gets the results")
     options = parser.parse_args()
-    chosen = [m for m in MUTANTS if not options.only or any(words in m.name for words in options.only)]
-    if not chosen:
-        parser.error(f"no mutant has {' or '.join(options.only)} in its name")
+    for words in options.only:
+        if not any(words in mutant.name for mutant in MUTANTS):
+            parser.error(f"no mutant has {words!r} in its name: --list names them")
+    wanted = options.only or (FEW if options.few else [""])
+    chosen = [mutant for mutant in MUTANTS if any(words in mutant.name for words in wanted)]
     console = Console()
     if options.list:
         for mutant in chosen:

@@ -3,13 +3,20 @@
 import ast
 
 import pytest
-from mutants import MUTANTS, ROOT
+from mutants import BUNDLES, CHECKS, DEFINITIONS, FEW, INPUTS, KERNELS, MUTANTS, ROOT, WALKS
 
 every_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 
 
 def test_names_are_their_own():
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_the_few_are_of_every_kind():
+    kinds = (KERNELS, DEFINITIONS, WALKS, CHECKS, BUNDLES, INPUTS)
+    names = [{mutant.name for mutant in kind} for kind in kinds]
+    assert set(FEW) <= set().union(*names)
+    assert all(set(FEW) & kind for kind in names)
 
 
 @every_mutant
