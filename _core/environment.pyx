@@ -11,6 +11,10 @@ them. So every thread of every kernel begins with `enter_default` and ends with 
         environment.restore(before)
 """
 
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+
+from numpy import seterr
+
 
 cdef extern from "<fenv.h>" nogil:
     const Environment* FE_DFL_ENV
@@ -41,3 +45,34 @@ cdef class Default:
 
     def __exit__(self, *exception):
         restore(self.before)
+
+
+cdef class errstate:
+    """What `numpy.errstate` is, and no signal comes between it and what it has set.
+
+    NumPy keeps its error handling in a variable of the context (PEP 567). Here a `with` has a context of its own, which
+    nothing leaves: no handler's exception ends this code before the caller's context is back.
+
+    Parameters
+    ----------
+    **kinds
+        Those of `numpy.seterr`.
+    """
+
+    cdef dict kinds
+    cdef object context
+
+    def __init__(self, **kinds):
+        self.kinds = kinds
+
+    def __enter__(self):
+        self.context = PyContext_CopyCurrent()
+        PyContext_Enter(self.context)
+        try:
+            seterr(**self.kinds)
+        except BaseException:
+            PyContext_Exit(self.context)
+            raise
+
+    def __exit__(self, *exception):
+        PyContext_Exit(self.context)

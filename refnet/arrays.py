@@ -9,6 +9,7 @@ import numpy as np
 from numpy.ma import MaskedArray  # here: NumPy would import it when it is first asked for
 from numpy.typing import DTypeLike, NDArray
 
+from refnet.environment import errstate
 from refnet.errors import DTypeError, ShapeError, kind_of, require_known
 from refnet.pieces import all_finite, boxes, converted, copied, fill
 from refnet.shapes import text
@@ -306,7 +307,7 @@ class Sums:
         place: Any = (..., *box)
         before = self._sums[place]
         after = before + term
-        with np.errstate(invalid="ignore"):
+        with errstate(invalid="ignore"):
             back = after - before
             self._lost[place] += (before - (after - back)) + (term - back)
         self._sums[place] = after
@@ -324,20 +325,20 @@ def wide(value: Array) -> Array:
 
 def rounded(value: Array, dtype: DTypeLike) -> Array:
     """Round what was computed in float64 to a dtype; what is too large for it becomes infinite."""
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         return converted(value, dtype)
 
 
 def with_room(compute: Callable[[Array], Array], x: Array) -> Array:
     """compute(x), which is linear; again with room for its sums where that is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with errstate(over="ignore", invalid="ignore"):
         y = compute(x)
         return y if all_finite(y) else again_with_room(compute, x, y)
 
 
 def again_with_room(compute: Callable[[Array], Array], x: Array, y: Array) -> Array:
     """Return y = compute(x), but compute again, in float64 or in units of 2**64, what is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with errstate(over="ignore", invalid="ignore"):
         if x.dtype == np.float32:
             again = converted(compute(wide(x)), np.float32)
         else:

@@ -18,6 +18,9 @@ R = TypeVar("R")
 # it had before.
 default = environment.Default
 
+# In place of `numpy.errstate`: what a signal's handler raises leaves no error handling of ours behind.
+errstate = environment.errstate
+
 
 def in_default(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function run in the default environment, whatever its caller's is."""

@@ -14,6 +14,7 @@ from support import CASES, every_case, reals
 
 from refnet._core import blocks, interrupt
 from refnet.arithmetic import core
+from refnet.environment import errstate
 
 # Whose arithmetic is NumPy's: one pass over memory, or none.
 NO_KERNELS = {"stop_gradient", "slice_keyframe"}
@@ -296,7 +297,58 @@ def test_ctrl_c_is_heard_in_the_middle_of_a_kernel():
     assert done.stdout.count("heard") == len(LONG), done.stdout
 
 
-def test_an_exception_from_a_handler_leaves_nothing_behind(looking):
+@pytest.fixture
+def stopped():
+    """Have a handler raise an exception in a function that goes on: once, so many seconds after its start."""
+
+    def stop(number, frame):
+        raise StoppedError
+
+    def run(function, seconds):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            while True:
+                function()
+        except StoppedError:
+            return
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    yield run
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_an_exception_from_a_handler_leaves_no_error_handling_behind(stopped):
+    """NumPy's errstate is left set by more than one in four of these."""
+
+    def quietly():
+        for _ in range(1000):
+            with errstate(over="ignore", divide="raise"):
+                pass
+
+    before = np.geterr()
+    for i in range(500):
+        stopped(quietly, 0.0005 + 1e-7 * i)
+        assert np.geterr() == before
+
+
+def test_error_handling_is_that_of_numpy_and_ends_with_its_context():
+    before = np.geterr()
+    with errstate(over="raise", divide="ignore"):
+        assert np.geterr() == before | {"over": "raise", "divide": "ignore"}
+        with errstate(all="ignore"):
+            assert set(np.geterr().values()) == {"ignore"}
+        with pytest.raises(FloatingPointError):
+            np.float64(1e308) * np.full(1, 10.0)
+        assert np.geterr() == before | {"over": "raise", "divide": "ignore"}
+    assert np.geterr() == before
+    with pytest.raises(ValueError, match="nonsense"), errstate(over="nonsense"):
+        pass
+    assert np.geterr() == before
+
+
+def test_an_exception_from_a_handler_leaves_nothing_behind(looking, stopped):
     """Neither memory that counts as used, nor a mode, nor a team that cannot compute."""
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 8, 4, 64, 64)), rng.standard_normal((8, 8, 1, 3, 3))
@@ -309,26 +361,10 @@ def test_an_exception_from_a_handler_leaves_nothing_behind(looking):
             computed(op, case, *given)
         return y.tobytes()
 
-    def stop(number, frame):
-        raise StoppedError
-
     expected = all_of_it()
     blocks.give_back()
     in_use = blocks.in_use()
-    before = signal.signal(signal.SIGALRM, stop)
-    stopped = 0
-    try:
-        for i in range(60):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.0003 * i)
-                for _ in range(1000):
-                    all_of_it()
-            except StoppedError:
-                stopped += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert stopped == 60
+    for i in range(60):
+        stopped(all_of_it, 0.0005 + 0.0003 * i)
     assert blocks.in_use() == in_use
     assert all_of_it() == expected

@@ -14,6 +14,7 @@ from refnet.check.compare import beyond
 from refnet.check.judge import Judge
 from refnet.check.mistakes import CATALOGUE, SMALL, Hypothesis, Proposer
 from refnet.check.replay import Call
+from refnet.environment import errstate
 from refnet.errors import RefnetError
 from refnet.op import OUTPUT
 
@@ -93,7 +94,7 @@ def explain(
     Cause or None
         None if nothing is wrong, or nothing explains it.
     """
-    with np.errstate(all="ignore"):
+    with errstate(all="ignore"):
         call = Call.of_judge(judge, OUTPUT if isinstance(kind, str) else kind, found, dy, typical, slack)
         if not np.isfinite(found).all() or not call.wrong.any():
             return None

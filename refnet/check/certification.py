@@ -5,7 +5,6 @@ Errors do not accumulate, so the first failure is where the bug sits.
 
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from refnet.arrays import Array, require_mapping
@@ -13,6 +12,7 @@ from refnet.check.claims import claimed, facts, reproducible, require_delta
 from refnet.check.dumped import laid_out, require_axes, require_order
 from refnet.check.report import Report
 from refnet.check.walk import Parts, Walk
+from refnet.environment import errstate
 from refnet.errors import DTypeError, brief, require_known
 from refnet.given import clean_values
 from refnet.inputs.candidate import Candidate
@@ -114,7 +114,7 @@ def certify(
         for name, value in parts.candidate.given.items()
     }
     values = clean_values(net, {**own, **given}, allow_nonfinite=True)
-    with np.errstate(all="ignore"):
+    with errstate(all="ignore"):
         walk = Walk(net, values, parts, claim, groups, layout, delta, progress)
         walk.forward()
         walk.backward()

@@ -7,6 +7,7 @@ import numpy as np
 from refnet._core import compare as kernels
 from refnet.arrays import Array
 from refnet.check.bounds import Bound
+from refnet.environment import errstate
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def compare(found: Array, expected: Array, bound: Bound) -> Comparison:
     margins, places, wrong = np.empty(count), np.empty(count, np.intp), np.empty(count, np.intp)
     kernels.compare(*flat, margins, places, wrong, bound.relative)
     if wrong.any():
-        with np.errstate(over="ignore"):
+        with errstate(over="ignore"):
             rounds_to = expected.astype(found.dtype)
         both = np.isnan(found) & np.isnan(expected)
         same = (found == rounds_to) & ~np.isfinite(found) | both
@@ -98,7 +99,7 @@ def compare(found: Array, expected: Array, bound: Bound) -> Comparison:
 
 def beyond(found: Array, expected: Array, bound: Bound) -> Array:
     """Which elements are beyond their bounds: an array of bool."""
-    with np.errstate(invalid="ignore", over="ignore"):
+    with errstate(invalid="ignore", over="ignore"):
         within = np.abs(found - expected) <= bound.absolute + bound.relative * np.abs(expected)
         outside: Array = ~(within | (found == expected.astype(found.dtype)))
     return outside

@@ -16,6 +16,7 @@ from refnet.check.bounds import smallest, unit
 from refnet.check.extrapolation import Derivative, Problem, differentiate, value_noise
 from refnet.check.foreign import Function
 from refnet.check.subject import Subject
+from refnet.environment import errstate
 
 # The relative error of differences that confirm a complex step is this power of u: 1e-6 in float64, 2e-3 in
 # float32.
@@ -102,7 +103,7 @@ class Search:
                 value[...] = at
             return None if found is None else found.real
 
-        with np.errstate(all="ignore"):
+        with errstate(all="ignore"):
             return value_noise(line, y, u)
 
     def _same(self, y: Array) -> bool:
@@ -112,7 +113,7 @@ class Search:
         counts = self._weights != 0
         largest = np.max(np.abs(self._y), initial=0, where=counts)
         noise = np.max(self._given_noise, initial=0, where=counts)
-        with np.errstate(all="ignore"):
+        with errstate(all="ignore"):
             off = np.abs(y.real - self._y)
         return bool((off <= 16 * noise + self._rounding * self._unit * largest)[counts].all())
 
@@ -206,7 +207,7 @@ class Search:
             y = function.moved(k, j, complex(x, h)) if h else None
             if y is None or y.shape != self._y.shape:
                 continue
-            with np.errstate(all="ignore"):
+            with errstate(all="ignore"):
                 slopes = np.where(self._weights != 0, y.imag / h, 0)
             underflow = smallest(self._oracle_dtype) * self._rounding / h * float(np.sum(problem.weights))
             error = problem.size(derivative.error) + underflow

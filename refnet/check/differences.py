@@ -12,6 +12,7 @@ from refnet.arrays import Array, wide
 from refnet.check.derivatives import Element, Search, length
 from refnet.check.report import Report, Verdict
 from refnet.check.subject import Subject
+from refnet.environment import errstate
 from refnet.errors import ValueRangeError, brief, require_callable
 from refnet.inputs.fill import require_seed
 from refnet.progress import Progress, silent, steps
@@ -174,7 +175,7 @@ def _verdict(subject: Subject, k: int, gradient: Array, known: _Known, nothing: 
     name, cause = subject.names[k], subject.causes.get(k, "")
     in_place = cause.endswith("in place")
     found, expected, bound = wide(gradient).reshape(-1), known.expected, known.bound
-    with np.errstate(all="ignore"):
+    with errstate(all="ignore"):
         off = np.abs(found - expected)
         size = np.where(np.isnan(found), inf, np.abs(found))
         constant = (expected == 0) & (size == 0)

@@ -21,6 +21,7 @@ from refnet.check.bounds import CHAIN, Claim, unit
 from refnet.check.formulas import FOREIGN, of_one_pass, training_variance
 from refnet.check.precision import FORMATS, Way, format_of
 from refnet.check.summands import SCALE, counted
+from refnet.environment import errstate
 from refnet.errors import ValueRangeError
 from refnet.op import OUTPUT, Magnitude, Needs, Op
 from refnet.pieces import all_finite
@@ -144,7 +145,7 @@ def normalised(array: Array) -> tuple[Array, float]:
     """Round up to float32 in units of a power of two, which is returned too."""
     largest = float(np.max(array, initial=0, where=np.isfinite(array)))
     scale = 2.0 ** min(max(int(np.frexp(largest)[1]), -1000), 1000)
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         return np.ravel((array / scale) * (1 + 2.0**-20) + 2.0**-140).astype(np.float32), scale
 
 

@@ -14,6 +14,7 @@ from math import comb
 import numpy as np
 
 from refnet.arrays import Array
+from refnet.environment import errstate
 
 COLUMNS = 6
 # Beyond so many halvings of the step, rounding is all that is left of a difference.
@@ -54,7 +55,7 @@ def value_noise(line: Callable[[float], Array | None], y: Array, unit: float) ->
         whole = [sample for sample in samples if sample is not None and sample.shape == y.shape]
         if len(whole) < SAMPLES:
             continue
-        with np.errstate(invalid="ignore", over="ignore"):
+        with errstate(invalid="ignore", over="ignore"):
             table = np.stack(whole)
             # In units of the largest, for squares overflow.
             largest = np.maximum(np.max(np.abs(table), axis=0), np.finfo(np.float64).tiny)
@@ -248,7 +249,7 @@ def _difference(problem: Problem, step: float) -> tuple[Array, Array, Array] | N
     if y_above is None or y_below is None or y_above.shape != problem.y.shape != y_below.shape:
         return None
     y_above, y_below = y_above.real, y_below.real
-    with np.errstate(all="ignore"):
+    with errstate(all="ignore"):
         up = (y_above - problem.y) / (above - problem.x)
         down = (problem.y - y_below) / (problem.x - below)
         slope = (y_above - y_below) / (above - below)

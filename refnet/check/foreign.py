@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from refnet.arrays import REAL, Array, at_the_door, require_wide, seen_by_numpy
+from refnet.environment import errstate
 from refnet.errors import DTypeError, kind_of
 
 Convert = Callable[[Array], Any]
@@ -166,6 +167,6 @@ class Function:
         """What f returns, and the copies that it was given."""
         copies = [value.copy() for value in self.values]
         self.evaluations += 1
-        with np.errstate(all="ignore"):
+        with errstate(all="ignore"):
             given = [convert(copy) for convert, copy in zip(self._converters, copies, strict=True)]
             return self._f(*given), copies

@@ -22,6 +22,7 @@ from refnet.check.precision import WAYS, Way, format_of
 from refnet.check.replay import parameters
 from refnet.check.report import SEVERITY, Verdict
 from refnet.check.summands import counted
+from refnet.environment import errstate
 from refnet.op import OUTPUT, Op
 
 # The correlation of errors with what is right from which on they are no noise.
@@ -172,7 +173,7 @@ class Jury:
         sample = slice(None, None, -(-found.size // SAMPLE))
         values = expected.value.ravel()
         for part in (sample, slice(None)):
-            with np.errstate(all="ignore"):
+            with errstate(all="ignore"):
                 differ = found.ravel()[part] != values[part].astype(found.dtype)
             if np.count_nonzero(differ) > 1 + differ.size * TWICE_ROUNDED:
                 return False
@@ -257,7 +258,7 @@ class Jury:
         if np.isfinite(found).all():
             return found
         most = format_of(self.claim.accumulate).largest
-        with np.errstate(over="ignore", invalid="ignore"):
+        with errstate(over="ignore", invalid="ignore"):
             size = np.maximum(expected.error() / max(expected.per, 2.0**-52), np.abs(expected.value))
             may = (size >= most) | (np.abs(expected.value) >= format_of(self.claim.store).largest)
         allowed = may & ~np.isfinite(found)
@@ -274,7 +275,7 @@ class Jury:
     ) -> Verdict:
         """Say of a failure which elements, and what explains it."""
         groups = call.attrs.get("groups", 1) if call else 1
-        with np.errstate(all="ignore"):
+        with errstate(all="ignore"):
             off = np.abs(found - expected.value)
             limit = expected.error()
             if verdict.verdict == "implausible":
@@ -364,7 +365,7 @@ class Jury:
         size = expected.scale * np.broadcast_to(expected.absolute, expected.value.size).reshape(
             expected.value.shape
         )
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with errstate(divide="ignore", invalid="ignore"):
             ratio = self.levels.largest * np.sqrt(expected.variance(2.0)) / size
         return np.where(size > 0, ratio, expected.per)
 

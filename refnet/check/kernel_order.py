@@ -19,6 +19,7 @@ from refnet.check.bounds import Claim
 from refnet.check.precision import BFLOAT16, FLOAT32, FLOAT64, TF32, WAYS, Format, Way, below, format_of
 from refnet.check.retrace import along
 from refnet.check.reveal import Order, OrderError, reveal
+from refnet.environment import errstate
 from refnet.inputs.fill import uniform
 from refnet.op import OUTPUT, Op
 
@@ -229,7 +230,7 @@ def _made(order: Order, left: Array, right: Array, rounding: Rounding, store: Fo
     if scaled == "weighted":
         right = np.full_like(left, accumulate.round(np.array(1 / count)))
     last = accumulate if scaled in ("divided", "times the reciprocal") else store
-    with np.errstate(all="ignore"):
+    with errstate(all="ignore"):
         total = along(
             order.tree,
             operands.round(left, way),
@@ -333,7 +334,7 @@ class Sums:
 
     def results(self, left: Array, right: Array) -> Array:
         """What the kernel makes of both operands, in float64; masks may overflow in it."""
-        with np.errstate(all="ignore"):
+        with errstate(all="ignore"):
             return self._results(left, right)
 
     def _results(self, left: Array, right: Array) -> Array:

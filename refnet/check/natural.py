@@ -14,6 +14,7 @@ from refnet.check.bounds import Claim, unit
 from refnet.check.expected import Expected
 from refnet.check.plausible import Levels
 from refnet.check.summands import terms
+from refnet.environment import errstate
 from refnet.op import Op
 
 # Elements that are looked at, beside the least plausible one; how many terms have the magnitude of a term, on
@@ -70,7 +71,7 @@ def reconsidered(
     for name, partial_sums in ORDERS.items():
         squares = np.array([partial_sums(row) for row in rows])
         sigma = np.sqrt((u**2 * squares + stored**2) / 3) + expected.floor
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(off == 0, 0.0, np.abs(off) / sigma)
         # Of the sample, which is drawn, the mean; of the worst, which is not, the largest.
         mean = float(np.sqrt(np.mean(np.square(ratio[1:]))))

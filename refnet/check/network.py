@@ -21,6 +21,7 @@ from refnet.check.diagnosis import diagnosed, verdict_of
 from refnet.check.flow import Flow, flow, readers_of_stops, relevant, without_stops
 from refnet.check.judge import Judge, oracle_of
 from refnet.check.report import Report, Verdict
+from refnet.environment import errstate
 from refnet.errors import DTypeError, ValueRangeError, brief, require_known
 from refnet.given import clean_values
 from refnet.inputs import fill
@@ -30,7 +31,6 @@ from refnet.progress import Progress, silent, steps
 from refnet.run import Gradients, Run, backward, forward
 
 
-@np.errstate(all="ignore")
 def check_net(
     net: Net,
     blobs: Mapping[str, Array],
@@ -82,37 +82,38 @@ def check_net(
     if not net.nodes:
         raise ValueRangeError("the net has no nodes: expected at least one")
     wanted = _wanted(net, tensors)
-    watch = _Watch(arithmetic)
-    values = clean_values(net, blobs, allow_nonfinite=False)
-    step = steps(progress, "forward", len(net.nodes))
-    # A kernel that returns NaN gets a verdict, not an error.
-    run = forward(net, values, watch.arithmetic, allow_nonfinite=True, on_node=step)
-    dy = fill.output_gradients(net, seed, _dtype(run))
-    walk = _Walk(run, watch, flow(net, dy), wanted, dy, progress)
-    gradients = backward(run, dy, allow_nonfinite=True, on_node=walk.judge)
-    walk.finish(gradients)
-    composed = composition.check(run, seed)
-    for failure in composed.failures:
-        walk.fail_composed(failure)
-    walk.say_how(seed)
-    return Report(
-        title=f"gradients of {len(net.nodes)} nodes in {arithmetic.name}, {_dtype(run)}",
-        verdicts=walk.verdicts,
-        facts={
-            "arithmetic": arithmetic.name,
-            "oracle": {
-                op: oracle_of(arithmetic, op, _dtype(run)).name
-                for op in sorted({node.op for node in net.nodes})
+    with errstate(all="ignore"):
+        watch = _Watch(arithmetic)
+        values = clean_values(net, blobs, allow_nonfinite=False)
+        step = steps(progress, "forward", len(net.nodes))
+        # A kernel that returns NaN gets a verdict, not an error.
+        run = forward(net, values, watch.arithmetic, allow_nonfinite=True, on_node=step)
+        dy = fill.output_gradients(net, seed, _dtype(run))
+        walk = _Walk(run, watch, flow(net, dy), wanted, dy, progress)
+        gradients = backward(run, dy, allow_nonfinite=True, on_node=walk.judge)
+        walk.finish(gradients)
+        composed = composition.check(run, seed)
+        for failure in composed.failures:
+            walk.fail_composed(failure)
+        walk.say_how(seed)
+        return Report(
+            title=f"gradients of {len(net.nodes)} nodes in {arithmetic.name}, {_dtype(run)}",
+            verdicts=walk.verdicts,
+            facts={
+                "arithmetic": arithmetic.name,
+                "oracle": {
+                    op: oracle_of(arithmetic, op, _dtype(run)).name
+                    for op in sorted({node.op for node in net.nodes})
+                },
+                "dtype": _dtype(run),
+                "seed": seed,
+                "elements": sum(verdict.elements for verdict in walk.verdicts.values()),
+                "modulus": composed.modulus,
+                "draws": composed.draws,
+                "miss": composed.miss,
+                "stand-ins": list(composed.stand_ins),
             },
-            "dtype": _dtype(run),
-            "seed": seed,
-            "elements": sum(verdict.elements for verdict in walk.verdicts.values()),
-            "modulus": composed.modulus,
-            "draws": composed.draws,
-            "miss": composed.miss,
-            "stand-ins": list(composed.stand_ins),
-        },
-    )
+        )
 
 
 def _wanted(net: Net, tensors: Iterable[str] | None) -> set[str]:

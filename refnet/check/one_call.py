@@ -5,7 +5,6 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from refnet.arrays import Array
@@ -17,6 +16,7 @@ from refnet.check.handed import Backward, judge_gradient
 from refnet.check.jury import Call, Jury, Ways
 from refnet.check.plausible import Levels
 from refnet.check.report import Report
+from refnet.environment import errstate
 from refnet.errors import DTypeError, ValueRangeError, kind_of, require_known
 from refnet.net import Node
 from refnet.op import OUTPUT
@@ -93,7 +93,7 @@ def check(
     jury = Jury(claim, Levels.of(shapes, delta))
     node = Node(op, op, (), attrs, shape)
     known = [Known(a) for a in read]
-    with np.errstate(all="ignore"):
+    with errstate(all="ignore"):
         if y is not None:
             found = _fitting(jury, Dumped("y", op, op, y), shape)
             if found is not None:

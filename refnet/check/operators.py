@@ -25,6 +25,7 @@ from refnet.check.diagnosis import diagnosed, verdict_of
 from refnet.check.judge import Judge, oracle_of
 from refnet.check.problems import COUNTABLE, KINDS, LARGEST, Kind, Problem, kinds_of, problem
 from refnet.check.report import Report, Verdict
+from refnet.environment import errstate
 from refnet.errors import require_known
 from refnet.inputs.fill import require_seed
 from refnet.op import OUTPUT, InputGradients, Magnitude, Needs, Op
@@ -377,5 +378,5 @@ def _dot(a: Array, b: Array) -> Fraction | float:
     if all(((np.abs(v) < 2**16 * COUNTABLE) & (v == np.rint(v))).all() for v in (a, b)):
         products = map(int.__mul__, a.astype(np.int64).tolist(), b.astype(np.int64).tolist())
         return Fraction(sum(products), 2**32)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with errstate(invalid="ignore", over="ignore"):
         return float(np.dot(a, b)) / 2**32

@@ -15,6 +15,7 @@ from refnet.arrays import Array
 from refnet.check.expected import Expected
 from refnet.check.maps import MOST_CELLS
 from refnet.check.report import Heat, Residual, Word
+from refnet.environment import errstate
 from refnet.shapes import Shape, size
 
 BINS = 41
@@ -191,7 +192,7 @@ def heat(found: Array, expected: Expected) -> Heat | None:
         value = expected.value[n, c]
         own = expected.absolute[0] if per_channel is None else per_channel[n, c]
         bound = expected.relative * np.abs(value) + expected.scale * expected.per * own + expected.least
-        with np.errstate(all="ignore"):
+        with errstate(all="ignore"):
             here = np.abs(found[n, c] - value) / bound
         np.maximum(
             ratio, np.where(np.isnan(here), np.where(np.isnan(found[n, c]), inf, 0.0), here), out=ratio
@@ -216,7 +217,7 @@ def _copies(values: Array) -> float:
 def _is_rounded(found: Array, expected: Expected) -> bool:
     """Whether every element is the expected value rounded: to the dtype in which it was dumped."""
     first = slice(0, 256)
-    with np.errstate(all="ignore"):
+    with errstate(all="ignore"):
         for part in (first, slice(None)):
             if not np.array_equal(found.ravel()[part], expected.value.ravel()[part].astype(found.dtype)):
                 return False
@@ -439,7 +440,7 @@ def _outlier(cross: Array, square: Array, levels: Levels) -> tuple[int, float, f
     some = square > 0
     if int(some.sum()) < FEW:
         return None
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with errstate(invalid="ignore", divide="ignore"):
         z = np.where(some, cross / np.sqrt(square), 0.0)
     typical = max(levels.copies, float(np.median(np.square(z[some]))) / 0.4549)
     # The typical square of few is itself uncertain.

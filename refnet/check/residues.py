@@ -11,6 +11,7 @@ import numpy as np
 
 from refnet.arithmetic.core.buffers import empty
 from refnet.arrays import Array
+from refnet.environment import errstate
 from refnet.errors import TooLargeError
 
 # By how much more than p // 2 a residue can be: rint(x / p) is computed with two roundings of x / p, so that
@@ -83,7 +84,7 @@ class Residues:
         """The sum of arrays, reduced; none of them is changed."""
         out = empty(arrays[0].shape, self.dtype)
         flat, terms = out.reshape(-1), [a.reshape(-1) for a in arrays]
-        with np.errstate(invalid="ignore", over="ignore"):
+        with errstate(invalid="ignore", over="ignore"):
             for start in range(0, out.size, BLOCK):
                 part = slice(start, start + BLOCK)
                 x = terms[0][part]
@@ -98,7 +99,7 @@ class Residues:
     def dot(self, a: Array, b: Array) -> int | None:
         """The sum of a b modulo p, from 0 to p - 1; None where it is no whole number, or NaN."""
         a, b, found = a.reshape(-1), b.reshape(-1), 0
-        with np.errstate(invalid="ignore", over="ignore"):
+        with errstate(invalid="ignore", over="ignore"):
             for start in range(0, a.size, self._block):
                 part = slice(start, start + self._block)
                 for unit, total in self._dots(a[part].astype(np.float64), b[part].astype(np.float64)):

@@ -9,6 +9,7 @@ import numpy as np
 from refnet.arrays import REAL, Array, at_the_door, seen_by_numpy, stored_in, wide
 from refnet.check.bounds import unit
 from refnet.check.foreign import Convert, Function, Outputs, converter
+from refnet.environment import errstate
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, brief, kind_of
 from refnet.shapes import text
 
@@ -118,7 +119,7 @@ class Subject:
         copies = [value.copy() for value in self.values]
         dys = [np.array(part) for part in self.dy]
         given = [convert(part) for convert, part in zip(self.outputs.converters, dys, strict=True)]
-        with np.errstate(all="ignore"):
+        with errstate(all="ignore"):
             returned = self.vjp(
                 given[0] if self.outputs.single else tuple(given),
                 *(convert(copy) for convert, copy in zip(self.converters, copies, strict=True)),

@@ -9,6 +9,7 @@ from refnet.arrays import Array, wide
 from refnet.cached import cached_property
 from refnet.check.dumped import BLOB, laid_out
 from refnet.check.precision import format_of
+from refnet.environment import errstate
 from refnet.errors import require_known
 from refnet.inputs.candidate import Candidate
 
@@ -99,6 +100,6 @@ class Start:
         if own.shape != value.shape or own.dtype.kind != value.dtype.kind:
             return False
         form = format_of(self.store)
-        with np.errstate(invalid="ignore"):
+        with errstate(invalid="ignore"):
             near = np.abs(wide(own) - wide(value)) <= 2 * form.unit * np.abs(wide(value)) + form.smallest
         return bool(near.all())

@@ -10,7 +10,7 @@ import numpy as np
 
 from refnet.arithmetic import Arithmetic
 from refnet.arrays import DTYPES, Array, rounded, ulp_distance, wide, with_one_nan
-from refnet.environment import in_default
+from refnet.environment import errstate, in_default
 from refnet.errors import ValueRangeError
 from refnet.golden import graph
 from refnet.golden.bundle import Bundle, sha
@@ -373,7 +373,7 @@ def _errors(found: Finding, a: Array, b: Array) -> Finding:
     differ = (a.view(bits) != b.view(bits)).ravel()
     x, y = (wide(v).ravel() for v in (a, b))
     finite = np.isfinite(x) & np.isfinite(y)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with errstate(over="ignore", invalid="ignore", divide="ignore"):
         error = np.where(finite, np.abs(x - y), 0)
         relative = np.where(error > 0, error / np.maximum(np.abs(x), np.abs(y)), 0)
     farthest = int(error.argmax()) if error.any() else int(differ.argmax())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from refnet.arrays import Array, at_the_door
-from refnet.environment import in_default
+from refnet.environment import errstate, in_default
 from refnet.errors import DTypeError, FileError, ShapeError, UnknownNameError, one_line, path_of, require_kind
 from refnet.golden.recipe import ClipSource, Recipe, Source
 from refnet.inputs import clip, tensor_files
@@ -104,7 +104,7 @@ def _widened(what: str, array: Array, dtype: str) -> Array:
     found = at_the_door(what, array)
     if found.dtype.itemsize > np.dtype(dtype).itemsize:
         raise DTypeError(f"{what} is {found.dtype}: expected {dtype}, or a run in {found.dtype} (--dtype)")
-    with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
+    with errstate(invalid="ignore"):  # a NaN may be a signalling one
         return found.astype(dtype, copy=False)
 
 

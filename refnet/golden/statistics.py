@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from refnet.arrays import Array, wide
-from refnet.environment import in_default
+from refnet.environment import errstate, in_default
 from refnet.golden.bundle import Bundle, sha
 from refnet.golden.findings import Origin, origins
 from refnet.golden.recipe import SECTIONS
@@ -135,6 +135,6 @@ def _mean(finite: Array) -> float | None:
     """The mean, by NumPy's sum in float64; None where that is too large."""
     if not finite.size:
         return None
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         mean = float(np.mean(finite))
     return mean if isfinite(mean) else None

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from refnet import memory
 from refnet.arrays import DTYPES, Array, dtype_name
-from refnet.environment import in_default
+from refnet.environment import errstate, in_default
 from refnet.errors import (
     DTypeError,
     FileError,
@@ -191,7 +191,7 @@ def _read(
             judge_frames(shape[1:3])
         array = _array(path)
         if array.ndim == 5:
-            with np.errstate(over="ignore"):
+            with errstate(over="ignore"):
                 ready = _ready(path, array, selection).astype(dtype)
             if not (allow_nonfinite or np.isfinite(ready).all()):
                 raise ValueRangeError(

@@ -7,10 +7,9 @@ PyTorch calls 1 - momentum the momentum. It is kept, not learnt: nothing has a g
 
 from typing import Any
 
-import numpy as np
-
 from refnet import draws
 from refnet.arrays import Array
+from refnet.environment import errstate
 from refnet.errors import ShapeError, require_fraction
 from refnet.op import (
     STOPPED,
@@ -53,7 +52,7 @@ def infer(x: Shape, variance: Shape, *, momentum: float = MOMENTUM) -> Shape:
 
 def unbiased(of_batch: Statistics, n: int) -> Array:
     """Turn the variance of a population of n into the unbiased one: times n / (n - 1)."""
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         widened: Array = of_batch.variance * (n / (n - 1)) / of_batch.unit / of_batch.unit
     return widened
 

@@ -27,6 +27,7 @@ from refnet.arithmetic.exact.door import require_finite
 from refnet.arithmetic.exact.rational import products, rational, reciprocal_root
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array, per_channel
+from refnet.environment import errstate
 from refnet.op import InputGradients, Needs
 from refnet.ops.batch_norm import EPSILON
 
@@ -63,7 +64,7 @@ def reciprocal_roots(variance: Array, epsilon: float) -> Array:
 def centred(x: Array, mean: Array) -> Array:
     """RN(x - mean)."""
     d = empty(x.shape, x.dtype)
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         np.subtract(x, per_channel(mean), out=d)
     require_finite("batch norm x - mean", d)
     return d

@@ -33,6 +33,7 @@ from refnet.arithmetic.exact.door import require_finite
 from refnet.arithmetic.exact.rational import nearest, products, quotients, rational
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array, per_channel
+from refnet.environment import errstate
 from refnet.op import InputGradients, Needs
 from refnet.ops.batch_norm import EPSILON
 from refnet.ops.batch_norm_training import values_per_channel
@@ -67,7 +68,7 @@ def _input_gradient(dy: Array, d: Array, r: Array, scale: Array, ds: Any, db: An
         [nearest(rational(a) * rational(b) / n, dy.dtype) for a, b in zip(r, ds, strict=True)], dy.dtype
     )
     require_finite("batch_norm_training r ds / n", k)
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         g = dy - per_channel(quotients(db, n))
     require_finite("batch_norm_training dy - db / n", g)
     h = channels.multiply_added(d, -k, g)

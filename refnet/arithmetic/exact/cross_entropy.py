@@ -25,13 +25,14 @@ from refnet.arithmetic.exact.softmax import as_channels, exponentials_of
 from refnet.arithmetic.exact.weighted import Entries
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
+from refnet.environment import errstate
 from refnet.op import InputGradients, Needs
 
 
 def forward(x: Array, labels: Array) -> tuple[Array, Any]:
     """RN((sum of losses) / N)."""
     d, e, total = exponentials_of(x)
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         losses = logarithms(total) - d[np.arange(len(x)), labels]
     require_finite("cross_entropy losses", losses)
     y = channels.sums("y", as_channels(losses[None]), len(x))
@@ -43,7 +44,7 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
     e, total, labels = context
     if not needs[0]:
         return None, None
-    with np.errstate(under="ignore"):
+    with errstate(under="ignore"):
         g = e / total[:, None]
     g[np.arange(len(g)), labels] -= 1
     # One row of g, weighed by dy.

@@ -16,6 +16,7 @@ from refnet._core import softmax as kernels
 from refnet.arithmetic.exact import fallback
 from refnet.arithmetic.exact.rational import nearest
 from refnet.arrays import Array, wide
+from refnet.environment import errstate
 
 DIGITS = 30
 # Below it, exponentials are less than half of the smallest double, 2^-1074.
@@ -29,7 +30,7 @@ def exponentials(x: Array) -> Array:
         # core's, in double, is within 0.68 units of the last place.
         rough = np.empty(flat.shape)
         kernels.exponential(np.maximum(wide(flat), LEAST), rough)
-        with np.errstate(under="ignore"):
+        with errstate(under="ignore"):
             first, last = ((rough * (1 + side)).astype(np.float32) for side in (-(2.0**-50), 2.0**-50))
         found: Array = first
         (undecided,) = np.nonzero((first != last) & (flat != 0))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arrays import Array
+from refnet.environment import errstate
 
 # Bits of a quotient that is rounded to odd before it is rounded to float32: at least two more than that has.
 ODD_BITS = 50
@@ -23,7 +24,7 @@ def nearest(value: Fraction, dtype: np.dtype[Any]) -> float:
         bits, rest = divmod(n, d)
         n, d = bits | (rest != 0), 1
         found = ldexp(n, -shift) if abs(shift) < 900 else (float("inf") if shift < 0 else 0.0)
-        with np.errstate(over="ignore", under="ignore"):
+        with errstate(over="ignore", under="ignore"):
             found = float(np.float32(found))
     else:
         try:
@@ -68,6 +69,6 @@ def quotients(values: Array, count: int) -> Array:
 
 def products(a: Array, b: Array) -> Array:
     """Each a b, rounded once; an exact zero is +0, what underflows keeps its sign."""
-    with np.errstate(over="ignore", under="ignore"):
+    with errstate(over="ignore", under="ignore"):
         product: Array = np.where((a == 0) | (b == 0), a.dtype.type(0), a * b)
     return product

@@ -16,28 +16,27 @@ Backward::
 
 from typing import Any
 
-import numpy as np
-
 from refnet.arithmetic.exact import channels
 from refnet.arithmetic.exact.door import require_finite
 from refnet.arithmetic.exact.elementary import exponentials
 from refnet.arithmetic.exact.rational import products
 from refnet.arithmetic.table import Kernel
 from refnet.arrays import Array
+from refnet.environment import errstate
 from refnet.op import InputGradients, Needs
 
 
 def forward(x: Array) -> tuple[Array, Any]:
     """RN(e / S)."""
     _, e, total = exponentials_of(x)
-    with np.errstate(under="ignore"):
+    with errstate(under="ignore"):
         y = e / total[:, None]
     return y, y
 
 
 def exponentials_of(x: Array) -> tuple[Array, Array, Array]:
     """d, e and S."""
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         d = x - x.max(axis=1, keepdims=True)
     e = exponentials(d)
     return d, e, channels.sums("sum of e", as_channels(e))
@@ -55,7 +54,7 @@ def backward(dy: Array, context: Any, needs: Needs) -> InputGradients:
         return (None,)
     p = channels.products("sum of dy y", as_channels(dy), as_channels(y))
     require_finite("softmax sum of dy y", p)
-    with np.errstate(over="ignore"):
+    with errstate(over="ignore"):
         g = dy - p[:, None]
     require_finite("softmax dy - sum of dy y", g)
     return (products(y, g),)

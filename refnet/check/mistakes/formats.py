@@ -9,6 +9,7 @@ from refnet.arrays import Array
 from refnet.check.mistakes.hypothesis import Hypothesis, of_right, times
 from refnet.check.precision import BFLOAT16, FLOAT16, FLOAT32, TF32, WAYS, Format, Way, below
 from refnet.check.replay import Call
+from refnet.environment import errstate
 
 TINY = np.finfo(np.float64).tiny
 # Elements from which on the typical size of errors says something.
@@ -97,7 +98,7 @@ def accumulated(call: Call) -> Iterator[Hypothesis]:
     factor = np.abs((errors * call.right).sum()) / max(np.linalg.norm(call.right), TINY)
     if not max(offset, factor) <= size / 2:
         return
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with errstate(invalid="ignore", divide="ignore"):
         off = np.abs(errors) / call.sizes
     off = off[np.isfinite(off)]
     for form in (FLOAT32, FLOAT16, BFLOAT16):
