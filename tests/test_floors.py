@@ -19,6 +19,7 @@ FLOORS = [
         "environment",
         "regular",
         "bounded_json",
+        "cached",
         "pieces",
     ],
     ["arrays", "draws", "modules", "placing"],
