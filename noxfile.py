@@ -249,13 +249,16 @@ def threads(session: nox.Session) -> None:
     First a kernel with a planted race, a count that every piece adds to: it must be found among Python's
     threads, and among OpenMP's, which archer tells ThreadSanitizer of.
     """
-    compilers = [shutil.which(name) for name in ("clang", "gcc")]
-    archer = Path(compilers[0] or "clang").resolve().parents[1] / "lib" / "libarcher.so"
-    # clang links programs with its own, also the one that tells whether there is OpenMP.
-    runtime = f"libclang_rt.tsan-{platform.machine()}.a"
-    if not all(compilers) or not archer.exists() or path_of(session, "clang", runtime) == runtime:
+    missing = [name for name in ("clang", "gcc") if not shutil.which(name)]
+    if not missing:
+        resources = session.run("clang", "-print-resource-dir", silent=True, external=True)
+        archer = Path(str(resources).strip()).parents[1] / "libarcher.so"
+        # clang links programs with its own ThreadSanitizer, also the one that tells whether there is OpenMP.
+        own = path_of(session, "clang", f"libclang_rt.tsan-{platform.machine()}.a")
+        missing = [Path(file).name for file in (archer, own) if not Path(file).exists()]
+    if missing:
         session.error(
-            "clang, archer, ThreadSanitizer or gcc not found: on Debian, "
+            f"{', '.join(missing)} not found: on Debian, "
             "`apt-get install clang libclang-rt-dev libomp-dev gcc libtsan2`"
         )
     env = {

@@ -194,7 +194,7 @@ def million():
     """One convolution whose dx has more than 10**6 elements."""
     net = Net()
     x = net.input("data", (1, 16, 8, 96, 96))
-    net.output(net.add("conv3d", "conv", (x, net.param("conv_w", (8, 16, 3, 3, 3))), pad=(1, 1, 1)))
+    net.output(net.add("conv3d", "conv", (x, net.param("conv_w", (4, 16, 1, 3, 3))), pad=(0, 1, 1)))
     return net
 
 
