@@ -232,11 +232,11 @@ HEADERS = {
     "records": (npy_bytes("[('a', '<f4')]"), "holds .*'a'.*: expected float64"),
     "text": (npy_bytes("'<U2'"), "holds <U2: expected float64"),
     "complex": (npy_bytes("'<c8'"), "holds complex64: expected float64"),
-    "no dtype": (npy_bytes("'<f1'"), "cannot be read"),
-    "code": (npy_bytes(shape="(print(1),)"), "cannot be read"),
+    "no dtype": (npy_bytes("'<f1'"), "has a damaged header: expected descr"),
+    "code": (npy_bytes(shape="(print(1),)"), "has a damaged header: expected descr"),
     "version": (b"\x93NUMPY\x07\x00" + bytes(99), r"format version \(7, 0\)"),
-    "magic": (b"hello", "cannot be read"),
-    "empty": (b"", "cannot be read"),
+    "magic": (b"hello", r"begins with b'hello': expected b'\\x93NUMPY'"),
+    "empty": (b"", "ends within its header: it is damaged"),
 }
 
 

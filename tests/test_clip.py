@@ -147,10 +147,16 @@ class Bomb:
     [
         ("a.mp4", b"this is no video", "cannot be decoded"),
         ("a.mp4", b"", "cannot be decoded"),
-        ("a.npy", b"\x93NUMPY", "not a readable array file"),
-        ("a.npy", b"", "not a readable array file"),
+        ("a.npy", b"\x93NUMPY", "clip .*a.npy ends within its header: it is damaged$"),
+        ("a.npy", b"\x93NUMPY\x01\x00v", "clip .*a.npy ends within its header: it is damaged$"),
+        ("a.npy", b"", "clip .*a.npy ends within its header: it is damaged$"),
+        (
+            "a.npy",
+            b"GIF89a",
+            r"a.npy begins with b'GIF89a': expected b'\\x93NUMPY', as np.save writes",
+        ),
         ("a.npz", b"PK\x03\x04 broken", "not a readable array file"),
-        ("a.npy", pickle.dumps(Bomb()), "not a readable array file"),
+        ("a.npy", pickle.dumps(Bomb()), r"begins with b'.*': expected b'\\x93NUMPY', as np.save writes"),
     ],
 )
 def test_broken_files_are_refused(tmp_path, name, content, message):
@@ -209,14 +215,32 @@ def test_what_would_not_fit_is_refused_before_it_is_read(tmp_path, video, monkey
     header = b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (10**15, 2, 2, 3)}"
     header = header.replace(b"10**15", b"1" + b"0" * 15)
     (tmp_path / "lie.npy").write_bytes(header.ljust(127) + b"\n" + bytes(100))
-    with pytest.raises(RefnetError, match=r"lie\.npy is not a readable array file"):
+    with pytest.raises(RefnetError, match=r"lie\.npy should have 120{15} bytes of values and has 100"):
         clip.load(tmp_path / "lie.npy")
+
+
+def test_any_damage_of_a_header_is_said_in_our_words(tmp_path):
+    """Each byte of it, wrong in some ways: what is taken has the right frames."""
+    frames = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    np.save(tmp_path / "a.npy", frames)
+    right, whole = (tmp_path / "a.npy").read_bytes(), clip.load(tmp_path / "a.npy", frames=2)
+    for at in range(128):
+        for wrong in b"\0A'({[\n\xff":
+            (tmp_path / "a.npy").write_bytes(right[:at] + bytes([wrong]) + right[at + 1 :])
+            try:
+                found = clip.load(tmp_path / "a.npy", frames=2)
+            except RefnetError as error:
+                said = str(error).removeprefix(f"clip {tmp_path / 'a.npy'} ")
+                assert re.match(r"begins with|has |is |should have .* damaged$|ends ", said), said
+                assert not re.search("readable|EOF|malformed|Cannot|ast", said), said
+            else:
+                assert np.array_equal(found, whole)
 
 
 def test_archives_of_something_else_are_refused(tmp_path):
     with ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("a.txt", "hello")
-    with pytest.raises(RefnetError, match="not a readable array file"):
+    with pytest.raises(RefnetError, match="begins with b'hello'"):
         clip.load(tmp_path / "a.npz")
 
 
@@ -269,9 +293,13 @@ def announced(height, width):
         ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>", "cannot decode"),
         ("a.npy", archive(), "it is an archive, whose name should end in .npz"),
         ("a.npy", empty_frames(8, 0, 4, 3), "has frames of 0x4: expected a pixel at least"),
-        ("a.png", announced(0, 0), "cannot be decoded|frames of no size"),
+        ("a.png", announced(0, 4), "cannot be decoded|has frames of 0x4: expected a pixel at least"),
         ("a.png", announced(16000, 16000), "a clip of 1 frames of 16000x16000 needs about 8.6 GiB of memory"),
-        ("a.png", announced(10**5, 10**5), "frames of no size, or of more than [0-9]+ pixels"),
+        (
+            "a.png",
+            announced(10**5, 10**5),
+            "has frames of 100000x100000, and there is memory for [0-9]+ pixels: expected",
+        ),
     ],
 )
 def test_what_is_odd_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch, name, content, message):

@@ -149,7 +149,7 @@ def test_a_picture_that_is_cut_off_is_refused(tmp_path, frame):
     ):
         for keep in (len(data) // 2, len(data) - 20):
             (tmp_path / name).write_bytes(data[:keep])
-            with pytest.raises(RefnetError, match=r"be decoded|is damaged|too short|of no size"):
+            with pytest.raises(RefnetError, match=r"be decoded|is damaged|too short"):
                 loaded(tmp_path / name)
 
 

@@ -244,21 +244,24 @@ def _require_memory(frames: int, size: tuple[int, ...]) -> None:
 
 def _shape(path: Path) -> Shape:
     """The shape that an array's header states, once it is one of a clip."""
-    shape, dtype = _parsed(path, _headed)
+    shape, dtype, there = _parsed(path, _headed)
+    what = f"clip {path}"
     if len(shape) == 5:
         if dtype.newbyteorder("=").name not in DTYPES:
             found = with_article(str(dtype))
-            raise DTypeError(f"clip {path} is {found} blob: expected {' or '.join(DTYPES)}")
+            raise DTypeError(f"{what} is {found} blob: expected {' or '.join(DTYPES)}")
         if shape[1] != 3:
-            raise ShapeError(f"clip {path} has shape {text(shape)}: expected N x 3 x T x H x W")
+            raise ShapeError(f"{what} has shape {text(shape)}: expected N x 3 x T x H x W")
+        npy_header.require_whole(what, shape, dtype, there)
         return shape
     if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
         raise ShapeError(
-            f"clip {path} is {dtype} {text(shape)}: expected uint8 frames T x H x W x 3, "
+            f"{what} is {dtype} {text(shape)}: expected uint8 frames T x H x W x 3, "
             "or a float blob N x 3 x T x H x W"
         )
     if 0 in shape[1:]:
-        raise ShapeError(f"clip {path} has frames of {text(shape[1:3])}: expected a pixel at least")
+        raise ShapeError(f"{what} has frames of {text(shape[1:3])}: expected a pixel at least")
+    npy_header.require_whole(what, shape, dtype, there)
     return shape
 
 
@@ -281,19 +284,22 @@ def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == ".npz"
 
 
-def _headed(path: Path) -> tuple[Shape, np.dtype[Any]]:
-    """The shape and dtype of the one array of a file."""
+def _headed(path: Path) -> tuple[Shape, np.dtype[Any], int]:
+    """The shape and dtype of the one array of a file, and how many bytes of values are there."""
     what = f"clip {path}"
     if not _is_archive(path):
         with path.open("rb") as file:
             if file.peek(2).startswith(b"PK"):
                 raise ValueError("it is an archive, whose name should end in .npz")
             shape, _, dtype = npy_header.read(what, file)
-            return shape, dtype
-    with ZipFile(path) as archive, archive.open(_member(path, archive)) as stream:
-        shape, _, dtype = npy_header.read(what, stream)
+            return shape, dtype, path.stat().st_size - file.tell()
+    with ZipFile(path) as archive:
+        member = archive.getinfo(_member(path, archive))
+        with archive.open(member) as stream:
+            shape, _, dtype = npy_header.read(what, stream)
+            there = member.file_size - stream.tell()
     memory.require(prod(shape) * dtype.itemsize, what)
-    return shape, dtype
+    return shape, dtype, there
 
 
 def _mapped(path: Path) -> Array:

@@ -5,10 +5,12 @@ differ in the last unit between FFmpeg builds, and between FFmpeg and other deco
 """
 
 import re
+import struct
 from collections.abc import Callable, Iterator
 from itertools import islice
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -16,9 +18,10 @@ from refnet import memory
 from refnet.arrays import Array
 from refnet.errors import FileError, RefnetError, one_line
 from refnet.inputs import orientation
-from refnet.shapes import Shape
+from refnet.shapes import Shape, text
 
 IMAGES = {".apng", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\x0dIHDR"  # behind it the width and the height
 MOST_STREAMS = 64
 # A container may not make FFmpeg open anything else.
 SEALED = {"protocol_whitelist": "none", "max_streams": str(MOST_STREAMS)}
@@ -50,7 +53,7 @@ def video(path: Path, wanted: range, judge: Callable[[Shape], None]) -> Iterator
     if not path.is_file():
         raise FileError(f"clip {path} is no file: expected a video or an image")
     # Decoders refuse by themselves what would not fit into memory: frames may differ from what is announced.
-    most = str(memory.available() // PIXEL_BYTES)
+    most = memory.available() // PIXEL_BYTES
     try:
         # An open file, not a name: FFmpeg would take some names for addresses.
         with path.open("rb") as stream:
@@ -59,19 +62,17 @@ def video(path: Path, wanted: range, judge: Callable[[Shape], None]) -> Iterator
             with av.open(
                 stream,
                 container_options=SEALED,
-                stream_options=[{"max_pixels": most}] * MOST_STREAMS,
+                stream_options=[{"max_pixels": str(most)}] * MOST_STREAMS,
                 metadata_errors="replace",
             ) as container:
                 track = _track(path, container)
                 size = (track.codec_context.height, track.codec_context.width)
                 if 0 in size:
-                    raise FileError(
-                        f"clip {path} has frames of no size, or of more than {most} pixels, "
-                        "for which there is no memory: expected a smaller image"
-                    )
+                    stream.seek(0)
+                    raise FileError(f"clip {path} has {_refused_size(stream, most)}")
                 # A display matrix comes with the frames; along H and W networks are alike.
                 judge(size[::-1] if way_up is not None and way_up.transposed else size)
-                options = {"max_pixels": most}
+                options = {"max_pixels": str(most)}
                 # The decoder of TIFF takes tags that it does not know for errors.
                 if track.codec_context.name != "tiff":
                     options["err_detect"] = "explode"
@@ -84,6 +85,22 @@ def video(path: Path, wanted: range, judge: Callable[[Shape], None]) -> Iterator
         raise
     except Exception as error:  # whatever a hostile file makes FFmpeg and PyAV raise
         raise FileError(f"clip {path} cannot be decoded: {one_line(error)}") from error
+
+
+def _refused_size(stream: BinaryIO, most: int) -> str:
+    """What is wrong with frames to which FFmpeg gives no size; only of a PNG it is known which."""
+    head = stream.read(24)
+    if not head.startswith(PNG) or len(head) < 24:
+        return (
+            f"frames of no size that FFmpeg can tell: it is damaged, or they have more than {most} pixels, "
+            "for which there is no memory"
+        )
+    size = struct.unpack(">II", head[16:])[::-1]
+    if 0 in size:
+        return f"frames of {text(size)}: expected a pixel at least"
+    if prod(size) > most:
+        return f"frames of {text(size)}, and there is memory for {most} pixels: expected a smaller image"
+    return f"frames of {text(size)} that FFmpeg cannot decode: it is damaged, or they are too large"
 
 
 def count(path: Path) -> int | None:

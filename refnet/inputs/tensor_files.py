@@ -15,7 +15,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile
@@ -175,9 +174,8 @@ def _array(what: str, stream: IO[bytes], size: int) -> Array:
     shape, fortran_order, dtype = npy_header.read(what, stream)
     if dtype.kind not in "fiub" and dtype != BFLOAT16:
         raise _no_numbers(what, dtype)
-    needed, there = prod(shape) * dtype.itemsize, size - stream.tell()
-    if any(n < 0 for n in shape) or needed != there:
-        raise FileError(f"{what} should have {needed} bytes of values and has {there}: it is damaged")
+    needed = size - stream.tell()
+    npy_header.require_whole(what, shape, dtype, needed)
     values = stream.read(needed + 1)  # one more, so that an archive compares its checksum
     if len(values) != needed:
         raise FileError(f"{what} ends after {len(values)} of {needed} bytes of values: it is damaged")
