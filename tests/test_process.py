@@ -153,7 +153,8 @@ FIRST_CALLS = """
 import sys
 import numpy as np
 import refnet
-from refnet.arithmetic import ARITHMETICS
+from refnet import golden, gradcheck
+from refnet.arithmetic import ARITHMETICS, Kernel, core
 from refnet.inputs import fill
 from refnet.ops import OPS
 
@@ -176,14 +177,28 @@ for arithmetic, kernels in ARITHMETICS.items():
     net = refnet.build("resnet18_conv4", input=(1, 3, 2, 16, 16))
     run = refnet.forward(net, {**fill.params(net), **fill.inputs(net)}, arithmetic)
     refnet.backward(run, fill.output_gradients(net))
+what = "golden"
+golden.make(sys.argv[1], golden.Recipe("resnet18_conv4", (1, 3, 2, 16, 16)))
+golden.verify(sys.argv[1])
+golden.diff(sys.argv[1], sys.argv[1])
+what = "gradcheck"
+given = {**fill.params(net), **fill.inputs(net)}
+spoilt = core.replace(relu=Kernel(core.relu.forward, lambda *given: [2 * core.relu.backward(*given)[0]]))
+for arithmetic in ("core", spoilt):
+    found = gradcheck.check_op("relu", arithmetic=arithmetic), gradcheck.check_net(net, given, arithmetic)
+    assert [report.ok for report in found] == [arithmetic == "core"] * 2
+for wrong in (1, 2):
+    report = gradcheck.check(np.sin, lambda dy, x: wrong * dy * np.cos(x), (np.ones((3, 4)),))
+    assert report.ok == (wrong == 1)
 print(what, "imports nothing")
 """
 
 
-def test_a_first_call_imports_nothing():
+def test_a_first_call_imports_nothing(tmp_path):
     """NumPy imports some of itself when it is first asked for: a child that is forked then waits for it."""
-    done = subprocess.run([sys.executable, "-c", FIRST_CALLS], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("a net in exact imports nothing\n", "")
+    command = [sys.executable, "-c", FIRST_CALLS, str(tmp_path / "bundle")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("gradcheck imports nothing\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

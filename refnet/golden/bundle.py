@@ -3,6 +3,7 @@
 The format is described in docs/bundle.md.
 """
 
+import atexit  # noqa: F401, here: weakref.finalize would import it when it is first called
 import weakref
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
