@@ -609,7 +609,33 @@ def test_a_process_with_little_address_space_is_refused_or_runs(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_closed_pipe_is_no_news():
-    command = f"{sys.executable} -m refnet trace resnet152_conv5 --json | head -1"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
+@pytest.mark.parametrize(
+    ("command", "reader", "first"),
+    [
+        ("trace resnet152_conv5 --json", "head -n 1", "{\n"),
+        ("trace resnet152_conv5", "head -c 2", " n"),
+        ("list", "true", ""),
+        ("golden --help", "true", ""),
+    ],
+)
+def test_a_reader_who_has_seen_enough_is_no_news(command, reader, first):
+    piped = f"set -o pipefail; {sys.executable} -m refnet {command} | {reader}"
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, first, "")
+
+
+def test_who_reads_changes_nothing_of_what_is_found(refnet, tmp_path):
+    """A table that nobody reads to its end has the exit code of what it shows."""
+    for name, seed in (("a", "0"), ("b", "1")):
+        make = ("golden", "make", "resnet18_conv4", str(tmp_path / name), "--hashes-only", "--seed", seed)
+        assert refnet(*make, *SMALL)[0] == 0
+    piped = f"set -o pipefail; {sys.executable} -m refnet golden diff a b | true"
+    done = subprocess.run(["bash", "-c", piped], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_scipy_is_not_imported_where_a_word_is_completed():
+    words = {"_REFNET_COMPLETE": "complete_bash", "COMP_WORDS": "refnet gol", "COMP_CWORD": "1"}
+    command = [sys.executable, "-X", "importtime", "-m", "refnet"]
+    done = subprocess.run(command, env={**os.environ, **words}, capture_output=True, text=True)
+    assert done.stdout.split() == ["golden"] and "numpy" in done.stderr and "scipy" not in done.stderr

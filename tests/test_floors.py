@@ -118,7 +118,7 @@ FLOORS = [
     ["render.terminal", "render.made"],
     ["render.drawing", "render.verdict_drawing"],
     ["render.*"],
-    ["cli.options", "cli.ending", "cli.golden_findings", "cli.certify_start"],
+    ["cli.options", "cli.ending", "cli.output", "cli.golden_findings", "cli.certify_start"],
     [
         "cli.list",
         "cli.info",

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
-from scipy.linalg import blas
 
 from refnet.arithmetic.core.runtime import spin
 from refnet.arrays import Array
@@ -28,6 +27,8 @@ def multiply_add_peak(dtype: str) -> float:
 
 def gemm(dtype: str) -> Callable[[], Array]:
     """One square GEMM of SciPy's BLAS, GEMM_SIZE ** 3 multiply-adds."""
+    from scipy.linalg import blas  # a fifth of a second, which no other command should wait for
+
     function, a = (blas.dgemm if dtype == "float64" else blas.sgemm), _square(dtype)
     return lambda: function(1.0, a, a)
 

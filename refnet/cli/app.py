@@ -1,6 +1,5 @@
 """The application: commands, signals, expected failures."""
 
-import io
 import re
 import signal
 import sys
@@ -23,6 +22,7 @@ from refnet.cli.gradcheck import gradcheck
 from refnet.cli.info import info
 from refnet.cli.list import list_architectures
 from refnet.cli.options import computes
+from refnet.cli.output import unminding
 from refnet.cli.trace import trace
 from refnet.errors import RefnetError, ValueRangeError
 
@@ -115,10 +115,7 @@ def main() -> NoReturn:
     for number in (getattr(signal, name) for name in STOPPING if hasattr(signal, name)):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
             signal.signal(number, terminate)
-    if sys.stdout is None:  # closed by whoever called; the exit code still says what was found
-        sys.stdout = io.StringIO()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is no reason to fail
+    sys.stdout = unminding(sys.stdout)
     try:
         code = app(prog_name="refnet", standalone_mode=False)
         sys.stdout.flush()
@@ -131,7 +128,6 @@ def main() -> NoReturn:
     except MemoryError:
         fail("out of memory: take a smaller input, or float32", UNUSABLE)
     except OSError as error:
-        sys.stdout = None  # it may be what failed; nothing is left to be flushed at exit
         fail(f"{error.filename or 'standard output'}: {error.strerror}", UNUSABLE)
     sys.exit(code if isinstance(code, int) else 0)
 
