@@ -626,3 +626,19 @@ def test_refnet_is_measured_in_the_core_arithmetic():
     found = own.operator(core, TINY[1], inputs, dy)["forward"]()["y"]
     assert np.array_equal(found, core.conv3d.forward(*inputs, **TINY[1].case.attrs)[0])
     assert set(np.unique(inputs[0])) <= {-2, -1, 0, 1, 2}
+
+
+def test_a_word_after_bench_leads_to_the_option_that_takes_it(refnet):
+    fails(refnet("bench", "relu"), "relu is an operator: expected refnet bench --operators --only relu")
+    fails(
+        refnet("bench", "--arch", "relu"),
+        "relu is an operator: expected refnet bench --operators --only relu",
+    )
+    fails(refnet("bench", "conv3d"), "conv3d is an operator: expected refnet bench")
+    fails(refnet("bench", "resnet18_conv4"), "expected refnet bench --arch resnet18_conv4")
+    fails(refnet("bench", "dif"), "No such command 'dif'. Did you mean 'diff'?")
+    for name in OPS:  # all that is advised is taken
+        *_, err = refnet("bench", name)
+        command = err.split("expected refnet ")[1].split()
+        fails(refnet(*command, "--rounds", "0"), "--rounds is 0")
+        assert "--only" not in command or bench.named_problems("--operators" in command, command[-1])

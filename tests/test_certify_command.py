@@ -455,7 +455,7 @@ def test_a_kernel_is_examined(refnet, examined, tmp_path):
         (["conv3d", "--kernel", "mine:conv", "--draws", "0"], ["--draws is 0", "1 to 100000"]),
         (["conv3d", "--kernel", "mine:conv", "--dtype", "float16"], ["unknown --dtype 'float16'", "float64"]),
         (["conv3d", "--draws", "3"], ["--draws is given, but there is no kernel: expected --kernel too"]),
-        (["conv3d"], ["nothing is to be judged by conv3d: expected BUNDLE CANDIDATE"]),
+        (["conv3d"], ["conv3d is an operator: expected refnet certify --kernel MODULE:FUNCTION"]),
     ],
 )
 def test_mistakes_about_kernels_get_one_clear_line(refnet, examined, arguments, words):
@@ -480,9 +480,31 @@ def test_an_arithmetics_own_kernel_of_the_operator_is_examined(refnet, tmp_path)
 
 def test_a_function_that_returns_a_context_too_is_told_what_to_do(refnet, tmp_path):
     (tmp_path / "mine.py").write_text("from refnet.arithmetic import core\nrelu = core.relu.forward\n")
-    code, out, _ = refnet("certify", "relu", "--kernel", "mine:relu", "--draws", "2")
     advice = "expected y alone, or name an object with forward and backward (a Kernel)"
-    assert code == 1 and f"returned (y, context): {advice}" in " ".join(out.split())
+    found = refnet("certify", "relu", "--kernel", "mine:relu", "--draws", "2")
+    fails(found, f"relu.forward returned (y, context): {advice}")
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "words"),
+    [
+        ("x", "(dy,)", "forward returned an ndarray: expected (y, context)"),
+        ("(x * (x > 0), x > 0)", "dy * c", "backward returned an ndarray: expected a tuple"),
+    ],
+)
+def test_what_no_kernel_returns_is_no_verdict(refnet, tmp_path, forward, backward, words):
+    (tmp_path / "mine.py").write_text(
+        "from refnet.arithmetic import Kernel\n"
+        f"relu = Kernel(lambda x: {forward}, lambda dy, c, needs: {backward})\n"
+    )
+    fails(refnet("certify", "relu", "--kernel", "mine:relu", "--draws", "2"), words)
+
+
+def test_an_operator_or_a_network_in_place_of_a_bundle_leads_to_what_takes_it(refnet):
+    fails(refnet("certify", "relu", "mine:relu"), "relu is an operator", "certify --kernel mine:relu relu")
+    fails(refnet("certify", "relu"), "certify --kernel MODULE:FUNCTION relu")
+    fails(refnet("certify", "--kernel", "relu", "mine:relu"), "expected --kernel mine:relu relu")
+    fails(refnet("certify", "resnet18_conv4", "a.npz"), "refnet golden make resnet18_conv4 BUNDLE")
 
 
 def test_a_kernel_is_found_by_its_name(refnet, tmp_path):

@@ -389,7 +389,10 @@ def test_a_bundle_of_a_part_is_a_candidate(tmp_path):
     bundle = golden.make(tmp_path / "b", RECIPE, only=["outputs", "gradients"])
     found = candidate.read(bundle.path, NET)
     assert [*found.blobs] == ["res4_1_relu"] and found.gradients.keys() == bundle.entries["gradients"].keys()
-    with pytest.raises(FileError, match="holds only the hash of conv1: .* without --hashes-only or --only"):
+    with pytest.raises(
+        FileError,
+        match=r"holds only the hash of conv1: .* or only=\[...\]; refnet.golden.make",
+    ):
         bundle["conv1"]
     with pytest.raises(FileError, match="holds only the hash of inputs data"):
         golden.against(bundle)
@@ -457,3 +460,39 @@ def test_a_tensor_is_found_by_its_name(made, tmp_path):
     edit(path, lambda m: m["tensors"]["blobs"]["pool1"].update(sha256="0" * 64))
     with pytest.raises(FileError, match="is damaged: the bits of blobs pool1 are not those of its SHA-256"):
         golden.Bundle(path)["pool1"]
+
+
+def test_a_bundle_of_hashes_says_how_its_tensors_are_derived(tmp_path):
+    """What its message says works; where something is somebody's own, it says nothing of the kind."""
+    bundle = golden.make(tmp_path / "b", RECIPE, hashes_only=True)
+    with pytest.raises(FileError, match=r"; refnet.golden.make\(folder, bundle.recipe\) derives one$"):
+        bundle["conv1"]
+    again = golden.make(tmp_path / "c", bundle.recipe)
+    assert again.entries["blobs"]["conv1"]["sha256"] == bundle.entries["blobs"]["conv1"]["sha256"]
+    assert again["conv1"].shape == tuple(again.entries["blobs"]["conv1"]["shape"])
+    own = golden.make(tmp_path / "d", RECIPE, params=doubled(), hashes_only=True)
+    with pytest.raises(FileError, match=r"made without hashes_only=True or only=\[...\]$"):
+        own["conv1"]
+
+
+def test_messages_name_parameters_in_python_and_options_in_a_terminal(refnet, tmp_path):
+    bundle = golden.make(tmp_path / "b", RECIPE, hashes_only=True)
+    with pytest.raises(FileError, match="expected a new folder's name, or force=True to replace it"):
+        golden.make(tmp_path / "b", RECIPE)
+    fails(refnet("golden", "make", "resnet18_conv4", "b"), "a new folder's name, or --force to replace it")
+    with pytest.raises(FileError, match=r"without hashes_only=True or only=\[...\]$"):
+        candidate.read(bundle.path, NET)
+    fails(refnet("certify", "b", "b"), "made without --hashes-only or --only")
+    save_file(doubled(), tmp_path / "w.safetensors")
+    with pytest.raises(DTypeError, match='is float64: expected float32, or a run of dtype="float64"$'):
+        golden.params_recipe(tmp_path / "w.safetensors", replace(RECIPE, dtype="float32"))
+    make = ("golden", "make", "resnet18_conv4", "c", *SMALL, "--dtype", "float32")
+    fails(refnet(*make, "--params", "w.safetensors"), "or a run of --dtype float64")
+
+
+def test_a_recipe_is_asked_for_by_one(tmp_path):
+    words = "recipe is a str: expected a Recipe, as refnet.golden.Recipe"
+    with pytest.raises(DTypeError, match=words) as found:
+        golden.make("resnet18_conv4", str(tmp_path / "b"))
+    example = str(found.value).partition(", as ")[2]
+    assert eval(example, {"refnet": refnet}).structure().outputs

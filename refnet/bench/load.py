@@ -52,7 +52,7 @@ def busy(used: float, threads: int) -> str | None:
         return None
     return (
         f"{BUSY}: others use {used:.1f} of {cores} processors, load average {average():.1f}; "
-        "times are too long and differ: measure when it is quiet, or on fewer --threads"
+        "times are too long and differ: measure when it is quiet, or on fewer threads"
     )
 
 

@@ -70,6 +70,8 @@ class ForeignKernel:
         Whether it has a backward pass.
     changed : set of int
         Which of its inputs it has changed, by position; -1 is dy.
+    misused : KernelError or None
+        That it returned what no kernel returns, whatever it computes: there is nothing to judge.
     """
 
     def __init__(self, kernel: Any, op: str, store: DTypeLike):
@@ -77,6 +79,7 @@ class ForeignKernel:
         self._store = store if isinstance(store, str) else np.dtype(store).name
         self.backward = has_backward(kernel)
         self.changed: set[int] = set()
+        self.misused: KernelError | None = None
 
     @property
     def kernel(self) -> Kernel:
@@ -92,10 +95,10 @@ class ForeignKernel:
             if isinstance(returned, tuple):
                 found = "(y, context)" if len(returned) == 2 else f"a tuple of {len(returned)}"
                 advice = "y alone, or name an object with forward and backward (a Kernel)"
-                raise KernelError(f"returned {found}: expected {advice}")
+                raise self._misuse(f"returned {found}: expected {advice}")
             return self._taken("y", returned, arrays), (arrays, attrs)
         if not isinstance(returned, tuple) or len(returned) != 2:
-            raise KernelError(f"forward returned {kind_of(returned)}: expected (y, context)")
+            raise self._misuse(f"forward returned {kind_of(returned)}: expected (y, context)")
         y, context = returned
         return self._taken("y", y, arrays), (arrays, context)
 
@@ -108,10 +111,14 @@ class ForeignKernel:
         gradients = self.given.backward(copy, inner, needs)
         self._look([(-1, (copy, dy))])
         if not isinstance(gradients, tuple | list):
-            raise KernelError(f"backward returned {kind_of(gradients)}: expected a gradient for each input")
+            raise self._misuse(f"backward returned {kind_of(gradients)}: expected a tuple of gradients")
         return tuple(
             None if g is None else self._taken(f"gradient {i}", g, arrays) for i, g in enumerate(gradients)
         )
+
+    def _misuse(self, found: str) -> KernelError:
+        self.misused = KernelError(f"{title_of(self.given)} {found}")
+        return self.misused
 
     def _look(self, pairs: list[tuple[int, tuple[Array, Array]]]) -> None:
         self.changed |= {i for i, (now, before) in pairs if now.tobytes() != before.tobytes()}

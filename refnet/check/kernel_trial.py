@@ -92,6 +92,8 @@ def examine(
     ------
     UnknownNameError
         If there is no such operator or dtype.
+    KernelError
+        If it returns what no kernel does: a function (y, context), an object's forward y alone.
     """
     require_known("operator", op, OPS)
     draws = whole("draws", draws, 0)
@@ -108,6 +110,8 @@ def examine(
     trial = _Trial(OPS[op], foreign, core.replace(**{op: foreign.kernel}), claim, dtype, seed, draws)
     verdicts: dict[str, Verdict] = {}
     for verdict in trial.verdicts(progress):
+        if foreign.misused is not None:
+            raise foreign.misused
         verdicts[verdict.tensor] = verdict
     return Report(title=f"{title_of(kernel)} as {op}", verdicts=verdicts, facts=trial.facts)
 

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from refnet import machine
-from refnet.cli.bench import bench
+from refnet.cli.bench import bench, require_no_subject
 from refnet.cli.bench_diff import bench_diff
 from refnet.cli.certify import certify
 from refnet.cli.ending import UNUSABLE, fail, say
@@ -21,7 +21,7 @@ from refnet.cli.golden_verify import verify
 from refnet.cli.gradcheck import gradcheck
 from refnet.cli.info import info
 from refnet.cli.list import list_architectures
-from refnet.cli.options import computes
+from refnet.cli.options import as_options, computes
 from refnet.cli.output import unminding
 from refnet.cli.trace import trace
 from refnet.errors import RefnetError, ValueRangeError
@@ -50,6 +50,7 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except RefnetError as error:
+            error.args = (as_options(str(error)),)
             helps = "allow_nonfinite" in ctx.params and (ctx.params["clip"] or ctx.params["params"])
             option = r" (or --allow-nonfinite\1)" if helps else ""
             error.args = (re.sub(r" \(or allow_nonfinite([^)]*)\)", option, str(error)),)
@@ -65,6 +66,15 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+class Benches(Group):
+    """`bench`: what it measures is named by options, and no word."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command below it."""
+        require_no_subject(args[0])
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     help="A correctness oracle for 3D residual networks: golden values, on any CPU.",
     rich_markup_mode=None,
@@ -72,7 +82,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 golden = typer.Typer(help="Golden bundles: make, show, verify, compare.")
-benches = typer.Typer(callback=bench, invoke_without_command=True, cls=Group)
+benches = typer.Typer(callback=bench, invoke_without_command=True, cls=Benches)
 app.command("list", cls=Command)(list_architectures)
 for command in (info, trace, computes(gradcheck), computes(certify)):
     app.command(cls=Command)(command)

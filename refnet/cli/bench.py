@@ -34,6 +34,7 @@ from refnet.cli.options import (
 from refnet.errors import RefnetError, ValueRangeError, suggestion
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
+from refnet.ops import OPS
 from refnet.progress import silent
 from refnet.render import figure, files, measured, roofline, terminal
 
@@ -72,7 +73,9 @@ def bench(
     ] = "core",
     only: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help=f"Problems that have this in their name, as {BASE.name}."),
+        typer.Option(
+            metavar="TEXT", help=f"Problems of this operator, or of this name: {BASE.name}."
+        ),
     ] = None,
     operators: Annotated[bool, typer.Option("--operators", help="Measure what is no convolution.")] = False,
     plot: Annotated[
@@ -101,6 +104,7 @@ def bench(
     architectures = list(dict.fromkeys(arch or ()))
     shape = None if input is None else parse_shape("--input", input)
     for name in architectures:
+        require_no_operator(name)
         build(name, input=shape, **options)
     if not architectures:
         require_no_options(input, options)
@@ -158,6 +162,21 @@ def bench(
         measured.show(rows, lines, terminal.screen())
 
 
+def require_no_operator(name: str) -> None:
+    """Refuse an operator where a network is expected, and say which options measure it."""
+    if name in OPS:
+        only = f" --only {name}" if any(name == problem.op for problem in OTHERS) else ""
+        options = "" if name == "conv3d" else f" --operators{only}"
+        raise ValueRangeError(f"{name} is an operator: expected refnet bench{options}")
+
+
+def require_no_subject(name: str) -> None:
+    """Refuse a network or an operator where `bench` takes options alone, and say which one takes it."""
+    require_no_operator(name)
+    if name in ARCHITECTURES:
+        raise ValueRangeError(f"{name} is an architecture: expected refnet bench --arch {name}")
+
+
 def works(
     problems: Sequence[Problem], nets: Sequence[Net], used: Iterable[str], scaling: bool
 ) -> Iterator[tuple[str, float, float]]:
@@ -191,10 +210,14 @@ def require_no_options(input: str | None, options: Mapping[str, Any]) -> None:
 
 
 def named_problems(operators: bool, part: str | None) -> list[Problem]:
-    """The problems that have it in their name: convolutions, or what is none."""
+    """The problems that have it in their name, or are of that operator: convolutions, or what is none."""
     here, elsewhere = (OTHERS, CONVOLUTIONS) if operators else (CONVOLUTIONS, OTHERS)
-    found = [problem for problem in here if part is None or part in problem.name]
-    if not found and any(str(part) in problem.name for problem in elsewhere):
+
+    def among(problems: Iterable[Problem]) -> list[Problem]:
+        return [p for p in problems if part is None or part in p.name or part == p.op]
+
+    found = among(here)
+    if not found and among(elsewhere):
         advice = "it without --operators" if operators else "--operators too"
         raise ValueRangeError(f"--only is {part!r}, in the name of other problems: expected {advice}")
     if not found:

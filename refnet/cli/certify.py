@@ -41,6 +41,7 @@ from refnet.golden import candidate as candidates
 from refnet.golden.causes import of_another_run
 from refnet.golden.folder import MANIFEST
 from refnet.net import Net
+from refnet.networks import ARCHITECTURES
 from refnet.ops import OPS
 from refnet.render import files, tables, terminal, verdict_page, verdicts
 from refnet.render.made import today
@@ -145,6 +146,7 @@ def certify(
         report = examined(subject, candidate, claims, trial, as_json)
     else:
         require_none(trial, "there is no kernel: expected --kernel too")
+        require_bundle(subject, candidate)
         if candidate is None:
             raise ValueRangeError(f"nothing is to be judged by {subject}: expected BUNDLE CANDIDATE")
         bundle = Bundle(subject)
@@ -161,6 +163,21 @@ def certify(
         verdicts.show(report, terminal.screen(), folded=report.verdicts if net else (), every=every)
     if not report.ok:
         raise typer.Exit(FAILED)
+
+
+def require_bundle(subject: str, candidate: Path | None) -> None:
+    """Refuse an operator or an architecture where a bundle is expected, and say what judges by it."""
+    if Path(subject).exists():
+        return
+    if subject in OPS:
+        kernel = candidate or "MODULE:FUNCTION"
+        raise ValueRangeError(
+            f"{subject} is an operator: expected refnet certify --kernel {kernel} {subject}"
+        )
+    if subject in ARCHITECTURES:
+        raise ValueRangeError(
+            f"{subject} is an architecture: expected a bundle: refnet golden make {subject} BUNDLE"
+        )
 
 
 def require_same_run(bundle: Bundle, candidate: Path) -> None:
@@ -209,6 +226,9 @@ def examined(
     require_none({claim: claims.get(claim) for claim in ("fused", "axes", "kernel_axes", "delta")}, why)
     if candidate is not None:
         raise ValueRangeError(f"{candidate} is given, but a kernel is examined: expected OP alone")
+    if trial["kernel"] in OPS and ":" in op:
+        given = f"the kernel is {trial['kernel']} and the operator {op}"
+        raise ValueRangeError(f"{given}: expected --kernel {op} {trial['kernel']}")
     require_known("operator", op, OPS)
     options = {name: value for name, value in trial.items() if name != "kernel"}
     if "draws" in options:

@@ -139,6 +139,16 @@ def dashed(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def as_options(message: str) -> str:
+    """A message to Python as one to a terminal: it names options, as of `force=True`."""
+
+    def option(found: re.Match[str]) -> str:
+        return f"{dashed(found['name'])} {found['word'] or ''}".rstrip()
+
+    named = r"\b(?P<name>force|hashes_only|only|store|dtype)"
+    return re.sub(rf'{named}=(True\b|\[\.\.\.\]|"(?P<word>\w+)")', option, message)
+
+
 def written(option: str, value: Any) -> str:
     """What an option of an architecture is, as it is given on the command line."""
     return FLAGS[option][0 if value else 1] if option in FLAGS else str(value)

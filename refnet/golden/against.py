@@ -123,7 +123,7 @@ def against(
     if bundle.recipe.store is not None:
         raise FileError(
             f"{bundle.path} holds values rounded to {bundle.recipe.store}, not those that a node was given: "
-            "expected a bundle made without --store"
+            "expected a bundle of values as they were computed"
         )
     net = bundle.net()
     memory.require(2 * bundle.recipe.needed_bytes(net), f"{bundle.path}, compared with {arithmetic}")

@@ -145,15 +145,19 @@ class Bundle(Shown, Mapping[str, Array]):
         section, own = self.place(name)
         array = self.tensor(section, own)
         if array is None:
-            raise FileError(
-                f"{self.path} holds only the hash of {name}: expected a bundle with its tensors, "
-                "made without --hashes-only or --only"
-            )
+            derivable = self.recipe.architecture and self.recipe.clip is None and not self.recipe.own
+            advice = "; refnet.golden.make(folder, bundle.recipe) derives one" if derivable else ""
+            raise self.lacks(name, advice)
         if sha(array) != self.entries[section][own]["sha256"]:
             raise FileError(
                 f"{self.path} is damaged: the bits of {section} {own} are not those of its SHA-256"
             )
         return array
+
+    def lacks(self, what: str, advice: str = "") -> FileError:
+        """The error that it holds only the hash of something."""
+        expected = "a bundle with its tensors, made without hashes_only=True or only=[...]"
+        return FileError(f"{self.path} holds only the hash of {what}: expected {expected}{advice}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)

@@ -79,7 +79,7 @@ def read(path: str | Path, net: Net) -> Candidate:
     memory.require(sum(prod(e["shape"]) * np.dtype(e["dtype"]).itemsize for e in entries), str(path))
     found = {section: _kept(bundle, section) for section in SECTIONS}
     if not found["blobs"] and not found["gradients"]:
-        raise _hashes_only(bundle, "blobs and gradients")
+        raise bundle.lacks("blobs and gradients")
     return Candidate(
         blobs=found["blobs"],
         gradients=found["gradients"],
@@ -99,7 +99,7 @@ def stored(bundle: Bundle, section: str) -> dict[str, Array]:
     found = _kept(bundle, section)
     for name in bundle.entries[section]:
         if name not in found:
-            raise _hashes_only(bundle, f"{section} {name}")
+            raise bundle.lacks(f"{section} {name}")
     return found
 
 
@@ -107,10 +107,3 @@ def _kept(bundle: Bundle, section: str) -> dict[str, Array]:
     """Those tensors of a section that a bundle holds the values of."""
     found = ((name, bundle.tensor(section, name)) for name in bundle.entries[section])
     return {name: array for name, array in found if array is not None}
-
-
-def _hashes_only(bundle: Bundle, what: str) -> FileError:
-    return FileError(
-        f"{bundle.path} holds only the hash of {what}: expected a bundle with its tensors, "
-        "made without --hashes-only or --only"
-    )

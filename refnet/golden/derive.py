@@ -26,7 +26,7 @@ from refnet.golden import graph
 from refnet.golden.bundle import Bundle, sha
 from refnet.golden.folder import FORMAT, MANIFEST, beside, require_disk, require_free
 from refnet.golden.manifest import VERSION
-from refnet.golden.recipe import GIVEN, GROUPS, SECTIONS, Recipe
+from refnet.golden.recipe import GIVEN, GROUPS, SECTIONS, Recipe, require_recipe
 from refnet.inputs import fill, safetensors_file
 from refnet.net import Net
 from refnet.progress import Progress, silent, steps
@@ -90,9 +90,14 @@ def make(
         If something is in the way, or cannot be written.
     RefnetError
         If the recipe cannot be run.
+
+    Examples
+    --------
+    >>> recipe = Recipe("resnet18_conv4", (1, 3, 8, 224, 224), {"time_kernel": 3}, dtype="float32")
+    >>> bundle = make("golden", recipe, force=True)  # doctest: +SKIP
     """
     out = path_of("out", out)
-    require_kind("recipe", recipe, Recipe, "as refnet.golden.Recipe(...)")
+    require_recipe(recipe)
     groups = _groups(only, hashes_only)
     require_free(out, force)
     own: Tensors = {} if pixels is None else {"inputs": {"data": pixels}}

@@ -90,7 +90,7 @@ def require_free(out: Path, force: bool) -> None:
     if out.is_symlink() or not (out / MANIFEST).is_file():
         raise FileError(f"{out} exists and is not a golden bundle: expected a new folder's name")
     if not force:
-        raise FileError(f"bundle {out} exists: expected a new folder's name, or --force to replace it")
+        raise FileError(f"bundle {out} exists: expected a new folder's name, or force=True to replace it")
     _require_replaceable(out, out)
 
 
@@ -119,7 +119,7 @@ def require_disk(out: Path, needed: int) -> None:
     if needed > free:
         raise TooLargeError(
             f"the bundle needs about {memory.text(needed)} of disk, {memory.text(free)} is free "
-            f"in {parent}: take a smaller input, --store float32, --only or --hashes-only"
+            f'in {parent}: take a smaller input, store="float32", only=[...] or hashes_only=True'
         )
 
 

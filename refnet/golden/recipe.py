@@ -10,7 +10,7 @@ import numpy as np
 from refnet import memory
 from refnet.arithmetic import ARITHMETICS, Arithmetic
 from refnet.arrays import dtype_name
-from refnet.errors import UnknownNameError, ValueRangeError, require_known
+from refnet.errors import UnknownNameError, ValueRangeError, require_kind, require_known
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
 from refnet.shapes import Shape, size, text
@@ -189,3 +189,14 @@ class Recipe:
             "output_gradients": sum(map(size, net.outputs.values())) if self.backward else 0,
             "gradients": inputs + params if self.backward else 0,
         }
+
+
+def require_recipe(recipe: object) -> None:
+    """Refuse what is no recipe: the name of an architecture, a net.
+
+    Raises
+    ------
+    DTypeError
+    """
+    advice = 'as refnet.golden.Recipe("resnet18_conv4", (1, 3, 8, 224, 224), {"time_kernel": 3})'
+    require_kind("recipe", recipe, Recipe, advice)

@@ -9,8 +9,8 @@ import numpy as np
 
 from refnet.arrays import Array, at_the_door
 from refnet.environment import errstate, in_default
-from refnet.errors import DTypeError, FileError, ShapeError, UnknownNameError, one_line, path_of, require_kind
-from refnet.golden.recipe import ClipSource, Recipe, Source
+from refnet.errors import DTypeError, FileError, ShapeError, UnknownNameError, one_line, path_of
+from refnet.golden.recipe import ClipSource, Recipe, Source, require_recipe
 from refnet.inputs import clip, tensor_files
 from refnet.shapes import Shape, text
 
@@ -40,7 +40,7 @@ def clip_recipe(
     RefnetError
         Whatever `refnet.clip.load` refuses.
     """
-    require_kind("recipe", recipe, Recipe, "as refnet.golden.Recipe(...)")
+    require_recipe(recipe)
 
     def judge(shape: Shape) -> None:
         """Refuse a shape that the network does not take, or whose run would not fit into memory."""
@@ -76,7 +76,7 @@ def params_recipe(path: str | Path, recipe: Recipe) -> tuple[Recipe, dict[str, A
         If a parameter has another shape, or a format whose values the recipe's dtype does not hold.
     """
     path = path_of("path", path)
-    require_kind("recipe", recipe, Recipe, "as refnet.golden.Recipe(...)")
+    require_recipe(recipe)
     net = recipe.structure()
     params: dict[str, Array] = {}
     for whole, array in tensor_files.read(path).items():
@@ -103,7 +103,7 @@ def _widened(what: str, array: Array, dtype: str) -> Array:
     """An array in a dtype that holds each of its values."""
     found = at_the_door(what, array)
     if found.dtype.itemsize > np.dtype(dtype).itemsize:
-        raise DTypeError(f"{what} is {found.dtype}: expected {dtype}, or a run in {found.dtype} (--dtype)")
+        raise DTypeError(f'{what} is {found.dtype}: expected {dtype}, or a run of dtype="{found.dtype}"')
     with errstate(invalid="ignore"):  # a NaN may be a signalling one
         return found.astype(dtype, copy=False)
 
