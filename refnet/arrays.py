@@ -10,7 +10,7 @@ from numpy.ma import MaskedArray  # here: NumPy would import it when it is first
 from numpy.typing import DTypeLike, NDArray
 
 from refnet.environment import errstate
-from refnet.errors import DTypeError, ShapeError, kind_of, require_known
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, require_known
 from refnet.pieces import all_finite, boxes, converted, copied, fill
 from refnet.shapes import text
 
@@ -137,6 +137,9 @@ def dtype_name(dtype: DTypeLike, known: Collection[str] = DTYPES, what: str = "d
     if dtype is not None and not (isinstance(dtype, str) and dtype in known):
         with suppress(TypeError, ValueError, SyntaxError):
             name = np.dtype(dtype).name
+    if name in NARROW and name not in known:
+        advice = f"expected {' or '.join(known)}, in which is computed; arrays of {name} are taken as float32"
+        raise UnknownNameError(what, name, known, advice=advice)
     require_known(what, name, known)
     return str(name)
 

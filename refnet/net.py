@@ -16,7 +16,7 @@ from refnet.errors import (
 )
 from refnet.op import ANYTHING, Domain
 from refnet.ops import OPS
-from refnet.shapes import LARGEST_SIZE, Shape, size, text, whole
+from refnet.shapes import LARGEST_SIZE, Shape, plain, size, text, whole
 from refnet.shown import Shown, Table, counted
 
 
@@ -125,7 +125,7 @@ class Net(Shown):
         except RefnetError as error:
             raise at(f"{name} ({op})", error) from None
         self._require_integers(op, name, inputs)
-        attrs = {key: tuple(value) if isinstance(value, list) else value for key, value in attrs.items()}
+        attrs = {key: plain(value) for key, value in attrs.items()}
         node = Node(name, op, inputs, attrs, self._write(name, shape))
         self.nodes.append(node)
         for index, read in enumerate(inputs):

@@ -12,7 +12,7 @@ import numpy as np
 
 from refnet.arrays import Array
 from refnet.errors import ShapeError, UnknownNameError
-from refnet.shapes import Geometry, Shape, size, text
+from refnet.shapes import Geometry, Shape, plain, size, text
 from refnet.shown import Shown, Table
 
 Needs = tuple[bool, ...]
@@ -279,7 +279,7 @@ class Op(Shown):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Sort what a call was given: operands in order, and every attribute, those at their defaults too.
 
-        Operands may be given by name, and those that may be left out as None. Lists become tuples.
+        Operands may be given by name, and those that may be left out as None. Sequences become tuples.
 
         Raises
         ------
@@ -300,7 +300,7 @@ class Op(Shown):
         while found and found[-1] is None and len(found) > _taken(self.infer).least:
             found = found[:-1]
         attrs = defaults | {name: value for name, value in given.items() if name in defaults}
-        return found, {name: tuple(v) if isinstance(v, list) else v for name, v in attrs.items()}
+        return found, {name: plain(value) for name, value in attrs.items()}
 
     def _shown(self) -> Table:
         formula = (sys.modules[self.forward.__module__].__doc__ or "").partition("\n")[0]

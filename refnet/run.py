@@ -54,7 +54,8 @@ class Run(Shown):
         Inputs and parameters: read-only views of the caller's arrays where those were as a kernel
         needs them, so whoever changes them before `backward` changes its result.
     blobs : dict of str to ndarray
-        The value of every node, or, where only those were kept, of the outputs.
+        The value of every node, or, where only those were kept, of the outputs. A plain dict: `run[name]`
+        is the value too, and suggests a name where that is unknown.
     fallbacks : dict of str to dict of str to Count
         Of exact arithmetic, by node: of what it computed (``y``), how many elements, and how many of them
         needed integers.
@@ -187,7 +188,8 @@ def forward(
     net : Net
     given : mapping of str to ndarray
         Every input and parameter of the net, all float32 or all float64, labels integers, of any
-        memory layout and byte order. They are never modified.
+        memory layout and byte order. They are never modified. The run is in their dtype; float16 and
+        bfloat16 are taken as float32, which holds each of their values, and so is what is computed.
     arithmetic : str or Arithmetic
     keep : {"all", "outputs"}
         With "outputs", a blob is freed as soon as neither a later node nor `backward` needs it, or can
@@ -267,9 +269,9 @@ def backward(
     Raises
     ------
     UnknownNameError, ShapeError, DTypeError, ValueRangeError
-        If a gradient is given for no node, or has the wrong shape, dtype or value, or the run keeps only
-        outputs and a backward pass has been through it. The message names the node where a kernel returned
-        what does not fit.
+        If no gradient is given, or one for no node, or of the wrong shape, dtype or value, or the run keeps
+        only outputs and a backward pass has been through it. The message names the node where a kernel
+        returned what does not fit.
     KernelError
         If a kernel raises an exception, or returns nothing but NaN.
     TooLargeError
@@ -348,6 +350,11 @@ def _checked_gradients(
 ) -> dict[str, list[Array]]:
     """The gradients that a backward pass starts from: for each node a list of one."""
     require_mapping("output_gradients", output_gradients)
+    if not output_gradients:
+        raise ValueRangeError(
+            "output_gradients is empty, and there is nothing to start from: expected the gradient of "
+            f"{' and '.join(run.net.outputs)}, or of other nodes"
+        )
     shapes = {node.name: node.shape for node in run.net.nodes}
     dtype, pending = real_dtype(run.given), {}
     for name, dy in output_gradients.items():

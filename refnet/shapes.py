@@ -42,6 +42,15 @@ def text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
+def plain(value: object) -> object:
+    """A sequence (a list, a range, an array of one axis) as a tuple; anything else as it is."""
+    if isinstance(value, tuple | str | bytes):
+        return value
+    if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(value) if isinstance(value, Sequence) else value
+
+
 def whole(name: str, value: object, least: int, most: int = LARGEST) -> int:
     """Check a whole number, at least `least` and at most `most`.
 
@@ -83,10 +92,21 @@ def triple(name: str, value: object, least: int) -> Triple:
     ShapeError
         If `value` has not three entries, or one is not an integer or too small.
     """
-    if not isinstance(value, tuple | list) or len(value) != 3:
-        raise ShapeError(f"{name} is {brief(value)}: expected three whole numbers (T, H, W)")
-    t, h, w = (whole(f"{name}[{axis}]", entry, least) for axis, entry in zip("THW", value, strict=True))
+    entries = plain(value)
+    if not isinstance(entries, tuple) or len(entries) != 3:
+        example = _meant(entries if isinstance(entries, tuple) else (entries,), least)
+        raise ShapeError(f"{name} is {brief(value)}: expected three whole numbers (T, H, W), as {example}")
+    t, h, w = (whole(f"{name}[{axis}]", entry, least) for axis, entry in zip("THW", entries, strict=True))
     return t, h, w
+
+
+def _meant(entries: tuple[object, ...], least: int) -> Triple:
+    """The triple that somebody may have meant by one number, or by two of H and W."""
+    numbers = [max(least, n) for n in entries if type(n) is int]
+    if len(numbers) == len(entries) == 2:
+        return least, numbers[0], numbers[1]
+    n = numbers[0] if len(numbers) == len(entries) == 1 else 1
+    return n, n, n
 
 
 def volume(name: str, shape: object, axes: str = AXES) -> Shape:
@@ -95,7 +115,7 @@ def volume(name: str, shape: object, axes: str = AXES) -> Shape:
     Parameters
     ----------
     name : str
-    shape : tuple or list of int
+    shape : sequence of int
     axes : str
         A letter for each axis.
 
@@ -104,15 +124,16 @@ def volume(name: str, shape: object, axes: str = AXES) -> Shape:
     ShapeError
         If the rank is another, or a size is zero or negative.
     """
-    if not isinstance(shape, tuple | list):
+    sizes = plain(shape)
+    if not isinstance(sizes, tuple):
         raise ShapeError(f"{name} has shape {brief(shape)}: expected {len(axes)} whole numbers")
-    if len(shape) != len(axes):
+    if len(sizes) != len(axes):
         raise ShapeError(
-            f"{name} has rank {len(shape)} (shape {text(shape)}): "
+            f"{name} has rank {len(sizes)} (shape {text(sizes)}): "
             f"expected rank {len(axes)} ({' x '.join(axes)})"
         )
     return tuple(
-        whole(f"{name} size {axis}", n, 1, LARGEST_SIZE) for axis, n in zip(axes, shape, strict=True)
+        whole(f"{name} size {axis}", n, 1, LARGEST_SIZE) for axis, n in zip(axes, sizes, strict=True)
     )
 
 

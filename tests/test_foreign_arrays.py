@@ -1,5 +1,8 @@
 """Arrays of other libraries are taken where that is exact, and refused in one line where it is not."""
 
+import inspect
+import re
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -8,7 +11,7 @@ from support import peer
 import refnet
 from refnet.arithmetic import core
 from refnet.arrays import at_the_door, stored_in, ulp_distance
-from refnet.errors import DTypeError, ShapeError
+from refnet.errors import DTypeError, ShapeError, UnknownNameError
 from refnet.networks.fold import fold
 from refnet.networks.inflate import inflate, inflate_params
 
@@ -329,3 +332,22 @@ def test_arrays_of_jax_are_taken():
     gone.delete()
     refused(gone, "and NumPy cannot see its values (Array has been deleted")
     refused(jax.numpy.ones(SHAPE, jax.numpy.float8_e5m2), "is float8_e5m2: expected", "convert it to float32")
+
+
+def test_float16_is_taken_as_float32_and_nothing_is_computed_in_it():
+    """Its values are taken everywhere, and a dtype to compute in is refused everywhere: both say so."""
+    half, single = np.ones((1, 1, 1, 2, 2), np.float16), np.ones((1, 1, 1, 2, 2), np.float32)
+    net = refnet.Net()
+    net.output(net.add("relu", "y", (net.input("x", half.shape),)))
+    run = refnet.forward(net, {"x": half})
+    assert run["y"].dtype == core.relu.forward(half)[0].dtype == np.float32
+    grads = refnet.backward(run, {"y": half})
+    assert grads["x"].dtype == np.float32 and np.array_equal(grads["x"], single)
+    for takes in (refnet.forward, core.relu.forward, type(core.relu).forward):
+        assert re.search(r"float16 and\s+bfloat16 are\s+taken as float32", inspect.getdoc(takes))
+    for ask in (
+        lambda: refnet.fill.inputs(net, dtype=np.float16),
+        lambda: refnet.golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32), dtype="float16").structure(),
+    ):
+        with pytest.raises(UnknownNameError, match="unknown dtype '?float16'?: .* are taken as float32"):
+            ask()

@@ -693,7 +693,7 @@ def test_what_is_no_bundle_is_refused(tmp_path, path):
 
 def test_a_bundle_is_not_overwritten_unasked(made):
     before = (made / "manifest.json").read_bytes()
-    with pytest.raises(RefnetError, match="exists: expected a new folder's name, or --force"):
+    with pytest.raises(RefnetError, match="exists: expected a new folder's name, or force=True"):
         golden.make(made, RECIPE)
     assert (made / "manifest.json").read_bytes() == before
 

@@ -13,7 +13,7 @@ import refnet
 from refnet import memory
 from refnet._core import add as add_kernels
 from refnet.arithmetic import ARITHMETICS, Kernel, core
-from refnet.errors import KernelError, RefnetError, TooLargeError
+from refnet.errors import KernelError, RefnetError, TooLargeError, ValueRangeError
 
 SMALL = {
     "input": (1, 3, 2, 32, 32),
@@ -450,3 +450,11 @@ def test_gradients_meet_in_values_of_any_rank(arithmetic):
     # By hand: b is added in three places, and what it adds to the first goes through w in the others.
     total = dy["left"] + dy["right"]
     assert np.array_equal(grads["b"], (total + total @ run.given["w"]).sum(axis=0))
+
+
+def test_backward_from_nothing_is_refused():
+    net = refnet.Net()
+    net.output(net.add("relu", "y", (net.input("x", (1, 1, 1, 2, 2)),)))
+    run = refnet.forward(net, {"x": np.ones((1, 1, 1, 2, 2))})
+    with pytest.raises(ValueRangeError, match="output_gradients is empty, .* expected the gradient of y, or"):
+        refnet.backward(run, {})

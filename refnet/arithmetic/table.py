@@ -116,7 +116,7 @@ class Door(Generic[P], Shown):
 
         It has the operator's signature: ``core.conv3d.forward(x, w, b=None, *, stride=(1, 1, 1), ...)``.
         Operands are all float32 or all float64, labels integers; of any memory layout and byte order, left
-        as they are.
+        as they are. y is of their dtype; float16 and bfloat16 are taken as float32, and so is y.
 
         Returns
         -------
@@ -138,6 +138,7 @@ class Door(Generic[P], Shown):
         forward.__signature__ = self._op.signature  # type: ignore[attr-defined]
         forward.__doc__ = (
             f"Compute {self._op.name}, in {self._arithmetic}: y, and a context for backward.\n\n"
+            "    y is of the operands' dtype; float16 and bfloat16 are taken as float32, and so is y.\n\n"
             f"    {self._op.infer.__doc__}"
         )
         forward.__qualname__ = f"{self._op.name}.forward"

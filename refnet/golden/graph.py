@@ -10,7 +10,7 @@ import numpy as np
 from refnet.errors import FileError, require_known
 from refnet.net import Net, Node
 from refnet.ops import OPS
-from refnet.shapes import Shape, text
+from refnet.shapes import Shape, plain, text
 
 Graph = dict[str, Any]
 
@@ -95,7 +95,7 @@ def build(graph: Graph, inputs: Mapping[str, Shape], params: Mapping[str, Shape]
     for name, shape in params.items():
         net.param(name, shape)
     for node in graph["nodes"]:
-        given = {name: tuple(v) if isinstance(v, list) else v for name, v in node["attributes"].items()}
+        given = {name: plain(value) for name, value in node["attributes"].items()}
         net.add(node["operator"], node["name"], node["inputs"], **given)
     for name in graph["outputs"]:
         net.output(name)

@@ -13,7 +13,7 @@ from refnet.arrays import dtype_name
 from refnet.errors import UnknownNameError, ValueRangeError, require_kind, require_known
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
-from refnet.shapes import Shape, size, text
+from refnet.shapes import Shape, plain, size, text
 
 # To which machines the bits of an arithmetic belong: those of core and exact are defined, those of reference
 # are made by NumPy's exp, matrix products and sums. Of somebody's own arithmetic nothing is known.
@@ -146,6 +146,7 @@ class Recipe:
                 )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "input", plain(self.input))
         with suppress(UnknownNameError):  # which `structure` refuses
             object.__setattr__(self, "dtype", dtype_name(self.dtype))
 

@@ -21,7 +21,7 @@ from refnet.errors import ShapeError, UnknownNameError, ValueRangeError, brief, 
 from refnet.net import Net, require_net
 from refnet.ops import OPS
 from refnet.pieces import rows
-from refnet.shapes import LARGEST_SIZE, Shape, size, whole
+from refnet.shapes import LARGEST_SIZE, Shape, plain, size, whole
 
 # About the range of pixel values once their means are subtracted.
 PIXEL_RANGE = 128.0
@@ -182,9 +182,10 @@ def normal(name: str, shape: Shape, seed: int) -> Array:
 
 
 def _require_sizes(name: str, shape: object) -> None:
-    if not isinstance(shape, tuple | list):
+    sizes = plain(shape)
+    if not isinstance(sizes, tuple):
         raise ShapeError(f"{name} has shape {brief(shape)}: expected whole numbers, in a tuple")
-    for n in shape:
+    for n in sizes:
         whole(f"size of {name}", n, 0, LARGEST_SIZE)
 
 

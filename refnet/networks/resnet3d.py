@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from refnet.errors import ShapeError, ValueRangeError, brief, require_known, suggestion
 from refnet.net import Net
 from refnet.networks.layers import NORMS, ConvOptions, Norm, conv, conv_norm, conv_norm_relu, relu
-from refnet.shapes import ONES, Shape, Triple, odd, volume, whole
+from refnet.shapes import ONES, Shape, Triple, odd, plain, volume, whole
 
 Builder = TypeVar("Builder", bound=Callable[..., Net])
 
@@ -232,7 +232,7 @@ def body(
 def _stages(block_counts: Sequence[int], feat_dims: Sequence[int]) -> range:
     """Check the numbers of blocks and channels of a body, and return the numbers of its stages."""
     for name, numbers in (("block_counts", block_counts), ("feat_dims", feat_dims)):
-        if not isinstance(numbers, tuple | list):
+        if not isinstance(plain(numbers), tuple):
             raise ShapeError(f"{name} is {brief(numbers)}: expected a tuple of whole numbers")
     if not 1 <= len(block_counts) <= 4:
         raise ShapeError(f"block_counts has {len(block_counts)} entries: expected 1 to 4, one a stage")

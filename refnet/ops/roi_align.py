@@ -55,7 +55,7 @@ from refnet.op import (
     magnitudes,
     terms,
 )
-from refnet.shapes import LARGEST, Shape, size, volume, whole
+from refnet.shapes import LARGEST, Shape, plain, size, volume, whole
 
 # Of a bin, along an axis: more cells than a bin of any feature map has.
 MOST_SAMPLES = 1024
@@ -97,9 +97,10 @@ def infer(
             f"rois size D is {d}: expected {1 + 4 * t}, a batch index and x1, y1, x2, y2 "
             f"for each of the {t} frames of x"
         )
-    if not isinstance(output, tuple | list) or len(output) != 2:
-        raise ShapeError(f"output is {brief(output)}: expected two whole numbers (H, W)")
-    bins = [whole(f"output[{axis}]", n, 1) for axis, n in zip("HW", output, strict=True)]
+    sizes = plain(output)
+    if not isinstance(sizes, tuple) or len(sizes) != 2:
+        raise ShapeError(f"output is {brief(output)}: expected two whole numbers (H, W), as (7, 7)")
+    bins = [whole(f"output[{axis}]", n, 1) for axis, n in zip("HW", sizes, strict=True)]
     if whole("sampling_ratio", sampling_ratio, 0) > MOST_SAMPLES:
         raise ValueRangeError(f"sampling_ratio is {sampling_ratio}: expected at most {MOST_SAMPLES}")
     number = isinstance(spatial_scale, int | float) and not isinstance(spatial_scale, bool)
