@@ -79,7 +79,7 @@ def test_the_second_maker_is_refused(made, tmp_path, monkeypatch, system):
         put(new, place)
 
     monkeypatch.setattr(placing, "put", late)
-    with pytest.raises(FileError, match="exists: expected a new folder's name, or --force"):
+    with pytest.raises(FileError, match="exists: expected a new folder's name, or force=True"):
         written(made[1], out)
     assert content(out) == content(made[0]) and list(out.parent.iterdir()) == [out]
 

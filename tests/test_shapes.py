@@ -58,7 +58,7 @@ def test_a_window_may_be_any_sequence_of_whole_numbers(hold):
         (np.zeros((3, 1), int), "pad is an ndarray: expected three"),
         (np.zeros(3, bool), r"pad\[T\] is False: expected a whole number"),
         (np.zeros(3), r"pad\[T\] is 0.0: expected a whole number"),
-        ((0, 1, 2, 3), rr"pad is \(0, 1, 2, 3\): .*, as \(1, 1, 1\)"),
+        ((0, 1, 2, 3), r"pad is \(0, 1, 2, 3\): .*, as \(1, 1, 1\)"),
     ],
 )
 def test_what_is_no_triple_is_shown_one(pad, words):
