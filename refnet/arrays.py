@@ -1,5 +1,7 @@
 """Facts of arrays that are no operator's: dtypes, the door where arrays become clean, distances."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress

@@ -1,5 +1,7 @@
 """A network: an append-only list of named nodes. Everything else is a walk over that list."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -164,7 +166,7 @@ class Net(Shown):
         reader = self.first_reader(name)
         return ANYTHING if reader is None else OPS[reader[0].op].domain(reader[1])
 
-    def copy(self) -> "Net":
+    def copy(self) -> Net:
         """Return a net of the same nodes, to which others can be appended."""
         twin = Net()
         twin.nodes, twin._shapes = Nodes(self.nodes), dict(self._shapes)

@@ -1,5 +1,7 @@
 """What an operator is: one record of plain functions, written once per operator in `refnet.ops`."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

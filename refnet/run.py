@@ -1,5 +1,7 @@
 """Forward and backward walks over a net, under one arithmetic."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,7 +97,7 @@ class Run(Shown):
         ]
         return Table(title, ("", ""), rows)
 
-    def save(self, out: str | Path, gradients: "Gradients | None" = None, **options: Any) -> "Bundle":
+    def save(self, out: str | Path, gradients: Gradients | None = None, **options: Any) -> Bundle:
         """Write a golden bundle of this run: what it was given, its blobs, and gradients.
 
         Parameters

@@ -152,3 +152,16 @@ def test_a_saved_run_is_shown(refnet, tmp_path):
     code, out, _ = refnet("golden", "show", "b")
     assert code == 0 and out.startswith("b: a network of its own, float64, core; no gradients.")
     assert "y = relu(x)" in refnet("golden", "show", "b", "y")[1]
+
+
+@pytest.mark.parametrize("width", ["40", "60", "80"])
+def test_a_narrow_terminal_keeps_names_beside_values(refnet, made, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    out = refnet("golden", "show", made.path)[1]
+    words = {word.rstrip(",") for word in out.split()}
+    assert {f"{name}={value}" for name, value in made.recipe.record()["options"].items()} <= words
+    listed = " ".join(refnet("list", "resnet18_conv4")[1].split())
+    assert "meaning" in listed and ("batch's own statistics." in listed or width == "80")
+    one = refnet("golden", "show", made.path, "d res4_1_branch2c_w")[1].splitlines()
+    assert made.entries["gradients"]["res4_1_branch2c_w"]["sha256"] in " ".join(one)
+    assert width != "80" or (max(map(len, one)) <= 80 and one[0].startswith(" tensor       gradient of"))

@@ -11,7 +11,8 @@ import refnet
 from refnet.arithmetic import ARITHMETICS, Arithmetic, core
 from refnet.arithmetic.table import Entry
 from refnet.errors import ShapeError, UnknownNameError
-from refnet.networks import ARCHITECTURES, catalog, resnet3d
+from refnet.interop import caffe2, jax, onnx, torch
+from refnet.networks import ARCHITECTURES, catalog, fold, inflate, resnet3d
 from refnet.op import ALIASES
 from refnet.ops import OPS
 
@@ -217,3 +218,20 @@ def test_a_builder_suggests_too():
         TypeError, match=r"body\(\) got an unexpected .* 'time_kernal': did you mean time_kernel\?"
     ):
         resnet3d.body(time_kernal=3)
+
+
+FACES = [
+    *(refnet, refnet.certify, refnet.clip, refnet.fill, refnet.golden, refnet.gradcheck, refnet.trace),
+    *(caffe2, jax, onnx, torch, fold, inflate),
+]
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_help_names_types_and_spells_none_out(face):
+    """`Array`, not the generic type of NumPy's that it stands for."""
+    found = [f for name, f in vars(face).items() if callable(f) and not name.startswith("_")]
+    found = [f for f in found if f.__module__ == face.__name__ or f.__name__ in getattr(face, "__all__", ())]
+    methods = [m for c in found if inspect.isclass(c) for m in vars(c).values() if inspect.isfunction(m)]
+    found = [f for f in found if f is not refnet.RefnetError]  # which is Exception's
+    for function in (*found, *methods, core.conv3d.backward):
+        assert "numpy" not in str(inspect.signature(function)), function

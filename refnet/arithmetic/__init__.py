@@ -1,5 +1,7 @@
 """How operators are carried out: `reference` (definitions), `core` (kernels), `exact` (correctly rounded)."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from refnet.arithmetic.core import core

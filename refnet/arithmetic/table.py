@@ -6,6 +6,8 @@ of somebody's own, put in place of one entry, meets clean inputs and is caught w
 something else.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +65,7 @@ class Kernel(Shown):
             "kernel", ("", ""), [(way, _title(getattr(self, way))) for way in ("forward", "backward")]
         )
 
-    def in_default_environment(self) -> "Kernel":
+    def in_default_environment(self) -> Kernel:
         """Return this kernel, run in C's default floating-point environment, whatever its caller's is."""
         return Kernel(in_default(self.forward), in_default(self.backward))
 
@@ -297,12 +299,12 @@ class Entry(Generic[P]):
         self._name = name
 
     @overload
-    def __get__(self, arithmetic: None, owner: type) -> "Entry[P]": ...
+    def __get__(self, arithmetic: None, owner: type) -> Entry[P]: ...
 
     @overload
-    def __get__(self, arithmetic: "Arithmetic", owner: type) -> Door[P]: ...
+    def __get__(self, arithmetic: Arithmetic, owner: type) -> Door[P]: ...
 
-    def __get__(self, arithmetic: "Arithmetic | None", owner: type) -> "Entry[P] | Door[P]":
+    def __get__(self, arithmetic: Arithmetic | None, owner: type) -> Entry[P] | Door[P]:
         if arithmetic is None:
             return self
         try:
@@ -403,7 +405,7 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
 
-    def replace(self, **kernels: Kernel) -> "Arithmetic":
+    def replace(self, **kernels: Kernel) -> Arithmetic:
         """Return this arithmetic with somebody else's kernels in place of some entries.
 
         Parameters

@@ -3,6 +3,8 @@
 Errors do not accumulate, so the first failure is where the bug sits.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 
 from numpy.typing import DTypeLike

@@ -1,5 +1,7 @@
 """Gradients of any function: every element of each compared with a derivative found from f alone."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -123,7 +125,7 @@ def check(
     return Report(title=title, verdicts=verdicts, facts=facts)
 
 
-def _told(element: "Element", step: Callable[[object], None]) -> "Element":
+def _told(element: Element, step: Callable[[object], None]) -> Element:
     step(element)
     return element
 
@@ -151,7 +153,7 @@ class _Known:
     largest: float
 
     @classmethod
-    def of(cls, elements: list[Element]) -> "_Known":
+    def of(cls, elements: list[Element]) -> _Known:
         """Of all elements of an array."""
         expected, error, allowed = (np.array([e[i] for e in elements], np.float64) for i in range(3))
         why = [element.why for element in elements]

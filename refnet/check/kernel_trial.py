@@ -1,5 +1,7 @@
 """A kernel under test, live: on whole and real numbers, alone and in a batch, and in which order it adds."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections import Counter

@@ -4,6 +4,8 @@ Errors do not accumulate, for a call is judged on what it was given. What lies b
 too: the gradient of a value is the sum of what its readers handed back, and none comes from behind a stop.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf

@@ -1,5 +1,7 @@
 """One call of an operator that somebody else has made, judged."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from inspect import signature

@@ -4,6 +4,8 @@ Its small cases and problems drawn for it are run, forward and backward, in both
 which every sum is exact in the dtype, nothing is allowed to differ; on reals each element has its bound.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

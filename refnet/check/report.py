@@ -1,5 +1,7 @@
 """What a check found: a verdict for each array that it judged, and the report that holds them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf, isfinite, isnan

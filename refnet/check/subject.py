@@ -1,5 +1,7 @@
 """What a check of any function judges: f and vjp at some arrays, and what is noticed when they are called."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +62,7 @@ class Subject:
         names: Sequence[str] | None,
         dy: Any,
         seed: int,
-    ) -> "Subject":
+    ) -> Subject:
         """Take everything through the door, and call f twice."""
         if not isinstance(arrays, tuple | list):
             raise DTypeError(f"arrays is {kind_of(arrays)}: expected a list or tuple of arrays")

@@ -1,5 +1,7 @@
 """A bundle's values compared with the correctly rounded ones, each on the bundle's own inputs."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -3,6 +3,8 @@
 The format is described in docs/bundle.md.
 """
 
+from __future__ import annotations
+
 import atexit  # noqa: F401, here: weakref.finalize would import it when it is first called
 import weakref
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,7 @@
 """What a bundle gives to certification: what its run starts from, and itself as a candidate."""
 
+from __future__ import annotations
+
 from math import prod
 from pathlib import Path
 

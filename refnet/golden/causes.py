@@ -1,5 +1,7 @@
 """Why two bundles may differ: what their recipes say differently."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple

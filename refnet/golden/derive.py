@@ -1,5 +1,7 @@
 """From a recipe, or a run, to its tensors, and from those to a bundle."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace

@@ -1,5 +1,7 @@
 """Bundles compared: with what their recipe gives when it is derived again, or with each other."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod

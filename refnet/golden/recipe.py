@@ -1,5 +1,7 @@
 """What a bundle is derived from, and to which machines its bits belong."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field

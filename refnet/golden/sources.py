@@ -1,5 +1,7 @@
 """What a recipe is given that is not drawn: a clip, parameters of somebody's own."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import asdict, replace
 from hashlib import file_digest

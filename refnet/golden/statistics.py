@@ -1,5 +1,7 @@
 """What a bundle holds, tensor by tensor: the sizes of its values."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path

@@ -1,5 +1,7 @@
 """A candidate: what an implementation under test has computed, array by array."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path

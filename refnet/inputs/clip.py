@@ -5,6 +5,8 @@ float32, and then resized. A blob of float64 holds these float32 values, widened
 between FFmpeg builds (`decode.py`), so a golden bundle made from a clip stores the pixels that it used.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256

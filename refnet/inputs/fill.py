@@ -7,6 +7,8 @@ the float64 values rounded once. Each tensor has a stream of its own, keyed by t
 tensor's name, so it does not depend on what else is drawn.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from math import sqrt

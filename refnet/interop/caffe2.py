@@ -1,5 +1,7 @@
 """The original's blob names. It wrote in place; here every value has a name of its own."""
 
+from __future__ import annotations
+
 from refnet.arrays import Array
 from refnet.errors import ValueRangeError, require_kind
 from refnet.golden import Bundle

@@ -1,5 +1,7 @@
 """Arrays of another number of axes than the net's: of a network in 2D, or flattened."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from refnet.arrays import Array

@@ -3,6 +3,8 @@
 JAX is imported where it is used.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any

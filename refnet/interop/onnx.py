@@ -3,6 +3,8 @@
 onnx and onnxruntime are imported where they are used.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from os import PathLike, fspath
 from typing import Any

@@ -3,6 +3,8 @@
 PyTorch is imported where it is used. Tensors on other devices are taken by ``.cpu()``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -236,7 +238,7 @@ class _Recorder:
         self._records: dict[str, _Record] = {}
         self.listening = True
 
-    def __enter__(self) -> "_Recorder":
+    def __enter__(self) -> _Recorder:
         try:
             for path, name in self._names.items():
                 part = self._module.get_submodule(path)

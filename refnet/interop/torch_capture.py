@@ -3,6 +3,8 @@
 PyTorch is imported where it is used. Tensors on other devices are taken by ``.cpu()``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any

@@ -8,6 +8,8 @@ scales; the terms s' x and b' of an affine are each rounded at their own size be
 the batch norm itself does not have.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

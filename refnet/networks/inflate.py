@@ -10,6 +10,8 @@ On a clip of equal frames a 3D convolution adds up its time steps, so
   and `repeat` is then `center-only`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np

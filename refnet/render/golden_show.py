@@ -1,6 +1,7 @@
 """What a bundle holds, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -64,7 +65,7 @@ def tensor(shown: Bundle, found: Statistics, console: Console) -> None:
         "zeros": _count(found.zeros, found),
         "not finite": _count(found.nonfinite, found),
     }
-    rows = table("fact", "value", header=False, needed=2)
+    rows = table("fact", "value", header=False, prose="value", needed=2)
     for fact, value in facts.items():
         if value:
             rows.add_row(fact, value)
@@ -76,9 +77,9 @@ def _recipe(shown: Bundle, console: Console) -> None:
     found = shown.recipe.record()
     own = (f"{what} {source['name']}" if source else what for what, source in found["own"].items())
     facts = {
-        "options": ", ".join(f"{name} {value}" for name, value in found["options"].items()),
+        "options": _pairs(found["options"]),
         "seed": found["seed"],
-        "clip": None if found["clip"] is None else ", ".join(f"{k} {v}" for k, v in found["clip"].items()),
+        "clip": _pairs(found["clip"] or {}),
         "own": ", ".join(own),
         "bits": shown.bits,
         "format": f"version {shown.manifest['format_version']}, by refnet {shown.manifest.get('refnet')}",
@@ -89,6 +90,13 @@ def _recipe(shown: Bundle, console: Console) -> None:
         if value not in (None, ""):
             rows.add_row(fact, str(value))
     console.print(rows)
+
+
+def _pairs(found: Mapping[str, Any]) -> str:
+    """Names with their values, no name in another line than its value."""
+    return ", ".join(
+        f"{name}={text(value) if isinstance(value, tuple | list) else value}" for name, value in found.items()
+    )
 
 
 def _node(shown: Bundle, found: Statistics) -> str:

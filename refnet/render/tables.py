@@ -47,7 +47,7 @@ def architectures(found: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 def options(found: Iterable[tuple[str, str, str]], console: Console) -> None:
     """Show the options of an architecture, one a row: how it is given, its default, what it is."""
-    shown = table("option", "default", "meaning", prose="meaning", needed=2)
+    shown = table("option", "default", "meaning", prose="meaning", needed=3)
     for row in found:
         shown.add_row(*row)
     console.print()

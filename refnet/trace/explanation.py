@@ -3,6 +3,8 @@
 From integers alone; nothing is run. `refnet.render` draws it.
 """
 
+from __future__ import annotations
+
 import inspect
 from dataclasses import asdict, dataclass
 from math import prod

@@ -1,5 +1,7 @@
 """What stopping the gradient saves, and what it gives up: freeze points side by side, measured."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt

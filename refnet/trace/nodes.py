@@ -1,5 +1,7 @@
 """Shapes, costs and gradient flow of a net, node by node."""
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -3,6 +3,8 @@
 Exact, by integers alone. A position outside the input is padding.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -53,7 +55,7 @@ class Field:
         first, last = self.windows[phase]
         return first + rounds * self.jump, last + rounds * self.jump
 
-    def behind(self, reach: Reach) -> "Field":
+    def behind(self, reach: Reach) -> Field:
         """The field of an operator that reads what has this field."""
         turns = Fraction(reach.step) / len(self.windows)
         starts = [floor(o * reach.step) + reach.offset for o in range(turns.denominator)]
