@@ -119,10 +119,13 @@ def seeds(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "seeds", *files, *session.posargs)
 
 
+NOT_COPIED = (".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
+
+
 def sources(folder: Path) -> Path:
     """A copy of the sources: with what Cython has made of them already, with no object of another build."""
     copied = folder / "sources"
-    shutil.copytree(".", copied, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so", "__pycache__"))
+    shutil.copytree(".", copied, ignore=shutil.ignore_patterns(*NOT_COPIED))
     for translated in (Path("build", "_core"), Path("build", "cython_include")):
         if translated.is_dir():
             shutil.copytree(translated, copied / translated)
