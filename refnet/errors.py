@@ -64,7 +64,9 @@ def suggestion(
     few = len(known) <= most
     near = _near(name, known, aliases or {}) if isinstance(name, str) else []
     if not near:
-        listed = ", ".join(known if few else known[: most // 2]) or "none"
+        if not known:
+            return "expected none"
+        listed = ", ".join(known if few else known[: most // 2])
         return f"expected one of {listed}" + ("" if few else f", ... ({len(known)} in all)")
     shown = f" Known: {', '.join(known)}" if few and len(near) < len(known) else ""
     return f"did you mean {' or '.join(near)}?{shown}"

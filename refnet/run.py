@@ -107,7 +107,7 @@ class Run(Shown):
         gradients : Gradients, optional
             What `refnet.backward` found for this run.
         **options
-            Those of `refnet.golden.save`: only, store, force.
+            Those of `refnet.golden.save`: only, hashes_only, store, force.
 
         Returns
         -------

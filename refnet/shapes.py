@@ -126,7 +126,7 @@ def volume(name: str, shape: object, axes: str = AXES) -> Shape:
     """
     sizes = plain(shape)
     if not isinstance(sizes, tuple):
-        raise ShapeError(f"{name} has shape {brief(shape)}: expected {len(axes)} whole numbers")
+        raise ShapeError(f"{name} has shape {brief(shape)}: expected {len(axes)} whole numbers, in a tuple")
     if len(sizes) != len(axes):
         raise ShapeError(
             f"{name} has rank {len(sizes)} (shape {text(sizes)}): "

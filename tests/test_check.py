@@ -9,6 +9,7 @@ from support import CASES, every_dtype, reals
 from threadpoolctl import threadpool_limits
 
 import refnet
+from refnet import certify
 from refnet.arithmetic import Kernel, core, exact, reference
 from refnet.arithmetic.exact import ROUNDED_ONCE
 from refnet.check import Report, Verdict
@@ -18,7 +19,7 @@ from refnet.check.diagnosis import verdict_of
 from refnet.check.flow import flow, without_stops
 from refnet.check.judge import EXACT_ALONE, oracle_of
 from refnet.check.network import check_net
-from refnet.errors import ValueRangeError
+from refnet.errors import DTypeError, RefnetError, ValueRangeError
 from refnet.net import Net
 from refnet.op import Magnitude
 
@@ -218,3 +219,11 @@ def test_reports_pass_only_what_was_decided():
     assert [v.verdict for v in report("undecided", "ok", "wrong").failures] == ["wrong", "undecided"]
     plain_values = report("ok").record()
     assert plain_values["ok"] is True and plain_values["verdicts"]["ok"]["margin"] == 0.5
+
+
+def test_what_forward_returns_is_no_y():
+    x = np.ones((1, 1, 1, 2, 2))
+    with pytest.raises(DTypeError, match="y is a tuple of 2: expected an array, of what forward returns the"):
+        certify.check("relu", (x,), core.relu.forward(x))
+    with pytest.raises(RefnetError, match="unknown attribute of relu 'rtol': expected none"):
+        certify.check("relu", (x,), x, rtol=1e-3)

@@ -1,6 +1,7 @@
 """Bundles of what is one's own: parameters, an arithmetic, a network; and bundles that hold a part."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -496,3 +497,27 @@ def test_a_recipe_is_asked_for_by_one(tmp_path):
         golden.make("resnet18_conv4", str(tmp_path / "b"))
     example = str(found.value).partition(", as ")[2]
     assert eval(example, {"refnet": refnet}).structure().outputs
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"input": None}, "input has shape None: expected 5 whole numbers, in a tuple"),
+        ({"input": (1, 3, 32, 32)}, "rank 4"),
+        ({"options": None}, 'options is None: expected a dict, as {"time_kernel": 3}'),
+        ({"options": [("time_kernel", 3)]}, "options is a list: expected a dict"),
+    ],
+)
+def test_a_recipe_of_other_kinds_gets_a_line(tmp_path, changes, words):
+    with pytest.raises(RefnetError, match=re.escape(words)):
+        golden.make(tmp_path / "b", replace(RECIPE, **changes))
+
+
+def test_a_run_is_saved_by_its_hashes_alone(tmp_path):
+    run = refnet.forward(NET, refnet.fill.inputs(NET) | doubled())
+    bundle = run.save(tmp_path / "b", hashes_only=True)
+    whole = run.save(tmp_path / "c")
+    assert {e["sha256"] for e in bundle.entries["blobs"].values()} == {
+        e["sha256"] for e in whole.entries["blobs"].values()
+    }
+    assert all(e["file"] is None for e in bundle.entries["blobs"].values())

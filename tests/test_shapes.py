@@ -6,7 +6,7 @@ import pytest
 import refnet
 from refnet import fill, golden
 from refnet.arithmetic import Kernel, core
-from refnet.errors import ShapeError
+from refnet.errors import ShapeError, ValueRangeError
 from refnet.shapes import plain
 
 SHAPE = (1, 3, 1, 32, 32)
@@ -70,3 +70,10 @@ def test_what_is_no_sequence_stays_what_it_is():
     for value in (3, "133", b"133", None, np.int64(3), {1: 2}):
         assert plain(value) is value
     assert plain(np.zeros((2, 2))).shape == (2, 2)
+
+
+def test_a_stage_may_be_an_integer_of_numpy():
+    net = refnet.build("resnet18_conv4", freeze_at=np.int64(3))
+    assert "res3_1_stop" in [node.name for node in net.nodes]
+    with pytest.raises(ValueRangeError, match="freeze_at is True: expected 0 or a stage"):
+        refnet.build("resnet18_conv4", freeze_at=True)

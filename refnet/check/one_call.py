@@ -73,6 +73,8 @@ def check(
     """
     claim = claimed(accumulate, store, operands, operand_rounding, flush_to_zero, algorithm)
     require_delta(delta)
+    if isinstance(y, tuple):
+        raise DTypeError(f"y is a tuple of {len(y)}: expected an array, of what forward returns the first")
     _require_sequence("arrays", arrays)
     _require_sequence("gradients", gradients or ())
     require_known("operator", op, OPS)

@@ -120,6 +120,7 @@ def save(
     gradients: Gradients | None = None,
     *,
     only: Collection[str] | None = None,
+    hashes_only: bool = False,
     store: str | None = None,
     force: bool = False,
     progress: Progress = silent,
@@ -136,7 +137,7 @@ def save(
         One that kept all blobs.
     gradients : Gradients, optional
         What `refnet.backward` found for this run.
-    only : collection of str, optional
+    only, hashes_only
         As for `make`.
     store : {"float32"}, optional
         Round what was computed in float64 when it is stored.
@@ -160,7 +161,7 @@ def save(
     require_kind("run", run, Run, "as refnet.forward returns one")
     if gradients is not None:
         require_kind("gradients", gradients, Gradients, "as refnet.backward returns them")
-    groups = _groups(only, False)
+    groups = _groups(only, hashes_only)
     require_free(out, force)
     net = run.net
     _require_storable(net)

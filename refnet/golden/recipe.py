@@ -15,7 +15,7 @@ from refnet.arrays import dtype_name
 from refnet.errors import UnknownNameError, ValueRangeError, require_kind, require_known
 from refnet.net import Net
 from refnet.networks import ARCHITECTURES, build
-from refnet.shapes import Shape, plain, size, text
+from refnet.shapes import Shape, plain, size, text, volume
 
 # To which machines the bits of an arithmetic belong: those of core and exact are defined, those of reference
 # are made by NumPy's exp, matrix products and sums. Of somebody's own arithmetic nothing is known.
@@ -156,7 +156,9 @@ class Recipe:
         """Build the network, however much memory a run would take, and refuse what is unknown."""
         self.require_legal()
         require_known("architecture", self.architecture, ARCHITECTURES)
+        require_kind("options", self.options, dict, 'as {"time_kernel": 3}')
         ARCHITECTURES[self.architecture].require_options(self.options)
+        volume("input", self.input)
         return build(self.architecture, input=self.input, **self.options)
 
     def net(self) -> Net:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from inspect import signature
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, TypeVar, cast
 
 from refnet.errors import ShapeError, ValueRangeError, brief, require_known, suggestion
@@ -211,7 +212,7 @@ def body(
     if input[1] != 3:
         raise ShapeError(f"data size C is {input[1]}: expected 3 channels (B, G, R)")
     stages = _stages(block_counts, feat_dims)
-    if type(freeze_at) is not int or freeze_at not in (0, *stages):
+    if isinstance(freeze_at, bool) or not isinstance(freeze_at, Integral) or freeze_at not in (0, *stages):
         known = ", ".join(map(str, stages))
         raise ValueRangeError(f"freeze_at is {brief(freeze_at)}: expected 0 or a stage of this body, {known}")
     options = BlockOptions(transformation=transformation, **block_options)
