@@ -67,7 +67,8 @@ def suggestion(
         if not known:
             return "expected none"
         listed = ", ".join(known if few else known[: most // 2])
-        return f"expected one of {listed}" + ("" if few else f", ... ({len(known)} in all)")
+        one = "one of " if len(known) > 1 else ""
+        return f"expected {one}{listed}" + ("" if few else f", ... ({len(known)} in all)")
     shown = f" Known: {', '.join(known)}" if few and len(near) < len(known) else ""
     return f"did you mean {' or '.join(near)}?{shown}"
 

@@ -73,7 +73,11 @@ def bench(
     ] = "core",
     only: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help=f"Problems of this operator, or of this name: {BASE.name}."),
+        typer.Option(
+            metavar="TEXT",
+            help=f"Problems of this operator, or of this name: {BASE.name}.",
+            autocompletion=completing(OPS),
+        ),
     ] = None,
     operators: Annotated[bool, typer.Option("--operators", help="Measure what is no convolution.")] = False,
     plot: Annotated[

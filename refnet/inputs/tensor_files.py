@@ -54,6 +54,8 @@ def read(path: str | Path) -> dict[str, Array]:
     path = path_of("file", path)
     try:
         mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise FileError(f"{path} does not exist: {EXPECTED}") from None
     except (OSError, ValueError) as error:
         raise FileError(f"{path} cannot be read: {one_line(error)}") from error
     if stat.S_ISDIR(mode):
