@@ -142,7 +142,7 @@ def test_a_file_of_other_parameters_is_refused(refnet, tmp_path):
     fails(
         refnet(*make, "mine.npz", "--dtype", "float32"), "conv1_w is float64", "expected float32", "--dtype"
     )
-    fails(refnet(*make, "none.npz"), "none.npz cannot be read")
+    fails(refnet(*make, "none.npz"), "none.npz does not exist")
 
 
 # An arithmetic.
