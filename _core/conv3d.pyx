@@ -315,6 +315,7 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     cdef GroupGradients gradients
     cdef bint by_taps
     require_sizes(&g, x, dw, dy, workspace, groups)
+    require(partial.shape[0] == 0 or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
     gradients = group_gradients(simd, &g, x.shape[0], groups, dw.shape[0] // groups, x.shape[1] // groups)
     if group_gradients_pay(simd, &gradients):
         gradients_of_groups(dy, x, dw, workspace, &gradients)
@@ -360,7 +361,6 @@ cdef int gradients_of_spans(const floating[:, :, ::1] dy, const floating[:, :, :
     cdef Environment before
     spans.apart = 0
     if partial.shape[0] > 0:
-        require(partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1])
         spans.apart, to = size, &partial[0, 0, 0]
     total = x.shape[0] * ceil_div(dy.shape[2], SPAN_CHAINS * KC)
     at_once = min(max(1, partial.shape[0]), total)
