@@ -330,7 +330,7 @@ def amplification(run, gradients, output_gradients):
         for name, value in run.given.items()
     }
     other = refnet.forward(run.net, moved)
-    changed = other.blobs | dict(refnet.backward(other, output_gradients))
+    changed = other.blobs | (dict(refnet.backward(other, output_gradients)) if output_gradients else {})
     largest = max(
         np.abs(changed[name] - value).max() / np.abs(value).max()
         for name, value in (run.blobs | dict(gradients)).items()

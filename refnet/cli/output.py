@@ -8,6 +8,7 @@ class Unminding(io.FileIO):
     """A file descriptor that minds no reader who has seen enough; of any other failure it tells once."""
 
     failed = False
+    of: TextIO  # which would close the descriptor if nothing referred to it
 
     def write(self, data: Any) -> int:
         """Write, as `io.FileIO.write` does; after a failure, nowhere."""
@@ -37,5 +38,6 @@ def unminding(stream: TextIO | None) -> TextIO:
         raw = Unminding(stream.fileno(), "w", closefd=False)
     except OSError:  # in memory
         return stream
+    raw.of = stream
     lines = stream.line_buffering
     return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=lines)
