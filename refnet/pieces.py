@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# Elements of a piece: a fraction of a millisecond, beside which a call costs nothing.
-PIECE = 1 << 18
+# Elements of a piece: a millisecond or less, beside which a call costs nothing.
+PIECE = 1 << 19
 
 Box = tuple[slice, ...]
 
