@@ -12,7 +12,7 @@ from numpy.ma import MaskedArray  # here: NumPy would import it when it is first
 from numpy.typing import DTypeLike, NDArray
 
 from refnet.environment import errstate
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, require_known
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, suggestion
 from refnet.pieces import all_finite, boxes, converted, copied, fill
 from refnet.shapes import text
 
@@ -139,11 +139,17 @@ def dtype_name(dtype: DTypeLike, known: Collection[str] = DTYPES, what: str = "d
     if dtype is not None and not (isinstance(dtype, str) and dtype in known):
         with suppress(TypeError, ValueError, SyntaxError):
             name = np.dtype(dtype).name
-    if name in NARROW and name not in known:
+    if isinstance(name, str) and name in known:
+        return name
+    typed: Any = dtype if isinstance(dtype, str) else name
+    if isinstance(name, str):
+        typed = getattr(dtype, "__name__", typed)
+    advice = suggestion(typed, known)
+    if name in NARROW:
         advice = f"expected {' or '.join(known)}, in which is computed; arrays of {name} are taken as float32"
-        raise UnknownNameError(what, name, known, advice=advice)
-    require_known(what, name, known)
-    return str(name)
+    if isinstance(name, str) and typed != name:  # "f16" has 16 bytes, "int" 64 bits
+        advice = f"it is {name} to NumPy; {advice}"
+    raise UnknownNameError(what, typed, known, advice=advice)
 
 
 def require_wide(name: str, array: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 from support import fails, peer
 
 from refnet.arithmetic.core import runtime
+from refnet.arrays import DTYPES
 from refnet.bench import load
 from refnet.cli.options import CHOICES
 from refnet.networks import ARCHITECTURES, build
@@ -482,6 +483,9 @@ def test_a_bundle_is_replaced_only_with_force(refnet):
         (["trace", "resnet18_conv4", "--plot", "a" * 300 + ".svg"], ["File name too long"]),
         (["trace", "resnet18_conv4", "--html", "a"], ["a cannot be written", ".html"]),
         (["golden", "make", "resnet18_conv4", "o", "--dtype", "float16"], ["dtype 'float16'", "float64"]),
+        (["golden", "make", "resnet18_conv4", "o", "--dtype", "float"], ["--dtype 'float'", *DTYPES]),
+        (["golden", "make", "resnet18_conv4", "o", "--dtype", "f16"], ["--dtype 'f16'", *DTYPES]),
+        (["gradcheck", "resnet18_conv4", "--dtype", "f8"], ["--dtype 'f8'", *DTYPES]),
         (["golden", "make", "resnet18_conv4", "o", "--arithmetic", "x"], ["arithmetic 'x'", "core"]),
         (["golden", "make", "resnet18_conv4", "o", "--seed", "-1"], ["seed is -1", "2**64"]),
         (["golden", "make", "resnet18_conv4", "o", "--frames", "4"], ["--frames is 4", "--clip"]),

@@ -231,6 +231,21 @@ def test_other_dtypes_are_refused(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", ["f16", "int", int, "i4", "f2", "g", "float128", np.longdouble], ids=repr)
+def test_what_was_typed_is_named_and_what_numpy_takes_it_for(dtype):
+    """In letters f16 has 16 bytes; where NumPy has no such format, the name alone is unknown."""
+    typed = dtype if isinstance(dtype, str) else dtype.__name__
+    try:
+        meant = np.dtype(dtype).name
+    except TypeError:
+        meant = typed
+    said = f"unknown dtype '{typed}': " + (f"it is {meant} to NumPy; " if meant != typed else "")
+    for call in (lambda: fill.params(BODY, dtype=dtype), golden.Recipe("x", (1,), dtype=dtype).structure):
+        with pytest.raises(UnknownNameError) as caught:
+            call()
+        assert str(caught.value).startswith(said)
+
+
 def test_a_clip_and_a_kernel_take_dtypes_too(tmp_path):
     file = tmp_path / "clip.npy"
     np.save(file, np.ones((1, 3, 1, 4, 4)))

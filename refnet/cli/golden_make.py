@@ -23,7 +23,7 @@ from refnet.cli.options import (
     takes_groups,
     word,
 )
-from refnet.errors import ValueRangeError
+from refnet.errors import ValueRangeError, require_known
 from refnet.golden import GROUPS, Recipe, Source
 from refnet.golden.folder import require_free
 from refnet.render import tables, terminal
@@ -80,6 +80,7 @@ def make(
             raise ValueRangeError(
                 f"--only {only} and --no-backward: there are no {group}, expected other groups"
             )
+    require_known("--dtype", dtype, DTYPES)
     recipe = Recipe(
         arch,
         input_shape(arch, input),

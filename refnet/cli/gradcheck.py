@@ -102,7 +102,9 @@ def gradcheck(
     else:
         require_none({"draws": draws}, f"{name} is an architecture: expected an operator")
         shape = input_shape(name, input)
-        recipe = Recipe(name, shape, options, seed, dtype=dtype or "float64")
+        dtype = "float64" if dtype is None else dtype
+        require_known("--dtype", dtype, DTYPES)
+        recipe = Recipe(name, shape, options, seed, dtype=dtype)
         net = recipe.net()
         facts |= all_options(recipe) | {"dtype": recipe.dtype, "tensors": tensors or "all that are learnt"}
         report = check_architecture(recipe, net, used, tensors, again, as_json)
