@@ -413,21 +413,15 @@ def examined(monkeypatch):
 def test_a_kernel_is_examined(refnet, examined, tmp_path):
     code, out, err = refnet("certify", "--kernel", "mine:conv", "conv3d", "--html", "a.html")
     assert (code, err) == (0, "") and "the kernel of conv3d" in out and "order sequential" in out
-    assert examined == {"op": "conv3d", "kernel": "mine:conv", "claim": plain("float32")}
+    asked = {"op": "conv3d", "kernel": "mine:conv", "title": "mine:conv"}
+    assert examined == {**asked, "claim": plain("float32")}
     assert "the kernel of conv3d" in (tmp_path / "a.html").read_text()
     examined.bad = [Verdict(tensor="reals dw", verdict="impossible", where=(1, 0))]
     given = ["--seed", "5", "--draws", "7", "--dtype", "float64", "--operands", "tf32", "--flush-to-zero"]
     code, out, err = refnet("certify", "conv3d", "--kernel", "mine:conv", *given)
     first = dict(examined)
     claim = plain("float64")._replace(operands="tf32", flush_to_zero=True)
-    assert first == {
-        "op": "conv3d",
-        "kernel": "mine:conv",
-        "claim": claim,
-        "seed": 5,
-        "draws": 7,
-        "dtype": "float64",
-    }
+    assert first == {**asked, "claim": claim, "seed": 5, "draws": 7, "dtype": "float64"}
     assert (code, err) == (1, "") and "reals dw: impossible" in out
     line = next(line for line in out.splitlines() if line.startswith("    refnet certify"))
     assert line.endswith("  # reals dw at 1, 0")
@@ -482,7 +476,7 @@ def test_a_function_that_returns_a_context_too_is_told_what_to_do(refnet, tmp_pa
     (tmp_path / "mine.py").write_text("from refnet.arithmetic import core\nrelu = core.relu.forward\n")
     advice = "expected y alone, or name an object with forward and backward (a Kernel)"
     found = refnet("certify", "relu", "--kernel", "mine:relu", "--draws", "2")
-    fails(found, f"relu.forward returned (y, context): {advice}")
+    fails(found, f"mine:relu returned (y, context): {advice}")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`refnet gradcheck`: what it asks for, what it prints, its exit codes, lines that reproduce a failure."""
 
 import json
+import re
 import shlex
 from dataclasses import replace
 
@@ -123,6 +124,9 @@ def test_an_arithmetic_of_ones_own(refnet, folder):
         assert (code, err) == (1, "") and {v["op"] for v in wrong} <= {"relu", ""}
         assert "--arithmetic mine:arithmetic" in wrong[0]["reproduce"]
         assert refnet(*shlex.split(wrong[0]["reproduce"])[1:])[0] == 1
+        summary = refnet("gradcheck", *subject, "--arithmetic", "mine:arithmetic", "--html", "a.html")[1]
+        assert re.search(rf"^{subject[0]} .*mine:arithmetic: wrong", summary, re.MULTILINE)
+        assert "<dt>arithmetic</dt><dd>mine:arithmetic</dd>" in (folder / "a.html").read_text()
 
 
 @pytest.mark.parametrize("word", ["wrong", "undecided"])

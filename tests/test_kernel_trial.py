@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import threadpoolctl
+from support import fails
 
 from refnet.arithmetic import core, find_arithmetic, reference
 from refnet.arithmetic.core import conv3d
@@ -191,6 +192,30 @@ def test_sums_that_are_claimed_in_another_format():
     assert "integers y" not in report.verdicts and "not asked" in report.facts["integers"]
     assert report.verdicts["order y"].verdict == "exact"
     assert not examine("linear", stored, draws=0).ok
+
+
+def test_a_kernel_is_called_what_it_was_given_as(refnet, tmp_path):
+    """A pair of functions, an object, an arithmetic's; in messages, too."""
+    (tmp_path / "named_kernels.py").write_text(
+        "import numpy as np\n"
+        "from refnet.arithmetic import Kernel, core\n"
+        "def forward(x):\n"
+        "    return np.maximum(x, 0), x > 0\n"
+        "def backward(dy, positive, needs):\n"
+        "    return (dy * positive,)\n"
+        "mine = Kernel(forward, backward)\n"
+        "arithmetic = core.replace(relu=mine)\n"
+        "class Both:\n"
+        "    forward, backward = staticmethod(forward), staticmethod(backward)\n"
+        "both = Both()\n"
+        "alone = Kernel(lambda x: np.maximum(x, 0), backward)\n"
+    )
+    for name in ("mine", "arithmetic", "both"):
+        code, out, err = refnet("certify", "--kernel", f"named_kernels:{name}", "relu", "--draws", 1)
+        assert (code, err) == (0, "") and f"\nnamed_kernels:{name} as relu: exact" in out
+    misused = refnet("certify", "--kernel", "named_kernels:alone", "relu")
+    fails(misused, "named_kernels:alone forward returned an ndarray")
+    assert examine("relu", core.relu.forward, draws=1, title="mine").title == "mine as relu"
 
 
 def test_a_wrong_kernel_says_how_its_call_is_made_again(tmp_path, monkeypatch):

@@ -62,10 +62,13 @@ class ForeignKernel:
     op : str
     store : dtype
         In which its results may come, beside the dtype of its inputs.
+    title : str
+        What it is called.
 
     Attributes
     ----------
     given : callable or object
+    title : str
     backward : bool
         Whether it has a backward pass.
     changed : set of int
@@ -74,8 +77,8 @@ class ForeignKernel:
         That it returned what no kernel returns, whatever it computes: there is nothing to judge.
     """
 
-    def __init__(self, kernel: Any, op: str, store: DTypeLike):
-        self.given, self._op = kernel, op
+    def __init__(self, kernel: Any, op: str, store: DTypeLike, title: str):
+        self.given, self.title, self._op = kernel, title, op
         self._store = store if isinstance(store, str) else np.dtype(store).name
         self.backward = has_backward(kernel)
         self.changed: set[int] = set()
@@ -117,7 +120,7 @@ class ForeignKernel:
         )
 
     def _misuse(self, found: str) -> KernelError:
-        self.misused = KernelError(f"{title_of(self.given)} {found}")
+        self.misused = KernelError(f"{self.title} {found}")
         return self.misused
 
     def _look(self, pairs: list[tuple[int, tuple[Array, Array]]]) -> None:

@@ -49,6 +49,7 @@ def examine(
     seed: int = 0,
     draws: int = 32,
     dtype: DTypeLike = "float32",
+    title: str | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Judge a kernel of somebody's own.
@@ -81,6 +82,8 @@ def examine(
         How many problems are drawn beside the operator's cases.
     dtype : {"float32", "float64"}
         Of the arrays that it is given.
+    title : str, optional
+        What the report calls it: "module:function", if not given; of a `Kernel`, its forward's.
     progress : callable
         Told (stage, done, total).
 
@@ -108,14 +111,17 @@ def examine(
     require_seed(seed)
     claim = Claim(dtype, dtype) if claim is None else claim
     require_kind("claim", claim, Claim, "as refnet.check.bounds.Claim(...)")
-    foreign = ForeignKernel(kernel, op, claim.store)
+    if title is None:
+        title = title_of(kernel)
+    require_kind("title", title, str, "what the report calls the kernel")
+    foreign = ForeignKernel(kernel, op, claim.store, title)
     trial = _Trial(OPS[op], foreign, core.replace(**{op: foreign.kernel}), claim, dtype, seed, draws)
     verdicts: dict[str, Verdict] = {}
     for verdict in trial.verdicts(progress):
         if foreign.misused is not None:
             raise foreign.misused
         verdicts[verdict.tensor] = verdict
-    return Report(title=f"{title_of(kernel)} as {op}", verdicts=verdicts, facts=trial.facts)
+    return Report(title=f"{title} as {op}", verdicts=verdicts, facts=trial.facts)
 
 
 @dataclass

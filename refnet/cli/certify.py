@@ -237,7 +237,14 @@ def examined(
     require_known("--dtype", dtype, DTYPES)
     kernel = find_kernel(trial["kernel"])
     with terminal.progress_bar(quiet) as progress:
-        found = examine(op, kernel, claim=plain(dtype)._replace(**claims), progress=progress, **options)
+        found = examine(
+            op,
+            kernel,
+            claim=plain(dtype)._replace(**claims),
+            title=trial["kernel"],
+            progress=progress,
+            **options,
+        )
     return with_command(found, ["refnet", "certify", op, *arguments(trial), *arguments(claims)])
 
 
