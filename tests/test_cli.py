@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from support import fails, peer
 from refnet.arithmetic.core import runtime
 from refnet.arrays import DTYPES
 from refnet.bench import load
+from refnet.cli.bench import measurable, named_problems, words_of_problems
 from refnet.cli.options import CHOICES
 from refnet.networks import ARCHITECTURES, build
 from refnet.ops import OPS
@@ -186,6 +188,15 @@ def test_no_formula_is_folded_in_80_columns(refnet, monkeypatch, arch, op):
         ("refnet trace resnet18_conv4 --transformation b", ["basic", "bottleneck"]),
         ("refnet trace resnet18_conv4 --explain res4_1_branch2c_", ["res4_1_branch2c_bn"]),
         ("refnet golden verify a --th", ["--threads"]),
+        ("refnet golden make resnet18_conv4 o --only inputs,p", ["inputs,params"]),
+        ("refnet gradcheck resnet18_conv4 --tensors res3_0_branch1_w", ["res3_0_branch1_w"]),
+        ("refnet gradcheck resnet18_conv4 --tensors data,conv1", ["data,conv1_w"]),
+        ("refnet gradcheck relu --tensors ", []),
+        ("refnet bench --only 1x7", ["1x7x7/2"]),
+        ("refnet bench --only re", []),
+        ("refnet bench --operators --only rel", ["relu"]),
+        ("refnet bench --operators --only conv", []),
+        ("refnet bench --arch resnet18_conv4 --only s", []),
     ],
 )
 def test_completion(refnet, monkeypatch, line, words):
@@ -194,6 +205,15 @@ def test_completion(refnet, monkeypatch, line, words):
     monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
     code, out, err = refnet()
     assert (code, sorted(out.split()), err) == (0, words, "")
+
+
+@pytest.mark.parametrize("operators", [False, True])
+def test_what_only_completes_is_what_bench_takes(operators):
+    context = SimpleNamespace(params={"operators": operators})
+    words = words_of_problems(context, "")
+    assert {problem.op for problem in measurable(operators)} <= set(words) and len(words) == len(set(words))
+    for word in words:
+        assert named_problems(operators, word) and shlex.split(word) == [word]
 
 
 def test_threads_are_those_that_are_asked_for(refnet, monkeypatch):

@@ -1,6 +1,7 @@
 """``refnet bench``."""
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,20 @@ from refnet.render import figure, files, measured, roofline, terminal
 MOST_NAMED = 6
 
 
+def words_of_problems(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete an operator, or a word of a name, of the problems that are measured by what is given so far.
+
+    Whole names have blanks and arrows, which a shell would take for its own.
+    """
+    if context.params.get("arch"):
+        return []
+    problems = measurable(context.params.get("operators"))
+    words = [word.strip(",") for problem in problems for word in problem.name.split()]
+    telling = [word for word in words if len(word) > 2 and shlex.quote(word) == word]
+    known = dict.fromkeys([*(problem.op for problem in problems), *telling])
+    return [word for word in known if word.startswith(incomplete)]
+
+
 @takes_groups
 def bench(
     context: typer.Context,
@@ -76,7 +91,7 @@ def bench(
         typer.Option(
             metavar="TEXT",
             help=f"Problems of this operator, or of this name: {BASE.name}.",
-            autocompletion=completing(OPS),
+            autocompletion=words_of_problems,
         ),
     ] = None,
     operators: Annotated[bool, typer.Option("--operators", help="Measure what is no convolution.")] = False,
@@ -211,9 +226,14 @@ def require_no_options(input: str | None, options: Mapping[str, Any]) -> None:
         raise ValueRangeError(f"{dashed(name)} is given, but no net: expected --arch too")
 
 
+def measurable(operators: bool | None) -> Sequence[Problem]:
+    """Convolutions, or what is none."""
+    return OTHERS if operators else CONVOLUTIONS
+
+
 def named_problems(operators: bool, part: str | None) -> list[Problem]:
     """The problems that have it in their name, or are of that operator: convolutions, or what is none."""
-    here, elsewhere = (OTHERS, CONVOLUTIONS) if operators else (CONVOLUTIONS, OTHERS)
+    here, elsewhere = measurable(operators), measurable(not operators)
 
     def among(problems: Iterable[Problem]) -> list[Problem]:
         return [p for p in problems if part is None or part in p.name or part == p.op]

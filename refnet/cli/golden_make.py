@@ -15,6 +15,7 @@ from refnet.cli.options import (
     Input,
     Json,
     Options,
+    completing,
     input_shape,
     number,
     one_arithmetic,
@@ -57,6 +58,7 @@ def make(
         typer.Option(
             metavar="GROUP,GROUP",
             help=f"Store values of these alone, of others SHA-256: {', '.join(GROUPS)}.",
+            autocompletion=completing(GROUPS),
         ),
     ] = None,
     store: Annotated[

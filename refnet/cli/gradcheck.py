@@ -21,6 +21,7 @@ from refnet.cli.options import (
     all_options,
     arguments,
     completing,
+    completing_of_net,
     in_range,
     input_shape,
     made,
@@ -66,7 +67,11 @@ def gradcheck(
     arithmetic: Annotated[str, one_arithmetic("What is checked")] = "core",
     tensors: Annotated[
         str | None,
-        typer.Option(metavar="NAME,NAME", help="Inputs and parameters; all that are learnt if not given."),
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Inputs and parameters; all that are learnt if not given.",
+            autocompletion=completing_of_net(lambda net: sorted(net.learnt())),
+        ),
     ] = None,
     draws: Annotated[
         int | None, number("Geometries drawn for an operator beside its cases; 32 if not given.")
@@ -90,7 +95,7 @@ def gradcheck(
     net = None
     folded: set[str] = set()
     used = find_arithmetic(arithmetic)
-    facts = {"arithmetic": used.name, "seed": seed}
+    facts = {"arithmetic": arithmetic, "seed": seed}
     again = ("--seed", str(seed), "--arithmetic", arithmetic)
     if name in OPS:
         require_none(
@@ -99,6 +104,7 @@ def gradcheck(
         )
         facts |= {"operator": name, "draws": draws or "32"}
         report = check_operator(name, used, seed, draws, again, as_json)
+        report = replace(report, title=f"{name} in {arithmetic}")
     else:
         require_none({"draws": draws}, f"{name} is an architecture: expected an operator")
         shape = input_shape(name, input)
@@ -108,6 +114,7 @@ def gradcheck(
         net = recipe.net()
         facts |= all_options(recipe) | {"dtype": recipe.dtype, "tensors": tensors or "all that are learnt"}
         report = check_architecture(recipe, net, used, tensors, again, as_json)
+        report = replace(report, title=f"{title(recipe)}, {recipe.dtype}, {arithmetic}")
         folded = report.verdicts.keys() - net.inputs.keys() - net.params.keys()
     if html is not None:
         terminal.save(html, verdict_page.html(report, net, folded, made(html, facts)).encode(), as_json)
@@ -149,14 +156,13 @@ def check_architecture(
     blobs = fill.inputs(net, recipe.seed, recipe.dtype) | fill.params(net, recipe.seed, recipe.dtype)
     with terminal.progress_bar(quiet) as progress:
         found = checks.check_net(net, blobs, arithmetic, tensors=chosen, seed=recipe.seed, progress=progress)
-    name = f"{title(recipe)}, {recipe.dtype}, {arithmetic.name}"
     failed = {
         v.tensor: replace(v, reproduce=command(recipe, v.tensor if v.tensor in learnt else tensors, again))
         for v in found.failures
     }
     order = (*net.inputs, *net.params, *(node.name for node in net.nodes))
     known = {tensor: found.verdicts[tensor] for tensor in order if tensor in found.verdicts}
-    return replace(found, title=name, verdicts={**known, **found.verdicts, **failed})
+    return replace(found, verdicts={**known, **found.verdicts, **failed})
 
 
 def command(recipe: Recipe, tensors: str | None, again: Sequence[str]) -> str:

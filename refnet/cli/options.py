@@ -24,7 +24,8 @@ from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.golden import Recipe
 from refnet.inputs.clip import Selection
 from refnet.inputs.resize import RESIZES
-from refnet.networks import ARCHITECTURES
+from refnet.net import Net
+from refnet.networks import ARCHITECTURES, build
 from refnet.networks.resnet3d import TRANSFORMATIONS
 from refnet.networks.time_link import LINKS
 from refnet.render.made import Made, today
@@ -62,6 +63,19 @@ def completing(known: Iterable[str]) -> Callable[[str], list[str]]:
         before, comma, begun = incomplete.rpartition(",")
         taken = before.split(",")
         return [f"{before}{comma}{w}" for w in known if w.startswith(begun) and w not in taken]
+
+    return complete
+
+
+def completing_of_net(
+    names: Callable[[Net], Iterable[str]],
+) -> Callable[[typer.Context, str], list[str]]:
+    """Complete a word, or the last one between commas, of those of the architecture that is given."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        given = (word for word in (*context.params.values(), *context.args) if isinstance(word, str))
+        arch = next((word for word in given if word in ARCHITECTURES), None)
+        return [] if arch is None else completing(names(build(arch)))(incomplete)
 
     return complete
 

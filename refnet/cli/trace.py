@@ -18,7 +18,7 @@ from refnet.cli.options import (
     Options,
     Threads,
     all_options,
-    completing,
+    completing_of_net,
     input_shape,
     made,
     on_threads,
@@ -32,7 +32,7 @@ from refnet.errors import ValueRangeError
 from refnet.golden import Recipe
 from refnet.inputs import fill
 from refnet.net import Net
-from refnet.networks import ARCHITECTURES, build
+from refnet.networks import build
 from refnet.progress import steps
 from refnet.remat import blob_bytes
 from refnet.render import explanation, figure, files, page, tables, terminal
@@ -40,12 +40,6 @@ from refnet.shapes import size
 from refnet.trace import Explanation, FreezePoint, Row, freeze_points
 from refnet.trace import explain as explain_node
 from refnet.trace import trace as trace_net
-
-
-def nodes(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete the name of a node of the architecture that is given."""
-    given = [word for word in (context.params.get("arch"), *context.args) if word in ARCHITECTURES]
-    return completing([node.name for arch in given[:1] for node in build(arch).nodes])(incomplete)
 
 
 @takes_groups
@@ -63,7 +57,7 @@ def trace(
         typer.Option(
             metavar="NODE",
             help="What this node does with its tensors, the gather drawn.",
-            autocompletion=nodes,
+            autocompletion=completing_of_net(lambda net: [node.name for node in net.nodes]),
         ),
     ] = None,
     plot: Annotated[
