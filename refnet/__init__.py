@@ -1,9 +1,12 @@
 """refnet: a framework-independent correctness oracle for 3D residual networks."""
 
+import sys
+from collections.abc import Callable
 from importlib.metadata import version
+from types import ModuleType
 
 from refnet import _core as _core  # before all else: what sources without kernels say
-from refnet import certify, golden, gradcheck, interop, networks, trace
+from refnet import arithmetic, certify, golden, gradcheck, interop, networks, trace
 from refnet.arithmetic import Arithmetic, Kernel
 from refnet.errors import RefnetError
 from refnet.inputs import clip, fill
@@ -20,6 +23,7 @@ __all__ = [
     "Net",
     "RefnetError",
     "Run",
+    "arithmetic",
     "backward",
     "build",
     "certify",
@@ -34,5 +38,13 @@ __all__ = [
 ]
 
 
-def __dir__() -> list[str]:
-    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+def _offered(module: ModuleType) -> Callable[[], list[str]]:
+    """What completion offers of a module: its public names, and what Python gives every module."""
+    return lambda: sorted({*module.__all__, *(name for name in vars(module) if name.startswith("__"))})
+
+
+for _module in (
+    sys.modules[__name__],
+    *(arithmetic, certify, clip, fill, golden, gradcheck, interop, networks, trace),
+):
+    vars(_module)["__dir__"] = _offered(_module)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from inspect import ismodule
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,12 @@ def test_sources_without_kernels_say_so_before_what_else_is_missing(tmp_path):
     assert "holds no compiled kernels" in said
 
 
-def test_the_package_offers_its_public_names():
-    offered = [name for name in dir(refnet) if not name.startswith("__")]
-    assert offered == sorted(refnet.__all__)
+def test_public_modules_offer_their_public_names():
+    public = [refnet, *(found for name in refnet.__all__ if ismodule(found := getattr(refnet, name)))]
+    assert {"refnet.arithmetic", "refnet.inputs.fill"} <= {module.__name__ for module in public}
+    for module in public:
+        offered = [name for name in dir(module) if not name.startswith("__")]
+        assert offered == sorted(module.__all__) and all(hasattr(module, name) for name in offered)
 
 
 def test_what_else_is_missing_is_said_as_python_says_it(tmp_path):

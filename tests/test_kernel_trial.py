@@ -215,7 +215,7 @@ def test_a_kernel_is_called_what_it_was_given_as(refnet, tmp_path):
         assert (code, err) == (0, "") and f"\nnamed_kernels:{name} as relu: exact" in out
     misused = refnet("certify", "--kernel", "named_kernels:alone", "relu")
     fails(misused, "named_kernels:alone forward returned an ndarray")
-    assert examine("relu", core.relu.forward, draws=1, title="mine").title == "mine as relu"
+    assert examine("relu", core.relu, draws=1, title="mine").title == "mine as relu"
 
 
 def test_a_wrong_kernel_says_how_its_call_is_made_again(tmp_path, monkeypatch):

@@ -39,6 +39,8 @@ from refnet.inputs import decode, npy_header
 from refnet.inputs.resize import RESIZES
 from refnet.shapes import Shape, text, volume, whole
 
+__all__ = ["PIXEL_MEANS", "Selection", "digest", "load", "read"]
+
 Parsed = TypeVar("Parsed")
 PIXEL_MEANS = (102.9801, 115.9465, 122.7717)
 ARRAYS = {".npy", ".npz"}

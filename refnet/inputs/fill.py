@@ -25,6 +25,8 @@ from refnet.ops import OPS
 from refnet.pieces import rows
 from refnet.shapes import LARGEST_SIZE, Shape, plain, size, whole
 
+__all__ = ["gradients_of", "inputs", "normal", "output_gradients", "params", "uniform"]
+
 # About the range of pixel values once their means are subtracted.
 PIXEL_RANGE = 128.0
 
