@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from inspect import ismodule
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from support import peer
 
 import refnet
-from refnet._core import SPINS
+from refnet._core import NEEDED, SPINS
 
 PACKAGE = Path(refnet.__file__).parent
 # What a user writes: a checker must know what the first call gives, and that the second is wrong.
@@ -55,6 +56,19 @@ def test_sources_without_kernels_say_so_before_what_else_is_missing(tmp_path):
         (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('no {module}', name='{module}')")
     said = python(tmp_path, "-c", "import refnet").stderr.splitlines()[-1]
     assert "holds no compiled kernels" in said
+
+
+def test_what_is_not_installed_is_named_with_what_to_do(tmp_path):
+    """In sources whose kernels are compiled, by a Python in which nothing is installed."""
+    (tmp_path / "refnet").symlink_to(PACKAGE)
+    said = python(tmp_path, "-S", "-c", "import refnet", PYTHONPATH="").stderr.splitlines()
+    needed = f"ImportError: refnet needs {', '.join(NEEDED)}, not installed for {sys.executable}. "
+    assert said[-1].startswith(needed) and "run `pip install -e .`" in said[-1]
+
+
+def test_what_is_needed_is_what_the_package_declares():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert tuple(re.match("[a-z]+", needed)[0] for needed in project["dependencies"]) == NEEDED
 
 
 def test_public_modules_offer_their_public_names():
