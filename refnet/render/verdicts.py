@@ -54,16 +54,20 @@ def show(report: Report, console: Console, *, folded: Collection[str] = (), ever
     kept = [v for v in right(verdicts) if every or v.tensor not in folded]
     if listed := [*failed, *kept]:
         _columns(_verdict_columns(listed), 3, console, [WORDS[v.verdict].style for v in listed])
-    if counted:
+    lists = " (--all lists them)"
+    none_shown = bool(counted) and len(counted) == len(verdicts)  # then the whole counts the same
+    if counted and not none_shown:
         beside = " beside these" if listed else ""
         numbers = ", ".join(filter(None, (counts(counted) + beside, largest(counted))))
-        console.print(f"{numbers} (--all lists them)", soft_wrap=True)
+        console.print(f"{numbers}{lists}", soft_wrap=True)
     blocked = [v for v in verdicts if v.verdict == "blocked" and (every or v.tensor not in folded)]
     if blocked:
         console.print()
         _blocked(blocked, console)
-    console.print()
-    console.print(f"{printable(report.title)}: {_whole(report)}", soft_wrap=True)
+    if not none_shown:
+        console.print()
+    whole = f"{printable(report.title)}: {_whole(report)}{lists if none_shown else ''}."
+    console.print(whole, soft_wrap=True)
     if report.facts:
         found = "; ".join(f"{name} {value}" for name, value in facts(report))
         console.print(found, soft_wrap=True)
@@ -73,7 +77,7 @@ def show(report: Report, console: Console, *, folded: Collection[str] = (), ever
 
 def _whole(report: Report) -> str:
     verdicts = list(report.verdicts.values())
-    return "; ".join(filter(None, (word(report), counts(verdicts), largest(verdicts)))) + "."
+    return "; ".join(filter(None, (word(report), counts(verdicts), largest(verdicts))))
 
 
 def _short(verdict: Verdict) -> str:
