@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from support import fails, peer
 
+from refnet import golden, memory
 from refnet.arithmetic.core import runtime
 from refnet.arrays import DTYPES
 from refnet.bench import load
@@ -254,8 +255,7 @@ def test_every_architecture_shows_its_options(refnet, monkeypatch):
     assert "0: none. [default: 2; resnet*_classifier: 0]" in out
     assert "[default: bottleneck; resnet18_classifier, resnet34_classifier: basic]" in out
     assert (
-        "half-pixel shift. [default: the second]" in out
-        and "Tubes of a head over regions. [default: 8]" in out
+        "half-pixel shift. [default: --legacy]" in out and "Tubes of a head over regions. [default: 8]" in out
     )
     fails(refnet("list", "resnet18"), "unknown architecture 'resnet18': did you mean resnet18_conv")
 
@@ -436,6 +436,28 @@ def test_a_bundle_without_backward_blocks_nothing(refnet):
     assert code == 1
     sections = {row["section"] for row in json.loads(out)["tensors"] if not row["equal"]}
     assert sections == {"gradients", "output_gradients"}
+
+
+def test_what_a_clip_of_its_own_size_takes_is_said(refnet, tmp_path):
+    """As the checks of memory and disk count it, before anything is computed; of a given size nothing is."""
+    np.save("clip.npy", np.zeros((2, 32, 48, 3), np.uint8))
+    make = ("golden", "make", "resnet18_conv4", "o", "--force", "--clip", "clip.npy", "--frames", 2)
+    recipe = golden.Recipe("resnet18_conv4", (1, 3, 2, 32, 48))
+    net = recipe.net()
+    needed = memory.text(recipe.needed_bytes(net))
+    said = (
+        "refnet: the input is 1x3x2x32x48, frames of their own size (--size resizes them): "
+        f"a run takes about {needed} of memory"
+    )
+    stored = {(): golden.SECTIONS, ("--only", "outputs"): ("outputs",), ("--hashes-only",): ()}
+    for options, groups in stored.items():
+        code, _, err = refnet(*make, *options)
+        disk = f" and {memory.text(recipe.stored_bytes(net, groups))} of disk" if groups else ""
+        assert (code, err) == (0, f"{said}{disk}\n")
+    assert refnet(*make, "--size", "32x48")[2] == ""
+    freeze = ("trace", "resnet18_conv4", "--clip", "clip.npy", "--frames", 2)
+    assert refnet(*freeze, "--freeze", "2")[2].startswith(f"{said}\n") and refnet(*freeze)[2] == ""
+    assert all("[default: their own]" in " ".join(refnet(*c, "-h")[1].split()) for c in (make[:2], ["trace"]))
 
 
 def test_make_from_a_clip(refnet, video):

@@ -21,11 +21,12 @@ from refnet.cli.options import (
     one_arithmetic,
     parse_words,
     read_clip,
+    say_own_size,
     takes_groups,
     word,
 )
 from refnet.errors import ValueRangeError, require_known
-from refnet.golden import GROUPS, Recipe, Source
+from refnet.golden import GROUPS, SECTIONS, Recipe, Source
 from refnet.golden.folder import require_free
 from refnet.render import tables, terminal
 
@@ -103,6 +104,7 @@ def make(
     own: dict[str, Array] | None = None
     if params is not None:
         recipe, own = golden.params_recipe(params, recipe)
+    say_own_size(recipe, clip, () if hashes_only else SECTIONS if groups is None else groups)
     with terminal.progress_bar(as_json) as progress:
         bundle = golden.make(
             out,

@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,10 +16,11 @@ from typing import Annotated, Any
 
 import typer
 
-from refnet import golden
+from refnet import golden, memory
 from refnet.arithmetic import ARITHMETICS
 from refnet.arithmetic.core import runtime
 from refnet.arrays import Array
+from refnet.cli.ending import say
 from refnet.errors import ShapeError, ValueRangeError, require_known
 from refnet.golden import Recipe
 from refnet.inputs.clip import Selection
@@ -174,21 +175,18 @@ def spelled(option: str, value: Any) -> tuple[str, str]:
 
 
 def usual(option: str) -> str:
-    """What an option is where it is not given: ``2; resnet*_classifier: 0``, of two flags which one."""
+    """What an option is where it is not given: ``2; resnet*_classifier: 0``, ``--legacy``."""
     having = {name: a.options[option] for name, a in ARCHITECTURES.items() if option in a.options}
 
     def alike(name: str) -> str:
         kind = re.sub("[0-9]+", "*", name, count=1)
         return kind if len({having[other] for other in having if fnmatch(other, kind)}) == 1 else name
 
-    def said(value: Any) -> str:
-        return str(value) if option not in FLAGS else "the first" if value else "the second"
-
     (most, _), *others = Counter(having.values()).most_common()
-    parts = [said(most)]
+    parts = [written(option, most)]
     for value, _ in others:
         names = dict.fromkeys(alike(name) for name in having if having[name] == value)
-        parts.append(f"{', '.join(names)}: {said(value)}")
+        parts.append(f"{', '.join(names)}: {written(option, value)}")
     return "; ".join(parts)
 
 
@@ -207,7 +205,9 @@ CLIP = {
     "frames": optional_number("Frames of the clip. [default: those of the input]"),
     "stride": optional_number("Take one frame in this many. [default: 1]"),
     "start": optional_number("Index of the first. [default: 0]"),
-    "size": Annotated[str | None, typer.Option(metavar="HxW", help="Resize frames to this.")],
+    "size": Annotated[
+        str | None, typer.Option(metavar="HxW", help="Resize frames to this. [default: their own]")
+    ],
     "resize": optional_word(RESIZES, "How frames are resized. [default: linear]"),
 }
 
@@ -310,6 +310,20 @@ def read_clip(
         frames["size"] = parse_shape("--size", frames["size"], rank=2)
     selection = Selection(**{"frames": recipe.input[2]} | frames)
     return golden.clip_recipe(given["clip"], selection, recipe, allow_nonfinite=allow_nonfinite)
+
+
+def say_own_size(recipe: Recipe, clip: Mapping[str, Any], groups: Collection[str] = ()) -> None:
+    """Say what a run takes on a clip whose size nobody gave, and its bundle of these groups."""
+    if "clip" not in clip or "size" in clip:
+        return
+    net = recipe.structure()
+    stored = recipe.stored_bytes(net, groups)
+    needed = [f"{memory.text(recipe.needed_bytes(net))} of memory"]
+    needed += [f"{memory.text(stored)} of disk"] if stored else []
+    say(
+        f"the input is {text(recipe.input)}, frames of their own size (--size resizes them): "
+        f"a run takes about {' and '.join(needed)}"
+    )
 
 
 def title(recipe: Recipe) -> str:

@@ -25,6 +25,7 @@ from refnet.cli.options import (
     parse_numbers,
     read_clip,
     require_none,
+    say_own_size,
     takes_groups,
     title,
 )
@@ -95,6 +96,8 @@ def trace(
         files.require_writable(html, ".html")
         others = {"clip": clip.get("clip", "none"), "freeze": freeze or "not measured"}
         how = made(html, all_options(recipe) | others)
+    if points is not None:
+        say_own_size(recipe, clip)
     with on_threads(threads):
         frozen = None if points is None else measure_freeze(recipe, pixels, points, as_json)
     rows = trace_net(net)

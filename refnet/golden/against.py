@@ -13,7 +13,7 @@ from refnet import memory
 from refnet.arithmetic import exact
 from refnet.arrays import Array, ulp_distance
 from refnet.environment import in_default
-from refnet.errors import FileError, NotFiniteError, require_known
+from refnet.errors import FileError, NotFiniteError, UnknownNameError
 from refnet.given import clean_values
 from refnet.golden.bundle import Bundle, sha
 from refnet.golden.candidate import stored
@@ -120,7 +120,11 @@ def against(
     RefnetError
         If its inputs and parameters are not those of its network.
     """
-    require_known("arithmetic to compare with", arithmetic, JUDGES)
+    if arithmetic not in JUDGES:
+        advice = (
+            f"expected {' or '.join(JUDGES)}, every value correctly rounded; golden diff compares two bundles"
+        )
+        raise UnknownNameError("arithmetic to compare with", arithmetic, JUDGES, advice=advice)
     bundle = path if isinstance(path, Bundle) else Bundle(path)
     if bundle.recipe.store is not None:
         raise FileError(

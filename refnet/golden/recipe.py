@@ -57,6 +57,8 @@ class Source:
 class Recipe:
     """What a bundle is derived from; with what is somebody's own (a clip's pixels, parameters), all of it.
 
+    What its architecture does not take, and a dtype that there is not, is refused where it is used.
+
     Attributes
     ----------
     architecture : str
