@@ -255,5 +255,5 @@ def printable_lines(text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of somebody else's exception, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of somebody else's exception, on one line, without the number that Python puts first."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split())) or type(error).__name__

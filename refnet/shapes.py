@@ -9,7 +9,7 @@ from math import prod
 from numbers import Integral
 from typing import NamedTuple, Required, TypedDict
 
-from refnet.errors import ShapeError, brief
+from refnet.errors import ShapeError, brief, kind_of
 
 Shape = tuple[int, ...]
 Triple = tuple[int, int, int]
@@ -126,7 +126,7 @@ def volume(name: str, shape: object, axes: str = AXES) -> Shape:
     """
     sizes = plain(shape)
     if not isinstance(sizes, tuple):
-        raise ShapeError(f"{name} has shape {brief(shape)}: expected {len(axes)} whole numbers, in a tuple")
+        raise not_a_shape(name, shape, f"{len(axes)} whole numbers")
     if len(sizes) != len(axes):
         raise ShapeError(
             f"{name} has rank {len(sizes)} (shape {text(sizes)}): "
@@ -135,6 +135,14 @@ def volume(name: str, shape: object, axes: str = AXES) -> Shape:
     return tuple(
         whole(f"{name} size {axis}", n, 1, LARGEST_SIZE) for axis, n in zip(axes, sizes, strict=True)
     )
+
+
+def not_a_shape(name: str, given: object, expected: str = "whole numbers") -> ShapeError:
+    """What is wrong with what is no tuple of sizes: perhaps an array, whose own shape was meant."""
+    own = plain(getattr(given, "shape", None))
+    if isinstance(own, tuple):
+        return ShapeError(f"{name} is {kind_of(given)}: expected a shape, as its own, {brief(own)}")
+    return ShapeError(f"{name} has shape {brief(given)}: expected {expected}, in a tuple")
 
 
 def window_output(source: Sequence[int], window: Geometry) -> Triple:

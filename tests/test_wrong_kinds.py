@@ -10,7 +10,7 @@ import refnet
 from refnet import certify, fill, golden, gradcheck, networks, trace
 from refnet.arithmetic import Arithmetic
 from refnet.arrays import dtype_name
-from refnet.errors import RefnetError, UnknownNameError
+from refnet.errors import RefnetError, ShapeError, UnknownNameError
 from refnet.interop import caffe2, jax, onnx, torch
 from refnet.networks import fold, fpn3d, inflate, resnet3d, roi_head
 
@@ -116,7 +116,15 @@ CALLS = {
     ),
     certify.examine: (
         {"op": "relu", "kernel": np.abs, "draws": 0},
-        {"op": set(), "kernel": set(), "seed": set(), "draws": set(), "dtype": set(), "claim": {"nothing"}},
+        {
+            "op": set(),
+            "kernel": set(),
+            "seed": set(),
+            "draws": set(),
+            "dtype": set(),
+            "claim": {"nothing"},
+            "title": {"name", "nothing"},
+        },
     ),
     certify.read: ({"path": "missing.npz", "net": NET}, {"path": set(), "net": set()}),
     refnet.clip.load: (
@@ -189,6 +197,15 @@ def test_every_function_of_the_public_face_is_tried():
     assert {found.__qualname__ for found in public - CALLS.keys()} == {
         *("first_difference", "ulp_distance"),
     }
+
+
+@pytest.mark.parametrize("given", [np.zeros((1, 3, 2, 8, 8)), np.float32(3)], ids=["an array", "a number"])
+def test_an_array_for_its_shape_is_named_as_such(given):
+    said = f"is an? {type(given).__name__}: expected a shape, as its own, {re.escape(str(given.shape))}$"
+    with pytest.raises(ShapeError, match=f"^data {said}"):
+        refnet.build("resnet18_conv4", input=given)
+    with pytest.raises(ShapeError, match=f"^x {said}"):
+        fill.uniform("x", given, 0)
 
 
 SINGLE = ("float32", np.float32, np.dtype("f4"), "f4", ">f4", np.dtype(">f4"), "single", X.astype("f4").dtype)

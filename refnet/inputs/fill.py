@@ -19,11 +19,11 @@ from numpy.typing import DTypeLike
 from refnet import memory
 from refnet.arrays import Array, dtype_name
 from refnet.environment import in_default
-from refnet.errors import ShapeError, UnknownNameError, ValueRangeError, brief, require_kind
+from refnet.errors import UnknownNameError, ValueRangeError, brief, require_kind
 from refnet.net import Net, require_net
 from refnet.ops import OPS
 from refnet.pieces import rows
-from refnet.shapes import LARGEST_SIZE, Shape, plain, size, whole
+from refnet.shapes import LARGEST_SIZE, Shape, not_a_shape, plain, size, whole
 
 __all__ = ["gradients_of", "inputs", "normal", "output_gradients", "params", "uniform"]
 
@@ -188,7 +188,7 @@ def normal(name: str, shape: Shape, seed: int) -> Array:
 def _require_sizes(name: str, shape: object) -> None:
     sizes = plain(shape)
     if not isinstance(sizes, tuple):
-        raise ShapeError(f"{name} has shape {brief(shape)}: expected whole numbers, in a tuple")
+        raise not_a_shape(name, shape)
     for n in sizes:
         whole(f"size of {name}", n, 0, LARGEST_SIZE)
 
