@@ -118,7 +118,8 @@ FLOORS = [
     ["render.terminal", "render.made"],
     ["render.drawing", "render.verdict_drawing"],
     ["render.*"],
-    ["cli.options", "cli.ending", "cli.output", "cli.golden_findings", "cli.certify_start"],
+    ["cli.ending"],
+    ["cli.options", "cli.output", "cli.golden_findings", "cli.certify_start"],
     [
         "cli.list",
         "cli.info",
