@@ -182,11 +182,15 @@ def usual(option: str) -> str:
         kind = re.sub("[0-9]+", "*", name, count=1)
         return kind if len({having[other] for other in having if fnmatch(other, kind)}) == 1 else name
 
+    def shown(value: Any) -> str:
+        word = written(option, value)
+        return "off" if word.startswith("--no-") else word  # which help would fold
+
     (most, _), *others = Counter(having.values()).most_common()
-    parts = [written(option, most)]
+    parts = [shown(most)]
     for value, _ in others:
         names = dict.fromkeys(alike(name) for name in having if having[name] == value)
-        parts.append(f"{', '.join(names)}: {written(option, value)}")
+        parts.append(f"{', '.join(names)}: {shown(value)}")
     return "; ".join(parts)
 
 
