@@ -12,7 +12,7 @@ from numpy.ma import MaskedArray  # here: NumPy would import it when it is first
 from numpy.typing import DTypeLike, NDArray
 
 from refnet.environment import errstate
-from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, suggestion
+from refnet.errors import DTypeError, ShapeError, UnknownNameError, kind_of, some, suggestion
 from refnet.pieces import all_finite, boxes, converted, copied, fill
 from refnet.shapes import text
 
@@ -71,9 +71,14 @@ def at_the_door(name: str, array: Array, *, integer: bool = False) -> Array:
     flags = array.flags
     if array.dtype != wanted or not (flags.c_contiguous and flags.aligned):
         array = copied(array, wanted)
-    clean = array.view()
-    clean.flags.writeable = False
-    return clean
+    return read_only(array)
+
+
+def read_only(array: Array) -> Array:
+    """A view of the array, through which nobody writes."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def stored_in(array: Any) -> str:
@@ -102,20 +107,23 @@ def require_one_dtype(given: Mapping[str, Any], values: Mapping[str, Array]) -> 
     Raises
     ------
     DTypeError
-        Names the first array that differs, and what to convert.
+        Names those that are in another dtype than most, and what to convert; of as many, the later ones.
     """
-    real = {name: value.dtype for name, value in values.items() if value.dtype.kind == "f"}
-    first = next(iter(real), None)
-    for name, dtype in real.items():
-        if first is None or dtype == real[first]:
-            continue
-        stored, other = stored_in(given[name]), stored_in(given[first])
-        why = f"the dtype of {first}"
-        if other in NARROW:
-            why = f"as which {first}, {other}, is taken; convert {first} to float64"
-        elif stored in NARROW:
-            why += "; convert it"
-        raise DTypeError(f"{name} is {stored}: expected {real[first]}, {why}")
+    by_dtype: dict[np.dtype[Any], list[str]] = {}
+    for name, value in values.items():
+        if value.dtype.kind == "f":
+            by_dtype.setdefault(value.dtype, []).append(name)
+    if len(by_dtype) < 2:
+        return
+    most = max(by_dtype, key=lambda dtype: len(by_dtype[dtype]))
+    usual, odd = by_dtype.pop(most), *by_dtype.values()
+    stored, other = stored_in(given[odd[0]]), stored_in(given[usual[0]])
+    why = f"the dtype of {some(usual)}"
+    if other in NARROW:
+        why = f"as which {some(usual)}, {other}, {'is' if len(usual) == 1 else 'are'} taken"
+    elif stored in NARROW:
+        why += f"; convert {'it' if len(odd) == 1 else 'them'}"
+    raise DTypeError(f"{some(odd)} {'is' if len(odd) == 1 else 'are'} {stored}: expected {most}, {why}")
 
 
 def dtype_name(dtype: DTypeLike, known: Collection[str] = DTYPES, what: str = "dtype") -> str:

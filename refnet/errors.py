@@ -159,6 +159,10 @@ class TooLargeError(RefnetError, MemoryError):
     """Work that would not fit into the memory or onto the disk that is left."""
 
 
+class NotInstalledError(RefnetError, ImportError):
+    """A package that refnet does not depend on, and that is not there."""
+
+
 class FileError(RefnetError, ValueError):
     """A file or folder that is missing, unreadable, damaged or not what it claims to be."""
 
@@ -167,6 +171,11 @@ def at(place: str, error: RefnetError) -> RefnetError:
     """The error, its message preceded by the place where it arose."""
     error.args = (f"{place}: {error}",)
     return error
+
+
+def some(names: Sequence[str]) -> str:
+    """A name or two, or a name and how many others: ``conv1_w and 62 others``."""
+    return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} others"
 
 
 def kind_of(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What a module of somebody's own holds, found as "module:name"."""
+"""Modules that refnet does not depend on: what one of somebody's own holds, and other frameworks."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,38 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from refnet.errors import KernelError, UnknownNameError, ValueRangeError, kind_of, one_line
+from refnet.errors import (
+    KernelError,
+    NotInstalledError,
+    UnknownNameError,
+    ValueRangeError,
+    kind_of,
+    one_line,
+)
+
+# The packages of the extra `peers`, by module, and what their makers call them.
+PEERS = {"torch": "PyTorch", "jax": "JAX", "onnx": "ONNX", "onnxruntime": "ONNX Runtime"}
+
+
+def peer(name: str) -> Any:
+    """The module of another framework, which refnet does not depend on.
+
+    Parameters
+    ----------
+    name : str
+        One of `PEERS`.
+
+    Raises
+    ------
+    NotInstalledError
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        advice = f"pip install {name} (or refnet's extra peers)"
+        raise NotInstalledError(f"{PEERS[name]} is not installed: {advice}") from None
 
 
 def find(source: str, what: str, example: str, fits: Callable[[Any], bool], expected: str) -> Any:

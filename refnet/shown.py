@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from refnet.errors import printable
+
+V = TypeVar("V", covariant=True)
 
 # Rows of a table in a notebook, and in a terminal.
 MOST_ROWS, MOST_LINES = 20, 12
@@ -49,6 +51,16 @@ class Shown(ABC):
 
     def _repr_html_(self) -> str:
         return as_html(self._shown())
+
+
+class ShownMapping(Shown, Mapping[str, V]):
+    """A mapping that shows a table of itself; it equals itself alone, for its values may be arrays."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [*self]
 
 
 class Names(Shown, frozenset[str]):

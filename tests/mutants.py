@@ -410,8 +410,8 @@ WALKS = (
     Mutant(
         "kernels may write on what they are given",
         "refnet/arrays.py",
-        "clean.flags.writeable = False",
-        "clean.flags.writeable = True and clean.flags.writeable",
+        "view.flags.writeable = False",
+        "view.flags.writeable = True and view.flags.writeable",
         ("test_operators.py::test_a_kernel_cannot_write_on_its_inputs",),
     ),
 )

@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ import scipy.sparse
 from support import peer
 
 import refnet
+from refnet import interop
 from refnet.arithmetic import core
 from refnet.arrays import at_the_door, stored_in, ulp_distance
-from refnet.errors import DTypeError, ShapeError, UnknownNameError
+from refnet.errors import DTypeError, NotInstalledError, ShapeError, UnknownNameError
 from refnet.networks.fold import fold
 from refnet.networks.inflate import inflate, inflate_params
 
@@ -179,19 +182,27 @@ def test_narrow_formats_beside_float64_are_refused(made):
     given = refnet.fill.params(small) | refnet.fill.inputs(small)
     narrow = made(np.ones(small.inputs["data"], np.float32), "bfloat16")
     with pytest.raises(
-        DTypeError, match="^conv1_w is float64: expected float32, as which data, bfloat16, is"
-    ) as e:
+        DTypeError,
+        match="^data is bfloat16: expected float64, the dtype of conv1_w and 23 others; convert it$",
+    ):
         refnet.forward(small, given | {"data": narrow})
-    assert "convert data to float64" in str(e.value)
     weights = made(np.ones(small.params["conv1_w"], np.float32), "bfloat16")
     with pytest.raises(
-        DTypeError, match="^conv1_w is bfloat16: expected float64, the dtype of data; convert it"
+        DTypeError,
+        match="^conv1_w is bfloat16: expected float64, the dtype of data and 23 others; convert it$",
     ):
         refnet.forward(small, given | {"conv1_w": weights})
     with pytest.raises(
-        DTypeError, match="^res_conv1_bn_s is float64: expected float32, as which conv1_w, bfl"
+        DTypeError,
+        match="^conv1_w is bfloat16: expected float64, the dtype of res_conv1_bn_s and 22 others; ",
     ):
         fold(small, {name: given[name] for name in small.params} | {"conv1_w": weights})
+    most = {name: made(value.astype(np.float32), "bfloat16") for name, value in given.items()}
+    with pytest.raises(
+        DTypeError,
+        match="^data is float64: expected float32, as which .*_w and 23 others, bfloat16, are taken$",
+    ):
+        refnet.forward(small, most | {"data": given["data"]})
     run = refnet.forward(small, given)
     ones = {name: made(np.ones(small.shape(name), np.float32), "bfloat16") for name in small.outputs}
     with pytest.raises(DTypeError, match="gradient of .* is bfloat16: expected float64, the run's dtype"):
@@ -203,6 +214,26 @@ def test_narrow_formats_beside_float64_are_refused(made):
     _, context = core.relu.forward(x)
     with pytest.raises(ShapeError, match="relu dy is bfloat16 1x1x1x2x2: expected float64"):
         core.relu.backward(made(np.ones(x.shape, np.float32), "bfloat16"), context)
+
+
+def test_of_two_dtypes_that_of_the_few_is_refused():
+    small = net()
+    double = refnet.fill.inputs(small) | refnet.fill.params(small)
+    single = {name: value.astype(np.float32) for name, value in double.items()}
+    first, second, third, *_ = double
+    for odd, said in (
+        ({"data": double["data"]}, "^data is float64: expected float32, the dtype of conv1_w and 23 others$"),
+        ({"data": double["data"].tolist()}, "^data is float64: expected float32"),
+        ({name: double[name] for name in (first, second)}, f"^{first} and {second} are float64: expected "),
+        ({name: double[name] for name in (first, second, third)}, f"^{first} and 2 others are float64: "),
+    ):
+        with pytest.raises(DTypeError, match=said):
+            refnet.forward(small, single | odd)
+    tiny = refnet.Net()
+    tiny.output(tiny.add("add", "y", (tiny.input("a", (1, 1, 1, 1, 1)), tiny.input("b", (1, 1, 1, 1, 1)))))
+    a, b = np.ones((1, 1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1, 1))
+    with pytest.raises(DTypeError, match="^b is float64: expected float32, the dtype of a$"):
+        refnet.forward(tiny, {"a": a, "b": b})
 
 
 @pytest.mark.parametrize("made", [of_numpy, of_torch, of_jax])
@@ -351,3 +382,38 @@ def test_float16_is_taken_as_float32_and_nothing_is_computed_in_it():
     ):
         with pytest.raises(UnknownNameError, match="unknown dtype '?float16'?: .* are taken as float32"):
             ask()
+
+
+NOTHING = refnet.Net()
+NOTHING.output(NOTHING.add("relu", "y", (NOTHING.input("data", (1, 1, 1, 1, 1)),)))
+PEERS = {
+    "torch": "PyTorch is not installed: pip install torch",
+    "jax": "JAX is not installed: pip install jax",
+    "onnx": "ONNX is not installed: pip install onnx",
+    "onnxruntime": "ONNX Runtime is not installed: pip install onnxruntime",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("torch", lambda: interop.torch.capture(None, (), {})),
+        ("torch", lambda: interop.torch.compare(None, NOTHING, ())),
+        ("torch", lambda: interop.torch.check_torch(None, ())),
+        ("torch", lambda: interop.torch.training_step(None, (), NOTHING, {})),
+        ("torch", lambda: interop.torch.load_weights(None, {}, {})),
+        ("jax", lambda: interop.jax.capture(None, {})),
+        ("jax", lambda: interop.jax.compare(None, NOTHING, {})),
+        ("onnx", lambda: interop.onnx.capture("model.onnx", {})),
+        ("onnx", lambda: interop.onnx.compare("model.onnx", NOTHING, {})),
+        ("onnxruntime", lambda: interop.onnx.capture("model.onnx", {})),
+    ],
+)
+def test_a_framework_that_is_not_there_is_asked_for(monkeypatch, name, call):
+    for other in ("onnx", "onnxruntime"):  # one of which may not be there either
+        monkeypatch.setitem(sys.modules, other, ModuleType(other))
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(NotInstalledError) as caught:
+        call()
+    assert str(caught.value) == f"{PEERS[name]} (or refnet's extra peers)"
+    assert isinstance(caught.value, ImportError)

@@ -17,6 +17,7 @@ from refnet.check.report import Report
 from refnet.errors import DTypeError, ShapeError, ValueRangeError, require_known
 from refnet.inputs import fill
 from refnet.inputs.candidate import Candidate
+from refnet.modules import peer
 from refnet.net import Net, require_net
 from refnet.shapes import text
 
@@ -63,7 +64,7 @@ def capture(
         If a name is tapped twice or unknown, or the function returns what was not tapped, or JAX has no such
         dtype (`jax_enable_x64`).
     """
-    import jax
+    jax = peer("jax")
 
     require_mapping("given", given)
     arrays = {name: _taken(jax, name, value) for name, value in given.items()}

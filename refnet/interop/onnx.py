@@ -17,6 +17,7 @@ from refnet.check.report import Report
 from refnet.errors import DTypeError, FileError, RefnetError, ValueRangeError, kind_of, require_known
 from refnet.inputs.candidate import Candidate
 from refnet.interop.fit import fitted
+from refnet.modules import peer
 from refnet.net import Net, require_net
 
 # What ONNX Runtime calls the types of inputs that it takes as NumPy's arrays.
@@ -66,8 +67,8 @@ def capture(
     RefnetError
         If a tensor, an input or a level is unknown, or the runtime refuses the model or an input.
     """
-    import onnx
-    import onnxruntime
+    onnx = peer("onnx")
+    onnxruntime = peer("onnxruntime")
 
     require_known("optimization", optimization, LEVELS)
     proto = _loaded(onnx, model)
@@ -142,7 +143,7 @@ def compare(
         As `capture` and `certify` say.
     """
     require_net(net)
-    import onnx
+    onnx = peer("onnx")
 
     proto = _loaded(onnx, model)
     known = {*net.inputs, *net.params, *(node.name for node in net.nodes)}

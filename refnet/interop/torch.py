@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic import core
-from refnet.arrays import Array, at_the_door, require_wide
+from refnet.arrays import Array, at_the_door, require_one_dtype, require_wide
 from refnet.check.bounds import plain
 from refnet.check.captured import Call, Capture, judge_capture
 from refnet.check.flow import flow
@@ -23,8 +23,10 @@ from refnet.inputs import fill
 from refnet.interop.fit import fits
 from refnet.interop.torch_capture import buffers_kept, capture, compare, load_weights
 from refnet.interop.torch_names import Names, match, recognised, tensors_of
+from refnet.modules import peer
 from refnet.net import Net, Node, require_net
 from refnet.ops import OPS
+from refnet.pieces import all_finite
 from refnet.shapes import Shape, text
 
 __all__ = ["capture", "check_torch", "compare", "load_weights", "training_step", "weights"]
@@ -75,7 +77,7 @@ def check_torch(
     """
     if net is not None:
         require_net(net)
-    import torch
+    torch = peer("torch")
 
     if not isinstance(module, torch.nn.Module):
         raise DTypeError(f"module is {kind_of(module)}: expected a torch.nn.Module")
@@ -158,7 +160,7 @@ def training_step(module: Any, inputs: Any, net: Net, names: Mapping[str, str], 
         If a layer is called twice or never, or an input or output does not fit the net.
     """
     require_net(net)
-    import torch
+    torch = peer("torch")
 
     given: dict[str, Array] = weights(module, net, names)
     tensors = _as_tensors(inputs)
@@ -259,7 +261,7 @@ class _Recorder:
         return next((name for name, record in self._records.items() if record.y is tensor), None)
 
     def _hooks(self, path: str, node: Node) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        import torch
+        torch = peer("torch")
 
         read = [name for name in node.inputs if name not in self._net.params]
 
@@ -338,17 +340,14 @@ class _Recorder:
 
 def _require_alike(given: Mapping[str, Array]) -> None:
     """Refuse inputs and parameters of two dtypes, or that hold NaN or infinity."""
-    real = {name: value for name, value in given.items() if value.dtype.kind == "f"}
-    first = next(iter(real))
-    for name, value in real.items():
-        if value.dtype != real[first].dtype:
-            raise DTypeError(f"{name} is {value.dtype}: expected {real[first].dtype}, the dtype of {first}")
-        if not np.isfinite(value).all():
+    require_one_dtype(given, given)
+    for name, value in given.items():
+        if not all_finite(value):
             raise ValueRangeError(f"{name} holds NaN or infinity: expected finite numbers")
 
 
 def _as_tensors(inputs: Any) -> list[Any]:
-    import torch
+    torch = peer("torch")
 
     found = [inputs] if isinstance(inputs, torch.Tensor) else inputs
     if (
@@ -377,7 +376,7 @@ def _copy(name: str, tensor: Any, shape: Shape, *, integer: bool = False, as_wha
 
 def _outputs(net: Net, returned: Any, recorder: _Recorder) -> dict[str, Any]:
     """The tensors that a module returned, by node: a layer's own, else the outputs of the net by shape."""
-    import torch
+    torch = peer("torch")
 
     tensors = [returned] if isinstance(returned, torch.Tensor) else returned
     if isinstance(tensors, Mapping):
@@ -406,6 +405,6 @@ def _output_gradient(net: Net, name: str, y: Any, seed: int) -> Array:
 
 def _like(y: Any, dy: Array) -> Any:
     """Dy as a tensor like y."""
-    import torch
+    torch = peer("torch")
 
     return torch.from_numpy(dy.copy()).reshape(y.shape).to(y.device)

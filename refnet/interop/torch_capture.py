@@ -20,6 +20,7 @@ from refnet.inputs import fill
 from refnet.inputs.candidate import Candidate
 from refnet.interop.fit import fits, fitted
 from refnet.interop.torch_names import layer_of, match, tensors_of
+from refnet.modules import peer
 from refnet.net import Net, require_net
 from refnet.shapes import text
 
@@ -79,7 +80,7 @@ def capture(
     RefnetError
         If a path is unknown, a module is not called as often as nodes are named, or an output has no name.
     """
-    import torch
+    torch = peer("torch")
 
     if not isinstance(module, torch.nn.Module):
         raise DTypeError(f"module is {kind_of(module)}: expected a torch.nn.Module")
@@ -149,7 +150,7 @@ def compare(
         If a layer is none of the net's, or as `capture` and `certify` say.
     """
     require_net(net)
-    import torch
+    torch = peer("torch")
 
     if not isinstance(module, torch.nn.Module):
         raise DTypeError(f"module is {kind_of(module)}: expected a torch.nn.Module")
@@ -181,7 +182,7 @@ def load_weights(module: Any, params: Mapping[str, Any], names: Names) -> None:
     RefnetError
         If a parameter has no layer, a layer no parameter, or a shape does not fit; nothing is then written.
     """
-    import torch
+    torch = peer("torch")
 
     require_mapping("params", params)
     _, tensors = _sorted_out(module, names)
@@ -242,7 +243,7 @@ def names_in(module: Any, net: Net, names: Names) -> dict[str, str | Sequence[st
 
 def values(tensor: Any) -> Array:
     """A tensor's values in memory of their own: narrower ones in float32, integers in int64."""
-    import torch
+    torch = peer("torch")
 
     found = tensor.detach().cpu()
     if found.dtype not in (torch.float32, torch.float64):
@@ -253,7 +254,7 @@ def values(tensor: Any) -> Array:
 @contextmanager
 def buffers_kept(module: Any) -> Iterator[None]:
     """Write back the buffers that a forward pass changes: running statistics, counters."""
-    import torch
+    torch = peer("torch")
 
     before = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
     try:
@@ -287,7 +288,7 @@ class _Recorder:
     @contextmanager
     def listening(self, module: Any) -> Iterator[None]:
         """Hooks on the modules that are named, but for the module itself."""
-        import torch
+        torch = peer("torch")
 
         parts, handles = _parts(module), []
         uncompiled = torch.compiler.disable if _is_compiled(module) else lambda hook: hook
@@ -301,7 +302,7 @@ class _Recorder:
 
     def named(self, returned: Any) -> list[str]:
         """The nodes that a module returned: values that are recorded, the others under its own names."""
-        import torch
+        torch = peer("torch")
 
         tensors = list(returned.values()) if isinstance(returned, Mapping) else returned
         tensors = [tensors] if isinstance(tensors, torch.Tensor) else tensors
@@ -337,7 +338,7 @@ class _Recorder:
             raise ValueRangeError(f"{name} is written over in place later: expected a value that is kept")
 
     def _hook(self, path: str) -> Callable[[Any, Any, Any], None]:
-        import torch
+        torch = peer("torch")
 
         def hook(part: Any, args: Any, y: Any) -> None:
             nodes, call = self._nodes[path], self._calls[path]
@@ -386,7 +387,7 @@ def _is_compiled(module: Any) -> bool:
 @contextmanager
 def _compiled_anew(module: Any) -> Iterator[None]:
     """Let compiled modules see hooks, and forget them afterwards: both need that they are compiled again."""
-    import torch
+    torch = peer("torch")
 
     if not _is_compiled(module):
         yield
@@ -429,7 +430,7 @@ def _sorted_out(module: Any, names: Names) -> tuple[dict[str, list[str]], dict[s
 
 def _inputs(inputs: Any, order: Sequence[str] = ("data",)) -> dict[str, Any]:
     """Tensors by name."""
-    import torch
+    torch = peer("torch")
 
     found = [inputs] if isinstance(inputs, torch.Tensor) else inputs
     if isinstance(found, list | tuple) and found:
@@ -445,7 +446,7 @@ def _starts(
     recorder: _Recorder, returned: list[str], output_gradients: Mapping[str, Any] | None, seed: int
 ) -> dict[str, Any]:
     """The gradients that a backward pass starts from, tensors like the values."""
-    import torch
+    torch = peer("torch")
 
     if output_gradients is None:
         found = fill.gradients_of({name: recorder.values[name].shape for name in returned}, seed)
@@ -480,7 +481,7 @@ def _unnamed(module: Any, named: Mapping[str, Any]) -> dict[str, Any]:
 
 def _backward(recorder: _Recorder, dy: Mapping[str, Any], learnt: Mapping[str, Any]) -> dict[str, Array]:
     """The gradients of what is learnt, those that there are."""
-    import torch
+    torch = peer("torch")
 
     starts = [name for name in dy if recorder.tensors[name].requires_grad]
     if not starts or not learnt:
