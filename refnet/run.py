@@ -14,7 +14,7 @@ from refnet import memory
 from refnet.arithmetic import Arithmetic, named
 from refnet.arithmetic.exact.fallback import Count
 from refnet.arithmetic.exact.fallback import counted as counting
-from refnet.arrays import Array, require_mapping, shapes_of
+from refnet.arrays import Array, read_only, require_mapping, shapes_of
 from refnet.errors import (
     KernelError,
     NotFiniteError,
@@ -30,7 +30,7 @@ from refnet.given import clean_gradient, clean_values, real_dtype
 from refnet.net import Net, Node, ends, learns_from, require_net
 from refnet.pieces import all_finite
 from refnet.remat import Keep, LeanTape, Tape, blob_bytes, gradient_bytes, planned
-from refnet.shown import Names, Shown, Table, counted
+from refnet.shown import Names, ShownMapping, Table, counted
 
 if TYPE_CHECKING:
     from refnet.golden import Bundle
@@ -44,9 +44,11 @@ ONLY_NAN = (
 Fallbacks = dict[str, dict[str, Count]]
 
 
-@dataclass(frozen=True, repr=False)
-class Run(Shown):
-    """A finished forward pass.
+@dataclass(frozen=True, repr=False, eq=False)
+class Run(ShownMapping[Array]):
+    """A finished forward pass: a mapping of the name of every input, parameter and node to its value.
+
+    It can be pickled where its arithmetic can: refnet's, or one whose own kernels are functions of modules.
 
     Attributes
     ----------
@@ -56,8 +58,9 @@ class Run(Shown):
         Inputs and parameters: read-only views of the caller's arrays where those were as a kernel
         needs them, so whoever changes them before `backward` changes its result.
     blobs : dict of str to ndarray
-        The value of every node, or, where only those were kept, of the outputs. A plain dict: `run[name]`
-        is the value too, and suggests a name where that is unknown.
+        The value of every node, or, where only those were kept, of the outputs: read-only, for `backward`
+        reads them; who wants to change one copies it. A plain dict: `run[name]` is the value too, and
+        suggests a name where that is unknown.
     fallbacks : dict of str to dict of str to Count
         Of exact arithmetic, by node: of what it computed (``y``), how many elements, and how many of them
         needed integers.
@@ -84,8 +87,17 @@ class Run(Shown):
     def __iter__(self) -> Iterator[str]:
         yield from (*self.given, *self.blobs)
 
-    def _ipython_key_completions_(self) -> list[str]:
-        return [*self]
+    def __contains__(self, name: object) -> bool:
+        return name in self.given or name in self.blobs
+
+    def __len__(self) -> int:
+        return len(self.given) + len(self.blobs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled or copied: of arrays, NumPy forgets that they are read-only."""
+        self.__dict__.update(state)
+        for part in ("given", "blobs"):
+            self.__dict__[part] = {name: read_only(value) for name, value in state[part].items()}
 
     def _shown(self) -> Table:
         kept = memory.text(sum(blob.nbytes for blob in self.blobs.values()))
@@ -123,7 +135,7 @@ class Run(Shown):
         return save(out, self, gradients, **options)
 
 
-class Gradients(Shown, Mapping[str, Array]):
+class Gradients(ShownMapping[Array]):
     """Gradients by name of input or parameter; absent means blocked, unconnected, or given and not learnt.
 
     Attributes
@@ -169,9 +181,6 @@ class Gradients(Shown, Mapping[str, Array]):
         title = f"{counted(len(self), 'gradient')} computed, {len(self.blocked)} blocked"
         rows = shapes_of(self._gradients) + [(name, "", "blocked") for name in sorted(self.blocked)]
         return Table(title, ("name", "shape", "dtype"), rows)
-
-    def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
 
 
 def forward(
@@ -231,7 +240,7 @@ def forward(
             y, context = arithmetic[node.op].forward(*arrays, **node.attrs)
             if not allow_nonfinite and _is_nan(y) and all(map(all_finite, arrays)):
                 raise KernelError(f"{call} returned {ONLY_NAN}")
-        blobs[node.name] = y
+        blobs[node.name] = read_only(y)
         tape.record(node, context, blobs)
         del y, arrays, context  # or they would keep alive what is freed below
         if keep == "outputs":

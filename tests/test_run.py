@@ -1,8 +1,11 @@
 """Forward and backward walks: what is computed, what is kept, what is refused."""
 
+import copy
+import pickle
 import threading
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ import refnet
 from refnet import memory
 from refnet._core import add as add_kernels
 from refnet.arithmetic import ARITHMETICS, Kernel, core
-from refnet.errors import KernelError, RefnetError, TooLargeError, ValueRangeError
+from refnet.errors import DTypeError, KernelError, RefnetError, TooLargeError, ValueRangeError
+from refnet.inputs.candidate import Candidate
 
 SMALL = {
     "input": (1, 3, 2, 32, 32),
@@ -258,6 +262,84 @@ def test_original_arrays_are_left_alone():
     run = refnet.forward(net, given)
     refnet.backward(run, refnet.fill.output_gradients(net))
     assert all(np.array_equal(before[name], given[name]) for name in given)
+
+
+@pytest.mark.parametrize("keep", ["all", "outputs"])
+@every_arithmetic
+def test_nobody_writes_into_what_backward_reads(arithmetic, keep):
+    net, given = small()
+    run = refnet.forward(net, given, arithmetic, keep=keep)
+    for name, value in run.items():
+        with pytest.raises(ValueError, match="read-only"):
+            value[...] = 0
+        assert not value.flags.writeable, name
+
+
+def test_a_kernel_may_write_again_into_what_it_returned():
+    held = np.empty((1, 1, 1, 1, 2))
+
+    def forward(x):
+        return np.maximum(x, 0, out=held), None
+
+    net = refnet.Net()
+    net.output(net.add("relu", "y", (net.input("data", held.shape),)))
+    own = core.replace(relu=Kernel(forward, lambda dy, context, needs: (dy,)))
+    for sign in (1, -1):
+        x = sign * np.array([3.0, -2.0]).reshape(held.shape)
+        assert refnet.forward(net, {"data": x}, own)["y"].tolist() == np.maximum(x, 0).tolist()
+
+
+def test_a_run_is_a_mapping_that_equals_itself_alone():
+    net, given = small()
+    run, other = refnet.forward(net, given), refnet.forward(net, given)
+    values = run.given | run.blobs
+    assert isinstance(run, Mapping) and len(run) == len(values) == len({**run})
+    assert [*run.keys()] == [*values] and all(dict(run)[name] is value for name, value in values.items())
+    assert "conv1" in run and "conv_1" not in run and run.get("conv_1") is None
+    dy = refnet.fill.output_gradients(net)
+    for one, another in (
+        (run, other),
+        (refnet.backward(run, dy), refnet.backward(run, dy)),
+        (core.replace(), core.replace()),
+        (Candidate(blobs=run), Candidate(blobs=run)),
+    ):
+        assert one == one and one != another and len({one, another, one}) == 2
+
+
+def own_forward(x):
+    return np.maximum(x, 0), x > 0
+
+
+def own_backward(dy, positive, needs):
+    return (dy * positive,)
+
+
+@pytest.mark.parametrize("keep", ["all", "outputs"])
+@pytest.mark.parametrize(
+    "arithmetic",
+    [*ARITHMETICS.values(), core.replace(relu=Kernel(own_forward, own_backward))],
+    ids=lambda it: it.name,
+)
+@pytest.mark.parametrize("twin", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy, copy.copy])
+def test_a_run_can_be_pickled_and_copied(arithmetic, keep, twin):
+    net, given = small()
+    run = twin(refnet.forward(net, given, arithmetic, keep=keep))
+    assert run.arithmetic.name == arithmetic.name and set(run.arithmetic) == set(arithmetic)
+    assert (run.arithmetic is arithmetic) or arithmetic.name not in ARITHMETICS
+    right = refnet.forward(net, given, arithmetic)
+    for name, value in run.items():
+        assert value.tobytes() == right[name].tobytes() and not value.flags.writeable
+    dy = refnet.fill.output_gradients(net)
+    found, expected = refnet.backward(run, dy), refnet.backward(right, dy)
+    assert {n: g.tobytes() for n, g in found.items()} == {n: g.tobytes() for n, g in expected.items()}
+
+
+def test_what_is_no_arithmetic_is_said_in_words_that_users_know():
+    net, given = small()
+    said = "expected a name .reference, core, exact., or an Arithmetic, as core.replace.relu=Kernel"
+    for value, found in ((core.conv3d, "conv3d of core"), (len, "a builtin_function"), (None, "None")):
+        with pytest.raises(DTypeError, match=f"^arithmetic is {found}.*: {said}"):
+            refnet.forward(net, given, value)
 
 
 @every_dtype

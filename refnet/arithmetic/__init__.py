@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copyreg
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from refnet.arithmetic.core import core
 from refnet.arithmetic.exact import exact
 from refnet.arithmetic.reference import reference
-from refnet.arithmetic.table import Arithmetic, Kernel
-from refnet.errors import ValueRangeError, require_known
+from refnet.arithmetic.table import Arithmetic, Door, Kernel
+from refnet.errors import DTypeError, ValueRangeError, brief, require_known
 from refnet.modules import find
 
 ARITHMETICS: dict[str, Arithmetic] = {a.name: a for a in (reference, core, exact)}
@@ -31,9 +34,15 @@ def named(arithmetic: str | Arithmetic) -> Arithmetic:
     ------
     UnknownNameError
         If there is none of that name.
+    DTypeError
+        If it is neither.
     """
     if isinstance(arithmetic, Arithmetic):
         return arithmetic
+    if not isinstance(arithmetic, str):
+        found = arithmetic.title if isinstance(arithmetic, Door) else brief(arithmetic)
+        expected = "an Arithmetic, as core.replace(relu=Kernel(forward, backward)) makes one"
+        raise DTypeError(f"arithmetic is {found}: expected a name ({', '.join(ARITHMETICS)}), or {expected}")
     require_known("arithmetic", arithmetic, ARITHMETICS)
     return ARITHMETICS[arithmetic]
 
@@ -70,3 +79,13 @@ def find_arithmetic(source: str) -> Arithmetic:
     expected = "an arithmetic, as refnet.arithmetic.core.replace(conv3d=Kernel(forward, backward))"
     found: Arithmetic = find(source, "arithmetic", example, lambda it: isinstance(it, Arithmetic), expected)
     return found
+
+
+def _as_pickled(arithmetic: Arithmetic) -> tuple[Callable[..., Arithmetic], tuple[Any, ...]]:
+    """What makes an arithmetic again: the name of refnet's own, or what was replaced in which."""
+    if ARITHMETICS.get(arithmetic.name) is arithmetic:
+        return named, (arithmetic.name,)
+    return arithmetic._made()
+
+
+copyreg.pickle(Arithmetic, _as_pickled)

@@ -32,7 +32,7 @@ from refnet.errors import (
 from refnet.op import InputGradients, Needs, Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, size, text
-from refnet.shown import Shown, Table, as_html
+from refnet.shown import Shown, ShownMapping, Table, as_html
 
 P = ParamSpec("P")
 
@@ -262,6 +262,11 @@ class Door(Generic[P], Shown):
             form, _, _ = self._forms().partition(" -> ")
             raise DTypeError(f"{self._arithmetic} {self._op.name} is called itself: expected {form}")
 
+    @property
+    def title(self) -> str:
+        """What it is: ``conv3d of core``."""
+        return f"{self._op.name} of {self._arithmetic}"
+
     def _forms(self) -> str:
         """How its two functions are called."""
         op, owner = self._op, self._owner
@@ -278,9 +283,7 @@ class Door(Generic[P], Shown):
     def _shown(self) -> Table:
         forward, backward = self._forms().split("\n")
         forms = [("forward", forward), ("backward", backward)]
-        return Table(
-            f"{self._op.name} of {self._arithmetic}", ("", ""), [*forms, *self._kernel._shown().rows]
-        )
+        return Table(self.title, ("", ""), [*forms, *self._kernel._shown().rows])
 
 
 class Entry(Generic[P]):
@@ -313,7 +316,7 @@ class Entry(Generic[P]):
             raise AttributeError(str(error)) from None
 
 
-class Arithmetic(Mapping[str, Door[...]], Shown):
+class Arithmetic(ShownMapping[Door[...]]):
     """A table of kernels: ``arithmetic.conv3d.forward(...)`` or ``arithmetic["conv3d"]``.
 
     Parameters
@@ -363,6 +366,7 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
     ):
         require_kind("kernels", kernels, Mapping, "of operators' names to kernels")
         self.name, self._total = name, total
+        self._replaced: tuple[Arithmetic, dict[str, Kernel]] | None = None
         self.kernels = dict(kernels)
         for op in self.kernels:
             require_known("operator", op, OPS)
@@ -402,9 +406,6 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
         rows = [(op, f"{op}{OPS[op].form}") for op in self]
         return Table(f"arithmetic {self.name}", ("operator", "operands and attributes"), rows)
 
-    def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
-
     def replace(self, **kernels: Kernel) -> Arithmetic:
         """Return this arithmetic with somebody else's kernels in place of some entries.
 
@@ -414,7 +415,15 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
             By operator name.
         """
         name = f"{self.name} with {', '.join(kernels)} replaced"
-        return Arithmetic(name, self.kernels | kernels, None if "add" in kernels else self._total)
+        made = Arithmetic(name, self.kernels | kernels, None if "add" in kernels else self._total)
+        made._replaced = self, kernels
+        return made
+
+    def _made(self) -> tuple[Callable[..., Arithmetic], tuple[Any, ...]]:
+        """What makes this arithmetic again, and from what: for pickle, which knows functions by name."""
+        if self._replaced is None:
+            return Arithmetic, (self.name, self.kernels, self._total)
+        return _replace, self._replaced
 
     def total(self, arrays: Sequence[Array]) -> Array:
         """Add up the gradients of one value; none of them is changed.
@@ -437,6 +446,10 @@ class Arithmetic(Mapping[str, Door[...]], Shown):
             summed, _ = self["add"].forward(total.reshape(volume), array.reshape(volume))
             total = summed.reshape(array.shape)
         return total
+
+
+def _replace(arithmetic: Arithmetic, kernels: dict[str, Kernel]) -> Arithmetic:
+    return arithmetic.replace(**kernels)
 
 
 def _title(function: Callable[..., Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import atexit  # noqa: F401, here: weakref.finalize would import it when it is first called
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,13 +25,13 @@ from refnet.inputs.safetensors_file import Stored
 from refnet.net import Net
 from refnet.pieces import rows
 from refnet.shapes import size, text
-from refnet.shown import Names, Record, Shown, Table, counted
+from refnet.shown import Names, Record, ShownMapping, Table, counted
 
 # What the name of a gradient begins with.
 GRADIENT = "d "
 
 
-class Bundle(Shown, Mapping[str, Array]):
+class Bundle(ShownMapping[Array]):
     """A bundle on disk, its manifest checked; nothing in it is trusted before that.
 
     Its files are opened at once, all of one folder: what is read belongs together, though the bundle be
@@ -173,9 +173,6 @@ class Bundle(Shown, Mapping[str, Array]):
     # `golden.diff` compares two.
     __eq__, __hash__ = object.__eq__, object.__hash__
 
-    def _ipython_key_completions_(self) -> list[str]:
-        return [*self.places]
-
     def _shown(self) -> Table:
         made, rows = self.recipe, []
         for section, entries in self.entries.items():
@@ -199,6 +196,7 @@ class Bundle(Shown, Mapping[str, Array]):
         TooLargeError
             If it would not fit into memory.
         """
+        require_known("section", section, self.entries)
         require_known(f"tensor of {section}", name, self.entries[section])
         entry = self.entries[section][name]
         if entry["file"] is None:

@@ -14,7 +14,7 @@ from refnet.net import Net
 from refnet.shown import Shown, Table, counted
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Candidate(Shown):
     """The arrays of a forward pass of an implementation under test, and of its backward pass, if it took one.
 

@@ -26,7 +26,7 @@ from refnet.shapes import text
 from refnet.shown import Shown, Table, counted
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Folded(Shown):
     """A network whose batch norms have become affines.
 
