@@ -11,7 +11,10 @@ from support import edit, fails
 
 import refnet as package
 from refnet import golden
+from refnet.errors import UnknownNameError
+from refnet.golden import Finding
 from refnet.golden.bundle import sha
+from refnet.golden.findings import Findings
 from refnet.render import tables, terminal
 
 OPTIONS = {"width_per_group": 4, "time_kernel": 1}
@@ -40,6 +43,23 @@ def only(findings):
 
 
 # How far.
+
+
+def test_what_judges_is_true_only_where_it_is_ok(made, tmp_path):
+    other = changed(made, tmp_path / "b", "pool1", lambda blob: blob + 1)
+    assert golden.diff(made, made) and golden.diff(made, made).ok
+    assert golden.verify(made) and golden.verify(made).ok
+    for found in (golden.diff(made, other), golden.verify(other)):
+        assert not found and not found.ok and len(found) == 176
+    assert not Findings() and not Findings([Finding("inputs", "data", True, derived=False)])
+    assert golden.against(made) and golden.against(made).ok
+    broken = golden.against(changed(made, tmp_path / "c", "pool1", lambda blob: blob + np.inf))
+    assert not broken and not broken.ok
+
+
+def test_a_section_that_is_none_suggests_one(made):
+    with pytest.raises(UnknownNameError, match="^unknown section 'blob': did you mean blobs"):
+        made.tensor("blob", "conv1")
 
 
 def test_absolute_and_relative_error_and_where(made, tmp_path):

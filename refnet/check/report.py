@@ -198,7 +198,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The verdicts of a check, by array.
+    """The verdicts of a check, by array; true where it is `ok`.
 
     Attributes
     ----------
@@ -217,6 +217,9 @@ class Report:
     def ok(self) -> bool:
         """Whether something was judged, and all of it is as it should be."""
         return bool(self.verdicts) and all(verdict.passes for verdict in self.verdicts.values())
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     @property
     def worst(self) -> Verdict | None:

@@ -77,7 +77,18 @@ class Rounding:
 
 
 class Roundings(Shown, list[Rounding]):
-    """Roundings in the order of the walk: a list that shows what is not correctly rounded."""
+    """Roundings in the order of the walk: a list that shows what is not correctly rounded.
+
+    True where it is `ok`.
+    """
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was compared, and every element is a number that rounding may have made."""
+        return len(self) > 0 and all(rounding.explained for rounding in self)
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def _shown(self) -> Table:
         rest = [one for one in self if one.note or one.correct < one.elements]
@@ -109,8 +120,9 @@ def against(
 
     Returns
     -------
-    list of Rounding
-        One for each blob and gradient that the bundle or its network has, in the order of the walk.
+    Roundings
+        A list, true where it is `ok`. One Rounding for each blob and gradient that the bundle or its network
+        has, in the order of the walk.
 
     Raises
     ------

@@ -84,7 +84,15 @@ class Finding:
 
 
 class Findings(Shown, list[Finding]):
-    """Findings in the order of the walk: a list that shows what differs."""
+    """Findings in the order of the walk: a list that shows what differs, and is true where nothing does."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was compared, not only taken as stored, and all of it is equal."""
+        return all(finding.equal for finding in self) and any(finding.derived for finding in self)
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def _shown(self) -> Table:
         bad = [finding for finding in self if not finding.equal]
@@ -128,8 +136,9 @@ def verify(
 
     Returns
     -------
-    list of Finding
-        One for each tensor that the bundle or the recipe has, in the order of the walk: what is given,
+    Findings
+        A list, true where it is `ok`: ``assert golden.verify(...)`` fails where something differs. One
+        Finding for each tensor that the bundle or the recipe has, in the order of the walk: what is given,
         blobs as forward computes them, gradients as backward does. Nodes that the manifest describes as the
         recipe does not are of section "graph".
 
@@ -178,8 +187,9 @@ def diff(a: str | Path | Bundle, b: str | Path | Bundle, *, progress: Progress =
 
     Returns
     -------
-    list of Finding
-        One for each tensor that either has, in the order of the walk.
+    Findings
+        A list, true where it is `ok`: ``assert golden.diff(a, b)`` fails where something differs. One
+        Finding for each tensor that either has, in the order of the walk.
 
     Raises
     ------
