@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from refnet.errors import (
@@ -142,9 +142,7 @@ class Net(Shown):
         UnknownNameError
             If there is no such node.
         """
-        nodes = {node.name: node.shape for node in self.nodes}
-        require_known("node", name, nodes)
-        self.outputs[name] = nodes[name]
+        self.outputs[name] = self[name].shape
 
     def shape(self, name: str) -> Shape:
         """Return the shape of an input, parameter or node.
@@ -156,6 +154,24 @@ class Net(Shown):
         """
         require_known("blob", name, self._shapes)
         return self._shapes[name]
+
+    def __getitem__(self, name: str) -> Node:
+        """The node of that name.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none.
+        """
+        require_known("node", name, [*self])
+        return next(node for node in self.nodes if node.name == name)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of its nodes, in order."""
+        return (node.name for node in self.nodes)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [*self]
 
     def first_reader(self, name: str) -> tuple[Node, int] | None:
         """The first node that reads the blob, and at which of its inputs."""

@@ -380,6 +380,22 @@ def test_one_element_that_is_not_finite_fails(value):
     assert verdict.hypothesis == "not finite"
 
 
+def test_a_run_is_a_candidate(honest):
+    net, given, candidate = honest
+    run = refnet.forward(net, given, "reference")
+    report = certify.certify(net, given, run)
+    assert report == certify.certify(net, given, Candidate(blobs=candidate.blobs)) and report.ok
+    assert certify.certify(net, {}, run).ok
+    of_gradients = certify.certify(
+        net,
+        given,
+        run,
+        output_gradients=candidate.output_gradients,
+        gradients=refnet.backward(run, candidate.output_gradients),
+    )
+    assert of_gradients.ok and "d conv1_w" in of_gradients.verdicts
+
+
 def test_a_report_in_which_everything_is_zero_says_nothing():
     x, w, attrs = convolution()
     report = certify.check("conv3d", (0 * x, w), np.zeros((2, 8, 2, 9, 9), F32), **attrs)

@@ -7,7 +7,7 @@ import pytest
 from support import assert_all_within, assert_within, rounding_bound, run_bound, unit
 
 import refnet
-from refnet.errors import RefnetError, ShapeError, ValueRangeError
+from refnet.errors import RefnetError, ShapeError, UnknownNameError, ValueRangeError
 from refnet.networks import ARCHITECTURES
 from refnet.networks.resnet3d import body
 from refnet.ops import OPS
@@ -28,6 +28,25 @@ def depth_and_stage(name):
 
 def test_the_catalog_is_what_the_design_names():
     assert set(ARCHITECTURES) == {*BODIES, *PYRAMIDS, *HEADS, *CLASSIFIERS}
+
+
+def test_the_input_may_come_second():
+    shape = (1, 3, 2, 32, 32)
+    assert refnet.build("resnet18_conv4", shape).inputs == {"data": shape}
+    assert (
+        refnet.build("resnet18_conv4", shape, freeze_at=0).params.keys()
+        == refnet.build("resnet18_conv4", input=shape).params.keys()
+    )
+
+
+def test_a_net_gives_its_nodes_by_name():
+    net = refnet.build("resnet18_conv4", (1, 3, 2, 32, 32))
+    assert [*net] == [node.name for node in net.nodes] and [net[name] for name in net] == net.nodes
+    assert "conv1" in net and "conv1_w" not in net and net._ipython_key_completions_() == [*net]
+    with pytest.raises(UnknownNameError, match="unknown node 'conv_1': did you mean conv1"):
+        net["conv_1"]
+    with pytest.raises(UnknownNameError, match="unknown node 0: expected one of conv1"):
+        net[0]
 
 
 def test_builders_show_the_options_of_blocks():

@@ -58,7 +58,7 @@ def certify(
     given : mapping of str to ndarray
         Inputs and parameters, as the candidate had them: float32, float64, bfloat16 or float16, in the net's
         axes. What a `Candidate` holds itself may be left out.
-    candidate : Candidate or mapping of str to ndarray
+    candidate : Candidate, Run or mapping of str to ndarray
         Values by node, or all by the original's in-place names. A blob may be missing. What every name has
         before these (``module.``) is taken off, and the report's facts say so.
     output_gradients : mapping of str to ndarray, optional

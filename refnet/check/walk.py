@@ -27,6 +27,7 @@ from refnet.inputs.candidate import Candidate, named_as
 from refnet.net import Net, Node, learns_from
 from refnet.op import OUTPUT
 from refnet.progress import Progress, steps
+from refnet.run import Run
 from refnet.shapes import Shape, text
 
 
@@ -56,7 +57,9 @@ class Parts:
         UnknownNameError, DTypeError
             If a name is not one of the net, or something maps no names to arrays.
         """
-        if not isinstance(candidate, Candidate):
+        if isinstance(candidate, Run):
+            candidate = Candidate(blobs=candidate.blobs, given=candidate.given)
+        elif not isinstance(candidate, Candidate):
             require_mapping("candidate", candidate)
             candidate = Candidate(blobs=candidate)
         candidate = candidate if candidate.prefix else named_as(candidate, net)

@@ -170,7 +170,7 @@ class Options(TypedDict, total=False):
     classes: int
 
 
-def build(architecture: str, *, input: Shape | None = None, **options: Unpack[Options]) -> Net:
+def build(architecture: str, input: Shape | None = None, **options: Unpack[Options]) -> Net:
     """Build a named architecture.
 
     Parameters
