@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from support import assert_within, every_arithmetic, every_dtype, whole_numbers
 from threadpoolctl import threadpool_limits
 
 import refnet
-from refnet import memory
+from refnet import golden, memory
 from refnet._core import add as add_kernels
 from refnet.arithmetic import ARITHMETICS, Kernel, core
 from refnet.errors import DTypeError, KernelError, RefnetError, TooLargeError, ValueRangeError
@@ -334,12 +335,22 @@ def test_a_run_can_be_pickled_and_copied(arithmetic, keep, twin):
     assert {n: g.tobytes() for n, g in found.items()} == {n: g.tobytes() for n, g in expected.items()}
 
 
-def test_what_is_no_arithmetic_is_said_in_words_that_users_know():
+def test_what_is_no_arithmetic_is_said_in_words_that_users_know(tmp_path):
     net, given = small()
+    recipe = golden.Recipe("resnet18_conv4", (1, 3, 1, 32, 32), {"width_per_group": 4})
+    own = replace(recipe, arithmetic=core.replace(relu=core.kernels["relu"]))
+    golden.make(tmp_path / "own", own)
+    calls = (
+        lambda value: refnet.forward(net, given, value),
+        lambda value: refnet.gradcheck.check_op("relu", arithmetic=value),
+        lambda value: golden.make(tmp_path / "never", replace(recipe, arithmetic=value)),
+        lambda value: golden.verify(tmp_path / "own", value),
+    )
     said = "expected a name .reference, core, exact., or an Arithmetic, as core.replace.relu=Kernel"
-    for value, found in ((core.conv3d, "conv3d of core"), (len, "a builtin_function"), (None, "None")):
-        with pytest.raises(DTypeError, match=f"^arithmetic is {found}.*: {said}"):
-            refnet.forward(net, given, value)
+    for value, found in ((core.conv3d, "conv3d of core"), (len, "a builtin_function"), (5, "5")):
+        for call in calls:
+            with pytest.raises(DTypeError, match=f"^arithmetic is {found}.*: {said}"):
+                call(value)
 
 
 @every_dtype

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnet import memory
-from refnet.arithmetic import ARITHMETICS, Arithmetic
+from refnet.arithmetic import ARITHMETICS, Arithmetic, named
 from refnet.arrays import dtype_name
 from refnet.errors import UnknownNameError, ValueRangeError, require_kind, require_known
 from refnet.net import Net
@@ -96,14 +96,14 @@ class Recipe:
     @property
     def arithmetic_name(self) -> str:
         """What the arithmetic is called, somebody's own too."""
-        return self.arithmetic if isinstance(self.arithmetic, str) else self.arithmetic.name
+        return self.arithmetic if isinstance(self.arithmetic, str) else named(self.arithmetic).name
 
     @property
     def owns_arithmetic(self) -> bool:
         """Whether the arithmetic is somebody's own."""
         if isinstance(self.arithmetic, str):
             return "arithmetic" in self.own
-        return ARITHMETICS.get(self.arithmetic.name) is not self.arithmetic
+        return ARITHMETICS.get(self.arithmetic_name) is not self.arithmetic
 
     @property
     def bits(self) -> str:
@@ -121,13 +121,13 @@ class Recipe:
     def record(self) -> dict[str, Any]:
         """What a manifest says of it."""
         own = ({"arithmetic": None} if self.owns_arithmetic else {}) | dict(self.own)
-        named = bool(self.architecture)
-        usual = ARCHITECTURES[self.architecture].options if named else {}
+        of_catalog = bool(self.architecture)
+        usual = ARCHITECTURES[self.architecture].options if of_catalog else {}
         return {
-            "architecture": self.architecture if named else None,
-            "input": self.input if named else None,
+            "architecture": self.architecture if of_catalog else None,
+            "input": self.input if of_catalog else None,
             "options": usual | self.options,
-            "seed": self.seed if named else None,
+            "seed": self.seed if of_catalog else None,
             "clip": None if self.clip is None else asdict(self.clip),
             "dtype": self.dtype,
             "arithmetic": self.arithmetic_name,
