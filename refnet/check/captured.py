@@ -25,7 +25,7 @@ from refnet.op import OUTPUT, Op
 from refnet.ops import OPS
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """What one call read, returned, was given and handed back.
 
@@ -46,7 +46,7 @@ class Call:
     gradients: list[Array | None] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Capture:
     """A training step: values, gradients of values, gradients of inputs and parameters, by name.
 
