@@ -1,7 +1,7 @@
 """What an object shows of itself: a few lines in a terminal, a small table in a notebook."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence
 from html import escape
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -58,6 +58,10 @@ class ShownMapping(Shown, Mapping[str, V]):
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    def keys(self) -> KeysView[str]:
+        """Return the names, which print as such."""
+        return dict.fromkeys(self).keys()
 
     def _ipython_key_completions_(self) -> list[str]:
         return [*self]

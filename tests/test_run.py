@@ -296,6 +296,7 @@ def test_a_run_is_a_mapping_that_equals_itself_alone():
     values = run.given | run.blobs
     assert isinstance(run, Mapping) and len(run) == len(values) == len({**run})
     assert [*run.keys()] == [*values] and all(dict(run)[name] is value for name, value in values.items())
+    assert repr(run.keys()) == repr(values.keys())
     assert "conv1" in run and "conv_1" not in run and run.get("conv_1") is None
     dy = refnet.fill.output_gradients(net)
     for one, another in (

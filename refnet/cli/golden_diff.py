@@ -29,5 +29,6 @@ def diff(
         findings = golden.diff(first, second, progress=progress)
     if not as_json:
         tables.causes(causes, findings, (first, second), terminal.screen())
-    if not report(findings, f"{a} and {b}", as_json, causes=[cause._asdict() for cause in causes]):
+    report(findings, f"{a} and {b}", as_json, causes=[cause._asdict() for cause in causes])
+    if not findings.ok:
         raise typer.Exit(FAILED)

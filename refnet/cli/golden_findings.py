@@ -1,24 +1,20 @@
 """What ``refnet golden verify`` and ``refnet golden diff`` say of the tensors that they have compared."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from refnet.golden import Finding, first_difference
+from refnet.golden import first_difference
+from refnet.golden.findings import Findings
 from refnet.render import tables, terminal
 
 
-def report(found: Sequence[Finding], what: str, as_json: bool, **more: Any) -> bool:
-    """Print which tensors differ, the first of them apart, and return whether none does.
-
-    Where nothing could be compared, nothing is equal. JSON has `more` beside.
-    """
-    equal = all(finding.equal for finding in found) and any(finding.derived for finding in found)
+def report(found: Findings, what: str, as_json: bool, **more: Any) -> None:
+    """Print which tensors differ, the first of them apart. JSON has `more` beside."""
     if as_json:
         first = first_difference(found)
         terminal.print_json(
             {
-                "ok": equal,
+                "ok": found.ok,
                 **more,
                 "first": None if first is None else asdict(first),
                 "tensors": [asdict(finding) for finding in found],
@@ -26,4 +22,3 @@ def report(found: Sequence[Finding], what: str, as_json: bool, **more: Any) -> b
         )
     else:
         tables.findings(found, what, terminal.screen())
-    return equal

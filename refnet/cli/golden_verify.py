@@ -41,12 +41,12 @@ def verify(
     own = None if arithmetic is None else find_arithmetic(arithmetic)
     with terminal.progress_bar(as_json) as progress:
         findings = golden.verify(opened, own, progress=progress)
-    equal = report(findings, f"{bundle}: derived again", as_json)
+    report(findings, f"{bundle}: derived again", as_json)
     if not as_json:
         tables.not_derived(findings, opened, terminal.screen())
-        if not equal and any(not finding.equal for finding in findings):
+        if not findings.ok and any(not finding.equal for finding in findings):
             tables.other_machine(opened, machine.facts(), terminal.screen())
-    if not equal:
+    if not findings.ok:
         raise typer.Exit(FAILED)
 
 
