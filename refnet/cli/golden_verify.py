@@ -44,7 +44,7 @@ def verify(
     report(findings, f"{bundle}: derived again", as_json)
     if not as_json:
         tables.not_derived(findings, opened, terminal.screen())
-        if not findings.ok and any(not finding.equal for finding in findings):
+        if any(not finding.equal for finding in findings):
             tables.other_machine(opened, machine.facts(), terminal.screen())
     if not findings.ok:
         raise typer.Exit(FAILED)

@@ -32,7 +32,7 @@ GRADIENT = "d "
 
 
 class Bundle(ShownMapping[Array]):
-    """A bundle on disk, its manifest checked; nothing in it is trusted before that.
+    """A bundle on disk, its manifest checked before all else is read. `golden.diff` compares two.
 
     Its files are opened at once, all of one folder: what is read belongs together, though the bundle be
     replaced meanwhile.
@@ -169,9 +169,6 @@ class Bundle(ShownMapping[Array]):
 
     def __contains__(self, name: object) -> bool:
         return name in self.places
-
-    # `golden.diff` compares two.
-    __eq__, __hash__ = object.__eq__, object.__hash__
 
     def _shown(self) -> Table:
         made, rows = self.recipe, []
