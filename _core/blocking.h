@@ -27,6 +27,8 @@ enum {
     TRANSPOSED = 16,                      /* filters of dw that are transposed at once: a cache line, or two */
     W_PHASES = 4,                         /* phases of a strided dx along W that are computed together, */
     MERGED_PHASES = 16,                   /* and in all that one merged subkernel computes */
+    PREFETCH_TERMS = 2,                   /* for each of which the micro-kernel prefetches a line, */
+    PREFETCH_LINES = 4,                   /* as many at once */
     CACHE_LINE = 64                       /* bytes */
 };
 

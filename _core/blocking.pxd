@@ -21,6 +21,8 @@ cdef extern from "blocking.h":
         TRANSPOSED
         W_PHASES
         MERGED_PHASES
+        PREFETCH_TERMS
+        PREFETCH_LINES
         CACHE_LINE
 
 

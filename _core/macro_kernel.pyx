@@ -7,11 +7,11 @@ element is a chain of at most KC multiply-adds from 0. Chains are added to c in 
 
 from cython cimport floating
 
-from refnet._core.blocking cimport CACHE_LINE, KC, LHS_PITCH, MAX_MR, MAX_NR, ceil_div
+from refnet._core.blocking cimport CACHE_LINE, KC, LHS_PITCH, MAX_MR, MAX_NR, PREFETCH_TERMS, ceil_div
 from refnet._core.im2col3d cimport fused_rows
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_rows
-from refnet._core.prefetch cimport is_empty, pop
+from refnet._core.prefetch cimport is_empty, pop, rows_a_call
 from refnet._core.simd cimport MicroTile, PrefetchRun
 
 
@@ -62,12 +62,12 @@ cdef inline PrefetchRun next_prefetch(const MacroBlock* block, PrefetchQueue* qu
     cdef const LhsSource* source = block.source
     if source and not source.plan:
         lines = ceil_div(source.depth * itemsize, CACHE_LINE) + 1
-        row = panel * (KC // lines)
+        row = panel * rows_a_call(lines, KC // PREFETCH_TERMS)
         if row < rows and next_row < block.rows:
             return PrefetchRun(<const char*> source.rows + (next_row + row) * source.pitch * itemsize, lines,
                                CACHE_LINE, source.pitch * itemsize)
     if not is_empty(queue):
-        return pop(queue, block.terms[panel].stop)
+        return pop(queue, block.terms[panel].stop // PREFETCH_TERMS)
     return PrefetchRun(<const char*> (lhs + rows * LHS_PITCH), LHS_PITCH * itemsize // CACHE_LINE, CACHE_LINE,
                        LHS_PITCH * itemsize)
 

@@ -1,17 +1,16 @@
-# A queue of what the next blocks will read and write: the micro-kernel prefetches a line of it with every
-# term.
+# A queue of what the next blocks will read and write: the micro-kernel prefetches a line of it with every few terms.
 
-from refnet._core.blocking cimport CACHE_LINE, ceil_div
+from refnet._core.blocking cimport CACHE_LINE, PREFETCH_LINES, ceil_div
 from refnet._core.simd cimport PrefetchRun
 
 cdef enum:
     MAX_RUNS = 32       # in the queue
     MAX_RUN_LINES = 32  # cache lines of a row of one run
-    MAX_THROTTLE = 3    # 2**3 prefetches of a line: KC terms are enough for a row of MAX_RUN_LINES
+    MAX_THROTTLE = 2    # 2**2 prefetches of a line: those of KC terms are enough for a row of MAX_RUN_LINES
 
 
 # Runs of cache lines, each repeated in `rows`; `head` and `row` are the first that has not been taken. Each
-# line is prefetched 2**throttle times, which takes as many terms.
+# line is prefetched 2**throttle times.
 cdef struct PrefetchQueue:
     int count, head, throttle
     Py_ssize_t row
@@ -38,35 +37,35 @@ cdef inline void push(PrefetchQueue* queue, const void* at, Py_ssize_t size, Py_
         lines -= count
 
 
-# Rows of a run that one call of the micro-kernel with `terms` terms prefetches.
-cdef inline Py_ssize_t rows_a_call(const PrefetchQueue* queue, int run, int throttle,
-                                   Py_ssize_t terms) noexcept nogil:
-    return max(1, terms // (queue.runs[run].count << throttle))
+# Rows of `count` lines that a call of the micro-kernel takes which prefetches `lines`: so many at once that a row may
+# end before them.
+cdef inline Py_ssize_t rows_a_call(Py_ssize_t count, Py_ssize_t lines) noexcept nogil:
+    return max(1, lines // (ceil_div(count, PREFETCH_LINES) * PREFETCH_LINES))
 
 
 # Throttle the queue so that it lasts for about two thirds of the next `calls` of the micro-kernel: memory then
 # has time to answer, and the packed operands need not wait behind it.
-cdef inline void throttle(PrefetchQueue* queue, Py_ssize_t calls, Py_ssize_t terms) noexcept nogil:
+cdef inline void throttle(PrefetchQueue* queue, Py_ssize_t calls, Py_ssize_t lines) noexcept nogil:
     cdef Py_ssize_t needed
     cdef int level, run
     for level in range(MAX_THROTTLE, 0, -1):
         needed = 0
         for run in range(queue.count):
-            needed += ceil_div(queue.rows[run], rows_a_call(queue, run, level, terms))
+            needed += ceil_div(queue.rows[run], rows_a_call(queue.runs[run].count << level, lines))
         if 3 * needed <= 2 * calls:
             queue.throttle = level
             return
 
 
-# Take what a call of the micro-kernel with `terms` terms prefetches; the queue must not be empty.
-cdef inline PrefetchRun pop(PrefetchQueue* queue, Py_ssize_t terms) noexcept nogil:
+# Take what a call of the micro-kernel prefetches; the queue must not be empty.
+cdef inline PrefetchRun pop(PrefetchQueue* queue, Py_ssize_t lines) noexcept nogil:
     cdef PrefetchRun taken = queue.runs[queue.head]
     taken.at += queue.row * taken.stride
-    queue.row += rows_a_call(queue, queue.head, queue.throttle, terms)
+    taken.count <<= queue.throttle
+    queue.row += rows_a_call(taken.count, lines)
     if queue.row >= queue.rows[queue.head]:
         queue.head += 1
         queue.row = 0
-    taken.count <<= queue.throttle
     taken.step >>= queue.throttle
     return taken
 

@@ -9,7 +9,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport interrupt, openmp, prefetch
-from refnet._core.blocking cimport KC, LHS_PITCH, MAX_PANELS, MAX_TILE_PANELS, MC, NC, PAD, ceil_div
+from refnet._core.blocking cimport KC, LHS_PITCH, MAX_PANELS, MAX_TILE_PANELS, MC, NC, PAD, PREFETCH_TERMS, ceil_div
 from refnet._core.im2col3d cimport (Range, fused_rows, pack_patches, packs_fused, plan_gather, prefetch_patches,
                                     taps_of_frames, terms_of_taps)
 from refnet._core.macro_kernel cimport MacroBlock, macro_kernel
@@ -178,7 +178,7 @@ cdef void convolve_tile(const Simd* simd, const floating* x, const floating* w, 
                         prefetch_results(&queue, y, conv.maps, results, step.position, step.count)
                     if planned.taps == 1:
                         prefetch.throttle(&queue, ceil_div(tile.rows, next_rows(simd, tile.rows))
-                                          * ceil_div(step.count, simd.nr), step.last - step.first)
+                                          * ceil_div(step.count, simd.nr), (step.last - step.first) // PREFETCH_TERMS)
                     macro_kernel(simd, lhs + block * tile.rows * LHS_PITCH, rhs,
                                  c + kernel * layout.apart + shift, &product, &queue)
                 for map in range(conv.count_maps if finished else 0):

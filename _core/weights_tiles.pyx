@@ -7,7 +7,8 @@ are cut into spans, which are independent sums; a task is a tile of dw over one 
 from cython cimport floating
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport KC, LHS_PITCH, MAX_MR, MAX_PANELS, MC, NC, PAD, TILE_COLUMNS, TRANSPOSED, ceil_div
+from refnet._core.blocking cimport (KC, LHS_PITCH, MAX_MR, MAX_PANELS, MC, NC, PAD, PREFETCH_TERMS, TILE_COLUMNS,
+                                    TRANSPOSED, ceil_div)
 from refnet._core.geometry cimport in_long_lines
 from refnet._core.im2col3d cimport Range, frames_of_tap, pack_patch_rows, plan_gather, prefetch_patches
 from refnet._core.macro_kernel cimport MacroBlock, macro_kernel
@@ -173,7 +174,7 @@ cdef void weights_tile(const Simd* simd, const floating* dy, const floating* x, 
                 prefetch_next_positions(&queue, dy, x, gradient, tile, first + KC)
                 if g.kT * g.kH * g.kW == 1:  # some calls prefetch the next rows that are copied
                     prefetch.throttle(&queue, ceil_div(high, next_rows(simd, high))
-                                      * (columns // simd.nr - copied), count)
+                                      * (columns // simd.nr - copied), count // PREFETCH_TERMS)
             for section in range(gradient.sections):
                 terms_of_section(simd, terms, gradient, section, Range(first, first + count), columns)
                 if copied:

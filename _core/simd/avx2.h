@@ -3,6 +3,7 @@
 #define ISA avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define MR 6
+#define UNROLLED 8
 
 /* Ones between zeros: read from the right place, the mask of some lanes. */
 static const int ONES[24] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -55,3 +56,4 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #undef ISA
 #undef TARGET
 #undef MR
+#undef UNROLLED

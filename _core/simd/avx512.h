@@ -3,6 +3,7 @@
 #define ISA avx512
 #define TARGET __attribute__((target("avx512f")))
 #define MR 12
+#define UNROLLED 8
 #define LINE_VECTORS 2
 
 #define LANE_RANGES(first, last) ((1u << (last)) - (1u << (first)))
@@ -79,4 +80,5 @@
 #undef ISA
 #undef TARGET
 #undef MR
+#undef UNROLLED
 #undef LINE_VECTORS

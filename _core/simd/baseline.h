@@ -6,6 +6,7 @@
 #define ISA baseline
 #define TARGET
 #define MR 4
+#define UNROLLED 1
 
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
 #define LOAD_ROWS(p, apart) (*(const UNALIGNED *) (p))
@@ -45,3 +46,4 @@
 #undef ISA
 #undef TARGET
 #undef MR
+#undef UNROLLED

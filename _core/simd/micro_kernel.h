@@ -21,6 +21,15 @@ INLINE TARGET void NAME(term)(VECTOR sum[MR][2], const REAL *lhs, VECTOR left, V
 #define AT_OFFSETS (-1)
 #endif
 
+/* Term k of all rows, of an rhs that is packed or at offsets. */
+INLINE TARGET void NAME(term_at)(VECTOR sum[MR][2], const struct micro_tile *tile, const REAL *lhs, const REAL *rhs,
+                                 ptrdiff_t k, const int rows, const int segments)
+{
+    const REAL *const left = segments == AT_OFFSETS ? rhs + tile->offsets[k] : rhs + k * NR;
+    const REAL *const right = left + (segments == AT_OFFSETS ? tile->right : LANES);
+    NAME(term)(sum, lhs + k, *(const UNALIGNED *) left, *(const UNALIGNED *) right, 0, rows);
+}
+
 /* The micro-kernel for `rows` rows; `segments` of each vector are gathered if packing is fused into it. */
 INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, const int segments, const int step,
                              const int quartered)
@@ -37,10 +46,10 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     REAL *rhs = tile->rhs, *c = tile->c;
     const ptrdiff_t pitch = tile->pitch, stop = terms->stop;
     const ptrdiff_t right_sums = segments == AT_OFFSETS ? tile->right_sums : LANES;
-    /* Fused packing needs the registers, so the queue is not throttled then. */
-    const ptrdiff_t step_bytes = gathers ? CACHE_LINE : tile->prefetch.step;
-    const ptrdiff_t run_bytes = tile->prefetch.count * step_bytes, stride = tile->prefetch.stride;
-    const ptrdiff_t to_next_run = stride - run_bytes;
+    /* Fused packing needs the registers, so the queue is not throttled then, and it looks at the queue at every term. */
+    const ptrdiff_t step_bytes = gathers ? CACHE_LINE / PREFETCH_TERMS : tile->prefetch.step;
+    const ptrdiff_t run_bytes = tile->prefetch.count * (gathers ? CACHE_LINE : step_bytes);
+    const ptrdiff_t stride = tile->prefetch.stride, to_next_run = stride - run_bytes;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     ptrdiff_t tap = 0, entry = 0;
     REAL none[LANES] = {0}; /* for sums of rows that are none */
@@ -51,40 +60,46 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         PREFETCH(c + i * pitch + NR - 1);
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
+#define PREFETCH_NEXT(lines) \
+    do { \
+        UNROLL \
+        for (int line_ = 0; line_ < lines; line_++) \
+            PREFETCH(next + line_ * step_bytes); \
+        next += lines * step_bytes; \
+        const int run_ended_ = next >= run_end; \
+        next = run_ended_ ? run_end + to_next_run : next; \
+        run_end = run_ended_ ? run_end + stride : run_end; \
+    } while (0)
     for (ptrdiff_t k = terms->start, run = terms->first_run; k < stop; k += terms->gap, run = terms->run) {
         const ptrdiff_t end = run < stop - k ? k + run : stop;
-        if (gathers) {
-            tap = (fused->row + k) % taps;
-            entry = tap * entries + fused->vector * segments;
-            x = (const REAL *) fused->x + (fused->row + k) / taps * volume;
+        if (!gathers) {
+            for (; k + UNROLLED <= end; k += UNROLLED) {
+                PREFETCH_NEXT((UNROLLED + PREFETCH_TERMS - 1) / PREFETCH_TERMS);
+                UNROLL
+                for (int i = 0; i < UNROLLED; i++)
+                    NAME(term_at)(sum, tile, lhs, rhs, k + i, rows, segments);
+            }
+            for (; k < end; k++)
+                NAME(term_at)(sum, tile, lhs, rhs, k, rows, segments);
+            continue;
         }
+        tap = (fused->row + k) % taps;
+        entry = tap * entries + fused->vector * segments;
+        x = (const REAL *) fused->x + (fused->row + k) / taps * volume;
         for (; k < end; k++) {
-            REAL *const packed = segments == AT_OFFSETS ? rhs + tile->offsets[k] : rhs + k * NR;
-            UNALIGNED *at = (UNALIGNED *) packed;
-            UNALIGNED *at_right = (UNALIGNED *) (packed + (segments == AT_OFFSETS ? tile->right : LANES));
-            VECTOR left, right;
             const unsigned quarters = quartered ? fused->quarters[tap] : 0;
-            PREFETCH(next);
-            next += step_bytes;
-            const int run_ended = next == run_end;
-            next = run_ended ? next + to_next_run : next;
-            run_end = run_ended ? run_end + stride : run_end;
-            if (gathers) {
-                left = NAME(column)(x, plan, entry, segments, step, step, 0, 0);
-                right = NAME(column)(x, plan, entry + segments, segments, step, step, 0, 0);
-                if (stores) {
-                    *at = left;
-                    *at_right = right;
-                }
-                entry += entries;
-                if (++tap == taps) {
-                    tap = 0;
-                    entry -= taps * entries;
-                    x += volume;
-                }
-            } else {
-                left = *at;
-                right = *at_right;
+            PREFETCH_NEXT(1);
+            const VECTOR left = NAME(column)(x, plan, entry, segments, step, step, 0, 0);
+            const VECTOR right = NAME(column)(x, plan, entry + segments, segments, step, step, 0, 0);
+            if (stores) {
+                *(UNALIGNED *) (rhs + k * NR) = left;
+                *(UNALIGNED *) (rhs + k * NR + LANES) = right;
+            }
+            entry += entries;
+            if (++tap == taps) {
+                tap = 0;
+                entry -= taps * entries;
+                x += volume;
             }
 #define TERM(first, last) NAME(term)(sum, lhs + k, left, right, first, last)
             if (!quartered) {
@@ -102,6 +117,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
 #undef TERM
         }
     }
+#undef PREFETCH_NEXT
     UNROLL
     for (int i = 0; i < rows; i++) {
         const int is_none = segments != PACKED && !quartered && i >= tile->rows;
