@@ -1,6 +1,6 @@
 from cython cimport floating
 
-from refnet._core.simd cimport Simd
+from refnet._core.simd cimport LineRun, Simd
 from refnet._core.tiles cimport Convolution
 
 
@@ -18,3 +18,11 @@ cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv,
 cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil
 cdef void convolve_lines(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
                          const LineConvolution* convolution, Py_ssize_t task) noexcept nogil
+
+
+# How many terms some runs have.
+cdef inline Py_ssize_t count_terms(const LineRun* list, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t i, terms = 0
+    for i in range(count):
+        terms += list[i].count
+    return terms

@@ -19,7 +19,7 @@ from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range
 from refnet._core.pack cimport LhsLayout
 from refnet._core.prefetch cimport PrefetchQueue
-from refnet._core.simd cimport FIRST_OUTSIDE, LAST_OUTSIDE, LineTerm, LineTile, PrefetchRun
+from refnet._core.simd cimport FIRST_OUTSIDE, LAST_OUTSIDE, LineRun, LineTile, PrefetchRun
 from refnet._core.tiles cimport Subkernel
 from refnet._core.workspace cimport Workspace, carve
 
@@ -30,8 +30,8 @@ cdef enum:
 
 
 cdef inline Py_ssize_t filters_of_panel(const Simd* simd, const Geometry* g) noexcept nogil:
-    """How many filters a micro-tile has: for half as many positions, twice as many."""
-    return simd.line_filters if g.oW % LINE_POSITIONS == 0 else 2 * simd.line_filters
+    """How many filters a micro-tile has."""
+    return simd.line_filters if g.oW % LINE_POSITIONS == 0 else simd.half_line_filters
 
 
 cdef inline Py_ssize_t max_lines(const Geometry* g, Py_ssize_t filters) noexcept nogil:
@@ -82,6 +82,7 @@ cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil:
     cdef const Geometry* g = &kernel.g
     cdef Py_ssize_t filters = filters_of_panel(simd, g)
     return (filters > 0 and (g.sW == 1 or g.sW == LINE_STEP) and conv.count_subkernels == 1 and not kernel.empty
+            and g.kW <= KC and (simd.line_taps == 0 or g.kW == simd.line_taps and (g.dW == 1 or g.dW == -g.sW))
             and conv.maps.dense and kernel.phases_at == NULL and 1 < g.kH * g.kW and reaches_one_column(g)
             and g.oW % (LINE_POSITIONS // 2) == 0 and max_lines(g, filters) > 0
             and 16 * ceil_div(conv.rows, filters) * filters <= 17 * conv.rows
@@ -168,11 +169,14 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
     """sums (lines, `count` panels) = or += chains of some terms, the first of which reads x (channels, ...)."""
     cdef const Geometry* g = &convolution.conv.subkernels.g
     cdef Py_ssize_t filters = convolution.filters, line, t, h, part, column, panel
+    cdef Py_ssize_t prefetched = 0
     cdef Range frames, of_frame, reached = Range(0, 0), of_reached = Range(0, 0)
     cdef LineTile tile
-    cdef LineTerm list[KC]
-    tile.terms, tile.count, tile.pitch = &list[0], 0, convolution.tile_panels * filters + PAD
-    tile.next_line = g.sH * g.W
+    cdef LineRun list[KC]
+    cdef unsigned char outside[KC]
+    find_outside(outside, g)
+    tile.runs, tile.count, tile.pitch = &list[0], 0, convolution.tile_panels * filters + PAD
+    tile.outside, tile.apart, tile.next_line = &outside[0], g.dW, g.sH * g.W
     tile.positions, tile.step, tile.accumulate = convolution.positions, g.sW, terms.low > 0
     for line in range(lines.low, lines.high):
         t, h = line // g.oH * g.sT, line % g.oH * g.sH
@@ -180,7 +184,8 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
         of_frame = taps_inside(g.kH, h - g.pH, g.dH, g.H)
         if line == lines.low or not (same(frames, reached) and same(of_frame, of_reached)):
             reached, of_reached = frames, of_frame
-            tile.count = list_terms(list, g, terms, frames, of_frame)
+            tile.count = list_runs(list, g, terms, frames, of_frame, filters)
+            prefetched = count_terms(list, tile.count)
         for part in range(g.oW // convolution.positions):
             column = part * convolution.positions
             tile.x = x + (t * g.H + h) * g.W + column * g.sW
@@ -192,7 +197,7 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
                 if prefetch.is_empty(queue):
                     tile.prefetch = PrefetchRun(<const char*> tile.weights, KC, CACHE_LINE, KC * CACHE_LINE)
                 else:
-                    tile.prefetch = prefetch.pop(queue, max(tile.count, <Py_ssize_t> 1))
+                    tile.prefetch = prefetch.pop(queue, max(prefetched, <Py_ssize_t> 1))
                 simd.line_kernel(&tile)
 
 
@@ -210,21 +215,29 @@ cdef inline Range taps_inside(Py_ssize_t kernel, Py_ssize_t first, Py_ssize_t di
     return inside
 
 
-cdef Py_ssize_t list_terms(LineTerm* list, const Geometry* g, Range terms, Range frames,
-                           Range lines) noexcept nogil:
-    """List the terms of a chain at some frames and lines of the kernel; return how many."""
+cdef void find_outside(unsigned char* outside, const Geometry* g) noexcept nogil:
+    """Of each tap of a line of the kernel, whether it lies outside for the first or last position of a line."""
+    cdef Py_ssize_t kw, shift
+    for kw in range(g.kW):
+        shift = kw * g.dW - g.pW
+        outside[kw] = ((FIRST_OUTSIDE if shift < 0 else 0)
+                       | (LAST_OUTSIDE if (g.oW - 1) * g.sW + shift >= g.W else 0))
+
+
+cdef Py_ssize_t list_runs(LineRun* list, const Geometry* g, Range terms, Range frames, Range lines,
+                          Py_ssize_t filters) noexcept nogil:
+    """List the terms of a chain at some frames and lines of the kernel; return how many runs there are."""
     cdef Py_ssize_t volume = g.T * g.H * g.W, taps = g.kT * g.kH * g.kW, count = 0
     cdef Py_ssize_t first = terms.low // taps * taps  # the chain's first channel
-    cdef Py_ssize_t channel, kt, kh, kw, term, shift, at
+    cdef Py_ssize_t channel, kt, kh, term, at, low, high
     for channel in range(ceil_div(terms.high - first, taps)):
         for kt in range(frames.low, frames.high):
             for kh in range(lines.low, lines.high):
-                at = channel * volume + ((kt * g.dT - g.pT) * g.H + kh * g.dH - g.pH) * g.W
+                at = channel * volume + ((kt * g.dT - g.pT) * g.H + kh * g.dH - g.pH) * g.W - g.pW
                 term = first + channel * taps + (kt * g.kH + kh) * g.kW
-                for kw in range(max(terms.low - term, <Py_ssize_t> 0), min(terms.high - term, g.kW)):
-                    shift = kw * g.dW - g.pW
-                    list[count].at, list[count].index = at + shift, <unsigned short> (term + kw - terms.low)
-                    list[count].edge = ((FIRST_OUTSIDE if shift < 0 else 0)
-                                        | (LAST_OUTSIDE if (g.oW - 1) * g.sW + shift >= g.W else 0))
+                low, high = max(terms.low - term, <Py_ssize_t> 0), min(terms.high - term, g.kW)
+                if low < high:
+                    list[count] = LineRun(at + low * g.dW, (term + low - terms.low) * filters, <unsigned short> low,
+                                          <unsigned short> (high - low))
                     count += 1
     return count

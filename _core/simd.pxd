@@ -44,18 +44,19 @@ cdef extern from "simd/simd.h":
         const FusedPack* fused
     enum: FIRST_OUTSIDE
     enum: LAST_OUTSIDE
-    ctypedef struct LineTerm "struct line_term":
-        Py_ssize_t at
-        unsigned short index, edge
+    ctypedef struct LineRun "struct line_run":
+        Py_ssize_t at, weights
+        unsigned short tap, count
     ctypedef struct LineTile "struct line_tile":
         const void* x
         const void* weights
         void* c
         Py_ssize_t pitch, next_line
-        const LineTerm* terms
+        const LineRun* runs
         Py_ssize_t count
         unsigned edges
-        Py_ssize_t positions, step
+        const unsigned char* outside
+        Py_ssize_t positions, step, apart
         bint accumulate
         PrefetchRun prefetch
     ctypedef struct ExactTile "struct exact_tile":
@@ -78,7 +79,7 @@ cdef extern from "simd/simd.h":
         bint masked_loads
         int vector_stride
         bint bit_masks
-        Py_ssize_t mr, nr, line_filters
+        Py_ssize_t mr, nr, line_filters, half_line_filters, line_taps, tap_filters
         void micro_kernel(const MicroTile* tile) noexcept nogil
         void line_kernel(const LineTile* tile) noexcept nogil
         void add_span(const void* sums, void* dw, Py_ssize_t channels, Py_ssize_t sections, Py_ssize_t run,

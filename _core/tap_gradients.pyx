@@ -15,7 +15,8 @@ from libc.string cimport memset
 from refnet._core cimport openmp, prefetch
 from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MC, NC, PAD, TAP_CHANNELS, TILE_PITCH, TRANSPOSED,
                                     ceil_div)
-from refnet._core.simd cimport LineTerm, LineTile, PrefetchRun
+from refnet._core.line_convolution cimport count_terms
+from refnet._core.simd cimport LineRun, LineTile, PrefetchRun
 
 cdef enum:
     MOST_CHANNELS = 64  # of a tile: more sums would not stay in the second cache
@@ -51,7 +52,7 @@ cdef inline Py_ssize_t packed_values(const Geometry* g) noexcept nogil:
 
 cdef inline Py_ssize_t most_channels(const Simd* simd, const Geometry* g, Py_ssize_t filters) noexcept nogil:
     """How many channels a tile of some filters has at most."""
-    cdef Py_ssize_t columns = ceil_div(filters, simd.line_filters) * simd.line_filters + PAD
+    cdef Py_ssize_t columns = ceil_div(filters, simd.tap_filters) * simd.tap_filters + PAD
     cdef Py_ssize_t most = min(MC * LHS_PITCH // packed_values(g) - PAD,
                                MC * TILE_PITCH // (columns * g.kT * g.kH * g.kW))
     return min(most, <Py_ssize_t> MOST_CHANNELS) // TRANSPOSED * TRANSPOSED
@@ -60,8 +61,8 @@ cdef inline Py_ssize_t most_channels(const Simd* simd, const Geometry* g, Py_ssi
 cdef bint pays(const Simd* simd, const Geometry* g, Py_ssize_t filters, Py_ssize_t channels) noexcept nogil:
     """Whether filters fill whole panels and channels whole micro-tiles, and packed values are used often enough."""
     cdef Py_ssize_t of_tile = min(filters, <Py_ssize_t> NC)
-    return (simd.line_filters > 0 and 1 < g.kT * g.kH * g.kW and channels % TRANSPOSED == 0
-            and 16 * ceil_div(filters, simd.line_filters) * simd.line_filters <= 17 * filters
+    return (simd.tap_filters > 0 and 1 < g.kT * g.kH * g.kW and channels % TRANSPOSED == 0
+            and 16 * ceil_div(filters, simd.tap_filters) * simd.tap_filters <= 17 * filters
             and g.kH * g.kW * KC * of_tile >= MIN_USES * packed_values(g) and most_channels(simd, g, of_tile) > 0)
 
 
@@ -69,11 +70,11 @@ cdef TapTile tap_tile(const Simd* simd, const Geometry* g, Py_ssize_t filters, P
                       Py_ssize_t repeats) noexcept nogil:
     """The tiles that take the busiest thread least, if there are `repeats` of each. No bit depends on them."""
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, threads = openmp.max_threads(), blocks = channels // TRANSPOSED
-    cdef Py_ssize_t panels = ceil_div(filters, simd.line_filters), fewest = ceil_div(filters, NC), across, down, most
+    cdef Py_ssize_t panels = ceil_div(filters, simd.tap_filters), fewest = ceil_div(filters, NC), across, down, most
     cdef Py_ssize_t work, least = 0
     cdef TapTile tile, found = TapTile(0, 0)
     for across in range(fewest, min(fewest + MAX_EXTRA, panels) + 1):
-        tile.filters = ceil_div(panels, across) * simd.line_filters
+        tile.filters = ceil_div(panels, across) * simd.tap_filters
         most = ceil_div(channels, most_channels(simd, g, tile.filters))
         for down in range(most, min(most + MAX_EXTRA, blocks) + 1):
             tile.channels = ceil_div(blocks, down) * TRANSPOSED
@@ -92,43 +93,46 @@ cdef void add_tap_chains(const Simd* simd, const floating* dy, const floating* x
     Rows of sums are `pitch` values apart.
     """
     cdef Py_ssize_t packed = tile.channels + PAD, taps = g.kT * g.kH * g.kW, tap, kt, kh, kw
+    cdef Py_ssize_t terms
     cdef floating* values = <floating*> workspace.lhs
     cdef floating* panels = <floating*> workspace.rhs
     cdef LineTile micro
-    cdef LineTerm list[KC]
+    cdef LineRun list[KC]
     pack_filters(simd, dy, panels, g, tile.filters, positions)
-    micro.terms, micro.pitch, micro.next_line, micro.edges = &list[0], taps * pitch, AHEAD * packed, 0
+    micro.runs, micro.pitch, micro.next_line, micro.edges = &list[0], taps * pitch, AHEAD * packed, 0
+    micro.outside, micro.apart = NULL, g.sW * packed
     micro.positions, micro.step, micro.accumulate = TAP_CHANNELS, 1, accumulate
     for kt in range(g.kT):
         pack_channels(simd, x, values, g, tile.channels, positions, kt)
         for kh in range(g.kH):
             for kw in range(g.kW):
                 tap = (kt * g.kH + kh) * g.kW + kw
-                micro.count = list_positions(list, g, positions, kt, kh, kw, packed)
+                micro.count = list_positions(list, g, positions, kt, kh, kw, packed, simd.tap_filters)
+                terms = count_terms(list, micro.count)
                 if micro.count > 0 or not accumulate:
-                    add_tap(simd, values, panels, sums + tap * pitch, tile, &micro, queue)
+                    add_tap(simd, values, panels, sums + tap * pitch, tile, &micro, terms, queue)
 
 
 cdef void add_tap(const Simd* simd, const floating* values, const floating* panels, floating* sums,
-                  const TapTile* tile, LineTile* micro, PrefetchQueue* queue) noexcept nogil:
-    """Add the chains of one tap, whose terms `micro` lists."""
+                  const TapTile* tile, LineTile* micro, Py_ssize_t terms, PrefetchQueue* queue) noexcept nogil:
+    """Add the chains of one tap, whose `terms` `micro` lists."""
     cdef Py_ssize_t i, panel
     for i in range(tile.channels // TAP_CHANNELS):
         micro.x = values + i * TAP_CHANNELS
-        for panel in range(ceil_div(tile.filters, simd.line_filters)):
-            micro.weights = panels + panel * KC * simd.line_filters
-            micro.c = sums + i * TAP_CHANNELS * micro.pitch + panel * simd.line_filters
+        for panel in range(ceil_div(tile.filters, simd.tap_filters)):
+            micro.weights = panels + panel * KC * simd.tap_filters
+            micro.c = sums + i * TAP_CHANNELS * micro.pitch + panel * simd.tap_filters
             if prefetch.is_empty(queue):
                 micro.prefetch = PrefetchRun(<const char*> micro.weights, KC, CACHE_LINE, KC * CACHE_LINE)
             else:
-                micro.prefetch = prefetch.pop(queue, max(micro.count, <Py_ssize_t> 1))
+                micro.prefetch = prefetch.pop(queue, max(terms, <Py_ssize_t> 1))
             simd.line_kernel(micro)
 
 
 cdef void pack_filters(const Simd* simd, const floating* dy, floating* panels, const Geometry* g, Py_ssize_t filters,
                        Range positions) noexcept nogil:
     """panels (any number, KC, line_filters) <- dy (filters, P) at some positions, transposed, and zeros."""
-    cdef Py_ssize_t P = g.oT * g.oH * g.oW, columns = simd.line_filters, panel, count
+    cdef Py_ssize_t P = g.oT * g.oH * g.oW, columns = simd.tap_filters, panel, count
     for panel in range(ceil_div(filters, columns)):
         count = min(columns, filters - panel * columns)
         if count < columns:
@@ -167,10 +171,10 @@ cdef void pack_channels(const Simd* simd, const floating* x, floating* values, c
         positions.low = part.stop
 
 
-cdef Py_ssize_t list_positions(LineTerm* list, const Geometry* g, Range positions, Py_ssize_t kt, Py_ssize_t kh,
-                               Py_ssize_t kw, Py_ssize_t packed) noexcept nogil:
-    """List the positions at which a tap reads a packed value, `packed` apart; return how many."""
-    cdef Py_ssize_t first = positions.low, count = 0, before = 0, shift = kw * g.dW - g.pW, line, start, at, ow
+cdef Py_ssize_t list_positions(LineRun* list, const Geometry* g, Range positions, Py_ssize_t kt, Py_ssize_t kh,
+                               Py_ssize_t kw, Py_ssize_t packed, Py_ssize_t filters) noexcept nogil:
+    """List the positions at which a tap reads a packed value, `packed` apart; return how many runs there are."""
+    cdef Py_ssize_t first = positions.low, count = 0, before = 0, shift = kw * g.dW - g.pW, line, start, at, low, high
     cdef Range inside = outputs_inside(shift, g.sW, g.W, g.oW)
     cdef Part part
     while positions.low < positions.high:
@@ -180,9 +184,10 @@ cdef Py_ssize_t list_positions(LineTerm* list, const Geometry* g, Range position
         while part.first < part.last and start < part.stop:
             if part.first <= line < part.last:
                 at = before + (line - part.first) * g.W + shift
-                for ow in range(max(inside.low, part.start - start), min(inside.high, part.stop - start)):
-                    list[count].at = (at + ow * g.sW) * packed
-                    list[count].index, list[count].edge = <unsigned short> (start + ow - first), 0
+                low, high = max(inside.low, part.start - start), min(inside.high, part.stop - start)
+                if low < high:
+                    list[count] = LineRun((at + low * g.sW) * packed, (start + low - first) * filters, 0,
+                                          <unsigned short> (high - low))
                     count += 1
             line += g.sH
             start += g.oW

@@ -116,7 +116,7 @@ cdef void taps_of_tile(const Simd* simd, const floating* dy, const floating* x, 
     """dw (filters, rows) of a tile = or += what tap_gradients.pyx adds up over the positions of a span."""
     cdef const Geometry* g = &gradient.g
     cdef Py_ssize_t taps = g.kT * g.kH * g.kW, first, row, i
-    cdef Py_ssize_t pitch = ceil_div(tile.filters, simd.line_filters) * simd.line_filters + PAD
+    cdef Py_ssize_t pitch = ceil_div(tile.filters, simd.tap_filters) * simd.tap_filters + PAD
     cdef const floating* channels = x + tile.row // taps * g.T * g.H * g.W
     cdef floating* sums = <floating*> workspace.tile
     cdef TapTile shape = TapTile(tile.rows // taps, tile.filters)

@@ -4,6 +4,10 @@
 #define TARGET __attribute__((target("avx2,fma")))
 #define MR 6
 #define UNROLLED 8
+#define LINE_TAPS 3
+
+/* Keeps the compiler from computing what comes later before, which needs more registers than there are. */
+#define IN_ORDER(v) __asm__ volatile("" : "+x"(v))
 
 /* Ones between zeros: read from the right place, the mask of some lanes. */
 static const int ONES[24] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -57,3 +61,5 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #undef TARGET
 #undef MR
 #undef UNROLLED
+#undef LINE_TAPS
+#undef IN_ORDER

@@ -29,7 +29,7 @@ enum { SPIN_CHAINS = 12 };
 
 #ifdef __GNUC__
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 #define PREFETCH(p) __builtin_prefetch(p)
 #else
 #define INLINE static

@@ -3,8 +3,8 @@
        ISA, TARGET, MR                the instruction set: its name, how functions are compiled for it, rows of its tile
        REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
-   defined, LINE_VECTORS where the micro-kernel of lines is used, EXACT_ROWS where exact sums are made, and what the templates below call optional where the
-   instruction set has it. What depends on the type is undefined at the end, so that it can be included again. */
+   defined, LINE_VECTORS or LINE_TAPS where the micro-kernel of lines is used, EXACT_ROWS where exact sums are made, and
+   what the templates below call optional where the instruction set has it. What depends on the type is undefined at the end, so that it can be included again. */
 
 #define NAME(what) JOIN(what, ISA, REAL)
 #define VECTOR NAME(vector)
@@ -29,7 +29,8 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
 static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, LANE_RANGE(0, 2) == 3, MR, NR,
-                                       LINE_FILTERS, SIMD_KERNELS(KERNEL_ENTRY)};
+                                       LINE_FILTERS, HALF_LINE_FILTERS, ONLY_TAPS, TAP_FILTERS,
+                                       SIMD_KERNELS(KERNEL_ENTRY)};
 
 #ifdef EXACT_ROWS
 #include "exact_kernel.h"
@@ -39,6 +40,9 @@ static const struct exact JOIN(exact, ISA, REAL) = {EXACT_ROWS, NAME(exact_kerne
 
 #undef KERNEL_ENTRY
 #undef LINE_FILTERS
+#undef HALF_LINE_FILTERS
+#undef TAP_FILTERS
+#undef ONLY_TAPS
 #undef NAME
 #undef VECTOR
 #undef UNALIGNED

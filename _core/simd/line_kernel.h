@@ -4,28 +4,62 @@
    Its lanes are filters, and each value of the image is one value in all lanes, taken from where it lies. So a term
    that is none for some positions can be left out for them alone. Sums are those of micro_kernel.h.
 
-   It needs 2 LINE_POSITIONS accumulators: with 16 registers it is slower than micro_kernel.h. So it is for instruction
-   sets that define LINE_VECTORS, the vectors of filters of a micro-tile; the others have a stub, which is not called. */
+   With 32 registers a micro-tile is LINE_VECTORS vectors of filters wide, and terms come one by one. With 16 it is one
+   vector wide, and the LINE_TAPS taps of a line of the kernel come at once: the value that position p reads at its
+   second tap is the one that position p + 1 reads at its first, and each value is loaded once for all. Where neither is
+   defined, there is a stub, which is not called. */
 
-#ifdef LINE_VECTORS
-#define LINE_FILTERS (LINE_VECTORS * LANES)
+#if defined(LINE_VECTORS) || defined(LINE_TAPS)
 
 /* One term of the positions [first, last), for some vectors of filters. */
-INLINE TARGET void NAME(line_term)(VECTOR sum[][2 * LINE_VECTORS], const REAL *x, const UNALIGNED *weights,
-                                   const int vectors, const int step, const int first, const int last)
+INLINE TARGET void NAME(line_term)(VECTOR *sum, const REAL *x, const UNALIGNED *weights, const int vectors,
+                                   const int step, const int first, const int last)
 {
-    VECTOR right[2 * LINE_VECTORS];
-    UNROLL
-    for (int j = 0; j < vectors; j++)
-        right[j] = weights[j];
     UNROLL
     for (int i = first; i < last; i++) {
         const VECTOR factor = BROADCAST(x[i * step]);
         UNROLL
         for (int j = 0; j < vectors; j++)
-            sum[i][j] = FMA(factor, right[j], sum[i][j]);
+            sum[i * vectors + j] = FMA(factor, (VECTOR) weights[j], sum[i * vectors + j]);
     }
 }
+
+/* The same for those positions for which it lies inside. */
+INLINE TARGET void NAME(line_term_inside)(VECTOR *sum, const REAL *x, const UNALIGNED *weights, unsigned outside,
+                                          const int positions, const int vectors, const int step)
+{
+    switch (outside) {
+        case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 1, positions); break;
+        case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 0, positions - 1); break;
+        default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
+    }
+}
+
+INLINE TARGET void NAME(clear_line)(VECTOR *sum, const struct line_tile *tile, const int positions, const int vectors)
+{
+    UNROLL
+    for (int i = 0; i < positions * vectors; i++) {
+        PREFETCH((REAL *) tile->c + i / vectors * tile->pitch + i % vectors * LANES);
+        sum[i] = (VECTOR) {0};
+    }
+}
+
+INLINE TARGET void NAME(add_line)(const VECTOR *sum, const struct line_tile *tile, const int positions,
+                                  const int vectors)
+{
+    UNROLL
+    for (int i = 0; i < positions * vectors; i++) {
+        UNALIGNED *to = (UNALIGNED *) ((REAL *) tile->c + i / vectors * tile->pitch + i % vectors * LANES);
+        *to = (tile->accumulate ? (VECTOR) *to : (VECTOR) {0}) + sum[i];
+    }
+}
+#endif
+
+#ifdef LINE_VECTORS
+#define LINE_FILTERS (LINE_VECTORS * LANES)
+#define HALF_LINE_FILTERS (2 * LINE_FILTERS)
+#define TAP_FILTERS LINE_FILTERS
+#define ONLY_TAPS 0
 
 /* The micro-kernel for some positions, vectors of filters and step. */
 INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int vectors,
@@ -33,40 +67,24 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
 {
     const ptrdiff_t run_bytes = tile->prefetch.count * CACHE_LINE, stride = tile->prefetch.stride;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
-    const struct line_term *term = tile->terms, *const stop = term + tile->count;
-    REAL *c = tile->c;
-    VECTOR sum[LINE_POSITIONS][2 * LINE_VECTORS];
-    UNROLL
-    for (int i = 0; i < positions; i++) {
-        UNROLL
-        for (int j = 0; j < vectors; j++) {
-            PREFETCH(c + i * tile->pitch + j * LANES);
-            sum[i][j] = (VECTOR) {0};
+    const struct line_run *run = tile->runs, *const stop = run + tile->count;
+    VECTOR sum[2 * LINE_POSITIONS * LINE_VECTORS];
+    NAME(clear_line)(sum, tile, positions, vectors);
+    for (; run < stop; run++) {
+        const REAL *x = (const REAL *) tile->x + run->at;
+        const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
+        for (int i = 0; i < run->count; i++, x += tile->apart, weights += vectors) {
+            const unsigned outside = tile->edges ? tile->outside[run->tap + i] & tile->edges : 0;
+            PREFETCH(next);
+            PREFETCH(x + tile->next_line);
+            next += CACHE_LINE;
+            const int run_ended = next == run_end;
+            next = run_ended ? next + stride - run_bytes : next;
+            run_end = run_ended ? run_end + stride : run_end;
+            NAME(line_term_inside)(sum, x, weights, outside, positions, vectors, step);
         }
     }
-    for (; term < stop; term++) {
-        const REAL *x = (const REAL *) tile->x + term->at;
-        const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + term->index * vectors * LANES);
-        PREFETCH(next);
-        PREFETCH(x + tile->next_line);
-        next += CACHE_LINE;
-        const int run_ended = next == run_end;
-        next = run_ended ? next + stride - run_bytes : next;
-        run_end = run_ended ? run_end + stride : run_end;
-        switch (term->edge & tile->edges) {
-            case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 1, positions); break;
-            case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 0, positions - 1); break;
-            default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
-        }
-    }
-    UNROLL
-    for (int i = 0; i < positions; i++) {
-        UNROLL
-        for (int j = 0; j < vectors; j++) {
-            UNALIGNED *to = (UNALIGNED *) (c + i * tile->pitch + j * LANES);
-            *to = (tile->accumulate ? (VECTOR) *to : (VECTOR) {0}) + sum[i][j];
-        }
-    }
+    NAME(add_line)(sum, tile, positions, vectors);
 }
 
 /* For LINE_POSITIONS positions, half as many and twice as many filters, or TAP_CHANNELS channels. */
@@ -87,8 +105,96 @@ TARGET static void NAME(line_kernel)(const struct line_tile *tile)
         NAME(line_sums_of_step)(tile, LINE_STEP);
 }
 
+#elif defined(LINE_TAPS)
+#define LINE_FILTERS LANES
+#define HALF_LINE_FILTERS LANES
+#define TAP_FILTERS 0
+#define ONLY_TAPS LINE_TAPS
+
+/* How many taps lie outside for the line's first or last position, if that is among the positions. */
+INLINE int NAME(count_outside)(const struct line_tile *tile, unsigned end)
+{
+    int count = 0;
+    for (int tap = 0; tap < LINE_TAPS; tap++)
+        count += (tile->outside[tap] & tile->edges & end) != 0;
+    return count;
+}
+
+/* Less than all taps of a line. */
+INLINE TARGET void NAME(some_taps)(VECTOR *sum, const struct line_tile *tile, const struct line_run *run,
+                                   const int positions, const int step)
+{
+    const REAL *x = (const REAL *) tile->x + run->at;
+    const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
+    for (int i = 0; i < run->count; i++)
+        NAME(line_term_inside)(sum, x + i * tile->apart, weights + i, tile->outside[run->tap + i] & tile->edges,
+                               positions, 1, step);
+}
+
+/* The micro-kernel for some positions and step, and taps that read on, or with `backwards` back. All values that the
+   positions read of a line are taken in that direction, so each position's taps come in order. */
+INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int step,
+                                   const int backwards)
+{
+    const int values = (positions - 1) * step + LINE_TAPS, start = backwards ? positions - 1 : 0;
+    const struct line_run *run = tile->runs, *stop = run + tile->count, *cut = 0;
+    const int skipped = NAME(count_outside)(tile, backwards ? LAST_OUTSIDE : FIRST_OUTSIDE);
+    const int skipped_last = NAME(count_outside)(tile, backwards ? FIRST_OUTSIDE : LAST_OUTSIDE);
+    VECTOR sum[LINE_POSITIONS];
+    NAME(clear_line)(sum, tile, positions, 1);
+    if (run < stop && run->count < LINE_TAPS)
+        NAME(some_taps)(sum, tile, run++, positions, step);
+    if (run < stop && stop[-1].count < LINE_TAPS)
+        cut = --stop;
+    for (; run < stop; run++) {
+        const REAL *x = (const REAL *) tile->x + run->at;
+        const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
+        VECTOR of_tap[LINE_TAPS];
+        PREFETCH(x + tile->next_line);
+        UNROLL
+        for (int tap = 0; tap < LINE_TAPS; tap++)
+            of_tap[tap] = weights[tap];
+        UNROLL
+        for (int value = 0; value < values; value++) {
+            if ((value < step && value < skipped) || (values - value <= step && values - value <= skipped_last))
+                continue;
+            const VECTOR factor = BROADCAST(x[backwards ? start - value : value]);
+            UNROLL
+            for (int tap = LINE_TAPS - 1; tap >= 0; tap--)
+                if (value >= tap && (value - tap) % step == 0 && (value - tap) / step < positions) {
+                    VECTOR *to = sum + (backwards ? start - (value - tap) : (value - tap) / step);
+                    *to = FMA(factor, of_tap[tap], *to);
+                    IN_ORDER(*to);
+                }
+        }
+    }
+    if (cut)
+        NAME(some_taps)(sum, tile, cut, positions, step);
+    NAME(add_line)(sum, tile, positions, 1);
+}
+
+TARGET static void NAME(line_kernel)(const struct line_tile *tile)
+{
+    const int half = tile->positions == LINE_POSITIONS / 2;
+    if (tile->step == LINE_STEP && half)
+        NAME(line_sums)(tile, LINE_POSITIONS / 2, LINE_STEP, 0);
+    else if (tile->step == LINE_STEP)
+        NAME(line_sums)(tile, LINE_POSITIONS, LINE_STEP, 0);
+    else if (tile->apart > 0 && half)
+        NAME(line_sums)(tile, LINE_POSITIONS / 2, 1, 0);
+    else if (tile->apart > 0)
+        NAME(line_sums)(tile, LINE_POSITIONS, 1, 0);
+    else if (half)
+        NAME(line_sums)(tile, LINE_POSITIONS / 2, 1, 1);
+    else
+        NAME(line_sums)(tile, LINE_POSITIONS, 1, 1);
+}
+
 #else
 #define LINE_FILTERS 0
+#define HALF_LINE_FILTERS 0
+#define TAP_FILTERS 0
+#define ONLY_TAPS 0
 
 TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 {

@@ -83,29 +83,32 @@ struct exact_tile {
     int accumulate;
 };
 
-/* A term of the sums of a line: where it reads for the line's first position, relative to that position's place in the
-   first channel of the chain; which term of the chain it is; and whether it lies outside for the line's first or last
-   position. */
-enum { FIRST_OUTSIDE = 1, LAST_OUTSIDE = 2 };
-
-struct line_term {
-    ptrdiff_t at;
-    unsigned short index, edge;
+/* Terms of the sums of a line, the taps of a line of the kernel, or some of them where a chain begins or ends: where the
+   first reads for the line's first position, relative to that position's place in the first channel of the chain; where
+   its weights lie in a panel; which tap it is; and how many there are. */
+struct line_run {
+    ptrdiff_t at, weights;
+    unsigned short tap, count;
 };
 
-/* One call of the micro-kernel of lines: c (`positions`, filters) = or += `count` terms of x times weights (KC,
-   filters), a panel; rows of c are `pitch` values apart. There are LINE_POSITIONS, or half as many and twice as many
-   filters, or TAP_CHANNELS: for dw they are channels of x, terms are positions, and weights are dy. Positions read
-   what is `step` values apart, 1 or LINE_STEP. `edges`: which ends of the line are among the positions. What the terms
-   read `next_line` values behind x is prefetched, and a line of `prefetch` with every term. */
+/* Whether a tap lies outside for the line's first or last position. */
+enum { FIRST_OUTSIDE = 1, LAST_OUTSIDE = 2 };
+
+/* One call of the micro-kernel of lines: c (`positions`, filters) = or += the terms of `count` runs of x times weights
+   (KC, filters), a panel; rows of c are `pitch` values apart. There are LINE_POSITIONS, or half as many, or TAP_CHANNELS:
+   for dw they are channels of x, terms are positions, and weights are dy. Positions read what is `step` values apart, 1
+   or LINE_STEP, terms of a run what is `apart`. `edges`: which ends of the line are among the positions; `outside` of
+   each tap of the kernel's line. What the runs read `next_line` values behind x is prefetched, and by kernels of
+   LINE_VECTORS a line of `prefetch` with every term. */
 struct line_tile {
     const void *x, *weights;
     void *c;
     ptrdiff_t pitch, next_line;
-    const struct line_term *terms;
+    const struct line_run *runs;
     ptrdiff_t count;
     unsigned edges;
-    ptrdiff_t positions, step;
+    const unsigned char *outside;
+    ptrdiff_t positions, step, apart;
     int accumulate;
     struct prefetch_run prefetch;
 };

@@ -40,7 +40,9 @@ struct simd {
     int vector_stride; /* up to which stride along W, */
     int bit_masks;     /* and whether LANE_RANGE has a bit for each lane */
     ptrdiff_t mr, nr;  /* the micro-tile: rows at most, and columns, two vectors */
-    ptrdiff_t line_filters; /* of a micro-tile of LINE_POSITIONS; 0 if lines are not computed so */
+    ptrdiff_t line_filters, half_line_filters; /* of a micro-tile of LINE_POSITIONS, and half; 0 if there is none */
+    ptrdiff_t line_taps;                       /* which a line of the kernel must have, or 0: any number */
+    ptrdiff_t tap_filters;                     /* of one of TAP_CHANNELS; 0 if there is none */
     SIMD_KERNELS(KERNEL_FIELD)
 };
 
