@@ -8,6 +8,9 @@ cdef extern from "blocking.h":
         MAX_NR
         LINE_POSITIONS
         LINE_STEP
+        LINE_TAPS
+        WIDE_TAPS
+        WIDE_POSITIONS
         TAP_CHANNELS
         SPAN_CHAINS
         PAD

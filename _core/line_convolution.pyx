@@ -13,8 +13,8 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport (CACHE_LINE, KC, LINE_POSITIONS, LINE_STEP, MC, PAD, TILE_PITCH,
-                                    TRANSPOSED, ceil_div)
+from refnet._core.blocking cimport (CACHE_LINE, KC, LINE_POSITIONS, LINE_STEP, LINE_TAPS, MC, PAD, TILE_PITCH,
+                                    TRANSPOSED, WIDE_POSITIONS, WIDE_TAPS, ceil_div)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range
 from refnet._core.pack cimport LhsLayout
@@ -27,16 +27,24 @@ cdef enum:
     PACK_POSITIONS = 32    # packing a weight takes as long as so many positions of its multiply-adds
     LINE_PANELS = 1        # what else a line takes, in panels
     MAX_EXTRA = 16         # tiles along the lines, to have all threads busy to the end
+    NARROW = 4             # by so much less sums
+
+
+cdef inline Py_ssize_t positions_of_tile(const Simd* simd, const Geometry* g) noexcept nogil:
+    """How many positions a micro-tile has."""
+    if simd.taps_at_once and g.kW == WIDE_TAPS:
+        return WIDE_POSITIONS
+    return LINE_POSITIONS if g.oW % LINE_POSITIONS == 0 else LINE_POSITIONS // 2
 
 
 cdef inline Py_ssize_t filters_of_panel(const Simd* simd, const Geometry* g) noexcept nogil:
-    """How many filters a micro-tile has."""
-    return simd.line_filters if g.oW % LINE_POSITIONS == 0 else simd.half_line_filters
+    """How many filters it has."""
+    return simd.half_line_filters if positions_of_tile(simd, g) == LINE_POSITIONS // 2 else simd.line_filters
 
 
-cdef inline Py_ssize_t max_lines(const Geometry* g, Py_ssize_t filters) noexcept nogil:
-    """How many lines of some filters the workspace holds."""
-    return MC * TILE_PITCH // (filters + PAD) // g.oW
+cdef inline Py_ssize_t max_lines(const Simd* simd, const Geometry* g, Py_ssize_t filters) noexcept nogil:
+    """How many lines of some filters the workspace holds, or the smaller second cache beside 16 registers."""
+    return MC * TILE_PITCH // (NARROW if simd.taps_at_once else 1) // (filters + PAD) // g.oW
 
 
 cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t samples,
@@ -46,15 +54,14 @@ cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv,
     cdef Py_ssize_t threads = openmp.max_threads(), fewest, down, across, panels, lines, work, least = 0
     cdef LineConvolution found
     found.conv, found.groups, found.terms = conv, groups, conv.channels * g.kT * g.kH * g.kW
-    found.positions = LINE_POSITIONS if g.oW % LINE_POSITIONS == 0 else LINE_POSITIONS // 2
-    found.filters = filters_of_panel(simd, g)
+    found.positions, found.filters = positions_of_tile(simd, g), filters_of_panel(simd, g)
     found.panels, found.lines = ceil_div(conv.rows, found.filters), g.oT * g.oH
     found.tile_panels = found.tile_lines = 1
     for down in range(ceil_div(found.panels, MC // found.filters), found.panels + 1):
         panels = ceil_div(found.panels, down)
-        if max_lines(g, panels * found.filters) == 0:
+        if max_lines(simd, g, panels * found.filters) == 0:
             continue
-        fewest = ceil_div(found.lines, max_lines(g, panels * found.filters))
+        fewest = ceil_div(found.lines, max_lines(simd, g, panels * found.filters))
         for across in range(fewest, min(fewest + MAX_EXTRA, found.lines) + 1):
             lines = ceil_div(found.lines, across)
             work = (ceil_div(samples * groups * down * across, threads)
@@ -66,14 +73,28 @@ cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv,
     return found
 
 
+# The first and the last column that a line of the kernel reads for a line of outputs; the padding's are below 0 or
+# above W - 1.
+cdef inline Range columns_read(const Geometry* g) noexcept nogil:
+    cdef Py_ssize_t zero = 0, reach = (g.kW - 1) * g.dW
+    return Range(min(zero, reach) - g.pW, (g.oW - 1) * g.sW + max(zero, reach) - g.pW)
+
+
 cdef inline bint reaches_one_column(const Geometry* g) noexcept nogil:
     """Whether no tap reads more than one column of padding, of which a line's first or last position is the only one.
 
     So the second position and the last but one read inside at every tap, and no tap reads outside at both ends.
     """
-    cdef Py_ssize_t zero = 0, reach = (g.kW - 1) * g.dW
-    return (g.oW > 2 and g.sW + min(zero, reach) - g.pW >= 0 and (g.oW - 1) * g.sW <= g.W
-            and (g.oW - 2) * g.sW + max(zero, reach) - g.pW < g.W)
+    cdef Range columns = columns_read(g)
+    return (g.oW > 2 and columns.low + g.sW >= 0 and (g.oW - 1) * g.sW <= g.W and columns.high - g.sW < g.W
+            and g.kW <= KC)
+
+
+cdef inline bint takes_taps_at_once(const Geometry* g) noexcept nogil:
+    """Whether a line of the kernel has LINE_TAPS or WIDE_TAPS, and half of them read padding at either end at most."""
+    cdef Range columns = columns_read(g)
+    return ((g.kW == LINE_TAPS and (g.dW == 1 or g.dW == -g.sW) or g.kW == WIDE_TAPS and g.dW == 1 and g.sW == LINE_STEP)
+            and -columns.low <= g.kW // 2 and columns.high - (g.W - 1) <= g.kW // 2)
 
 
 cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil:
@@ -82,9 +103,9 @@ cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil:
     cdef const Geometry* g = &kernel.g
     cdef Py_ssize_t filters = filters_of_panel(simd, g)
     return (filters > 0 and (g.sW == 1 or g.sW == LINE_STEP) and conv.count_subkernels == 1 and not kernel.empty
-            and g.kW <= KC and (simd.line_taps == 0 or g.kW == simd.line_taps and (g.dW == 1 or g.dW == -g.sW))
-            and conv.maps.dense and kernel.phases_at == NULL and 1 < g.kH * g.kW and reaches_one_column(g)
-            and g.oW % (LINE_POSITIONS // 2) == 0 and max_lines(g, filters) > 0
+            and conv.maps.dense and kernel.phases_at == NULL and 1 < g.kH * g.kW
+            and (takes_taps_at_once(g) if simd.taps_at_once else reaches_one_column(g))
+            and g.oW % positions_of_tile(simd, g) == 0 and max_lines(simd, g, filters) > 0
             and 16 * ceil_div(conv.rows, filters) * filters <= 17 * conv.rows
             and kernel.layout.w == 1 and (kernel.layout.h == g.kW or g.kH == 1)
             and (kernel.layout.t == g.kH * g.kW or g.kT == 1))
@@ -170,11 +191,13 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
     cdef const Geometry* g = &convolution.conv.subkernels.g
     cdef Py_ssize_t filters = convolution.filters, line, t, h, part, column, panel
     cdef Py_ssize_t prefetched = 0
-    cdef Range frames, of_frame, reached = Range(0, 0), of_reached = Range(0, 0)
+    cdef Py_ssize_t zero = 0
+    cdef Range frames, of_frame, reached = Range(0, 0), of_reached = Range(0, 0), columns = columns_read(g)
     cdef LineTile tile
     cdef LineRun list[KC]
     cdef unsigned char outside[KC]
-    find_outside(outside, g)
+    if not simd.taps_at_once:
+        find_outside(outside, g)
     tile.runs, tile.count, tile.pitch = &list[0], 0, convolution.tile_panels * filters + PAD
     tile.outside, tile.apart, tile.next_line = &outside[0], g.dW, g.sH * g.W
     tile.positions, tile.step, tile.accumulate = convolution.positions, g.sW, terms.low > 0
@@ -189,6 +212,8 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
         for part in range(g.oW // convolution.positions):
             column = part * convolution.positions
             tile.x = x + (t * g.H + h) * g.W + column * g.sW
+            tile.skipped[0] = max(-columns.low, zero) if column == 0 else 0
+            tile.skipped[1] = max(columns.high - (g.W - 1), zero) if column + convolution.positions == g.oW else 0
             tile.edges = ((FIRST_OUTSIDE if column == 0 else 0)
                           | (LAST_OUTSIDE if column + convolution.positions == g.oW else 0))
             for panel in range(count):

@@ -18,7 +18,7 @@ from refnet._core.simd cimport MicroTile, PrefetchRun
 cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating* c, const MacroBlock* block,
                        PrefetchQueue* queue) noexcept nogil:
     """c = or += lhs rhs, one block; each call of the micro-kernel prefetches a part of the queue."""
-    cdef Py_ssize_t row = 0, panel, columns, i, j
+    cdef Py_ssize_t row = 0, panels = ceil_div(block.columns, simd.nr), panel, columns, i, j
     cdef const LhsSource* source = block.source
     cdef MicroTile tile
     cdef floating edge[MAX_MR * MAX_NR]
@@ -32,12 +32,12 @@ cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating*
         tile.lhs = lhs if source and not source.keep else lhs + row * LHS_PITCH
         if source:
             pack_rows(simd, source, row, tile.rows, <floating*> tile.lhs)
-        for panel in range(ceil_div(block.columns, simd.nr)):
+        for panel in range(panels):
             to = c + row * block.pitch + panel * simd.nr
             columns = min(simd.nr, block.columns - panel * simd.nr)
             tile.terms = &block.terms[panel]
             tile.rhs = rhs + panel * KC * simd.nr
-            tile.prefetch = next_prefetch(block, queue, row + tile.rows, panel, <floating*> tile.lhs,
+            tile.prefetch = next_prefetch(block, queue, row + tile.rows, panel, panels, <floating*> tile.lhs,
                                           tile.rows)
             if columns == simd.nr:
                 tile.c, tile.pitch, tile.accumulate = to, block.pitch, block.accumulate
@@ -56,8 +56,9 @@ cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating*
 
 
 cdef inline PrefetchRun next_prefetch(const MacroBlock* block, PrefetchQueue* queue, Py_ssize_t next_row,
-                                      Py_ssize_t panel, const floating* lhs, Py_ssize_t rows) noexcept nogil:
-    """What one call of the micro-kernel prefetches: rows that are copied next, the queue, or the next packed rows."""
+                                      Py_ssize_t panel, Py_ssize_t panels, const floating* lhs,
+                                      Py_ssize_t rows) noexcept nogil:
+    """What one call of the micro-kernel prefetches: rows that are copied next, the queue, the next packed rows, or none."""
     cdef Py_ssize_t itemsize = sizeof(floating), lines, row
     cdef const LhsSource* source = block.source
     if source and not source.plan:
@@ -68,8 +69,12 @@ cdef inline PrefetchRun next_prefetch(const MacroBlock* block, PrefetchQueue* qu
                                CACHE_LINE, source.pitch * itemsize)
     if not is_empty(queue):
         return pop(queue, block.terms[panel].stop // PREFETCH_TERMS)
-    return PrefetchRun(<const char*> (lhs + rows * LHS_PITCH), LHS_PITCH * itemsize // CACHE_LINE, CACHE_LINE,
-                       LHS_PITCH * itemsize)
+    # The next packed rows are in the second cache: early enough by the last calls before them.
+    lines = LHS_PITCH * itemsize // CACHE_LINE
+    row = (panels - 1 - panel) * rows_a_call(lines, KC // PREFETCH_TERMS)
+    if row < rows:
+        return PrefetchRun(<const char*> (lhs + (rows + row) * LHS_PITCH), lines, CACHE_LINE, LHS_PITCH * itemsize)
+    return PrefetchRun(NULL, 0, 0, 0)
 
 
 cdef void add_spans(const floating* spans, Py_ssize_t apart, Py_ssize_t count, floating* dw, Py_ssize_t size,

@@ -56,6 +56,7 @@ cdef extern from "simd/simd.h":
         Py_ssize_t count
         unsigned edges
         const unsigned char* outside
+        Py_ssize_t* skipped
         Py_ssize_t positions, step, apart
         bint accumulate
         PrefetchRun prefetch
@@ -79,7 +80,9 @@ cdef extern from "simd/simd.h":
         bint masked_loads
         int vector_stride
         bint bit_masks
-        Py_ssize_t mr, nr, line_filters, half_line_filters, line_taps, tap_filters
+        Py_ssize_t mr, nr, line_filters, half_line_filters
+        bint taps_at_once
+        Py_ssize_t tap_filters
         void micro_kernel(const MicroTile* tile) noexcept nogil
         void line_kernel(const LineTile* tile) noexcept nogil
         void add_span(const void* sums, void* dw, Py_ssize_t channels, Py_ssize_t sections, Py_ssize_t run,

@@ -4,7 +4,7 @@
 #define TARGET __attribute__((target("avx2,fma")))
 #define MR 6
 #define UNROLLED 8
-#define LINE_TAPS 3
+#define LINE_BY_TAPS
 
 /* Keeps the compiler from computing what comes later before, which needs more registers than there are. */
 #define IN_ORDER(v) __asm__ volatile("" : "+x"(v))
@@ -61,5 +61,5 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #undef TARGET
 #undef MR
 #undef UNROLLED
-#undef LINE_TAPS
+#undef LINE_BY_TAPS
 #undef IN_ORDER

@@ -9,6 +9,8 @@
 #define HAS_LANE(lanes, lane) ((lane) >= ((lanes) & 255) && (lane) < (lanes) >> 8)
 #endif
 
+#define BIT_MASKS (LANE_RANGE(0, 2) == 3)
+
 #ifdef MASKED_LOAD
 #define MASKED_LOADS 1
 #else
@@ -43,17 +45,23 @@ INLINE void NAME(masked_store)(REAL *p, unsigned lanes, VECTOR v)
 #endif
 
 /* One vector of columns: the segments from entry `at` of a plan on. What lies `distance` further is prefetched;
-   segments after the first that have no lane may be skipped. */
+   segments after the first that have no lane may be skipped. They are where a mask takes more than a register, and no
+   mask is made where all lanes are of one segment: of the same columns, the same taps are. */
 INLINE TARGET VECTOR NAME(column)(const REAL *x, const struct gather_plan *plan, ptrdiff_t at, int segments,
                                   const int step, ptrdiff_t stride, ptrdiff_t distance, const int skip)
 {
     const ptrdiff_t *source = plan->source + at;
     const unsigned short *mask = plan->mask + at;
     VECTOR found = {0};
+    if (!BIT_MASKS && step == 1 && mask[0] == LANE_RANGE(0, LANES)) {
+        if (distance)
+            PREFETCH(x + source[0] + distance);
+        return *(const UNALIGNED *) (x + source[0]);
+    }
     UNROLL
     for (int i = 0; i < segments; i++) {
         const REAL *p = x + source[i];
-        if (skip && i && !(mask[i] | (step == 2 ? plan->high[at + i] : 0)))
+        if ((skip || !BIT_MASKS) && i && !(mask[i] | (step == 2 ? plan->high[at + i] : 0)))
             continue;
         if (distance) {
             PREFETCH(p + distance);

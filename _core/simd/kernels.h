@@ -3,7 +3,7 @@
        ISA, TARGET, MR                the instruction set: its name, how functions are compiled for it, rows of its tile
        REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
-   defined, LINE_VECTORS or LINE_TAPS where the micro-kernel of lines is used, EXACT_ROWS where exact sums are made, and
+   defined, LINE_VECTORS or LINE_BY_TAPS where the micro-kernel of lines is used, EXACT_ROWS where exact sums are made, and
    what the templates below call optional where the instruction set has it. What depends on the type is undefined at the end, so that it can be included again. */
 
 #define NAME(what) JOIN(what, ISA, REAL)
@@ -28,8 +28,8 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 #include "linear.h"
 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
-static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, LANE_RANGE(0, 2) == 3, MR, NR,
-                                       LINE_FILTERS, HALF_LINE_FILTERS, ONLY_TAPS, TAP_FILTERS,
+static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, BIT_MASKS, MR, NR,
+                                       LINE_FILTERS, HALF_LINE_FILTERS, TAPS_AT_ONCE, TAP_FILTERS,
                                        SIMD_KERNELS(KERNEL_ENTRY)};
 
 #ifdef EXACT_ROWS
@@ -42,7 +42,7 @@ static const struct exact JOIN(exact, ISA, REAL) = {EXACT_ROWS, NAME(exact_kerne
 #undef LINE_FILTERS
 #undef HALF_LINE_FILTERS
 #undef TAP_FILTERS
-#undef ONLY_TAPS
+#undef TAPS_AT_ONCE
 #undef NAME
 #undef VECTOR
 #undef UNALIGNED
@@ -53,6 +53,7 @@ static const struct exact JOIN(exact, ISA, REAL) = {EXACT_ROWS, NAME(exact_kerne
 #undef FMA
 #undef MASKED_LOADS
 #undef LANE_RANGE
+#undef BIT_MASKS
 #undef HAS_LANE
 #undef MASK
 #undef MASKED_LOAD

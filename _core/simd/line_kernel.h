@@ -5,35 +5,11 @@
    that is none for some positions can be left out for them alone. Sums are those of micro_kernel.h.
 
    With 32 registers a micro-tile is LINE_VECTORS vectors of filters wide, and terms come one by one. With 16 it is one
-   vector wide, and the LINE_TAPS taps of a line of the kernel come at once: the value that position p reads at its
-   second tap is the one that position p + 1 reads at its first, and each value is loaded once for all. Where neither is
-   defined, there is a stub, which is not called. */
+   vector wide, and the taps of a line of the kernel come at once, LINE_TAPS or WIDE_TAPS: the value that position p reads
+   at its second tap is the one that position p + 1 reads at its first, and each value is loaded once for all. Where
+   neither is so, there is a stub, which is not called. */
 
-#if defined(LINE_VECTORS) || defined(LINE_TAPS)
-
-/* One term of the positions [first, last), for some vectors of filters. */
-INLINE TARGET void NAME(line_term)(VECTOR *sum, const REAL *x, const UNALIGNED *weights, const int vectors,
-                                   const int step, const int first, const int last)
-{
-    UNROLL
-    for (int i = first; i < last; i++) {
-        const VECTOR factor = BROADCAST(x[i * step]);
-        UNROLL
-        for (int j = 0; j < vectors; j++)
-            sum[i * vectors + j] = FMA(factor, (VECTOR) weights[j], sum[i * vectors + j]);
-    }
-}
-
-/* The same for those positions for which it lies inside. */
-INLINE TARGET void NAME(line_term_inside)(VECTOR *sum, const REAL *x, const UNALIGNED *weights, unsigned outside,
-                                          const int positions, const int vectors, const int step)
-{
-    switch (outside) {
-        case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 1, positions); break;
-        case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 0, positions - 1); break;
-        default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
-    }
-}
+#if defined(LINE_VECTORS) || defined(LINE_BY_TAPS)
 
 INLINE TARGET void NAME(clear_line)(VECTOR *sum, const struct line_tile *tile, const int positions, const int vectors)
 {
@@ -59,7 +35,31 @@ INLINE TARGET void NAME(add_line)(const VECTOR *sum, const struct line_tile *til
 #define LINE_FILTERS (LINE_VECTORS * LANES)
 #define HALF_LINE_FILTERS (2 * LINE_FILTERS)
 #define TAP_FILTERS LINE_FILTERS
-#define ONLY_TAPS 0
+#define TAPS_AT_ONCE 0
+
+/* One term of the positions [first, last), for some vectors of filters. */
+INLINE TARGET void NAME(line_term)(VECTOR *sum, const REAL *x, const UNALIGNED *weights, const int vectors,
+                                   const int step, const int first, const int last)
+{
+    UNROLL
+    for (int i = first; i < last; i++) {
+        const VECTOR factor = BROADCAST(x[i * step]);
+        UNROLL
+        for (int j = 0; j < vectors; j++)
+            sum[i * vectors + j] = FMA(factor, (VECTOR) weights[j], sum[i * vectors + j]);
+    }
+}
+
+/* The same for those positions for which it lies inside. */
+INLINE TARGET void NAME(line_term_inside)(VECTOR *sum, const REAL *x, const UNALIGNED *weights, unsigned outside,
+                                          const int positions, const int vectors, const int step)
+{
+    switch (outside) {
+        case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 1, positions); break;
+        case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 0, positions - 1); break;
+        default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
+    }
+}
 
 /* The micro-kernel for some positions, vectors of filters and step. */
 INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int vectors,
@@ -105,62 +105,60 @@ TARGET static void NAME(line_kernel)(const struct line_tile *tile)
         NAME(line_sums_of_step)(tile, LINE_STEP);
 }
 
-#elif defined(LINE_TAPS)
+#elif defined(LINE_BY_TAPS)
 #define LINE_FILTERS LANES
 #define HALF_LINE_FILTERS LANES
 #define TAP_FILTERS 0
-#define ONLY_TAPS LINE_TAPS
+#define TAPS_AT_ONCE 1
 
-/* How many taps lie outside for the line's first or last position, if that is among the positions. */
-INLINE int NAME(count_outside)(const struct line_tile *tile, unsigned end)
-{
-    int count = 0;
-    for (int tap = 0; tap < LINE_TAPS; tap++)
-        count += (tile->outside[tap] & tile->edges & end) != 0;
-    return count;
-}
-
-/* Less than all taps of a line. */
+/* Less than all taps of a line. Position p reads value p step + tap of those that all positions read, or backwards,
+   where taps read back, the one as far from the other end. */
 INLINE TARGET void NAME(some_taps)(VECTOR *sum, const struct line_tile *tile, const struct line_run *run,
-                                   const int positions, const int step)
+                                   const int taps, const int positions, const int step, const int backwards)
 {
     const REAL *x = (const REAL *) tile->x + run->at;
     const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
-    for (int i = 0; i < run->count; i++)
-        NAME(line_term_inside)(sum, x + i * tile->apart, weights + i, tile->outside[run->tap + i] & tile->edges,
-                               positions, 1, step);
+    const ptrdiff_t first = tile->skipped[backwards];
+    const ptrdiff_t last = (positions - 1) * step + taps - tile->skipped[!backwards];
+    for (int i = 0; i < run->count; i++, x += tile->apart, weights++) {
+        UNROLL
+        for (int p = 0; p < positions; p++) {
+            const ptrdiff_t value = (backwards ? positions - 1 - p : p) * step + run->tap + i;
+            if (first <= value && value < last)
+                sum[p] = FMA(BROADCAST(x[p * step]), (VECTOR) *weights, sum[p]);
+        }
+    }
 }
 
-/* The micro-kernel for some positions and step, and taps that read on, or with `backwards` back. All values that the
-   positions read of a line are taken in that direction, so each position's taps come in order. */
-INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int step,
+/* The micro-kernel for some taps, positions and step, and taps that read on, or with `backwards` back. All values that
+   the positions read of a line are taken in that direction, so each position's taps come in order. */
+INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int taps, const int positions, const int step,
                                    const int backwards)
 {
-    const int values = (positions - 1) * step + LINE_TAPS, start = backwards ? positions - 1 : 0;
+    const int values = (positions - 1) * step + taps, start = backwards ? positions - 1 : 0;
+    const ptrdiff_t skipped = tile->skipped[backwards], skipped_last = tile->skipped[!backwards];
     const struct line_run *run = tile->runs, *stop = run + tile->count, *cut = 0;
-    const int skipped = NAME(count_outside)(tile, backwards ? LAST_OUTSIDE : FIRST_OUTSIDE);
-    const int skipped_last = NAME(count_outside)(tile, backwards ? FIRST_OUTSIDE : LAST_OUTSIDE);
     VECTOR sum[LINE_POSITIONS];
     NAME(clear_line)(sum, tile, positions, 1);
-    if (run < stop && run->count < LINE_TAPS)
-        NAME(some_taps)(sum, tile, run++, positions, step);
-    if (run < stop && stop[-1].count < LINE_TAPS)
+    if (run < stop && run->count < taps)
+        NAME(some_taps)(sum, tile, run++, taps, positions, step, backwards);
+    if (run < stop && stop[-1].count < taps)
         cut = --stop;
     for (; run < stop; run++) {
         const REAL *x = (const REAL *) tile->x + run->at;
         const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
-        VECTOR of_tap[LINE_TAPS];
+        VECTOR of_tap[WIDE_TAPS];
         PREFETCH(x + tile->next_line);
         UNROLL
-        for (int tap = 0; tap < LINE_TAPS; tap++)
+        for (int tap = 0; tap < taps; tap++)
             of_tap[tap] = weights[tap];
         UNROLL
         for (int value = 0; value < values; value++) {
-            if ((value < step && value < skipped) || (values - value <= step && values - value <= skipped_last))
+            if ((value < taps / 2 && value < skipped) || (values - value <= taps / 2 && values - value <= skipped_last))
                 continue;
             const VECTOR factor = BROADCAST(x[backwards ? start - value : value]);
             UNROLL
-            for (int tap = LINE_TAPS - 1; tap >= 0; tap--)
+            for (int tap = taps - 1; tap >= 0; tap--)
                 if (value >= tap && (value - tap) % step == 0 && (value - tap) / step < positions) {
                     VECTOR *to = sum + (backwards ? start - (value - tap) : (value - tap) / step);
                     *to = FMA(factor, of_tap[tap], *to);
@@ -169,32 +167,34 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
         }
     }
     if (cut)
-        NAME(some_taps)(sum, tile, cut, positions, step);
+        NAME(some_taps)(sum, tile, cut, taps, positions, step, backwards);
     NAME(add_line)(sum, tile, positions, 1);
 }
 
 TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 {
     const int half = tile->positions == LINE_POSITIONS / 2;
-    if (tile->step == LINE_STEP && half)
-        NAME(line_sums)(tile, LINE_POSITIONS / 2, LINE_STEP, 0);
+    if (tile->positions == WIDE_POSITIONS)
+        NAME(line_sums)(tile, WIDE_TAPS, WIDE_POSITIONS, LINE_STEP, 0);
+    else if (tile->step == LINE_STEP && half)
+        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS / 2, LINE_STEP, 0);
     else if (tile->step == LINE_STEP)
-        NAME(line_sums)(tile, LINE_POSITIONS, LINE_STEP, 0);
+        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS, LINE_STEP, 0);
     else if (tile->apart > 0 && half)
-        NAME(line_sums)(tile, LINE_POSITIONS / 2, 1, 0);
+        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS / 2, 1, 0);
     else if (tile->apart > 0)
-        NAME(line_sums)(tile, LINE_POSITIONS, 1, 0);
+        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS, 1, 0);
     else if (half)
-        NAME(line_sums)(tile, LINE_POSITIONS / 2, 1, 1);
+        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS / 2, 1, 1);
     else
-        NAME(line_sums)(tile, LINE_POSITIONS, 1, 1);
+        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS, 1, 1);
 }
 
 #else
 #define LINE_FILTERS 0
 #define HALF_LINE_FILTERS 0
 #define TAP_FILTERS 0
-#define ONLY_TAPS 0
+#define TAPS_AT_ONCE 0
 
 TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 {

@@ -74,7 +74,8 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         const ptrdiff_t end = run < stop - k ? k + run : stop;
         if (!gathers) {
             for (; k + UNROLLED <= end; k += UNROLLED) {
-                PREFETCH_NEXT((UNROLLED + PREFETCH_TERMS - 1) / PREFETCH_TERMS);
+                if (next)
+                    PREFETCH_NEXT((UNROLLED + PREFETCH_TERMS - 1) / PREFETCH_TERMS);
                 UNROLL
                 for (int i = 0; i < UNROLLED; i++)
                     NAME(term_at)(sum, tile, lhs, rhs, k + i, rows, segments);

@@ -59,7 +59,7 @@ struct fused_pack {
    k is two vectors, offsets[k] values behind rhs, the second `right` values behind the first; and so a row of c, of
    which the second is `right_sums` values behind the first, and stored after it. Then, and if packing is fused, lhs has
    4, 8 or MR rows, those after the first `rows` anything finite. The last two are BLIS's auxinfo: what to
-   prefetch, one line a term, and how the call packs rhs, or NULL where it is packed already. */
+   prefetch, one line with every PREFETCH_TERMS, unless it is at NULL, and how the call packs rhs, or NULL where it is packed already. */
 struct micro_tile {
     ptrdiff_t rows, pitch;
     const struct terms *terms;
@@ -95,11 +95,12 @@ struct line_run {
 enum { FIRST_OUTSIDE = 1, LAST_OUTSIDE = 2 };
 
 /* One call of the micro-kernel of lines: c (`positions`, filters) = or += the terms of `count` runs of x times weights
-   (KC, filters), a panel; rows of c are `pitch` values apart. There are LINE_POSITIONS, or half as many, or TAP_CHANNELS:
-   for dw they are channels of x, terms are positions, and weights are dy. Positions read what is `step` values apart, 1
-   or LINE_STEP, terms of a run what is `apart`. `edges`: which ends of the line are among the positions; `outside` of
-   each tap of the kernel's line. What the runs read `next_line` values behind x is prefetched, and by kernels of
-   LINE_VECTORS a line of `prefetch` with every term. */
+   (KC, filters), a panel; rows of c are `pitch` values apart. There are LINE_POSITIONS, or half as many, WIDE_POSITIONS,
+   or TAP_CHANNELS: for dw they are channels of x, terms are positions, and weights are dy. Positions read what is `step`
+   values apart, 1 or LINE_STEP, terms of a run what is `apart`. What lies outside where the positions are at an end of
+   the line: with LINE_VECTORS the taps that are `outside`, for the ends that are in `edges`; else the first and last
+   columns, `skipped`. What the runs read `next_line` values behind x is prefetched, and with LINE_VECTORS a line of
+   `prefetch` with every term. */
 struct line_tile {
     const void *x, *weights;
     void *c;
@@ -108,6 +109,7 @@ struct line_tile {
     ptrdiff_t count;
     unsigned edges;
     const unsigned char *outside;
+    ptrdiff_t skipped[2];
     ptrdiff_t positions, step, apart;
     int accumulate;
     struct prefetch_run prefetch;

@@ -41,7 +41,7 @@ struct simd {
     int bit_masks;     /* and whether LANE_RANGE has a bit for each lane */
     ptrdiff_t mr, nr;  /* the micro-tile: rows at most, and columns, two vectors */
     ptrdiff_t line_filters, half_line_filters; /* of a micro-tile of LINE_POSITIONS, and half; 0 if there is none */
-    ptrdiff_t line_taps;                       /* which a line of the kernel must have, or 0: any number */
+    int taps_at_once;                          /* whether a line of the kernel must have LINE_TAPS or WIDE_TAPS */
     ptrdiff_t tap_filters;                     /* of one of TAP_CHANNELS; 0 if there is none */
     SIMD_KERNELS(KERNEL_FIELD)
 };
