@@ -93,7 +93,9 @@ cdef inline bint reaches_one_column(const Geometry* g) noexcept nogil:
 cdef inline bint takes_taps_at_once(const Geometry* g) noexcept nogil:
     """Whether a line of the kernel has LINE_TAPS or WIDE_TAPS, and half of them read padding at either end at most."""
     cdef Range columns = columns_read(g)
-    return ((g.kW == LINE_TAPS and (g.dW == 1 or g.dW == -g.sW) or g.kW == WIDE_TAPS and g.dW == 1 and g.sW == LINE_STEP)
+    cdef bint few = g.kW == LINE_TAPS and (g.dW == 1 or g.dW == -g.sW)
+    cdef bint many = g.kW == WIDE_TAPS and g.dW == 1 and g.sW == LINE_STEP
+    return ((few or many)
             and -columns.low <= g.kW // 2 and columns.high - (g.W - 1) <= g.kW // 2)
 
 

@@ -58,7 +58,8 @@ cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating*
 cdef inline PrefetchRun next_prefetch(const MacroBlock* block, PrefetchQueue* queue, Py_ssize_t next_row,
                                       Py_ssize_t panel, Py_ssize_t panels, const floating* lhs,
                                       Py_ssize_t rows) noexcept nogil:
-    """What one call of the micro-kernel prefetches: rows that are copied next, the queue, the next packed rows, or none."""
+    """What one call of the micro-kernel prefetches: rows that are copied next, the queue, the next packed rows, or
+    nothing."""
     cdef Py_ssize_t itemsize = sizeof(floating), lines, row
     cdef const LhsSource* source = block.source
     if source and not source.plan:

@@ -136,27 +136,33 @@ def test_any_geometry_is_exact_in_tiles(dtype, problem, larger, wide):
 
 @st.composite
 def lines(draw):
-    """A convolution whose output lines are whole micro-tiles of seven positions, with padding or without."""
-    kernel = draw(st.tuples(*[st.integers(1, 3)] * 3))
+    """A convolution whose output lines are whole micro-tiles of seven or eight positions."""
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 3, 3, 7])))
     dilation = draw(st.tuples(*[st.integers(1, 2)] * 3))
-    pad = draw(st.tuples(*[st.integers(0, 2)] * 3))
+    pad = draw(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)))
     stride = draw(st.tuples(*[st.integers(1, 2)] * 3))
-    out = (draw(st.integers(1, 3)), draw(st.integers(1, 5)), 7 * draw(st.integers(1, 4)))
+    out = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 5)),
+        draw(st.sampled_from([7, 7, 8])) * draw(st.integers(1, 4)),
+    )
     volume = []
     for count, k, d, p, s in zip(out, kernel, dilation, pad, stride, strict=True):
         least = (count - 1) * s + d * (k - 1) + 1 - 2 * p
         volume.append(max(1, least + draw(st.integers(0, s - 1))))
-    channels, filters = draw(st.integers(1, 40)), draw(st.sampled_from([16, 32, 48, 64, 100]))
+    channels, filters = draw(st.integers(1, 40)), draw(st.sampled_from([8, 16, 32, 48, 64, 100]))
     attrs = {"stride": stride, "pad": pad, "dilation": dilation}
     return (draw(st.integers(1, 2)), channels, *volume), (filters, channels, *kernel), attrs
 
 
 @every_dtype
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(problem=lines())
 @example(problem=((1, 8, 1, 4, 11), (32, 8, 1, 3, 1), {"stride": (1, 1, 2), "pad": (0, 0, 1)}))
+@example(problem=((1, 1, 1, 2, 12), (16, 1, 1, 2, 3), {"stride": (1, 1, 2), "pad": (0, 0, 2)}))
+@example(problem=((1, 40, 1, 9, 32), (16, 40, 1, 7, 7), {"stride": (1, 2, 2), "pad": (0, 3, 3)}))
 def test_any_line_is_exact(dtype, problem):
-    """The example reads the padding at both ends with one tap."""
+    """The examples read the padding at both ends with one tap, two of a position, and three of seven."""
     require_exact_tiles(core, dtype, *problem)
 
 
