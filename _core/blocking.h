@@ -13,7 +13,8 @@ enum {
     MAX_MR = 12,                          /* and rows of the tallest micro-tile */
     LINE_POSITIONS = 14,                  /* of an output line, of a micro-tile whose lanes are filters; or half */
     LINE_STEP = 2,                        /* stride of such lines, if it is not 1 */
-    LINE_TAPS = 3,                        /* of a line of the kernel, where all come at once, */
+    LEAST_POSITIONS = 6,                  /* or any number from this to LINE_POSITIONS, where all taps come at once: */
+    LINE_TAPS = 3,                        /* of a line of the kernel, */
     WIDE_TAPS = 7,                        /* or so many, with LINE_STEP, */
     WIDE_POSITIONS = 8,                   /* and then so many positions */
     TAP_CHANNELS = 8,                     /* channels at one tap, in the place of positions */

@@ -8,6 +8,7 @@ cdef extern from "blocking.h":
         MAX_NR
         LINE_POSITIONS
         LINE_STEP
+        LEAST_POSITIONS
         LINE_TAPS
         WIDE_TAPS
         WIDE_POSITIONS

@@ -4,12 +4,12 @@ from refnet._core.simd cimport LineRun, Simd
 from refnet._core.tiles cimport Convolution
 
 
-# How a convolution of stride 1 along W is computed line by line: a micro-tile is some `positions` of an output line and
-# a panel of some `filters`. A group has `panels` panels and `lines` lines; a tile some of both, and there are `down`
+# How a convolution is computed line by line: a micro-tile is one of the `parts` of an output line and a panel of some
+# `filters`. A group has `panels` panels and `lines` lines; a tile some of both, and there are `down`
 # times `across` tiles for each group of each sample, one task each.
 cdef struct LineConvolution:
     const Convolution* conv
-    Py_ssize_t groups, terms, positions, filters, panels, lines
+    Py_ssize_t groups, terms, parts, filters, panels, lines
     Py_ssize_t tile_panels, tile_lines, down, across
 
 

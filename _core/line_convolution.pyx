@@ -13,8 +13,8 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport (CACHE_LINE, KC, LINE_POSITIONS, LINE_STEP, LINE_TAPS, MC, PAD, TILE_PITCH,
-                                    TRANSPOSED, WIDE_POSITIONS, WIDE_TAPS, ceil_div)
+from refnet._core.blocking cimport (CACHE_LINE, KC, LEAST_POSITIONS, LINE_POSITIONS, LINE_STEP, LINE_TAPS, MC, PAD,
+                                    TILE_PITCH, TRANSPOSED, WIDE_POSITIONS, WIDE_TAPS, ceil_div)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range
 from refnet._core.pack cimport LhsLayout
@@ -28,18 +28,31 @@ cdef enum:
     LINE_PANELS = 1        # what else a line takes, in panels
     MAX_EXTRA = 16         # tiles along the lines, to have all threads busy to the end
     NARROW = 4             # by so much less sums
+    IN_REGISTERS = 12      # positions whose sums 16 registers hold without spilling one
+    MAX_PAIRED = 1024      # lines of a tile that may be computed two at once
+    PART_COST = 3          # a part takes as long as so many positions more, and one more for each that is spilt
 
 
-cdef inline Py_ssize_t positions_of_tile(const Simd* simd, const Geometry* g) noexcept nogil:
-    """How many positions a micro-tile has."""
-    if simd.taps_at_once and g.kW == WIDE_TAPS:
-        return WIDE_POSITIONS
-    return LINE_POSITIONS if g.oW % LINE_POSITIONS == 0 else LINE_POSITIONS // 2
+cdef Py_ssize_t parts_of_line(const Simd* simd, const Geometry* g) noexcept nogil:
+    """Into how many parts of nearly equal length a line of outputs is cut, each a micro-tile; 0 if it cannot be."""
+    cdef Py_ssize_t half = LINE_POSITIONS // 2, parts, length, spilt, cost, least = 0, found = 0
+    if not simd.taps_at_once:
+        return g.oW // LINE_POSITIONS if g.oW % LINE_POSITIONS == 0 else g.oW // half if g.oW % half == 0 else 0
+    if g.kW == WIDE_TAPS:
+        return g.oW // WIDE_POSITIONS if g.oW % WIDE_POSITIONS == 0 else 0
+    for parts in range(ceil_div(g.oW, LINE_POSITIONS), g.oW // LEAST_POSITIONS + 1):
+        length = g.oW // parts
+        spilt = parts if length > IN_REGISTERS else g.oW % parts if length == IN_REGISTERS else 0
+        cost = PART_COST * parts + spilt
+        if least == 0 or cost < least:
+            least, found = cost, parts
+    return found
 
 
 cdef inline Py_ssize_t filters_of_panel(const Simd* simd, const Geometry* g) noexcept nogil:
-    """How many filters it has."""
-    return simd.half_line_filters if positions_of_tile(simd, g) == LINE_POSITIONS // 2 else simd.line_filters
+    """How many filters a micro-tile has."""
+    cdef Py_ssize_t parts = parts_of_line(simd, g)
+    return simd.half_line_filters if LINE_POSITIONS // 2 * parts == g.oW else simd.line_filters
 
 
 cdef inline Py_ssize_t max_lines(const Simd* simd, const Geometry* g, Py_ssize_t filters) noexcept nogil:
@@ -54,7 +67,7 @@ cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv,
     cdef Py_ssize_t threads = openmp.max_threads(), fewest, down, across, panels, lines, work, least = 0
     cdef LineConvolution found
     found.conv, found.groups, found.terms = conv, groups, conv.channels * g.kT * g.kH * g.kW
-    found.positions, found.filters = positions_of_tile(simd, g), filters_of_panel(simd, g)
+    found.parts, found.filters = parts_of_line(simd, g), filters_of_panel(simd, g)
     found.panels, found.lines = ceil_div(conv.rows, found.filters), g.oT * g.oH
     found.tile_panels = found.tile_lines = 1
     for down in range(ceil_div(found.panels, MC // found.filters), found.panels + 1):
@@ -107,7 +120,7 @@ cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil:
     return (filters > 0 and (g.sW == 1 or g.sW == LINE_STEP) and conv.count_subkernels == 1 and not kernel.empty
             and conv.maps.dense and kernel.phases_at == NULL and 1 < g.kH * g.kW
             and (takes_taps_at_once(g) if simd.taps_at_once else reaches_one_column(g))
-            and g.oW % positions_of_tile(simd, g) == 0 and max_lines(simd, g, filters) > 0
+            and parts_of_line(simd, g) > 0 and max_lines(simd, g, filters) > 0
             and 16 * ceil_div(conv.rows, filters) * filters <= 17 * conv.rows
             and kernel.layout.w == 1 and (kernel.layout.h == g.kW or g.kH == 1)
             and (kernel.layout.t == g.kH * g.kW or g.kT == 1))
@@ -192,18 +205,24 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
     """sums (lines, `count` panels) = or += chains of some terms, the first of which reads x (channels, ...)."""
     cdef const Geometry* g = &convolution.conv.subkernels.g
     cdef Py_ssize_t filters = convolution.filters, line, t, h, part, column, panel
-    cdef Py_ssize_t prefetched = 0
-    cdef Py_ssize_t zero = 0
+    cdef Py_ssize_t prefetched = 0, zero = 0
     cdef Range frames, of_frame, reached = Range(0, 0), of_reached = Range(0, 0), columns = columns_read(g)
     cdef LineTile tile
     cdef LineRun list[KC]
     cdef unsigned char outside[KC]
+    cdef unsigned char paired[MAX_PAIRED]
+    cdef bint pairs = simd.taps_at_once and g.oW == LINE_POSITIONS // 2 and lines.high - lines.low <= MAX_PAIRED
+    if pairs:
+        memset(paired, 0, lines.high - lines.low)
+    tile.second = tile.second_sums = 0
     if not simd.taps_at_once:
         find_outside(outside, g)
     tile.runs, tile.count, tile.pitch = &list[0], 0, convolution.tile_panels * filters + PAD
     tile.outside, tile.apart, tile.next_line = &outside[0], g.dW, g.sH * g.W
-    tile.positions, tile.step, tile.accumulate = convolution.positions, g.sW, terms.low > 0
+    tile.step, tile.taps, tile.accumulate = g.sW, g.kW, terms.low > 0
     for line in range(lines.low, lines.high):
+        if pairs and paired[line - lines.low]:
+            continue
         t, h = line // g.oH * g.sT, line % g.oH * g.sH
         frames = taps_inside(g.kT, t - g.pT, g.dT, g.T)
         of_frame = taps_inside(g.kH, h - g.pH, g.dH, g.H)
@@ -211,17 +230,25 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
             reached, of_reached = frames, of_frame
             tile.count = list_runs(list, g, terms, frames, of_frame, filters)
             prefetched = count_terms(list, tile.count)
-        for part in range(g.oW // convolution.positions):
-            column = part * convolution.positions
+        if pairs:  # with the same line of the next frame, if the same taps reach it
+            tile.second = 0
+            if line + g.oH < lines.high and same(frames, taps_inside(g.kT, t + g.sT - g.pT, g.dT, g.T)):
+                paired[line + g.oH - lines.low] = True
+                tile.second, tile.second_sums = g.sT * g.H * g.W, g.oH * g.oW * tile.pitch
+        for part in range(convolution.parts):
+            column = part * g.oW // convolution.parts
+            tile.positions = (part + 1) * g.oW // convolution.parts - column
             tile.x = x + (t * g.H + h) * g.W + column * g.sW
             tile.skipped[0] = max(-columns.low, zero) if column == 0 else 0
-            tile.skipped[1] = max(columns.high - (g.W - 1), zero) if column + convolution.positions == g.oW else 0
+            tile.skipped[1] = max(columns.high - (g.W - 1), zero) if part == convolution.parts - 1 else 0
             tile.edges = ((FIRST_OUTSIDE if column == 0 else 0)
-                          | (LAST_OUTSIDE if column + convolution.positions == g.oW else 0))
+                          | (LAST_OUTSIDE if part == convolution.parts - 1 else 0))
             for panel in range(count):
                 tile.weights = panels + panel * KC * filters
                 tile.c = sums + ((line - lines.low) * g.oW + column) * tile.pitch + panel * filters
-                if prefetch.is_empty(queue):
+                if simd.taps_at_once:
+                    pass  # prefetches no weights: the packed ones are read in order, and the others packed fast
+                elif prefetch.is_empty(queue):
                     tile.prefetch = PrefetchRun(<const char*> tile.weights, KC, CACHE_LINE, KC * CACHE_LINE)
                 else:
                     tile.prefetch = prefetch.pop(queue, max(prefetched, <Py_ssize_t> 1))

@@ -57,7 +57,7 @@ cdef extern from "simd/simd.h":
         unsigned edges
         const unsigned char* outside
         Py_ssize_t* skipped
-        Py_ssize_t positions, step, apart
+        Py_ssize_t positions, step, taps, apart, second, second_sums
         bint accumulate
         PrefetchRun prefetch
     ctypedef struct ExactTile "struct exact_tile":

@@ -213,7 +213,7 @@ def larger(rng):
     w = max(w, int(rng.integers(1, 72)))
     if draws.chance(rng):  # lines of whole micro-tiles, as far as the padding lets them
         reach = (window.kernel[2] - 1) * window.dilation[2] + 1 - 2 * window.pad[2]
-        w = max(w % 2 + 1, (draws.pick(rng, (7, 8, 14, 28)) - 1) * window.stride[2] + reach)
+        w = max(w % 2 + 1, (draws.pick(rng, (7, 8, 14, 17, 28)) - 1) * window.stride[2] + reach)
     attrs = {"stride": window.stride, "pad": window.pad, "dilation": window.dilation, "groups": groups}
     bias = [(k * groups,)] if draws.chance(rng) else []
     x = draws.pick(rng, draws.BATCHES), c * groups, t, h, w

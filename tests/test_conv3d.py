@@ -136,16 +136,13 @@ def test_any_geometry_is_exact_in_tiles(dtype, problem, larger, wide):
 
 @st.composite
 def lines(draw):
-    """A convolution whose output lines are whole micro-tiles of seven or eight positions."""
+    """A convolution whose output lines are cut into micro-tiles: by seven or eight positions, or otherwise."""
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 3, 3, 7])))
     dilation = draw(st.tuples(*[st.integers(1, 2)] * 3))
     pad = draw(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)))
     stride = draw(st.tuples(*[st.integers(1, 2)] * 3))
-    out = (
-        draw(st.integers(1, 3)),
-        draw(st.integers(1, 5)),
-        draw(st.sampled_from([7, 7, 8])) * draw(st.integers(1, 4)),
-    )
+    width = draw(st.one_of(st.sampled_from([7, 8, 14, 16, 21, 28]), st.integers(5, 40)))
+    out = (draw(st.integers(1, 3)), draw(st.integers(1, 5)), width)
     volume = []
     for count, k, d, p, s in zip(out, kernel, dilation, pad, stride, strict=True):
         least = (count - 1) * s + d * (k - 1) + 1 - 2 * p

@@ -29,10 +29,12 @@ enum { SPIN_CHAINS = 12 };
 
 #ifdef __GNUC__
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 32")
 #define PREFETCH(p) __builtin_prefetch(p)
 #else
 #define INLINE static
+#define NOINLINE
 #define UNROLL
 #define PREFETCH(p)
 #endif

@@ -11,21 +11,28 @@
 
 #if defined(LINE_VECTORS) || defined(LINE_BY_TAPS)
 
-INLINE TARGET void NAME(clear_line)(VECTOR *sum, const struct line_tile *tile, const int positions, const int vectors)
+/* Where the sums of a position of all lines lie. */
+INLINE REAL *NAME(sums_at)(const struct line_tile *tile, int i, const int positions)
+{
+    return (REAL *) tile->c + i / positions * tile->second_sums + i % positions * tile->pitch;
+}
+
+INLINE TARGET void NAME(clear_lines)(VECTOR *sum, const struct line_tile *tile, const int positions, const int lines,
+                                     const int vectors)
 {
     UNROLL
-    for (int i = 0; i < positions * vectors; i++) {
-        PREFETCH((REAL *) tile->c + i / vectors * tile->pitch + i % vectors * LANES);
+    for (int i = 0; i < positions * lines * vectors; i++) {
+        PREFETCH(NAME(sums_at)(tile, i / vectors, positions) + i % vectors * LANES);
         sum[i] = (VECTOR) {0};
     }
 }
 
-INLINE TARGET void NAME(add_line)(const VECTOR *sum, const struct line_tile *tile, const int positions,
-                                  const int vectors)
+INLINE TARGET void NAME(add_lines)(const VECTOR *sum, const struct line_tile *tile, const int positions, const int lines,
+                                   const int vectors)
 {
     UNROLL
-    for (int i = 0; i < positions * vectors; i++) {
-        UNALIGNED *to = (UNALIGNED *) ((REAL *) tile->c + i / vectors * tile->pitch + i % vectors * LANES);
+    for (int i = 0; i < positions * lines * vectors; i++) {
+        UNALIGNED *to = (UNALIGNED *) (NAME(sums_at)(tile, i / vectors, positions) + i % vectors * LANES);
         *to = (tile->accumulate ? (VECTOR) *to : (VECTOR) {0}) + sum[i];
     }
 }
@@ -69,7 +76,7 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     const struct line_run *run = tile->runs, *const stop = run + tile->count;
     VECTOR sum[2 * LINE_POSITIONS * LINE_VECTORS];
-    NAME(clear_line)(sum, tile, positions, vectors);
+    NAME(clear_lines)(sum, tile, positions, 1, vectors);
     for (; run < stop; run++) {
         const REAL *x = (const REAL *) tile->x + run->at;
         const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
@@ -84,7 +91,7 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
             NAME(line_term_inside)(sum, x, weights, outside, positions, vectors, step);
         }
     }
-    NAME(add_line)(sum, tile, positions, vectors);
+    NAME(add_lines)(sum, tile, positions, 1, vectors);
 }
 
 /* For LINE_POSITIONS positions, half as many and twice as many filters, or TAP_CHANNELS channels. */
@@ -114,7 +121,8 @@ TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 /* Less than all taps of a line. Position p reads value p step + tap of those that all positions read, or backwards,
    where taps read back, the one as far from the other end. */
 INLINE TARGET void NAME(some_taps)(VECTOR *sum, const struct line_tile *tile, const struct line_run *run,
-                                   const int taps, const int positions, const int step, const int backwards)
+                                   const int taps, const int positions, const int step, const int backwards,
+                                   const int lines)
 {
     const REAL *x = (const REAL *) tile->x + run->at;
     const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
@@ -122,31 +130,33 @@ INLINE TARGET void NAME(some_taps)(VECTOR *sum, const struct line_tile *tile, co
     const ptrdiff_t last = (positions - 1) * step + taps - tile->skipped[!backwards];
     for (int i = 0; i < run->count; i++, x += tile->apart, weights++) {
         UNROLL
-        for (int p = 0; p < positions; p++) {
+        for (int j = 0; j < positions * lines; j++) {
+            const int p = j % positions;
             const ptrdiff_t value = (backwards ? positions - 1 - p : p) * step + run->tap + i;
             if (first <= value && value < last)
-                sum[p] = FMA(BROADCAST(x[p * step]), (VECTOR) *weights, sum[p]);
+                sum[j] = FMA(BROADCAST(x[j / positions * tile->second + p * step]), (VECTOR) *weights, sum[j]);
         }
     }
 }
 
-/* The micro-kernel for some taps, positions and step, and taps that read on, or with `backwards` back. All values that
+/* The micro-kernel for some taps, positions of one line or two, and step, and taps that read on, or with `backwards` back. All values that
    the positions read of a line are taken in that direction, so each position's taps come in order. */
 INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int taps, const int positions, const int step,
-                                   const int backwards)
+                                   const int backwards, const int lines)
 {
     const int values = (positions - 1) * step + taps, start = backwards ? positions - 1 : 0;
     const ptrdiff_t skipped = tile->skipped[backwards], skipped_last = tile->skipped[!backwards];
     const struct line_run *run = tile->runs, *stop = run + tile->count, *cut = 0;
     VECTOR sum[LINE_POSITIONS];
-    NAME(clear_line)(sum, tile, positions, 1);
+    NAME(clear_lines)(sum, tile, positions, lines, 1);
     if (run < stop && run->count < taps)
-        NAME(some_taps)(sum, tile, run++, taps, positions, step, backwards);
+        NAME(some_taps)(sum, tile, run++, taps, positions, step, backwards, lines);
     if (run < stop && stop[-1].count < taps)
         cut = --stop;
     for (; run < stop; run++) {
         const REAL *x = (const REAL *) tile->x + run->at;
         const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
+        const REAL *second = x + tile->second;
         VECTOR of_tap[WIDE_TAPS];
         PREFETCH(x + tile->next_line);
         UNROLL
@@ -156,38 +166,66 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int taps,
         for (int value = 0; value < values; value++) {
             if ((value < taps / 2 && value < skipped) || (values - value <= taps / 2 && values - value <= skipped_last))
                 continue;
-            const VECTOR factor = BROADCAST(x[backwards ? start - value : value]);
             UNROLL
-            for (int tap = taps - 1; tap >= 0; tap--)
-                if (value >= tap && (value - tap) % step == 0 && (value - tap) / step < positions) {
-                    VECTOR *to = sum + (backwards ? start - (value - tap) : (value - tap) / step);
-                    *to = FMA(factor, of_tap[tap], *to);
-                    IN_ORDER(*to);
-                }
+            for (int line = 0; line < lines; line++) {
+                const VECTOR factor = BROADCAST((line ? second : x)[backwards ? start - value : value]);
+                UNROLL
+                for (int tap = taps - 1; tap >= 0; tap--)
+                    if (value >= tap && (value - tap) % step == 0 && (value - tap) / step < positions) {
+                        const int p = backwards ? start - (value - tap) : (value - tap) / step;
+                        VECTOR *to = sum + line * positions + p;
+                        *to = FMA(factor, of_tap[tap], *to);
+                        IN_ORDER(*to);
+                    }
+            }
         }
     }
     if (cut)
-        NAME(some_taps)(sum, tile, cut, taps, positions, step, backwards);
-    NAME(add_line)(sum, tile, positions, 1);
+        NAME(some_taps)(sum, tile, cut, taps, positions, step, backwards, lines);
+    NAME(add_lines)(sum, tile, positions, lines, 1);
 }
+
+/* A function each: together, some would be given too few registers. */
+#define LINE_SUMS(taps, positions, step, backwards, lines) \
+    NOINLINE TARGET static void NAME(line_sums_##taps##_##positions##_##step##_##backwards##_##lines)( \
+        const struct line_tile *tile) \
+    { \
+        NAME(line_sums)(tile, taps, positions, step, backwards, lines); \
+    }
+#define EVERY_POSITIONS(WHAT, step, backwards) \
+    WHAT(3, 6, step, backwards, 1) WHAT(3, 7, step, backwards, 1) WHAT(3, 8, step, backwards, 1) \
+    WHAT(3, 9, step, backwards, 1) WHAT(3, 10, step, backwards, 1) WHAT(3, 11, step, backwards, 1) \
+    WHAT(3, 12, step, backwards, 1) WHAT(3, 13, step, backwards, 1) WHAT(3, 14, step, backwards, 1)
+EVERY_POSITIONS(LINE_SUMS, 1, 0)
+EVERY_POSITIONS(LINE_SUMS, 1, 1)
+EVERY_POSITIONS(LINE_SUMS, 2, 0)
+LINE_SUMS(3, 7, 1, 0, 2)
+LINE_SUMS(3, 7, 1, 1, 2)
+LINE_SUMS(3, 7, 2, 0, 2)
+LINE_SUMS(7, 8, 2, 0, 1)
 
 TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 {
-    const int half = tile->positions == LINE_POSITIONS / 2;
-    if (tile->positions == WIDE_POSITIONS)
-        NAME(line_sums)(tile, WIDE_TAPS, WIDE_POSITIONS, LINE_STEP, 0);
-    else if (tile->step == LINE_STEP && half)
-        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS / 2, LINE_STEP, 0);
-    else if (tile->step == LINE_STEP)
-        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS, LINE_STEP, 0);
-    else if (tile->apart > 0 && half)
-        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS / 2, 1, 0);
-    else if (tile->apart > 0)
-        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS, 1, 0);
-    else if (half)
-        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS / 2, 1, 1);
-    else
-        NAME(line_sums)(tile, LINE_TAPS, LINE_POSITIONS, 1, 1);
+    const int lines = tile->second ? 2 : 1, backwards = tile->apart < 0;
+#define LINE_CASE(taps, positions, step, backwards, lines) \
+    case KIND(taps, positions, step, backwards, lines): \
+        NAME(line_sums_##taps##_##positions##_##step##_##backwards##_##lines)(tile); \
+        break;
+#define KIND(taps, positions, step, backwards, lines) \
+    ((((positions) * 8 + (taps)) * 4 + (step)) * 4 + (backwards) * 2 + (lines) - 1)
+    switch (KIND(tile->taps, tile->positions, tile->step, backwards, lines)) {
+        EVERY_POSITIONS(LINE_CASE, 1, 0)
+        EVERY_POSITIONS(LINE_CASE, 1, 1)
+        EVERY_POSITIONS(LINE_CASE, 2, 0)
+        LINE_CASE(3, 7, 1, 0, 2)
+        LINE_CASE(3, 7, 1, 1, 2)
+        LINE_CASE(3, 7, 2, 0, 2)
+        LINE_CASE(7, 8, 2, 0, 1)
+    }
+#undef KIND
+#undef LINE_CASE
+#undef EVERY_POSITIONS
+#undef LINE_SUMS
 }
 
 #else

@@ -95,12 +95,15 @@ struct line_run {
 enum { FIRST_OUTSIDE = 1, LAST_OUTSIDE = 2 };
 
 /* One call of the micro-kernel of lines: c (`positions`, filters) = or += the terms of `count` runs of x times weights
-   (KC, filters), a panel; rows of c are `pitch` values apart. There are LINE_POSITIONS, or half as many, WIDE_POSITIONS,
-   or TAP_CHANNELS: for dw they are channels of x, terms are positions, and weights are dy. Positions read what is `step`
-   values apart, 1 or LINE_STEP, terms of a run what is `apart`. What lies outside where the positions are at an end of
-   the line: with LINE_VECTORS the taps that are `outside`, for the ends that are in `edges`; else the first and last
-   columns, `skipped`. What the runs read `next_line` values behind x is prefetched, and with LINE_VECTORS a line of
-   `prefetch` with every term. */
+   (KC, filters), a panel; rows of c are `pitch` values apart. Positions read what is `step` values apart, 1 or LINE_STEP,
+   terms of a run, of which there are `taps` at most, what is `apart`. What the runs read `next_line` values behind x is
+   prefetched.
+
+   With LINE_VECTORS there are LINE_POSITIONS, or half as many, or TAP_CHANNELS: for dw they are channels of x, terms are
+   positions, and weights are dy. For the ends of the line that are in `edges`, the taps that are `outside` are left out,
+   and a line of `prefetch` is prefetched with every term. Else there are LEAST_POSITIONS to LINE_POSITIONS and LINE_TAPS,
+   or WIDE_POSITIONS and WIDE_TAPS, and the first and last columns that they read are `skipped`; unless `second` is 0, half
+   of LINE_POSITIONS of a second line, too, so many values behind in x, and `second_sums` in c. */
 struct line_tile {
     const void *x, *weights;
     void *c;
@@ -110,7 +113,7 @@ struct line_tile {
     unsigned edges;
     const unsigned char *outside;
     ptrdiff_t skipped[2];
-    ptrdiff_t positions, step, apart;
+    ptrdiff_t positions, step, taps, apart, second, second_sums;
     int accumulate;
     struct prefetch_run prefetch;
 };
