@@ -114,13 +114,13 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     cdef LineConvolution by_lines
     cdef Workspace carved
     cdef Py_ssize_t i
+    for i in range(openmp.max_threads()):
+        carve(&carved, &workspace[i, 0], sizeof(floating))
+        carved.packed.weights = carved.planned.kernel = NULL
     if lines_pay(simd, conv):
         by_lines = line_convolution(simd, conv, samples, groups)
         convolve_by_lines(x, w, y, workspace, &by_lines, samples)
         return 0  # no sum has met padding
-    for i in range(openmp.max_threads()):
-        carve(&carved, &workspace[i, 0], sizeof(floating))
-        carved.packed.weights = carved.planned.kernel = NULL
     if groups_pay(simd, &by_groups, samples):
         convolve_groups(x, w, y, workspace, &by_groups, samples)
     else:

@@ -11,6 +11,7 @@ cdef struct LineConvolution:
     const Convolution* conv
     Py_ssize_t groups, terms, parts, filters, panels, lines
     Py_ssize_t tile_panels, tile_lines, down, across
+    bint packs_once
 
 
 cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t samples,

@@ -13,7 +13,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport (CACHE_LINE, KC, LEAST_POSITIONS, LINE_POSITIONS, LINE_STEP, LINE_TAPS, MC, PAD,
+from refnet._core.blocking cimport (CACHE_LINE, KC, LEAST_POSITIONS, LHS_PITCH, LINE_POSITIONS, LINE_STEP, LINE_TAPS, MC, PAD,
                                     TILE_PITCH, TRANSPOSED, WIDE_POSITIONS, WIDE_TAPS, ceil_div)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range
@@ -21,7 +21,7 @@ from refnet._core.pack cimport LhsLayout
 from refnet._core.prefetch cimport PrefetchQueue
 from refnet._core.simd cimport FIRST_OUTSIDE, LAST_OUTSIDE, LineRun, LineTile, PrefetchRun
 from refnet._core.tiles cimport Subkernel
-from refnet._core.workspace cimport Workspace, carve
+from refnet._core.workspace cimport PackedLhs, Workspace, carve
 
 cdef enum:
     PACK_POSITIONS = 32    # packing a weight takes as long as so many positions of its multiply-adds
@@ -83,6 +83,8 @@ cdef LineConvolution line_convolution(const Simd* simd, const Convolution* conv,
                 least = work
                 found.tile_panels, found.tile_lines = panels, lines
     found.down, found.across = ceil_div(found.panels, found.tile_panels), ceil_div(found.lines, found.tile_lines)
+    # Panels of all chains that the workspace holds are packed once for all of a thread's tiles with the same filters.
+    found.packs_once = ceil_div(found.terms, KC) * KC * found.tile_panels * found.filters <= MC * LHS_PITCH
     return found
 
 
@@ -144,18 +146,27 @@ cdef void convolve_lines(const Simd* simd, const floating* x, const floating* w,
     cdef Range terms
     cdef Workspace workspace
     cdef floating* sums
+    cdef floating* panels
+    cdef bint packed
     cdef PrefetchQueue queue
     carve(&workspace, memory, sizeof(floating))
     sums = <floating*> workspace.tile
     w += group % convolution.groups * kernel.layout.group + row * kernel.layout.row + kernel.layout.first
     x += group * conv.channels * volume
+    panels = <floating*> workspace.lhs
+    packed = convolution.packs_once and workspace.packed.weights == <const void*> w
+    workspace.packed[0] = PackedLhs(w, 0)
     for i in range(ceil_div(convolution.terms, KC)):
         terms = Range(i * KC, min((i + 1) * KC, convolution.terms))
-        pack_panels(simd, w, <floating*> workspace.lhs, convolution, rows, terms)
+        if not packed:
+            pack_panels(simd, w, panels, convolution, rows, terms)
         prefetch.clear(&queue)
-        prefetch_weights(&queue, w, convolution, rows, Range(terms.high, min(terms.high + KC, convolution.terms)))
-        add_chains(simd, x + terms.low // taps * volume, <floating*> workspace.lhs, sums, convolution, terms,
+        if not packed:
+            prefetch_weights(&queue, w, convolution, rows, Range(terms.high, min(terms.high + KC, convolution.terms)))
+        add_chains(simd, x + terms.low // taps * volume, panels, sums, convolution, terms,
                    Range(first_line, last_line), ceil_div(rows, convolution.filters), &queue)
+        if convolution.packs_once:
+            panels += KC * convolution.tile_panels * convolution.filters
     y += (group * conv.rows + row) * conv.maps.volume + first_line * g.oW
     for i in range(ceil_div(rows, TRANSPOSED)):
         simd.transpose(sums + i * TRANSPOSED, pitch, y + i * TRANSPOSED * conv.maps.volume, conv.maps.volume, positions,
