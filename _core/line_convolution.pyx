@@ -2,8 +2,8 @@
 
 Lanes are filters: weights are packed transposed, and each value of the image is one value in all lanes, read from where
 it lies (simd/line_kernel.h). So nothing is gathered, and what a tap would read in the padding is left out: frames and
-lines of it for all positions of an output line, as they are no terms of its list; columns of it for the line's first
-or last position. tiles.pyx leaves out frames alone, and multiplies zeros for the rest: a fifth of all terms at 7 x 7.
+lines of it for all positions of an output line, as they are no terms of its list; columns of it by the micro-kernel.
+tiles.pyx leaves out frames alone, and multiplies zeros for the rest: a fifth of all terms at 7 x 7.
 
 The sums are those of tiles.pyx. A tile is some panels of filters and some lines; blocks of KC terms are packed one
 after the other, and the tile's sums are transposed when all are finished.
@@ -30,7 +30,8 @@ cdef enum:
     NARROW = 4             # by so much less sums
     IN_REGISTERS = 12      # positions whose sums 16 registers hold without spilling one
     MAX_PAIRED = 1024      # lines of a tile that may be computed two at once
-    PART_COST = 3          # a part takes as long as so many positions more, and one more for each that is spilt
+    PART_COST = 3          # a part takes as long as so many positions more,
+    SPILT_COST = 2         # and where one is spilt, so many again, or with a stride one
 
 
 cdef Py_ssize_t parts_of_line(const Simd* simd, const Geometry* g) noexcept nogil:
@@ -43,7 +44,7 @@ cdef Py_ssize_t parts_of_line(const Simd* simd, const Geometry* g) noexcept nogi
     for parts in range(ceil_div(g.oW, LINE_POSITIONS), g.oW // LEAST_POSITIONS + 1):
         length = g.oW // parts
         spilt = parts if length > IN_REGISTERS else g.oW % parts if length == IN_REGISTERS else 0
-        cost = PART_COST * parts + spilt
+        cost = PART_COST * parts + (SPILT_COST * spilt if g.sW == 1 else spilt)
         if least == 0 or cost < least:
             least, found = cost, parts
     return found

@@ -1,10 +1,12 @@
 /* The kernels of one instruction set and floating-point type: included with
 
-       ISA, TARGET, MR                the instruction set: its name, how functions are compiled for it, rows of its tile
+       ISA, TARGET                    the instruction set: its name, how functions are compiled for it
+       MR, UNROLLED                   rows of its micro-tile, terms that it takes at once
        REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
-   defined, LINE_VECTORS or LINE_BY_TAPS where the micro-kernel of lines is used, EXACT_ROWS where exact sums are made, and
-   what the templates below call optional where the instruction set has it. What depends on the type is undefined at the end, so that it can be included again. */
+   defined, LINE_VECTORS, or LINE_BY_TAPS and IN_ORDER, where the micro-kernel of lines is used, EXACT_ROWS where exact
+   sums are made, and what the templates below call optional where the instruction set has it. What depends on the type
+   is undefined at the end, so that it can be included again. */
 
 #define NAME(what) JOIN(what, ISA, REAL)
 #define VECTOR NAME(vector)

@@ -5,9 +5,9 @@
    that is none for some positions can be left out for them alone. Sums are those of micro_kernel.h.
 
    With 32 registers a micro-tile is LINE_VECTORS vectors of filters wide, and terms come one by one. With 16 it is one
-   vector wide, and the taps of a line of the kernel come at once, LINE_TAPS or WIDE_TAPS: the value that position p reads
-   at its second tap is the one that position p + 1 reads at its first, and each value is loaded once for all. Where
-   neither is so, there is a stub, which is not called. */
+   vector wide, and the taps of a line of the kernel come at once, LINE_TAPS or WIDE_TAPS: what position p reads at its
+   second tap, position p + 1 reads at its first, and each value is loaded once for all. Where neither is so, there is a
+   stub, which is not called. */
 
 #if defined(LINE_VECTORS) || defined(LINE_BY_TAPS)
 
@@ -27,8 +27,8 @@ INLINE TARGET void NAME(clear_lines)(VECTOR *sum, const struct line_tile *tile, 
     }
 }
 
-INLINE TARGET void NAME(add_lines)(const VECTOR *sum, const struct line_tile *tile, const int positions, const int lines,
-                                   const int vectors)
+INLINE TARGET void NAME(add_lines)(const VECTOR *sum, const struct line_tile *tile, const int positions,
+                                   const int lines, const int vectors)
 {
     UNROLL
     for (int i = 0; i < positions * lines * vectors; i++) {
@@ -139,8 +139,9 @@ INLINE TARGET void NAME(some_taps)(VECTOR *sum, const struct line_tile *tile, co
     }
 }
 
-/* The micro-kernel for some taps, positions of one line or two, and step, and taps that read on, or with `backwards` back. All values that
-   the positions read of a line are taken in that direction, so each position's taps come in order. */
+/* The micro-kernel for some taps, positions of one line or two, and step, and taps that read on, or with `backwards`
+   back. All values that the positions read of a line are taken in that direction, so each position's taps come in
+   order. */
 INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int taps, const int positions, const int step,
                                    const int backwards, const int lines)
 {

@@ -46,7 +46,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     REAL *rhs = tile->rhs, *c = tile->c;
     const ptrdiff_t pitch = tile->pitch, stop = terms->stop;
     const ptrdiff_t right_sums = segments == AT_OFFSETS ? tile->right_sums : LANES;
-    /* Fused packing needs the registers, so the queue is not throttled then, and it looks at the queue at every term. */
+    /* Fused packing needs the registers, so the queue is not throttled then, and looked at with every term. */
     const ptrdiff_t step_bytes = gathers ? CACHE_LINE / PREFETCH_TERMS : tile->prefetch.step;
     const ptrdiff_t run_bytes = tile->prefetch.count * (gathers ? CACHE_LINE : step_bytes);
     const ptrdiff_t stride = tile->prefetch.stride, to_next_run = stride - run_bytes;

@@ -58,8 +58,9 @@ struct fused_pack {
    Rows of lhs are LHS_PITCH values apart, those of rhs NR, those of c `pitch`. With `offsets`, rhs is not packed: its row
    k is two vectors, offsets[k] values behind rhs, the second `right` values behind the first; and so a row of c, of
    which the second is `right_sums` values behind the first, and stored after it. Then, and if packing is fused, lhs has
-   4, 8 or MR rows, those after the first `rows` anything finite. The last two are BLIS's auxinfo: what to
-   prefetch, one line with every PREFETCH_TERMS, unless it is at NULL, and how the call packs rhs, or NULL where it is packed already. */
+   4, 8 or MR rows, those after the first `rows` anything finite. The last two are BLIS's auxinfo: what to prefetch, one
+   line with every PREFETCH_TERMS, or nothing if it is at NULL, and how the call packs rhs, or NULL where it is packed
+   already. */
 struct micro_tile {
     ptrdiff_t rows, pitch;
     const struct terms *terms;
@@ -102,8 +103,8 @@ enum { FIRST_OUTSIDE = 1, LAST_OUTSIDE = 2 };
    With LINE_VECTORS there are LINE_POSITIONS, or half as many, or TAP_CHANNELS: for dw they are channels of x, terms are
    positions, and weights are dy. For the ends of the line that are in `edges`, the taps that are `outside` are left out,
    and a line of `prefetch` is prefetched with every term. Else there are LEAST_POSITIONS to LINE_POSITIONS and LINE_TAPS,
-   or WIDE_POSITIONS and WIDE_TAPS, and the first and last columns that they read are `skipped`; unless `second` is 0, half
-   of LINE_POSITIONS of a second line, too, so many values behind in x, and `second_sums` in c. */
+   or WIDE_POSITIONS and WIDE_TAPS, and the first and last columns that they read are `skipped`. Unless `second` is 0,
+   there are half of LINE_POSITIONS of a second line, too, so many values behind in x, and `second_sums` in c. */
 struct line_tile {
     const void *x, *weights;
     void *c;
