@@ -13,8 +13,8 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp, prefetch
-from refnet._core.blocking cimport (CACHE_LINE, KC, LEAST_POSITIONS, LHS_PITCH, LINE_POSITIONS, LINE_STEP, LINE_TAPS, MC, PAD,
-                                    TILE_PITCH, TRANSPOSED, WIDE_POSITIONS, WIDE_TAPS, ceil_div)
+from refnet._core.blocking cimport (CACHE_LINE, KC, LEAST_POSITIONS, LHS_PITCH, LINE_POSITIONS, LINE_STEP, LINE_TAPS,
+                                    MC, PAD, TILE_PITCH, TRANSPOSED, WIDE_POSITIONS, WIDE_TAPS, ceil_div)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range
 from refnet._core.pack cimport LhsLayout

@@ -136,7 +136,7 @@ def test_any_geometry_is_exact_in_tiles(dtype, problem, larger, wide):
 
 @st.composite
 def lines(draw):
-    """A convolution whose output lines are cut into micro-tiles: by seven or eight positions, or otherwise."""
+    """A convolution whose output lines are cut into micro-tiles of seven or eight positions, or others."""
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 3, 3, 7])))
     dilation = draw(st.tuples(*[st.integers(1, 2)] * 3))
     pad = draw(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)))
