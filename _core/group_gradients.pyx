@@ -50,7 +50,8 @@ cdef bint pays(const Simd* simd, const GroupGradients* gradients) noexcept nogil
     Zeros of the padding are factors here: where dy is not finite, conv3d.pyx sums again.
     """
     cdef Py_ssize_t K = gradients.runs * gradients.run
-    cdef Py_ssize_t of_filters = K * ceil_div(gradients.filters, simd.nr)
+    # Patches are gathered for few filters; by masks from memory that takes as long as half a panel.
+    cdef Py_ssize_t of_filters = K * ceil_div(gradients.filters, simd.nr) + (0 if simd.bit_masks else K // 2)
     cdef Py_ssize_t of_weights = max(gradients.filters, <Py_ssize_t> 4) * count_panels(gradients)
     return (4 * of_filters >= 5 * of_weights and gradients.groups >= openmp.max_threads()
             and gradients.filters + MAX_MR <= MC
