@@ -159,10 +159,9 @@ cdef void convolve_lines(const Simd* simd, const floating* x, const floating* w,
     workspace.packed[0] = PackedLhs(w, 0)
     for i in range(ceil_div(convolution.terms, KC)):
         terms = Range(i * KC, min((i + 1) * KC, convolution.terms))
-        if not packed:
-            pack_panels(simd, w, panels, convolution, rows, terms)
         prefetch.clear(&queue)
         if not packed:
+            pack_panels(simd, w, panels, convolution, rows, terms)
             prefetch_weights(&queue, w, convolution, rows, Range(terms.high, min(terms.high + KC, convolution.terms)))
         add_chains(simd, x + terms.low // taps * volume, panels, sums, convolution, terms,
                    Range(first_line, last_line), ceil_div(rows, convolution.filters), &queue)
@@ -258,13 +257,16 @@ cdef void add_chains(const Simd* simd, const floating* x, const floating* panels
             for panel in range(count):
                 tile.weights = panels + panel * KC * filters
                 tile.c = sums + ((line - lines.low) * g.oW + column) * tile.pitch + panel * filters
-                if simd.taps_at_once:
-                    pass  # prefetches no weights: the packed ones are read in order, and the others packed fast
-                elif prefetch.is_empty(queue):
-                    tile.prefetch = PrefetchRun(<const char*> tile.weights, KC, CACHE_LINE, KC * CACHE_LINE)
-                else:
-                    tile.prefetch = prefetch.pop(queue, max(prefetched, <Py_ssize_t> 1))
+                if not simd.taps_at_once:  # which prefetches no weights
+                    tile.prefetch = next_weights(queue, tile.weights, prefetched)
                 simd.line_kernel(&tile)
+
+
+cdef inline PrefetchRun next_weights(PrefetchQueue* queue, const void* weights, Py_ssize_t terms) noexcept nogil:
+    """What a call of the micro-kernel prefetches: the weights that are packed next, or the panel itself."""
+    if prefetch.is_empty(queue):
+        return PrefetchRun(<const char*> weights, KC, CACHE_LINE, KC * CACHE_LINE)
+    return prefetch.pop(queue, max(terms, <Py_ssize_t> 1))
 
 
 cdef inline bint same(Range a, Range b) noexcept nogil:
