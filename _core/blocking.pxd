@@ -12,6 +12,7 @@ cdef extern from "blocking.h":
         LINE_TAPS
         WIDE_TAPS
         WIDE_POSITIONS
+        ROW_VECTORS
         TAP_CHANNELS
         SPAN_CHAINS
         PAD

@@ -60,6 +60,15 @@ cdef extern from "simd/simd.h":
         Py_ssize_t positions, step, taps, apart, second, second_sums
         bint accumulate
         PrefetchRun prefetch
+    ctypedef struct RowTile "struct row_tile":
+        const Terms* terms
+        const void* lhs
+        const void* image
+        void* c
+        const Py_ssize_t* offsets
+        Py_ssize_t* from_ "from"
+        Py_ssize_t* to
+        bint accumulate
     ctypedef struct ExactTile "struct exact_tile":
         Py_ssize_t rows, pitch
         const Terms* terms
@@ -85,6 +94,7 @@ cdef extern from "simd/simd.h":
         Py_ssize_t tap_filters
         void micro_kernel(const MicroTile* tile) noexcept nogil
         void line_kernel(const LineTile* tile) noexcept nogil
+        void row_kernel(const RowTile* tile) noexcept nogil
         void add_span(const void* sums, void* dw, Py_ssize_t channels, Py_ssize_t sections, Py_ssize_t run,
                       bint accumulate, Py_ssize_t prefetch_distance) noexcept nogil
         void gather(const void* x, const GatherPlan* plan, const GatherRegion* region, void* to) noexcept nogil

@@ -163,6 +163,33 @@ def test_any_line_is_exact(dtype, problem):
     require_exact_tiles(core, dtype, *problem)
 
 
+@st.composite
+def groups(draw):
+    """A convolution in groups of few filters, of one chain or of several."""
+    count, rows, channels = (
+        draw(st.integers(2, 6)),
+        draw(st.integers(1, 9)),
+        draw(st.sampled_from([1, 2, 8, 30])),
+    )
+    kernel = draw(st.tuples(*[st.integers(1, 3)] * 3))
+    attrs = {"pad": draw(st.tuples(*[st.integers(0, 2)] * 3)), "groups": count}
+    attrs["dilation"] = draw(st.tuples(*[st.integers(1, 2)] * 3))
+    out = (draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 70)))
+    each = zip(out, kernel, attrs["dilation"], attrs["pad"], strict=True)
+    volume = [max(1, size + d * (k - 1) - 2 * p) for size, k, d, p in each]
+    return (draw(st.integers(1, 2)), count * channels, *volume), (count * rows, channels, *kernel), attrs
+
+
+@every_dtype
+@settings(max_examples=80)
+@given(problem=groups())
+@example(problem=((1, 4, 3, 14, 14), (4, 1, 3, 3, 3), {"pad": (1, 1, 1), "groups": 4}))
+@example(problem=((1, 60, 2, 9, 17), (4, 30, 3, 3, 3), {"pad": (1, 1, 1), "groups": 2}))
+def test_any_groups_are_exact(dtype, problem):
+    """The examples are depthwise, and sums of four chains for rows that are computed one by one."""
+    require_exact_tiles(core, dtype, *problem)
+
+
 def require_exact_tiles(arithmetic, dtype, x, w, attrs):
     """Sums of whole numbers below 2 ** 24 are exact in every order."""
     rng = np.random.default_rng(0)

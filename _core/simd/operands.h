@@ -73,6 +73,18 @@ struct micro_tile {
     const struct fused_pack *fused;
 };
 
+/* One call of the micro-kernel of one row: c = or += those terms of lhs, a row, times ROW_VECTORS vectors of an image, of
+   which vector i of term k lies offsets[k] + from[i] values behind it. Its sums lie to[i] values behind c. Sums may lie
+   over those of the vectors before them, which are stored first. */
+struct row_tile {
+    const struct terms *terms;
+    const void *lhs, *image;
+    void *c;
+    const ptrdiff_t *offsets;
+    ptrdiff_t from[ROW_VECTORS], to[ROW_VECTORS];
+    int accumulate;
+};
+
 /* One call of the micro-kernel of exact sums: c + low (rows, NR) = or += some terms of lhs, `rows` rows LHS_PITCH apart,
    times the panel rhs; rows of c, and of low, are `pitch` values apart. No value of a row of lhs or a column of rhs
    exceeds its scale, which is a power of two, or zero. */

@@ -13,6 +13,7 @@
 #define SIMD_KERNELS(KERNEL) \
     KERNEL(void, micro_kernel, (const struct micro_tile *tile)) \
     KERNEL(void, line_kernel, (const struct line_tile *tile)) \
+    KERNEL(void, row_kernel, (const struct row_tile *tile)) \
     KERNEL(void, add_span, (const void *sums, void *dw, ptrdiff_t channels, ptrdiff_t sections, ptrdiff_t run, \
                             int accumulate, ptrdiff_t prefetch_distance)) \
     KERNEL(void, gather, (const void *x, const struct gather_plan *plan, const struct gather_region *region, \
