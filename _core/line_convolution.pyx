@@ -29,6 +29,7 @@ cdef enum:
     MAX_EXTRA = 16         # tiles along the lines, to have all threads busy to the end
     NARROW = 4             # by so much less sums
     IN_REGISTERS = 12      # positions whose sums 16 registers hold without spilling one
+    LONGEST_BACK = 28      # positions of a line of four lanes that is read backwards
     MAX_PAIRED = 1024      # lines of a tile that may be computed two at once
     PART_COST = 3          # a part takes as long as so many positions more,
     SPILT_COST = 2         # and where one is spilt, so many again, or with a stride one
@@ -106,12 +107,15 @@ cdef inline bint reaches_one_column(const Geometry* g) noexcept nogil:
             and g.kW <= KC)
 
 
-cdef inline bint takes_taps_at_once(const Geometry* g) noexcept nogil:
-    """Whether a line of the kernel has LINE_TAPS or WIDE_TAPS, and half of them read padding at either end at most."""
+cdef inline bint takes_taps_at_once(const Simd* simd, const Geometry* g) noexcept nogil:
+    """Whether a line of the kernel has LINE_TAPS or WIDE_TAPS, and half of them read padding at either end at most.
+
+    Four lanes, float64, are slower than tiles on long lines that are read backwards: 64->64 at 56 took 1.25 x as long.
+    """
     cdef Range columns = columns_read(g)
     cdef bint few = g.kW == LINE_TAPS and (g.dW == 1 or g.dW == -g.sW)
     cdef bint many = g.kW == WIDE_TAPS and g.dW == 1 and g.sW == LINE_STEP
-    return ((few or many)
+    return ((few or many) and (g.dW > 0 or g.oW <= LONGEST_BACK or simd.nr > 8)
             and -columns.low <= g.kW // 2 and columns.high - (g.W - 1) <= g.kW // 2)
 
 
@@ -122,7 +126,7 @@ cdef bint pays(const Simd* simd, const Convolution* conv) noexcept nogil:
     cdef Py_ssize_t filters = filters_of_panel(simd, g)
     return (filters > 0 and (g.sW == 1 or g.sW == LINE_STEP) and conv.count_subkernels == 1 and not kernel.empty
             and conv.maps.dense and kernel.phases_at == NULL and 1 < g.kH * g.kW
-            and (takes_taps_at_once(g) if simd.taps_at_once else reaches_one_column(g))
+            and (takes_taps_at_once(simd, g) if simd.taps_at_once else reaches_one_column(g))
             and parts_of_line(simd, g) > 0 and max_lines(simd, g, filters) > 0
             and 16 * ceil_div(conv.rows, filters) * filters <= 17 * conv.rows
             and kernel.layout.w == 1 and (kernel.layout.h == g.kW or g.kH == 1)
