@@ -197,13 +197,10 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int taps,
     WHAT(3, 6, step, backwards, 1) WHAT(3, 7, step, backwards, 1) WHAT(3, 8, step, backwards, 1) \
     WHAT(3, 9, step, backwards, 1) WHAT(3, 10, step, backwards, 1) WHAT(3, 11, step, backwards, 1) \
     WHAT(3, 12, step, backwards, 1) WHAT(3, 13, step, backwards, 1) WHAT(3, 14, step, backwards, 1)
-EVERY_POSITIONS(LINE_SUMS, 1, 0)
-EVERY_POSITIONS(LINE_SUMS, 1, 1)
-EVERY_POSITIONS(LINE_SUMS, 2, 0)
-LINE_SUMS(3, 7, 1, 0, 2)
-LINE_SUMS(3, 7, 1, 1, 2)
-LINE_SUMS(3, 7, 2, 0, 2)
-LINE_SUMS(7, 8, 2, 0, 1)
+#define EVERY_LINE_SUMS(WHAT) \
+    EVERY_POSITIONS(WHAT, 1, 0) EVERY_POSITIONS(WHAT, 1, 1) EVERY_POSITIONS(WHAT, 2, 0) \
+    WHAT(3, 7, 1, 0, 2) WHAT(3, 7, 1, 1, 2) WHAT(3, 7, 2, 0, 2) WHAT(7, 8, 2, 0, 1)
+EVERY_LINE_SUMS(LINE_SUMS)
 
 TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 {
@@ -215,16 +212,11 @@ TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 #define KIND(taps, positions, step, backwards, lines) \
     ((((positions) * 8 + (taps)) * 4 + (step)) * 4 + (backwards) * 2 + (lines) - 1)
     switch (KIND(tile->taps, tile->positions, tile->step, backwards, lines)) {
-        EVERY_POSITIONS(LINE_CASE, 1, 0)
-        EVERY_POSITIONS(LINE_CASE, 1, 1)
-        EVERY_POSITIONS(LINE_CASE, 2, 0)
-        LINE_CASE(3, 7, 1, 0, 2)
-        LINE_CASE(3, 7, 1, 1, 2)
-        LINE_CASE(3, 7, 2, 0, 2)
-        LINE_CASE(7, 8, 2, 0, 1)
+        EVERY_LINE_SUMS(LINE_CASE)
     }
 #undef KIND
 #undef LINE_CASE
+#undef EVERY_LINE_SUMS
 #undef EVERY_POSITIONS
 #undef LINE_SUMS
 }

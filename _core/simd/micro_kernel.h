@@ -61,7 +61,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
 #define PREFETCH_NEXT(lines) \
-    do { \
+    if (next) { \
         UNROLL \
         for (int line_ = 0; line_ < lines; line_++) \
             PREFETCH(next + line_ * step_bytes); \
@@ -69,13 +69,12 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         const int run_ended_ = next >= run_end; \
         next = run_ended_ ? run_end + to_next_run : next; \
         run_end = run_ended_ ? run_end + stride : run_end; \
-    } while (0)
+    }
     for (ptrdiff_t k = terms->start, run = terms->first_run; k < stop; k += terms->gap, run = terms->run) {
         const ptrdiff_t end = run < stop - k ? k + run : stop;
         if (!gathers) {
             for (; k + UNROLLED <= end; k += UNROLLED) {
-                if (next)
-                    PREFETCH_NEXT((UNROLLED + PREFETCH_TERMS - 1) / PREFETCH_TERMS);
+                PREFETCH_NEXT((UNROLLED + PREFETCH_TERMS - 1) / PREFETCH_TERMS)
                 UNROLL
                 for (int i = 0; i < UNROLLED; i++)
                     NAME(term_at)(sum, tile, lhs, rhs, k + i, rows, segments);
@@ -89,7 +88,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         x = (const REAL *) fused->x + (fused->row + k) / taps * volume;
         for (; k < end; k++) {
             const unsigned quarters = quartered ? fused->quarters[tap] : 0;
-            PREFETCH_NEXT(1);
+            PREFETCH_NEXT(1)
             const VECTOR left = NAME(column)(x, plan, entry, segments, step, step, 0, 0);
             const VECTOR right = NAME(column)(x, plan, entry + segments, segments, step, step, 0, 0);
             if (stores) {
