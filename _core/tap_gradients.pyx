@@ -25,6 +25,8 @@ cdef enum:
     MAX_EXTRA = 16      # tiles along channels and filters, to have all threads busy to the end
     AHEAD = 8           # positions of which values of x are prefetched
 
+cdef unsigned char[KC] INSIDE  # no term lies outside: see struct line_tile
+
 
 # The output positions [start, stop), which lie in one frame, and what one frame of the kernel reads there: lines
 # [first, last) of a frame of x, or none in the padding.
@@ -100,7 +102,7 @@ cdef void add_tap_chains(const Simd* simd, const floating* dy, const floating* x
     cdef LineRun list[KC]
     pack_filters(simd, dy, panels, g, tile.filters, positions)
     micro.runs, micro.pitch, micro.next_line, micro.edges = &list[0], taps * pitch, AHEAD * packed, 0
-    micro.outside, micro.apart = NULL, g.sW * packed
+    micro.outside, micro.apart = INSIDE, g.sW * packed
     micro.positions, micro.step, micro.accumulate = TAP_CHANNELS, 1, accumulate
     for kt in range(g.kT):
         pack_channels(simd, x, values, g, tile.channels, positions, kt)

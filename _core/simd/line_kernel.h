@@ -4,39 +4,11 @@
    Its lanes are filters, and each value of the image is one value in all lanes, taken from where it lies. So a term
    that is none for some positions can be left out for them alone. Sums are those of micro_kernel.h.
 
-   With 32 registers a micro-tile is LINE_VECTORS vectors of filters wide, and terms come one by one. With 16 it is one
+   With 32 registers a micro-tile is LINE_VECTORS vectors of filters wide, and terms come one by one (gcc keeps sums in
+   registers if they are an array of two dimensions, and not if it has one). With 16 it is one
    vector wide, and the taps of a line of the kernel come at once, LINE_TAPS or WIDE_TAPS: what position p reads at its
    second tap, position p + 1 reads at its first, and each value is loaded once for all. Where neither is so, there is a
    stub, which is not called. */
-
-#if defined(LINE_VECTORS) || defined(LINE_BY_TAPS)
-
-/* Where the sums of a position of all lines lie. */
-INLINE REAL *NAME(sums_at)(const struct line_tile *tile, int i, const int positions)
-{
-    return (REAL *) tile->c + i / positions * tile->second_sums + i % positions * tile->pitch;
-}
-
-INLINE TARGET void NAME(clear_lines)(VECTOR *sum, const struct line_tile *tile, const int positions, const int lines,
-                                     const int vectors)
-{
-    UNROLL
-    for (int i = 0; i < positions * lines * vectors; i++) {
-        PREFETCH(NAME(sums_at)(tile, i / vectors, positions) + i % vectors * LANES);
-        sum[i] = (VECTOR) {0};
-    }
-}
-
-INLINE TARGET void NAME(add_lines)(const VECTOR *sum, const struct line_tile *tile, const int positions,
-                                   const int lines, const int vectors)
-{
-    UNROLL
-    for (int i = 0; i < positions * lines * vectors; i++) {
-        UNALIGNED *to = (UNALIGNED *) (NAME(sums_at)(tile, i / vectors, positions) + i % vectors * LANES);
-        *to = (tile->accumulate ? (VECTOR) *to : (VECTOR) {0}) + sum[i];
-    }
-}
-#endif
 
 #ifdef LINE_VECTORS
 #define LINE_FILTERS (LINE_VECTORS * LANES)
@@ -45,26 +17,19 @@ INLINE TARGET void NAME(add_lines)(const VECTOR *sum, const struct line_tile *ti
 #define TAPS_AT_ONCE 0
 
 /* One term of the positions [first, last), for some vectors of filters. */
-INLINE TARGET void NAME(line_term)(VECTOR *sum, const REAL *x, const UNALIGNED *weights, const int vectors,
-                                   const int step, const int first, const int last)
+INLINE TARGET void NAME(line_term)(VECTOR sum[][2 * LINE_VECTORS], const REAL *x, const UNALIGNED *weights,
+                                   const int vectors, const int step, const int first, const int last)
 {
+    VECTOR right[2 * LINE_VECTORS];
+    UNROLL
+    for (int j = 0; j < vectors; j++)
+        right[j] = weights[j];
     UNROLL
     for (int i = first; i < last; i++) {
         const VECTOR factor = BROADCAST(x[i * step]);
         UNROLL
         for (int j = 0; j < vectors; j++)
-            sum[i * vectors + j] = FMA(factor, (VECTOR) weights[j], sum[i * vectors + j]);
-    }
-}
-
-/* The same for those positions for which it lies inside. */
-INLINE TARGET void NAME(line_term_inside)(VECTOR *sum, const REAL *x, const UNALIGNED *weights, unsigned outside,
-                                          const int positions, const int vectors, const int step)
-{
-    switch (outside) {
-        case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 1, positions); break;
-        case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 0, positions - 1); break;
-        default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
+            sum[i][j] = FMA(factor, right[j], sum[i][j]);
     }
 }
 
@@ -75,23 +40,42 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
     const ptrdiff_t run_bytes = tile->prefetch.count * CACHE_LINE, stride = tile->prefetch.stride;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     const struct line_run *run = tile->runs, *const stop = run + tile->count;
-    VECTOR sum[2 * LINE_POSITIONS * LINE_VECTORS];
-    NAME(clear_lines)(sum, tile, positions, 1, vectors);
+    REAL *c = tile->c;
+    VECTOR sum[LINE_POSITIONS][2 * LINE_VECTORS];
+    UNROLL
+    for (int i = 0; i < positions; i++) {
+        UNROLL
+        for (int j = 0; j < vectors; j++) {
+            PREFETCH(c + i * tile->pitch + j * LANES);
+            sum[i][j] = (VECTOR) {0};
+        }
+    }
     for (; run < stop; run++) {
         const REAL *x = (const REAL *) tile->x + run->at;
         const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
-        for (int i = 0; i < run->count; i++, x += tile->apart, weights += vectors) {
-            const unsigned outside = tile->edges ? tile->outside[run->tap + i] & tile->edges : 0;
+        const unsigned char *outside = tile->outside + run->tap, *const end = outside + run->count;
+        for (; outside < end; outside++, x += tile->apart, weights += vectors) {
             PREFETCH(next);
             PREFETCH(x + tile->next_line);
             next += CACHE_LINE;
             const int run_ended = next == run_end;
             next = run_ended ? next + stride - run_bytes : next;
             run_end = run_ended ? run_end + stride : run_end;
-            NAME(line_term_inside)(sum, x, weights, outside, positions, vectors, step);
+            switch (*outside & tile->edges) {
+                case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 1, positions); break;
+                case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 0, positions - 1); break;
+                default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
+            }
         }
     }
-    NAME(add_lines)(sum, tile, positions, 1, vectors);
+    UNROLL
+    for (int i = 0; i < positions; i++) {
+        UNROLL
+        for (int j = 0; j < vectors; j++) {
+            UNALIGNED *to = (UNALIGNED *) (c + i * tile->pitch + j * LANES);
+            *to = (tile->accumulate ? (VECTOR) *to : (VECTOR) {0}) + sum[i][j];
+        }
+    }
 }
 
 /* For LINE_POSITIONS positions, half as many and twice as many filters, or TAP_CHANNELS channels. */
@@ -117,6 +101,12 @@ TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 #define HALF_LINE_FILTERS LANES
 #define TAP_FILTERS 0
 #define TAPS_AT_ONCE 1
+
+/* Where the sums of a position of all lines lie. */
+INLINE REAL *NAME(sums_at)(const struct line_tile *tile, int i, const int positions)
+{
+    return (REAL *) tile->c + i / positions * tile->second_sums + i % positions * tile->pitch;
+}
 
 /* Less than all taps of a line. Position p reads value p step + tap of those that all positions read, or backwards,
    where taps read back, the one as far from the other end. */
@@ -149,7 +139,11 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int taps,
     const ptrdiff_t skipped = tile->skipped[backwards], skipped_last = tile->skipped[!backwards];
     const struct line_run *run = tile->runs, *stop = run + tile->count, *cut = 0;
     VECTOR sum[LINE_POSITIONS];
-    NAME(clear_lines)(sum, tile, positions, lines, 1);
+    UNROLL
+    for (int i = 0; i < positions * lines; i++) {
+        PREFETCH(NAME(sums_at)(tile, i, positions));
+        sum[i] = (VECTOR) {0};
+    }
     if (run < stop && run->count < taps)
         NAME(some_taps)(sum, tile, run++, taps, positions, step, backwards, lines);
     if (run < stop && stop[-1].count < taps)
@@ -183,7 +177,11 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int taps,
     }
     if (cut)
         NAME(some_taps)(sum, tile, cut, taps, positions, step, backwards, lines);
-    NAME(add_lines)(sum, tile, positions, lines, 1);
+    UNROLL
+    for (int i = 0; i < positions * lines; i++) {
+        UNALIGNED *to = (UNALIGNED *) NAME(sums_at)(tile, i, positions);
+        *to = (tile->accumulate ? (VECTOR) *to : (VECTOR) {0}) + sum[i];
+    }
 }
 
 /* A function each: together, some would be given too few registers. */
