@@ -38,7 +38,7 @@ cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating*
             tile.terms = &block.terms[panel]
             tile.rhs = rhs + panel * KC * simd.nr
             tile.prefetch = next_prefetch(block, queue, row + tile.rows, panel, panels, <floating*> tile.lhs,
-                                          tile.rows)
+                                          tile.rows, tile.fused != NULL)
             if columns == simd.nr:
                 tile.c, tile.pitch, tile.accumulate = to, block.pitch, block.accumulate
                 simd.micro_kernel(&tile)
@@ -57,22 +57,24 @@ cdef void macro_kernel(const Simd* simd, floating* lhs, floating* rhs, floating*
 
 cdef inline PrefetchRun next_prefetch(const MacroBlock* block, PrefetchQueue* queue, Py_ssize_t next_row,
                                       Py_ssize_t panel, Py_ssize_t panels, const floating* lhs,
-                                      Py_ssize_t rows) noexcept nogil:
+                                      Py_ssize_t rows, bint fused) noexcept nogil:
     """What one call of the micro-kernel prefetches: rows that are copied next, the queue, the next packed rows, or
-    nothing."""
-    cdef Py_ssize_t itemsize = sizeof(floating), lines, row
+    nothing. Where it packs, it takes a line with every term, and there is always something."""
+    cdef Py_ssize_t itemsize = sizeof(floating), terms_a_line = 1 if fused else PREFETCH_TERMS, lines, row
     cdef const LhsSource* source = block.source
     if source and not source.plan:
         lines = ceil_div(source.depth * itemsize, CACHE_LINE) + 1
-        row = panel * rows_a_call(lines, KC // PREFETCH_TERMS)
+        row = panel * rows_a_call(lines, KC // terms_a_line)
         if row < rows and next_row < block.rows:
             return PrefetchRun(<const char*> source.rows + (next_row + row) * source.pitch * itemsize, lines,
                                CACHE_LINE, source.pitch * itemsize)
     if not is_empty(queue):
-        return pop(queue, block.terms[panel].stop // PREFETCH_TERMS)
+        return pop(queue, block.terms[panel].stop // terms_a_line)
     # The next packed rows are in the second cache: early enough by the last calls before them.
     lines = LHS_PITCH * itemsize // CACHE_LINE
-    row = (panels - 1 - panel) * rows_a_call(lines, KC // PREFETCH_TERMS)
+    row = (panels - 1 - panel) * rows_a_call(lines, KC // terms_a_line)
+    if fused:
+        row = min(row, rows - 1)
     if row < rows:
         return PrefetchRun(<const char*> (lhs + (rows + row) * LHS_PITCH), lines, CACHE_LINE, LHS_PITCH * itemsize)
     return PrefetchRun(NULL, 0, 0, 0)

@@ -46,10 +46,10 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     REAL *rhs = tile->rhs, *c = tile->c;
     const ptrdiff_t pitch = tile->pitch, stop = terms->stop;
     const ptrdiff_t right_sums = segments == AT_OFFSETS ? tile->right_sums : LANES;
-    /* Fused packing needs the registers, so the queue is not throttled then, and looked at with every term. */
-    const ptrdiff_t step_bytes = gathers ? CACHE_LINE / PREFETCH_TERMS : tile->prefetch.step;
-    const ptrdiff_t run_bytes = tile->prefetch.count * (gathers ? CACHE_LINE : step_bytes);
-    const ptrdiff_t stride = tile->prefetch.stride, to_next_run = stride - run_bytes;
+    /* Fused packing needs the registers, so the queue is not throttled then, and a line is taken with every term. */
+    const ptrdiff_t step_bytes = gathers ? CACHE_LINE : tile->prefetch.step;
+    const ptrdiff_t run_bytes = tile->prefetch.count * step_bytes, stride = tile->prefetch.stride;
+    const ptrdiff_t to_next_run = stride - run_bytes;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     ptrdiff_t tap = 0, entry = 0;
     REAL none[LANES] = {0}; /* for sums of rows that are none */
@@ -61,7 +61,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
 #define PREFETCH_NEXT(lines) \
-    if (next) { \
+    if (gathers || next) { \
         UNROLL \
         for (int line_ = 0; line_ < lines; line_++) \
             PREFETCH(next + line_ * step_bytes); \

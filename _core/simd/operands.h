@@ -60,7 +60,7 @@ struct fused_pack {
    which the second is `right_sums` values behind the first, and stored after it. Then, and if packing is fused, lhs has
    4, 8 or MR rows, those after the first `rows` anything finite. The last two are BLIS's auxinfo: what to prefetch, one
    line with every PREFETCH_TERMS, or nothing if it is at NULL, and how the call packs rhs, or NULL where it is packed
-   already. */
+   already; where it packs, it prefetches a line with every term, and is told of some. */
 struct micro_tile {
     ptrdiff_t rows, pitch;
     const struct terms *terms;
