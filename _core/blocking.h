@@ -17,7 +17,9 @@ enum {
     LINE_TAPS = 3,                        /* of a line of the kernel, */
     WIDE_TAPS = 7,                        /* or so many, with LINE_STEP, */
     WIDE_POSITIONS = 8,                   /* and then so many positions */
-    ROW_VECTORS = 8,                      /* of positions, of a micro-tile of one row */
+    CHANNEL_POSITIONS = 7,                /* of an output line, of a micro-tile whose lanes are channels, */
+    CHANNEL_TERMS = 9,                    /* and terms of one of dw, */
+    FEW_CHANNEL_TERMS = 6,                /* or where there are few registers */
     TAP_CHANNELS = 8,                     /* channels at one tap, in the place of positions */
     SPAN_CHAINS = 8,                      /* chains of a span of dw */
     PAD = 8,                              /* behind each row of a packed operand or a tile: its pitch is no power of

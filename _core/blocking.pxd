@@ -12,7 +12,8 @@ cdef extern from "blocking.h":
         LINE_TAPS
         WIDE_TAPS
         WIDE_POSITIONS
-        ROW_VECTORS
+        CHANNEL_POSITIONS
+        CHANNEL_TERMS
         TAP_CHANNELS
         SPAN_CHAINS
         PAD

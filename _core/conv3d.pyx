@@ -4,7 +4,8 @@ Each is Y = W X, dX = W' dY or dW = dY X', with X the patch matrix of x (im2col3
 a GEMM; docs/design.md draws the loops. This file has the doors, the choice of algorithm, and loop 5: over the
 tiles of the result, in parallel. tiles.pyx has loops 4 and 3, macro_kernel.pyx loops 2 and 1,
 simd/micro_kernel.h the chains; line_convolution.pyx and tap_gradients.pyx leave out all of the padding, and
-group_convolution.pyx and group_gradients.pyx compute whole groups of few channels.
+group_convolution.pyx and group_gradients.pyx compute whole groups of few channels, channel_convolution.pyx and
+channel_gradients.pyx many groups of fewer at once.
 
 The order in which each element is summed is part of the definition. A *chain* is a sequence of
 multiply-adds from 0, each of which rounds once:
@@ -32,6 +33,10 @@ from cython.parallel cimport parallel, prange
 from refnet._core cimport environment, interrupt, micro_kernel, openmp
 from refnet._core.blocking cimport (KC, MAX_BLOCKS, MAX_MR, MAX_TILE_COLUMNS, MC, MERGED_PHASES, SPAN_CHAINS,
                                     TILE_COLUMNS, W_PHASES, ceil_div)
+from refnet._core.channel_convolution cimport ChannelConvolution, channel_convolution, convolve_channels
+from refnet._core.channel_convolution cimport pays as channels_pay
+from refnet._core.channel_gradients cimport ChannelGradients, channel_gradient, channel_gradients
+from refnet._core.channel_gradients cimport pays as channel_gradients_pay
 from refnet._core.checks cimport require
 from refnet._core.convolution cimport require_convolution, whole_kernel
 from refnet._core.environment cimport Environment
@@ -62,6 +67,14 @@ cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 1 << 27
 
 # Bytes of a gradient that no cache is likely to keep until it is read: it is stored past them.
 cdef Py_ssize_t NONTEMPORAL = 16 << 20
+
+
+# A convolution in tasks of so much work, each of one thread, one way of three.
+cdef struct Whole:
+    const LineConvolution* lines
+    const ChannelConvolution* channels
+    const GroupConvolution* groups
+    Py_ssize_t tasks, work
 
 
 def workspace_bytes(Py_ssize_t itemsize):
@@ -110,19 +123,31 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
                   Convolution* conv, Py_ssize_t samples, Py_ssize_t groups) except -1:
     """y (samples, groups * results, maps) = weights times the patches of x (samples, groups * channels, ...)."""
     cdef const Simd* simd = micro_kernel.active(x)
+    cdef const Geometry* g = &conv.subkernels.g
+    cdef ChannelConvolution by_channels = channel_convolution(simd, conv, groups, sizeof(floating))
     cdef GroupConvolution by_groups = group_convolution(simd, conv, groups)
     cdef LineConvolution by_lines
+    cdef Whole whole
     cdef Workspace carved
     cdef Py_ssize_t i
     for i in range(openmp.max_threads()):
         carve(&carved, &workspace[i, 0], sizeof(floating))
         carved.packed.weights = carved.planned.kernel = NULL
+    whole.lines, whole.channels, whole.groups = NULL, NULL, NULL
     if lines_pay(simd, conv):
         by_lines = line_convolution(simd, conv, samples, groups)
-        convolve_by_lines(x, w, y, workspace, &by_lines, samples)
+        whole.lines, whole.tasks = &by_lines, samples * groups * by_lines.down * by_lines.across
+        whole.work = by_lines.tile_panels * by_lines.filters * by_lines.tile_lines * g.oW * by_lines.terms
+        convolve_whole(x, w, y, workspace, &whole)
         return 0  # no sum has met padding
-    if groups_pay(simd, &by_groups, samples):
-        convolve_groups(x, w, y, workspace, &by_groups, samples)
+    if channels_pay(simd, &by_channels, samples):
+        whole.channels, whole.tasks = &by_channels, samples * by_channels.blocks * by_channels.bands
+        whole.work = by_channels.image.lanes * g.oT * by_channels.lines * g.oW * by_channels.terms
+        convolve_whole(x, w, y, workspace, &whole)
+    elif groups_pay(simd, &by_groups, samples):
+        whole.groups, whole.tasks = &by_groups, samples * groups
+        whole.work = conv.rows * conv.maps.volume * by_groups.terms
+        convolve_whole(x, w, y, workspace, &whole)
     else:
         convolve_tiles(x, w, y, workspace, conv, samples, groups)
     if met_padding(simd, w, y, conv, samples, groups):
@@ -130,40 +155,25 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     return 0
 
 
-cdef int convolve_by_lines(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
-                           const LineConvolution* convolution, Py_ssize_t samples) except -1:
-    """Convolve line by line, in tiles."""
+cdef int convolve_whole(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
+                        const Whole* whole) except -1:
+    """Convolve in tasks of one thread each, by lines, channels or groups."""
     cdef const Simd* simd = micro_kernel.active(x)
-    cdef Py_ssize_t tasks = samples * convolution.groups * convolution.down * convolution.across
-    cdef Py_ssize_t work = (convolution.tile_panels * convolution.filters * convolution.tile_lines
-                            * convolution.conv.subkernels.g.oW * convolution.terms)  # of a task
-    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, task
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // whole.work), begin, end, task
+    cdef unsigned char* memory
     cdef Environment before
-    for begin in range(0, tasks, batch):
-        end = min(begin + batch, tasks)
-        with nogil, parallel(use_threads_if=openmp.pays(tasks * work // 8)):
+    for begin in range(0, whole.tasks, batch):
+        end = min(begin + batch, whole.tasks)
+        with nogil, parallel(use_threads_if=openmp.pays(whole.tasks * whole.work // 8)):
             before = environment.enter_default()
+            memory = &workspace[openmp.thread_num(), 0]
             for task in prange(begin, end, schedule="dynamic"):
-                convolve_lines(simd, x, w, y, &workspace[openmp.thread_num(), 0], convolution, task)
-            environment.restore(before)
-        interrupt.between()
-    return 0
-
-
-cdef int convolve_groups(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
-                         const GroupConvolution* convolution, Py_ssize_t samples) except -1:
-    """Convolve group by group, each of a sample by one thread."""
-    cdef const Simd* simd = micro_kernel.active(x)
-    cdef Py_ssize_t tasks = samples * convolution.groups
-    cdef Py_ssize_t work = convolution.conv.rows * convolution.conv.maps.volume * convolution.terms  # of a task
-    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, task
-    cdef Environment before
-    for begin in range(0, tasks, batch):
-        end = min(begin + batch, tasks)
-        with nogil, parallel(use_threads_if=openmp.pays(tasks * work // 8)):
-            before = environment.enter_default()
-            for task in prange(begin, end, schedule="dynamic"):
-                convolve_group(simd, x, w, y, &workspace[openmp.thread_num(), 0], convolution, task)
+                if whole.lines:
+                    convolve_lines(simd, x, w, y, memory, whole.lines, task)
+                elif whole.channels:
+                    convolve_channels(simd, x, w, y, memory, whole.channels, task)
+                else:
+                    convolve_group(simd, x, w, y, memory, whole.groups, task)
             environment.restore(before)
         interrupt.between()
     return 0
@@ -312,13 +322,17 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
     cdef Geometry g = geometry((x.shape[2], x.shape[3], x.shape[4]), window)
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
     cdef Py_ssize_t size = dw.shape[0] * dw.shape[1], values = dy.shape[0] * dy.shape[1] * dy.shape[2]
-    cdef GroupGradients gradients
+    cdef ChannelGradients of_channels
+    cdef GroupGradients of_groups
     cdef bint by_taps
     require_sizes(&g, x, dw, dy, workspace, groups)
     require(partial.shape[0] == 0 or (partial.shape[1] == dw.shape[0] and partial.shape[2] == dw.shape[1]))
-    gradients = group_gradients(simd, &g, x.shape[0], groups, dw.shape[0] // groups, x.shape[1] // groups)
-    if group_gradients_pay(simd, &gradients):
-        gradients_of_groups(dy, x, dw, workspace, &gradients)
+    of_channels = channel_gradients(simd, &g, x.shape[0], groups, dw.shape[0] // groups, x.shape[1] // groups)
+    of_groups = group_gradients(simd, &g, x.shape[0], groups, dw.shape[0] // groups, x.shape[1] // groups)
+    if channel_gradients_pay(simd, &of_channels):
+        gradients_of_groups(dy, x, dw, workspace, of_channels.blocks, &of_channels, NULL)
+    elif group_gradients_pay(simd, &of_groups):
+        gradients_of_groups(dy, x, dw, workspace, groups, NULL, &of_groups)
     else:
         by_taps = taps_pay(simd, &g, dw.shape[0] // groups, x.shape[1] // groups)
         gradients_of_spans(dy, x, dw, workspace, partial, &g, groups, by_taps)
@@ -331,19 +345,24 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
 
 
 cdef int gradients_of_groups(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x, floating[:, ::1] dw,
-                             unsigned char[:, ::1] workspace, const GroupGradients* gradients) except -1:
-    """Compute dw group by group, each by one thread."""
+                             unsigned char[:, ::1] workspace, Py_ssize_t tasks, const ChannelGradients* channels,
+                             const GroupGradients* groups) except -1:
+    """Compute dw of whole groups, each by one thread: of a block of lanes, or else of one group."""
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
-    cdef Py_ssize_t work = gradients.samples * dy.shape[2] * gradients.filters * dw.shape[1]  # of a group
-    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, group
+    cdef Py_ssize_t work = dy.shape[0] * dy.shape[2] * ceil_div(dw.shape[0], tasks) * dw.shape[1]  # of a task
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, task
+    cdef unsigned char* memory
     cdef Environment before
-    for begin in range(0, gradients.groups, batch):
-        end = min(begin + batch, gradients.groups)
-        with nogil, parallel(use_threads_if=openmp.pays(gradients.groups * work // 8)):
+    for begin in range(0, tasks, batch):
+        end = min(begin + batch, tasks)
+        with nogil, parallel(use_threads_if=openmp.pays(tasks * work // 8)):
             before = environment.enter_default()
-            for group in prange(begin, end, schedule="dynamic"):
-                group_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], &workspace[openmp.thread_num(), 0],
-                               gradients, group)
+            memory = &workspace[openmp.thread_num(), 0]
+            for task in prange(begin, end, schedule="dynamic"):
+                if channels:
+                    channel_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], memory, channels, task)
+                else:
+                    group_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], memory, groups, task)
             environment.restore(before)
         interrupt.between()
     return 0

@@ -11,19 +11,18 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MAX_BLOCKS, MAX_MR, MAX_NR, MC, ROW_VECTORS,
-                                    TILE_PITCH, ceil_div)
+from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MAX_BLOCKS, MAX_MR, MAX_NR, MC, TILE_PITCH,
+                                    ceil_div)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range, taps_of_frames, terms_of_taps
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_lhs
-from refnet._core.simd cimport MicroTile, PrefetchRun, RowTile, Terms
+from refnet._core.simd cimport MicroTile, PrefetchRun, Terms
 from refnet._core.tiles cimport Subkernel
 from refnet._core.workspace cimport PlannedColumns, Workspace, carve
 
 cdef enum:
-    FEW_ROWS = 16    # of more, gathering takes a small part of the time
-    SINGLE_ROWS = 3  # up to so many, rows are computed one by one
+    FEW_ROWS = 16  # of more, gathering takes a small part of the time
     GATHER_ROWS = 4  # gathering a vector takes as long as that many rows of multiply-adds
 
 
@@ -104,12 +103,8 @@ cdef void convolve_group(const Simd* simd, const floating* x, const floating* w,
     y += task * conv.rows * conv.maps.volume
     for frame in range(g.oT):
         taps = taps_of_frames(g, frame * g.oH * g.oW, 1)
-        if conv.rows <= SINGLE_ROWS:
-            for left in range(ceil_div(g.oH * convolution.vectors, ROW_VECTORS)):
-                convolve_vectors(simd, image, lhs, offsets, y, convolution, taps, frame, left * ROW_VECTORS)
-        else:
-            for left in range(0, g.oH * convolution.vectors, 2):
-                convolve_panel(simd, image, lhs, offsets, y, convolution, taps, frame, left)
+        for left in range(0, g.oH * convolution.vectors, 2):
+            convolve_panel(simd, image, lhs, offsets, y, convolution, taps, frame, left)
 
 
 cdef void place_terms(const GroupConvolution* convolution, Py_ssize_t* offsets) noexcept nogil:
@@ -181,38 +176,3 @@ cdef void convolve_panel(const Simd* simd, floating* image, const floating* lhs,
             simd.copy(&sums[lanes], simd.nr, y + row * conv.maps.volume + right_at, conv.maps.volume, tile.rows,
                       min(lanes, g.oW - right_w))
         row += tile.rows
-
-
-cdef void convolve_vectors(const Simd* simd, const floating* image, const floating* lhs, const Py_ssize_t* offsets,
-                           floating* y, const GroupConvolution* convolution, Range taps, Py_ssize_t frame,
-                           Py_ssize_t first) noexcept nogil:
-    """y (rows, P) = the sums of ROW_VECTORS vectors of an output frame from `first` on; the last more than once."""
-    cdef const Convolution* conv = convolution.conv
-    cdef const Geometry* g = &conv.subkernels.g
-    cdef Py_ssize_t lanes = simd.nr // 2, count = min(g.oH * convolution.vectors - first, <Py_ssize_t> ROW_VECTORS)
-    cdef Py_ssize_t row, block, term, i, vector, h, w
-    cdef Py_ssize_t at[ROW_VECTORS]
-    cdef Py_ssize_t width[ROW_VECTORS]
-    cdef bint is_last  # behind the last line is what other threads compute
-    cdef floating sums[ROW_VECTORS * MAX_NR]
-    cdef Terms terms
-    cdef RowTile tile
-    for i in range(ROW_VECTORS):
-        vector = first + min(i, count - 1)
-        h, w = vector // convolution.vectors, vector % convolution.vectors * lanes
-        tile.from_[i] = (frame * convolution.lines + h) * convolution.width + w
-        at[i], width[i] = (frame * g.oH + h) * g.oW + w, min(lanes, g.oW - w)
-    is_last = at[ROW_VECTORS - 1] + lanes > g.oT * g.oH * g.oW
-    for i in range(ROW_VECTORS):
-        tile.to[i] = i * lanes if is_last else at[i]
-    tile.terms, tile.image = &terms, image
-    for row in range(conv.rows):
-        tile.c = &sums[0] if is_last else y + row * conv.maps.volume
-        for block in range(ceil_div(convolution.terms, KC)):
-            term = block * KC
-            terms = terms_of_taps(g, taps, term, min(convolution.terms - term, <Py_ssize_t> KC))
-            tile.lhs = lhs + (block * (conv.rows + MAX_MR) + row) * LHS_PITCH
-            tile.offsets, tile.accumulate = offsets + term, block > 0
-            simd.row_kernel(&tile)
-        for i in range(count if is_last else 0):
-            simd.copy(&sums[i * lanes], lanes, y + row * conv.maps.volume + at[i], conv.maps.volume, 1, width[i])

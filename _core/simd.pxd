@@ -60,15 +60,21 @@ cdef extern from "simd/simd.h":
         Py_ssize_t positions, step, taps, apart, second, second_sums
         bint accumulate
         PrefetchRun prefetch
-    ctypedef struct RowTile "struct row_tile":
-        const Terms* terms
-        const void* lhs
+    ctypedef struct ChannelTile "struct channel_tile":
+        const Terms* lines
+        const void* weights
         const void* image
-        void* c
         const Py_ssize_t* offsets
-        Py_ssize_t* from_ "from"
-        Py_ssize_t* to
-        bint accumulate
+        const Py_ssize_t* from_ "from"
+        const Py_ssize_t* to
+        Py_ssize_t taps, apart, step
+        void* sums
+    ctypedef struct ChannelGradient "struct channel_gradient":
+        const void* dy
+        const void* image
+        const Py_ssize_t* offsets
+        Py_ssize_t runs, run, first, count, width, pitch, step
+        void* chains
     ctypedef struct ExactTile "struct exact_tile":
         Py_ssize_t rows, pitch
         const Terms* terms
@@ -91,10 +97,14 @@ cdef extern from "simd/simd.h":
         bint bit_masks
         Py_ssize_t mr, nr, line_filters, half_line_filters
         bint taps_at_once
-        Py_ssize_t tap_filters
+        Py_ssize_t tap_filters, channel_segments, channel_terms
         void micro_kernel(const MicroTile* tile) noexcept nogil
         void line_kernel(const LineTile* tile) noexcept nogil
-        void row_kernel(const RowTile* tile) noexcept nogil
+        void channel_sums(const ChannelTile* tile) noexcept nogil
+        void channel_gradients(const ChannelGradient* gradient) noexcept nogil
+        void to_channels(const void* const* rows, Py_ssize_t offset, Py_ssize_t count, void* to) noexcept nogil
+        void from_channels(const void* values, Py_ssize_t count, void* const* rows, Py_ssize_t offset,
+                           Py_ssize_t channels) noexcept nogil
         void add_span(const void* sums, void* dw, Py_ssize_t channels, Py_ssize_t sections, Py_ssize_t run,
                       bint accumulate, Py_ssize_t prefetch_distance) noexcept nogil
         void gather(const void* x, const GatherPlan* plan, const GatherRegion* region, void* to) noexcept nogil

@@ -203,7 +203,9 @@ def larger(rng):
         n, d, k = (int(rng.integers(1, most)) for most in (50, 700, 90))
         return OPS["linear"], drawn_case((n, d), (k, d), *([(k,)] if draws.chance(rng) else []))
     c, k = (int(rng.integers(1, 80)) for _ in range(2))
-    groups = draws.pick(rng, (1, 1, 1, 2, 3))
+    groups = draws.pick(rng, (1, 1, 1, 2, 3, 0))
+    if not groups:  # many
+        groups, c, k = int(rng.integers(12, 60)), int(rng.integers(1, 5)), int(rng.integers(1, 5))
     window = draws.window(rng)
     if draws.chance(rng):
         window = Geometry(*(tuple(v) for v in (window.kernel, (1, 1, 1), window.pad, (1, 1, 1))))

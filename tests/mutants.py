@@ -13,6 +13,7 @@ BITS = "test_micro_kernel.py::test_every_bit_is_that_of_the_definition"
 FEW_SAMPLES = "test_micro_kernel.py::test_a_layer_of_few_samples_is_summed_as_defined"
 INTEGERS = "test_micro_kernel.py::test_integers_are_exact"
 TILES = "test_conv3d.py::test_several_tiles_are_exact"
+ANY_GROUPS = "test_conv3d.py::test_any_groups_are_exact"
 CORE = "test_operators.py::test_core_equals_the_definition_on_integers"
 
 
@@ -119,6 +120,20 @@ KERNELS = (
         "            if (block + 1) % (SPAN_CHAINS // 2) == 0 or (block + 1) * KC >= P:\n"
         "                add_sums(sums, dw, gradients, n > 0 or block >= SPAN_CHAINS // 2,",
         (BITS,),
+    ),
+    Mutant(
+        "spans of 4 chains in dw of many groups",
+        "_core/channel_gradients.pyx",
+        "if position % (SPAN_CHAINS * KC) == 0",
+        "if position % (SPAN_CHAINS // 2 * KC) == 0",
+        (BITS,),
+    ),
+    Mutant(
+        "the last segment of a line lies behind its end",
+        "_core/channel_convolution.pyx",
+        "w = max(min(w, g.oW - CHANNEL_POSITIONS), <Py_ssize_t> 0)",
+        "w = max(w, <Py_ssize_t> 0)",
+        (BITS, ANY_GROUPS),
     ),
     Mutant(
         "chains of 128 in dw",

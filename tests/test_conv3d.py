@@ -165,18 +165,22 @@ def test_any_line_is_exact(dtype, problem):
 
 @st.composite
 def groups(draw):
-    """A convolution in groups of few filters, of one chain or of several."""
-    count, rows, channels = (
-        draw(st.integers(2, 6)),
-        draw(st.integers(1, 9)),
-        draw(st.sampled_from([1, 2, 8, 30])),
-    )
+    """A convolution in groups of few filters, of one chain or of several; or in many groups of fewer."""
+    if draw(st.booleans()):
+        count, rows, channels = (
+            draw(st.integers(2, 6)),
+            draw(st.integers(1, 9)),
+            draw(st.sampled_from([1, 2, 8, 30])),
+        )
+    else:
+        count, rows, channels = draw(st.integers(7, 50)), draw(st.integers(1, 4)), draw(st.integers(1, 4))
     kernel = draw(st.tuples(*[st.integers(1, 3)] * 3))
     attrs = {"pad": draw(st.tuples(*[st.integers(0, 2)] * 3)), "groups": count}
     attrs["dilation"] = draw(st.tuples(*[st.integers(1, 2)] * 3))
-    out = (draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 70)))
-    each = zip(out, kernel, attrs["dilation"], attrs["pad"], strict=True)
-    volume = [max(1, size + d * (k - 1) - 2 * p) for size, k, d, p in each]
+    attrs["stride"] = draw(st.sampled_from([(1, 1, 1), (1, 1, 1), (1, 2, 2), (2, 1, 3)]))
+    out = (draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 70 if count < 7 else 20)))
+    each = zip(out, kernel, attrs["stride"], attrs["dilation"], attrs["pad"], strict=True)
+    volume = [max(1, (size - 1) * s + d * (k - 1) + 1 - 2 * p) for size, k, s, d, p in each]
     return (draw(st.integers(1, 2)), count * channels, *volume), (count * rows, channels, *kernel), attrs
 
 
@@ -185,8 +189,9 @@ def groups(draw):
 @given(problem=groups())
 @example(problem=((1, 4, 3, 14, 14), (4, 1, 3, 3, 3), {"pad": (1, 1, 1), "groups": 4}))
 @example(problem=((1, 60, 2, 9, 17), (4, 30, 3, 3, 3), {"pad": (1, 1, 1), "groups": 2}))
+@example(problem=((1, 45, 4, 80, 83), (45, 1, 3, 3, 3), {"pad": (1, 1, 1), "groups": 45}))
 def test_any_groups_are_exact(dtype, problem):
-    """The examples are depthwise, and sums of four chains for rows that are computed one by one."""
+    """The examples are depthwise, sums of four chains, and images that are cut into bands of lines."""
     require_exact_tiles(core, dtype, *problem)
 
 

@@ -61,5 +61,6 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #undef TARGET
 #undef MR
 #undef UNROLLED
+#undef CHANNEL_SEGMENTS
 #undef LINE_BY_TAPS
 #undef IN_ORDER

@@ -5,6 +5,7 @@
 #define MR 12
 #define UNROLLED 8
 #define LINE_VECTORS 2
+#define CHANNEL_SEGMENTS 2
 
 #define LANE_RANGES(first, last) ((1u << (last)) - (1u << (first)))
 #define INSERT(to, p, i) _mm512_insertf32x4(to, _mm_loadu_ps((const float *) (p)), i)
@@ -82,3 +83,4 @@
 #undef MR
 #undef UNROLLED
 #undef LINE_VECTORS
+#undef CHANNEL_SEGMENTS

@@ -47,3 +47,4 @@
 #undef TARGET
 #undef MR
 #undef UNROLLED
+#undef CHANNEL_SEGMENTS

@@ -28,10 +28,12 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 #include "micro_kernel.h"
 #include "moves.h"
 #include "linear.h"
+#include "channel_kernel.h"
 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
 static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, BIT_MASKS, MR, NR,
-                                       LINE_FILTERS, HALF_LINE_FILTERS, TAPS_AT_ONCE, TAP_FILTERS,
+                                       LINE_FILTERS, HALF_LINE_FILTERS, TAPS_AT_ONCE, TAP_FILTERS, CHANNEL_SEGMENTS,
+                                       CHANNEL_SEGMENTS > 1 ? CHANNEL_TERMS : FEW_CHANNEL_TERMS,
                                        SIMD_KERNELS(KERNEL_ENTRY)};
 
 #ifdef EXACT_ROWS

@@ -206,41 +206,6 @@ TARGET static void NAME(micro_kernel)(const struct micro_tile *tile)
 #undef ROWS
 }
 
-/* One row, of many vectors: each value of lhs is in all lanes of one register, and vectors come from memory. */
-TARGET static void NAME(row_kernel)(const struct row_tile *tile)
-{
-    const struct terms *terms = tile->terms;
-    const ptrdiff_t *offsets = tile->offsets, stop = terms->stop;
-    const REAL *lhs = tile->lhs, *vectors[ROW_VECTORS];
-    VECTOR sum[ROW_VECTORS];
-    UNROLL
-    for (int i = 0; i < ROW_VECTORS; i++) {
-        vectors[i] = (const REAL *) tile->image + tile->from[i];
-        sum[i] = (VECTOR) {0};
-    }
-    for (ptrdiff_t k = terms->start, run = terms->first_run; k < stop; k += terms->gap, run = terms->run) {
-        const ptrdiff_t end = run < stop - k ? k + run : stop;
-        for (; k < end; k++) {
-            const VECTOR factor = BROADCAST(lhs[k]);
-            const ptrdiff_t offset = offsets[k];
-            UNROLL
-            for (int i = 0; i < ROW_VECTORS; i++)
-                sum[i] = FMA(factor, (VECTOR) *(const UNALIGNED *) (vectors[i] + offset), sum[i]);
-        }
-    }
-    if (tile->accumulate)
-        UNROLL
-        for (int i = 0; i < ROW_VECTORS; i++)
-            sum[i] = *(const UNALIGNED *) ((const REAL *) tile->c + tile->to[i]) + sum[i];
-    else
-        UNROLL
-        for (int i = 0; i < ROW_VECTORS; i++)
-            sum[i] = (VECTOR) {0} + sum[i];
-    UNROLL
-    for (int i = 0; i < ROW_VECTORS; i++)
-        *(UNALIGNED *) ((REAL *) tile->c + tile->to[i]) = sum[i];
-}
-
 /* Where spans are added: dw (channels, sections, run) = or += a span's sums (sections, channels, run). What lies
    `prefetch_distance` behind is prefetched. */
 TARGET static void NAME(add_span)(const void *sums, void *dw, ptrdiff_t channels, ptrdiff_t sections, ptrdiff_t run,

@@ -42,3 +42,4 @@
 #undef TARGET
 #undef MR
 #undef UNROLLED
+#undef CHANNEL_SEGMENTS

@@ -73,16 +73,27 @@ struct micro_tile {
     const struct fused_pack *fused;
 };
 
-/* One call of the micro-kernel of one row: c = or += those terms of lhs, a row, times ROW_VECTORS vectors of an image, of
-   which vector i of term k lies offsets[k] + from[i] values behind it. Its sums lie to[i] values behind c. Sums may lie
-   over those of the vectors before them, which are stored first. */
-struct row_tile {
-    const struct terms *terms;
-    const void *lhs, *image;
-    void *c;
+/* One call of the micro-kernel of channels: sums (positions, lanes) = some lines of the kernel of weights (terms, lanes)
+   times an image, for CHANNEL_POSITIONS positions from each of one or two on, `channel_segments` of struct simd, where
+   they read; their sums lie to[i] values behind `sums`. Line k has `taps` terms, the first of which reads offsets[k]
+   values behind; they read what is `apart`, positions what is `step` values apart. */
+struct channel_tile {
+    const struct terms *lines;
+    const void *weights, *image;
+    const ptrdiff_t *offsets, *from, *to;
+    ptrdiff_t taps, apart, step;
+    void *sums;
+};
+
+/* One call of the micro-kernel of channels' gradients: chains (runs, run, lanes) += dy (count, lanes), transposed, times an
+   image, for `count` output positions, from `first` of a line of `width` on. Of a position, terms of run k read offsets[k]
+   values behind the image, and, if there are 3, beside each other; else there is 1. Lines read what is `pitch`, positions
+   what is `step` values apart, lanes if there are 3 terms. There are CHANNEL_TERMS terms at most. */
+struct channel_gradient {
+    const void *dy, *image;
     const ptrdiff_t *offsets;
-    ptrdiff_t from[ROW_VECTORS], to[ROW_VECTORS];
-    int accumulate;
+    ptrdiff_t runs, run, first, count, width, pitch, step;
+    void *chains;
 };
 
 /* One call of the micro-kernel of exact sums: c + low (rows, NR) = or += some terms of lhs, `rows` rows LHS_PITCH apart,

@@ -1,6 +1,7 @@
 /* The kernels of one instruction set and floating-point type, and its micro-tile.
 
-   A new kernel is a function in one of the templates (micro_kernel.h, line_kernel.h, gather.h, moves.h, linear.h), a
+   A new kernel is a function in one of the templates (micro_kernel.h, line_kernel.h, channel_kernel.h, gather.h,
+   moves.h, linear.h), a
    line in the list below and its declaration in simd.pxd. */
 
 #ifndef REFNET_SIMD_H
@@ -13,7 +14,11 @@
 #define SIMD_KERNELS(KERNEL) \
     KERNEL(void, micro_kernel, (const struct micro_tile *tile)) \
     KERNEL(void, line_kernel, (const struct line_tile *tile)) \
-    KERNEL(void, row_kernel, (const struct row_tile *tile)) \
+    KERNEL(void, channel_sums, (const struct channel_tile *tile)) \
+    KERNEL(void, channel_gradients, (const struct channel_gradient *gradient)) \
+    KERNEL(void, to_channels, (const void *const *rows, ptrdiff_t offset, ptrdiff_t count, void *to)) \
+    KERNEL(void, from_channels, (const void *from, ptrdiff_t count, void *const *rows, ptrdiff_t offset, \
+                                 ptrdiff_t channels)) \
     KERNEL(void, add_span, (const void *sums, void *dw, ptrdiff_t channels, ptrdiff_t sections, ptrdiff_t run, \
                             int accumulate, ptrdiff_t prefetch_distance)) \
     KERNEL(void, gather, (const void *x, const struct gather_plan *plan, const struct gather_region *region, \
@@ -44,6 +49,7 @@ struct simd {
     ptrdiff_t line_filters, half_line_filters; /* of a micro-tile of LINE_POSITIONS, and half; 0 if there is none */
     int taps_at_once;                          /* whether a line of the kernel must have LINE_TAPS or WIDE_TAPS */
     ptrdiff_t tap_filters;                     /* of one of TAP_CHANNELS; 0 if there is none */
+    ptrdiff_t channel_segments, channel_terms; /* of CHANNEL_POSITIONS, of one whose lanes are channels; of its dw */
     SIMD_KERNELS(KERNEL_FIELD)
 };
 

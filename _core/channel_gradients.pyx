@@ -1,0 +1,138 @@
+"""Backward-weights of groups that have so few channels and filters that lanes are filters of several groups.
+
+The sums are those of weights_tiles.pyx. A thread computes all spans of a block of lanes, in order, some frames of the
+output at a time, or some lines of one, whose image the workspace holds; see channel_image.pyx. dy is transposed like
+the image.
+"""
+
+from cython cimport floating
+from libc.string cimport memset
+
+from refnet._core cimport openmp
+from refnet._core.blocking cimport KC, LHS_PITCH, MC, SPAN_CHAINS, TILE_PITCH, ceil_div
+from refnet._core.channel_image cimport (MAX_LANES, Lanes, channel_image, fill_image, image_size, lanes_of,
+                                         place_lines)
+from refnet._core.geometry cimport Geometry
+from refnet._core.im2col3d cimport Range
+from refnet._core.simd cimport ChannelGradient
+from refnet._core.workspace cimport Workspace, carve
+
+cdef enum:
+    FEW = 2        # channels, and filters, of a group,
+    WIDE_FEW = 4   # or where there are registers for all terms of a frame of the kernel
+
+
+cdef ChannelGradients channel_gradients(const Simd* simd, const Geometry* g, Py_ssize_t samples, Py_ssize_t groups,
+                                        Py_ssize_t filters, Py_ssize_t channels) noexcept nogil:
+    """How dw would be computed; with no line if the workspace has no room for one."""
+    cdef Py_ssize_t lanes = simd.nr // 2
+    cdef ChannelGradients found
+    found.g = g[0]
+    found.samples, found.groups, found.filters = samples, groups, filters
+    found.terms, found.blocks = channels * g.kT * g.kH * g.kW, ceil_div(groups * filters, lanes)
+    found.run = 3 if g.kW == 3 and g.sW == g.dW == 1 else 1
+    found.frames, found.lines = g.oT, g.oH
+    found.image = channel_image(simd, g, channels, found.frames, found.lines)
+    while found.lines > 0 and (image_size(&found.image) + 3 * found.terms * lanes > MC * TILE_PITCH
+                               or (found.frames * found.lines * g.oW + lanes) * lanes > MC * LHS_PITCH):
+        if found.frames > 1:
+            found.frames = found.frames // 2
+        else:
+            found.lines = found.lines // 2
+        found.image = channel_image(simd, g, channels, found.frames, found.lines)
+    return found
+
+
+cdef bint pays(const Simd* simd, const ChannelGradients* gradients) noexcept nogil:
+    """Whether there are few channels and filters, groups for most lanes, and a task for each thread.
+
+    Zeros of the padding are factors here: where dy is not finite, conv3d.pyx sums again.
+    """
+    cdef Py_ssize_t few = WIDE_FEW if simd.channel_segments > 1 else FEW
+    return (gradients.image.channels <= few and gradients.filters <= few and gradients.terms <= KC
+            and 3 * gradients.blocks * (simd.nr // 2) <= 4 * gradients.groups * gradients.filters
+            and gradients.blocks >= openmp.max_threads() and gradients.lines > 0)
+
+
+cdef void channel_gradient(const Simd* simd, const floating* dy, const floating* x, floating* dw,
+                           unsigned char* memory, const ChannelGradients* gradients,
+                           Py_ssize_t block) noexcept nogil:
+    """dw (groups, filters, K), of a block of lanes, = dy (samples, groups, filters, P) times the patches of x."""
+    cdef const Geometry* g = &gradients.g
+    cdef Py_ssize_t lanes = gradients.image.lanes, filters = gradients.groups * gradients.filters
+    cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, size = gradients.terms * lanes, n, i, j, lane
+    cdef Py_ssize_t channels = gradients.groups * gradients.image.channels
+    cdef Lanes of_block = lanes_of(simd, block, gradients.filters, gradients.image.channels, gradients.groups)
+    cdef ChannelImage image = gradients.image
+    cdef void* rows[MAX_LANES]
+    cdef Range positions
+    cdef Workspace workspace
+    cdef floating* to
+    cdef floating* sums
+    carve(&workspace, memory, sizeof(floating))
+    to = <floating*> workspace.tile
+    sums = to + image_size(&image)
+    memset(sums, 0, 3 * size * sizeof(floating))
+    place_runs(&image, g, gradients.run, workspace.plan.source)
+    for n in range(gradients.samples):
+        for lane in range(lanes):
+            rows[lane] = <void*> (dy + (n * filters + block * lanes + min(lane, of_block.used - 1)) * P)
+        for i in range(ceil_div(g.oT, gradients.frames)):
+            image.t = gradients.image.t + i * gradients.frames * g.sT
+            for j in range(ceil_div(g.oH, gradients.lines)):
+                image.h = gradients.image.h + j * gradients.lines * g.sH
+                positions.low = i * gradients.frames * area + j * gradients.lines * g.oW
+                positions.high = min(min(positions.low + gradients.frames * gradients.lines * g.oW,
+                                         (i + 1) * gradients.frames * area), P)
+                fill_image(simd, x + n * channels * g.T * g.H * g.W, g, &of_block, &image, to)
+                simd.to_channels(rows, positions.low, positions.high - positions.low, workspace.lhs)
+                add_positions(simd, <floating*> workspace.lhs, to, workspace.plan.source, sums, gradients, positions)
+    for lane in range(of_block.used):
+        rows[lane] = dw + (block * lanes + lane) * gradients.terms
+    simd.from_channels(sums + 2 * size, gradients.terms, rows, 0, of_block.used)
+
+
+cdef void place_runs(const ChannelImage* image, const Geometry* g, Py_ssize_t run, Py_ssize_t* offsets) noexcept nogil:
+    """offsets <- where the first term of each run of `run` terms reads for the first position."""
+    cdef Py_ssize_t line, tap, of_line = g.kW // run
+    place_lines(image, g, offsets)
+    for line in range(image.channels * g.kT * g.kH - 1, -1, -1):
+        for tap in range(of_line - 1, -1, -1):
+            offsets[line * of_line + tap] = offsets[line] + tap * g.dW * image.lanes
+
+
+cdef void add_positions(const Simd* simd, const floating* dy, const floating* image, const Py_ssize_t* offsets,
+                        floating* sums, const ChannelGradients* gradients, Range positions) noexcept nogil:
+    """Add the products of some positions to the sums: those of a chain, of its span, and of all spans."""
+    cdef const Geometry* g = &gradients.g
+    cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, lanes = gradients.image.lanes, size = gradients.terms * lanes
+    cdef Py_ssize_t line = gradients.image.width * lanes, runs = gradients.terms // gradients.run
+    cdef Py_ssize_t first_t = positions.low // area, first_h = positions.low % area // g.oW
+    cdef Py_ssize_t position = positions.low, stop, t, h, run
+    cdef ChannelGradient some
+    some.run, some.width, some.pitch, some.step = gradients.run, g.oW, g.sH * line, g.sW * lanes
+    while position < positions.high:
+        t, h = position // area, position % area // g.oW
+        stop = min(min((t + 1) * area, (position // KC + 1) * KC), positions.high)
+        some.dy = dy + (position - positions.low) * lanes
+        some.image = image + ((t - first_t) * g.sT * gradients.image.lines + (h - first_h) * g.sH) * line
+        some.first, some.count = position % g.oW, stop - position
+        run = 0
+        while run < runs:
+            some.offsets, some.chains = offsets + run, sums + run * gradients.run * lanes
+            some.runs = min(runs - run, simd.channel_terms // gradients.run)
+            simd.channel_gradients(&some)
+            run += some.runs
+        position = stop
+        if position % KC == 0 or position == P:
+            add(sums + size, sums, size)
+        if position % (SPAN_CHAINS * KC) == 0 or position == P:
+            add(sums + 2 * size, sums + size, size)
+
+
+cdef inline void add(floating* sums, floating* found, Py_ssize_t size) noexcept nogil:
+    """Add up what was found, which begins anew."""
+    cdef Py_ssize_t i
+    for i in range(size):
+        sums[i] = sums[i] + found[i]
+    memset(found, 0, size * sizeof(floating))

@@ -1,0 +1,33 @@
+# Images of blocks of channels, channels last, of which every lane of a vector is one: see channel_image.pyx.
+
+from cython cimport floating
+
+from refnet._core.blocking cimport MAX_NR
+from refnet._core.geometry cimport Geometry
+from refnet._core.simd cimport Simd
+
+cdef enum:
+    MAX_LANES = MAX_NR // 2
+
+
+# What `frames` x `lines` of output positions read, completed by zeros; it begins at (t, h, w) of x. Each lane has
+# `channels` images of its own. So many positions `behind` it may be touched.
+cdef struct ChannelImage:
+    Py_ssize_t t, h, w, frames, lines, width, channels, lanes, behind
+
+
+# The channels of which the lanes of a vector are: the first that each lane reads, and how many lanes are in use; the
+# others repeat the last one.
+cdef struct Lanes:
+    Py_ssize_t[MAX_LANES] first
+    Py_ssize_t used
+
+
+cdef ChannelImage channel_image(const Simd* simd, const Geometry* g, Py_ssize_t channels, Py_ssize_t frames,
+                                Py_ssize_t lines) noexcept nogil
+cdef Py_ssize_t image_size(const ChannelImage* image) noexcept nogil
+cdef Lanes lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,
+                    Py_ssize_t groups) noexcept nogil
+cdef void fill_image(const Simd* simd, const floating* x, const Geometry* g, const Lanes* lanes,
+                     const ChannelImage* image, floating* to) noexcept nogil
+cdef void place_lines(const ChannelImage* image, const Geometry* g, Py_ssize_t* offsets) noexcept nogil
