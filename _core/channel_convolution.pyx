@@ -7,7 +7,7 @@ whose image the workspace holds; see channel_image.pyx.
 from cython cimport floating
 
 from refnet._core cimport openmp
-from refnet._core.blocking cimport CHANNEL_POSITIONS, KC, LHS_PITCH, MAX_NR, MC, NC, TILE_PITCH, ceil_div
+from refnet._core.blocking cimport CHANNEL_POSITIONS, KC, LHS_PITCH, MC, NC, TILE_PITCH, ceil_div
 from refnet._core.channel_image cimport (MAX_LANES, Lanes, channel_image, fill_image, image_size, lanes_of,
                                          place_lines)
 from refnet._core.geometry cimport Geometry

@@ -64,7 +64,8 @@ cdef void channel_gradient(const Simd* simd, const floating* dy, const floating*
     cdef Py_ssize_t channels = gradients.groups * gradients.image.channels
     cdef Lanes of_block = lanes_of(simd, block, gradients.filters, gradients.image.channels, gradients.groups)
     cdef ChannelImage image = gradients.image
-    cdef void* rows[MAX_LANES]
+    cdef const void* of_dy[MAX_LANES]
+    cdef void* of_dw[MAX_LANES]
     cdef Range positions
     cdef Workspace workspace
     cdef floating* to
@@ -76,7 +77,7 @@ cdef void channel_gradient(const Simd* simd, const floating* dy, const floating*
     place_runs(&image, g, gradients.run, workspace.plan.source)
     for n in range(gradients.samples):
         for lane in range(lanes):
-            rows[lane] = <void*> (dy + (n * filters + block * lanes + min(lane, of_block.used - 1)) * P)
+            of_dy[lane] = dy + (n * filters + block * lanes + min(lane, of_block.used - 1)) * P
         for i in range(ceil_div(g.oT, gradients.frames)):
             image.t = gradients.image.t + i * gradients.frames * g.sT
             for j in range(ceil_div(g.oH, gradients.lines)):
@@ -85,11 +86,11 @@ cdef void channel_gradient(const Simd* simd, const floating* dy, const floating*
                 positions.high = min(min(positions.low + gradients.frames * gradients.lines * g.oW,
                                          (i + 1) * gradients.frames * area), P)
                 fill_image(simd, x + n * channels * g.T * g.H * g.W, g, &of_block, &image, to)
-                simd.to_channels(rows, positions.low, positions.high - positions.low, workspace.lhs)
+                simd.to_channels(of_dy, positions.low, positions.high - positions.low, workspace.lhs)
                 add_positions(simd, <floating*> workspace.lhs, to, workspace.plan.source, sums, gradients, positions)
     for lane in range(of_block.used):
-        rows[lane] = dw + (block * lanes + lane) * gradients.terms
-    simd.from_channels(sums + 2 * size, gradients.terms, rows, 0, of_block.used)
+        of_dw[lane] = dw + (block * lanes + lane) * gradients.terms
+    simd.from_channels(sums + 2 * size, gradients.terms, of_dw, 0, of_block.used)
 
 
 cdef void place_runs(const ChannelImage* image, const Geometry* g, Py_ssize_t run, Py_ssize_t* offsets) noexcept nogil:
