@@ -160,20 +160,18 @@ cdef int convolve_whole(const floating* x, const floating* w, floating* y, unsig
     """Convolve in tasks of one thread each, by lines, channels or groups."""
     cdef const Simd* simd = micro_kernel.active(x)
     cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // whole.work), begin, end, task
-    cdef unsigned char* memory
     cdef Environment before
     for begin in range(0, whole.tasks, batch):
         end = min(begin + batch, whole.tasks)
         with nogil, parallel(use_threads_if=openmp.pays(whole.tasks * whole.work // 8)):
             before = environment.enter_default()
-            memory = &workspace[openmp.thread_num(), 0]
             for task in prange(begin, end, schedule="dynamic"):
                 if whole.lines:
-                    convolve_lines(simd, x, w, y, memory, whole.lines, task)
+                    convolve_lines(simd, x, w, y, &workspace[openmp.thread_num(), 0], whole.lines, task)
                 elif whole.channels:
-                    convolve_channels(simd, x, w, y, memory, whole.channels, task)
+                    convolve_channels(simd, x, w, y, &workspace[openmp.thread_num(), 0], whole.channels, task)
                 else:
-                    convolve_group(simd, x, w, y, memory, whole.groups, task)
+                    convolve_group(simd, x, w, y, &workspace[openmp.thread_num(), 0], whole.groups, task)
             environment.restore(before)
         interrupt.between()
     return 0
@@ -351,18 +349,18 @@ cdef int gradients_of_groups(const floating[:, :, ::1] dy, const floating[:, :, 
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
     cdef Py_ssize_t work = dy.shape[0] * dy.shape[2] * ceil_div(dw.shape[0], tasks) * dw.shape[1]  # of a task
     cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, task
-    cdef unsigned char* memory
     cdef Environment before
     for begin in range(0, tasks, batch):
         end = min(begin + batch, tasks)
         with nogil, parallel(use_threads_if=openmp.pays(tasks * work // 8)):
             before = environment.enter_default()
-            memory = &workspace[openmp.thread_num(), 0]
             for task in prange(begin, end, schedule="dynamic"):
                 if channels:
-                    channel_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], memory, channels, task)
+                    channel_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0],
+                                     &workspace[openmp.thread_num(), 0], channels, task)
                 else:
-                    group_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0], memory, groups, task)
+                    group_gradient(simd, &dy[0, 0, 0], &x[0, 0, 0, 0, 0], &dw[0, 0],
+                                   &workspace[openmp.thread_num(), 0], groups, task)
             environment.restore(before)
         interrupt.between()
     return 0

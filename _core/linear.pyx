@@ -14,10 +14,10 @@ from refnet._core.environment cimport Environment
 from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.simd cimport Simd
 
-# Rows of w in one task.
+# Rows of w in one task of dw, or a multiple.
 cdef Py_ssize_t ROWS = 16
 
-# Multiply-adds of one task of dx: a few tenths of a second.
+# Multiply-adds of one task of y or dx: a few tenths of a second.
 cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 1 << 32
 
 
@@ -25,17 +25,19 @@ def forward(const floating[:, ::1] x, const floating[:, ::1] w, floating[:, ::1]
     """y (N, K) = x (N, D) times the transposed w (K, D)."""
     cdef const Simd* simd = micro_kernel.active(&x[0, 0])
     cdef Py_ssize_t N = x.shape[0], D = x.shape[1], K = w.shape[0], task, k
+    cdef Py_ssize_t share = ceil_div(ceil_div(K, ROWS), openmp.max_threads())
     cdef Environment before
     cdef Turn turn
     cdef Watch watch = Watch(False)
     require(w.shape[1] == D and y.shape[0] == N and y.shape[1] == K)
+    share = min(share, UNINTERRUPTED // (N * D * ROWS + 1) + 1) * ROWS
     with nogil, parallel(use_threads_if=openmp.pays(max(N, <Py_ssize_t> 8) * D * K // 8)):
         before = environment.enter_default()
         turn = interrupt.turn(&watch)
-        for task in prange(ceil_div(K, ROWS), schedule="static"):
-            if not interrupt.asked(&turn, N * ROWS * D // simd.nr + 1):
-                k = task * ROWS
-                simd.linear_forward(&x[0, 0], &w[k, 0], &y[0, k], N, min(ROWS, K - k), D, K)
+        for task in prange(ceil_div(K, share), schedule="static"):
+            if not interrupt.asked(&turn, N * share * D // simd.nr + 1):
+                k = task * share
+                simd.linear_forward(&x[0, 0], &w[k, 0], &y[0, k], N, min(share, K - k), D, K)
         environment.restore(before)
     interrupt.finish(&watch)
 

@@ -111,6 +111,14 @@ KERNELS = (
         builds=("micro_kernel",),
     ),
     Mutant(
+        "chains that are lanes are added backwards",
+        "_core/simd/linear.h",
+        "sum += found[row * chains + j];",
+        "sum += found[row * chains + chains - 1 - j];",
+        (FEW_SAMPLES,),
+        builds=("micro_kernel",),
+    ),
+    Mutant(
         "spans of 4 chains in dw of groups",
         "_core/group_gradients.pyx",
         "block % SPAN_CHAINS > 0)\n"

@@ -693,6 +693,10 @@ def unaligned(values, shift):
         (FEW, 75, 781, 2),  # four chains of dx
         (1, 1090, 523, 5),
         (1, 3, 2, 1),
+        (1, 2048, 77, 4),  # chains are lanes: eight of a row, and rows that are left
+        (2, 1024, 39, 0),
+        (2, 512, 100, 3),
+        (1, 256, 33, 1),
     ],
 )
 def test_a_layer_of_few_samples_is_summed_as_defined(version, dtype, n, d, k, shift):

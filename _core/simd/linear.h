@@ -8,6 +8,7 @@
 #define REFNET_LINEAR_H
 
 enum {
+    FEW_SAMPLES = 2,                       /* whose chains may be lanes, */
     PASS_SAMPLES = 4,                      /* of one pass over the weights, */
     MANY_SAMPLES = 2 * PASS_SAMPLES,       /* or where there are registers for more; chains of a pass */
     PASS_ROWS = 8,                         /* of w, added to dx in one pass, */
@@ -121,13 +122,84 @@ INLINE TARGET void NAME(sums_of_rows)(const REAL *x, const REAL *w, REAL *y, ptr
         MASKED_STORE(y + n * y_pitch, MASK(lanes), total[n]);
 }
 
-/* y (samples, rows), `y_pitch` values apart, = x (samples, D) times w (rows, D), transposed. */
+/* lines (KC, LANES) <- what a row's chains, LANES / chains times over, read of x (chains, KC). */
+INLINE TARGET void NAME(repeat_chains)(const REAL *x, ptrdiff_t chains, REAL *lines)
+{
+    REAL block[LANES * LANES];
+    for (ptrdiff_t i = 0; i < KC; i += LANES, lines += LANES * LANES) {
+        VECTOR column[LANES];
+        for (ptrdiff_t lane = 0; lane < LANES; lane++)
+            *(UNALIGNED *) (block + lane * LANES) = *(const UNALIGNED *) (x + lane % chains * KC + i);
+        NAME(transpose_block)(block, LANES, column);
+        UNROLL
+        for (int j = 0; j < LANES; j++)
+            *(UNALIGNED *) (lines + j * LANES) = column[j];
+    }
+}
+
+/* y (samples, rows), `y_pitch` values apart, of 2 LANES / chains rows of w (rows, chains, KC), whose chains are lanes;
+   lines (samples, KC, LANES) has those of x. What lies in a row side by side is read at once, however it is aligned. */
+INLINE TARGET void NAME(sums_of_chains)(const REAL *lines, const REAL *w, REAL *y, ptrdiff_t y_pitch, ptrdiff_t chains,
+                                        const int samples)
+{
+    VECTOR chain[2][FEW_SAMPLES];
+    REAL found[2 * LANES];
+    UNROLL
+    for (int i = 0; i < 2 * samples; i++)
+        chain[i % 2][i / 2] = (VECTOR) {0};
+    for (ptrdiff_t i = 0; i < KC; i += LANES)
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            VECTOR column[LANES];
+            NAME(transpose_block)(w + half * LANES * KC + i, KC, column);
+            UNROLL
+            for (int term = 0; term < LANES; term++)
+                UNROLL
+                for (int n = 0; n < samples; n++) {
+                    const VECTOR factors = *(const UNALIGNED *) (lines + (n * KC + i + term) * LANES);
+                    chain[half][n] = FMA(factors, column[term], chain[half][n]);
+                }
+        }
+    for (int n = 0; n < samples; n++) {
+        *(UNALIGNED *) found = chain[0][n];
+        *(UNALIGNED *) (found + LANES) = chain[1][n];
+        for (ptrdiff_t row = 0; row < 2 * LANES / chains; row++) {
+            REAL sum = 0;
+            for (ptrdiff_t j = 0; j < chains; j++)
+                sum += found[row * chains + j];
+            y[n * y_pitch + row] = sum;
+        }
+    }
+}
+
+/* How many rows are computed so. */
+INLINE TARGET ptrdiff_t NAME(rows_by_chains)(const REAL *x, const REAL *w, REAL *y, ptrdiff_t rows, ptrdiff_t D,
+                                             ptrdiff_t y_pitch, const int samples)
+{
+    const ptrdiff_t chains = D / KC, at_once = 2 * LANES / chains;
+    REAL lines[FEW_SAMPLES * KC * LANES];
+    ptrdiff_t row = 0;
+    if (rows < at_once)
+        return 0;
+    for (int n = 0; n < samples; n++)
+        NAME(repeat_chains)(x + n * D, chains, lines + n * KC * LANES);
+    for (; row + at_once <= rows; row += at_once)
+        NAME(sums_of_chains)(lines, w + row * D, y + row, y_pitch, chains, samples);
+    return row;
+}
+
+/* y (samples, rows), `y_pitch` values apart, = x (samples, D) times w (rows, D), transposed. One or two samples of whole
+   chains, of one span, go chain by chain as far as vectors are full. */
 TARGET static void NAME(linear_forward)(const void *x_, const void *w_, void *y_, ptrdiff_t samples, ptrdiff_t rows,
                                         ptrdiff_t D, ptrdiff_t y_pitch)
 {
     const REAL *x = x_, *w = w_;
     REAL *y = y_;
-    for (ptrdiff_t row = 0; row < rows; row += LANES) {
+    ptrdiff_t row = 0;
+    if (samples <= FEW_SAMPLES && D % KC == 0 && D <= SPAN_CHAINS * KC && LANES % (D / KC) == 0)
+        row = samples == 1 ? NAME(rows_by_chains)(x, w, y, rows, D, y_pitch, 1)
+                           : NAME(rows_by_chains)(x, w, y, rows, D, y_pitch, 2);
+    for (; row < rows; row += LANES) {
         const ptrdiff_t some = rows - row < LANES ? rows - row : LANES;
 #define SAMPLES(n) NAME(sums_of_rows)(x + first * D, w + row * D, y + first * y_pitch + row, y_pitch, some, D, n)
         ptrdiff_t first = 0;
