@@ -9,6 +9,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core.blocking cimport CHANNEL_POSITIONS
+from refnet._core.geometry cimport bounded_product
 
 
 cdef inline Py_ssize_t low(Py_ssize_t kernel, Py_ssize_t pad, Py_ssize_t dilation) noexcept nogil:
@@ -36,7 +37,7 @@ cdef ChannelImage channel_image(const Simd* simd, const Geometry* g, Py_ssize_t 
 
 cdef Py_ssize_t image_size(const ChannelImage* image) noexcept nogil:
     """How many values it takes, with those that `to_channels` overwrites, and short lines read, behind it."""
-    return (image.channels * image.frames * image.lines * image.width + image.behind) * image.lanes
+    return (bounded_product(image.channels, image.frames, image.lines, image.width) + image.behind) * image.lanes
 
 
 cdef Lanes lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,

@@ -31,6 +31,11 @@ cdef inline bint is_product(Py_ssize_t count, Py_ssize_t a, Py_ssize_t b, Py_ssi
             and count % a == 0 and count // a % b == 0 and count // a // b == c)
 
 
+# a b c d, of sizes that are not negative, or 2**52 if it is larger: what no workspace holds.
+cdef inline Py_ssize_t bounded_product(Py_ssize_t a, Py_ssize_t b, Py_ssize_t c, Py_ssize_t d) noexcept nogil:
+    return <Py_ssize_t> min(<double> a * <double> b * <double> c * <double> d, <double> (<Py_ssize_t> 1 << 52))
+
+
 # Whether a kernel, a stride and a dilation are positive, and none, nor the padding, is larger than what refnet takes.
 cdef inline bint is_window(Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t dilation) noexcept nogil:
     return (1 <= kernel <= LARGEST and 1 <= stride <= LARGEST and 1 <= dilation <= LARGEST

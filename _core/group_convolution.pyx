@@ -13,7 +13,7 @@ from libc.string cimport memset
 from refnet._core cimport openmp
 from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MAX_BLOCKS, MAX_MR, MAX_NR, MC, TILE_PITCH,
                                     ceil_div)
-from refnet._core.geometry cimport Geometry
+from refnet._core.geometry cimport Geometry, bounded_product
 from refnet._core.im2col3d cimport Range, taps_of_frames, terms_of_taps
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_lhs
@@ -50,7 +50,7 @@ cdef GroupConvolution group_convolution(const Simd* simd, const Convolution* con
 
 cdef inline Py_ssize_t image_size(const GroupConvolution* convolution) noexcept nogil:
     """How many values the image takes, and the lanes behind its last line."""
-    return (convolution.conv.channels * convolution.frames * convolution.lines * convolution.width
+    return (bounded_product(convolution.conv.channels, convolution.frames, convolution.lines, convolution.width)
             + MAX_NR)
 
 

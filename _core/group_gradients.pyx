@@ -14,7 +14,7 @@ from libc.string cimport memset
 from refnet._core cimport openmp
 from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MAX_MR, MAX_NR, MC, NC, PAD, SPAN_CHAINS, TILE_PITCH,
                                     ceil_div)
-from refnet._core.geometry cimport in_long_lines
+from refnet._core.geometry cimport bounded_product, in_long_lines
 from refnet._core.im2col3d cimport Range, frames_of_tap
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.simd cimport MicroTile, PrefetchRun, Terms
@@ -66,7 +66,7 @@ cdef inline Py_ssize_t sums_size(const GroupGradients* gradients) noexcept nogil
 
 cdef inline Py_ssize_t image_size(const GroupGradients* gradients) noexcept nogil:
     """How many values the image of a group takes."""
-    return gradients.frames * gradients.lines * gradients.width * gradients.channels
+    return bounded_product(gradients.frames, gradients.lines, gradients.width, gradients.channels)
 
 
 cdef void group_gradient(const Simd* simd, const floating* dy, const floating* x, floating* dw, unsigned char* memory,
