@@ -189,14 +189,15 @@ INLINE TARGET ptrdiff_t NAME(rows_by_chains)(const REAL *x, const REAL *w, REAL 
 }
 
 /* y (samples, rows), `y_pitch` values apart, = x (samples, D) times w (rows, D), transposed. One or two samples of whole
-   chains, of one span, go chain by chain as far as vectors are full. */
+   chains, of one span, go chain by chain as far as vectors are full; in double, where a line of x is for half as many
+   weights, by rows. */
 TARGET static void NAME(linear_forward)(const void *x_, const void *w_, void *y_, ptrdiff_t samples, ptrdiff_t rows,
                                         ptrdiff_t D, ptrdiff_t y_pitch)
 {
     const REAL *x = x_, *w = w_;
     REAL *y = y_;
     ptrdiff_t row = 0;
-    if (samples <= FEW_SAMPLES && D % KC == 0 && D <= SPAN_CHAINS * KC && LANES % (D / KC) == 0)
+    if (sizeof(REAL) == sizeof(float) && samples <= FEW_SAMPLES && D % KC == 0 && D <= SPAN_CHAINS * KC && LANES % (D / KC) == 0)
         row = samples == 1 ? NAME(rows_by_chains)(x, w, y, rows, D, y_pitch, 1)
                            : NAME(rows_by_chains)(x, w, y, rows, D, y_pitch, 2);
     for (; row < rows; row += LANES) {
