@@ -87,6 +87,7 @@ cdef void convolve_group(const Simd* simd, const floating* x, const floating* w,
     cdef floating* image
     cdef Py_ssize_t* offsets
     cdef Range taps
+    cdef Terms terms[MAX_BLOCKS]
     carve(&workspace, memory, sizeof(floating))
     lhs, image, offsets = <floating*> workspace.lhs, <floating*> workspace.tile, workspace.plan.source
     if workspace.planned.kernel != kernel:  # the thread's first group
@@ -103,8 +104,11 @@ cdef void convolve_group(const Simd* simd, const floating* x, const floating* w,
     y += task * conv.rows * conv.maps.volume
     for frame in range(g.oT):
         taps = taps_of_frames(g, frame * g.oH * g.oW, 1)
+        for block in range(ceil_div(convolution.terms, KC)):
+            terms[block] = terms_of_taps(g, taps, block * KC,
+                                         min(convolution.terms - block * KC, <Py_ssize_t> KC))
         for left in range(0, g.oH * convolution.vectors, 2):
-            convolve_panel(simd, image, lhs, offsets, y, convolution, taps, frame, left)
+            convolve_panel(simd, image, lhs, offsets, y, convolution, terms, frame, left)
 
 
 cdef void place_terms(const GroupConvolution* convolution, Py_ssize_t* offsets) noexcept nogil:
@@ -138,7 +142,7 @@ cdef void copy_image(const Simd* simd, const floating* x, floating* image,
 
 
 cdef void convolve_panel(const Simd* simd, floating* image, const floating* lhs, const Py_ssize_t* offsets,
-                         floating* y, const GroupConvolution* convolution, Range taps, Py_ssize_t frame,
+                         floating* y, const GroupConvolution* convolution, const Terms* terms, Py_ssize_t frame,
                          Py_ssize_t left) noexcept nogil:
     """y (rows, P) = the sums of two vectors of an output frame, `left` and the next; the last is computed twice."""
     cdef const Convolution* conv = convolution.conv
@@ -146,16 +150,15 @@ cdef void convolve_panel(const Simd* simd, floating* image, const floating* lhs,
     cdef Py_ssize_t lanes = simd.nr // 2, right = min(left + 1, g.oH * convolution.vectors - 1)
     cdef Py_ssize_t h = left // convolution.vectors, w = left % convolution.vectors * lanes
     cdef Py_ssize_t right_h = right // convolution.vectors, right_w = right % convolution.vectors * lanes
-    cdef Py_ssize_t row = 0, block, first, itemsize = sizeof(floating)
+    cdef Py_ssize_t row = 0, block, itemsize = sizeof(floating)
     cdef Py_ssize_t at = (frame * g.oH + h) * g.oW + w, right_at = (frame * g.oH + right_h) * g.oW + right_w
     # Behind the last line is what other threads compute.
     cdef bint is_last = right_at + lanes > g.oT * g.oH * g.oW
     cdef floating sums[MAX_MR * MAX_NR]
-    cdef Terms terms
     cdef MicroTile tile
     tile.rhs = image + (frame * convolution.lines + h) * convolution.width + w
     tile.right = (right_h - h) * convolution.width + right_w - w
-    tile.terms, tile.fused = &terms, NULL
+    tile.fused = NULL
     while row < conv.rows:
         tile.rows = next_rows(simd, conv.rows - row)
         if is_last:
@@ -163,10 +166,9 @@ cdef void convolve_panel(const Simd* simd, floating* image, const floating* lhs,
         else:
             tile.c, tile.pitch, tile.right_sums = y + row * conv.maps.volume + at, conv.maps.volume, right_at - at
         for block in range(ceil_div(convolution.terms, KC)):
-            first = block * KC
-            terms = terms_of_taps(g, taps, first, min(convolution.terms - first, <Py_ssize_t> KC))
+            tile.terms = &terms[block]
             tile.lhs = lhs + (block * (conv.rows + MAX_MR) + row) * LHS_PITCH
-            tile.offsets, tile.accumulate = offsets + first, block > 0
+            tile.offsets, tile.accumulate = offsets + block * KC, block > 0
             tile.prefetch = PrefetchRun(<const char*> tile.lhs, LHS_PITCH * itemsize // CACHE_LINE, CACHE_LINE,
                                         LHS_PITCH * itemsize)
             simd.micro_kernel(&tile)
