@@ -45,6 +45,8 @@ _Static_assert(MAX_BLOCKS <= MC, "blocks that are packed at once share the rows 
 _Static_assert(NC * W_PHASES + PAD <= TILE_PITCH, "a tile holds a strip of each phase");
 _Static_assert(MERGED_PHASES <= 16, "a bit of an unsigned short for each merged phase");
 _Static_assert(TRANSPOSED % TAP_CHANNELS == 0, "channels that are transposed at once are whole micro-tiles");
+_Static_assert(KC * (MAX_NR / 2) <= MAX_NR * LHS_PITCH, "a chain of weights of each lane fits into the same lines");
+_Static_assert(CHANNEL_TERMS == 9 && FEW_CHANNEL_TERMS == 6, "channel_gradients has a case for each number of terms");
 _Static_assert(TRANSPOSED * MC <= MAX_NR * LHS_PITCH, "filters that are transposed fit into the lines before packing");
 
 #endif

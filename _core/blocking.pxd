@@ -13,7 +13,6 @@ cdef extern from "blocking.h":
         WIDE_TAPS
         WIDE_POSITIONS
         CHANNEL_POSITIONS
-        CHANNEL_TERMS
         TAP_CHANNELS
         SPAN_CHAINS
         PAD

@@ -13,8 +13,8 @@ cdef struct ChannelConvolution:
     Py_ssize_t groups, terms, blocks, bands, lines
 
 
-cdef ChannelConvolution channel_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t groups,
-                                            Py_ssize_t itemsize) noexcept nogil
+cdef ChannelConvolution channel_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t samples,
+                                            Py_ssize_t groups, Py_ssize_t itemsize) noexcept nogil
 cdef bint pays(const Simd* simd, const ChannelConvolution* convolution, Py_ssize_t samples) noexcept nogil
 cdef void convolve_channels(const Simd* simd, const floating* x, const floating* w, floating* y,
                             unsigned char* memory, const ChannelConvolution* convolution,

@@ -8,8 +8,8 @@ from cython cimport floating
 
 from refnet._core cimport openmp
 from refnet._core.blocking cimport CHANNEL_POSITIONS, KC, LHS_PITCH, MC, NC, TILE_PITCH, ceil_div
-from refnet._core.channel_image cimport (MAX_LANES, Lanes, channel_image, fill_image, image_size, lanes_of,
-                                         place_lines)
+from refnet._core.channel_image cimport (MAX_LANES, LaneChannels, are_used, channel_image, fill_image, image_size,
+                                         lanes_of, place_lines)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport taps_of_frames, terms_of_taps
 from refnet._core.pack cimport LhsLayout
@@ -21,14 +21,16 @@ cdef enum:
     FEW = 2  # channels, and rows, of a group
 
 
-cdef ChannelConvolution channel_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t groups,
-                                            Py_ssize_t itemsize) noexcept nogil:
-    """How it would be computed; with no line if the workspace has no room for a band of one."""
+cdef ChannelConvolution channel_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t samples,
+                                            Py_ssize_t groups, Py_ssize_t itemsize) noexcept nogil:
+    """How it would be computed; with no line if there is no tap, or no room in the workspace for a band of one."""
     cdef const Geometry* g = &conv.subkernels.g
     cdef Py_ssize_t lanes = simd.nr // 2
     cdef ChannelConvolution found
     found.conv, found.groups, found.terms = conv, groups, conv.channels * g.kT * g.kH * g.kW
-    found.blocks, found.lines = ceil_div(groups * conv.rows, lanes), g.oH
+    found.blocks, found.lines = ceil_div(groups * conv.rows, lanes), 0 if conv.subkernels.empty else g.oH
+    if samples * found.blocks < openmp.max_threads():  # a band for each thread
+        found.lines = ceil_div(found.lines, ceil_div(openmp.max_threads(), samples * found.blocks))
     found.image = channel_image(simd, g, conv.channels, g.oT, found.lines)
     while found.lines > 0 and (image_size(&found.image) > MC * TILE_PITCH
                                or (found.lines * g.oW + MAX_LANES) * lanes > MC * LHS_PITCH
@@ -41,14 +43,14 @@ cdef ChannelConvolution channel_convolution(const Simd* simd, const Convolution*
 
 
 cdef bint pays(const Simd* simd, const ChannelConvolution* convolution, Py_ssize_t samples) noexcept nogil:
-    """Whether there are few channels and rows, a chain at most, groups for most lanes, and a task for each thread."""
+    """Whether there are few channels and rows, a chain at most, groups for enough lanes, and a task for each thread."""
     cdef const Convolution* conv = convolution.conv
     cdef const Subkernel* kernel = conv.subkernels
     cdef const Geometry* g = &kernel.g
-    return (conv.count_subkernels == 1 and not kernel.empty and conv.maps.dense and kernel.phases_at == NULL
+    return (conv.count_subkernels == 1 and conv.maps.dense and kernel.phases_at == NULL and convolution.lines > 0
             and conv.channels <= FEW and conv.rows <= FEW and convolution.terms <= KC and 1 < g.kT * g.kH * g.kW
-            and 3 * convolution.blocks * (simd.nr // 2) <= 4 * convolution.groups * conv.rows
-            and samples * convolution.blocks * convolution.bands >= openmp.max_threads() and convolution.lines > 0)
+            and are_used(&convolution.image, convolution.blocks, convolution.groups * conv.rows)
+            and samples * convolution.blocks * convolution.bands >= openmp.max_threads())
 
 
 cdef void convolve_channels(const Simd* simd, const floating* x, const floating* w, floating* y,
@@ -62,12 +64,12 @@ cdef void convolve_channels(const Simd* simd, const floating* x, const floating*
     cdef Py_ssize_t lanes = convolution.image.lanes, segments, lane, frame, i
     cdef Py_ssize_t count = min(convolution.lines, g.oH - first)
     cdef Geometry of_lines = g[0]
-    cdef Lanes of_block = lanes_of(simd, block, conv.rows, conv.channels, convolution.groups)
+    cdef LaneChannels of_block = lanes_of(simd, block, conv.rows, conv.channels, convolution.groups)
     cdef ChannelImage image = convolution.image
     cdef void* rows[MAX_LANES]
     cdef Workspace workspace
     cdef ChannelTile tile
-    cdef Terms lines
+    cdef Terms taken
     cdef floating* sums
     cdef Py_ssize_t* positions
     carve(&workspace, memory, sizeof(floating))
@@ -82,10 +84,10 @@ cdef void convolve_channels(const Simd* simd, const floating* x, const floating*
         rows[lane] = y + ((sample * convolution.groups * conv.rows + block * lanes + lane) * g.oT * g.oH
                           + first) * g.oW
     of_lines.kW = 1
-    tile.lines, tile.weights, tile.offsets = &lines, workspace.lines, workspace.plan.source
+    tile.lines, tile.weights, tile.offsets = &taken, workspace.lines, workspace.plan.source
     tile.taps, tile.apart, tile.step, tile.sums = g.kW, g.dW * lanes, g.sW * lanes, sums
     for frame in range(g.oT):
-        lines = terms_of_taps(&of_lines, taps_of_frames(&of_lines, frame * g.oH * g.oW, 1), 0,
+        taken = terms_of_taps(&of_lines, taps_of_frames(&of_lines, frame * g.oH * g.oW, 1), 0,
                               conv.channels * g.kT * g.kH)
         tile.image = <floating*> workspace.tile + frame * g.sT * image.lines * image.width * lanes
         i = 0
@@ -100,13 +102,12 @@ cdef Py_ssize_t place_segments(const Simd* simd, const ChannelImage* image, cons
                                Py_ssize_t* positions) noexcept nogil:
     """positions <- where the segments of some lines read, then where their sums lie; how many there are.
 
-    The last segment of a line ends with the line, or, if that is shorter, behind it: what belongs there is computed
-    after it. There are as many as are computed at once, or a multiple: the last is computed twice.
+    The last segment of a line may end behind it: what belongs there is computed after it. There are as many as are
+    computed at once, or a multiple: the last is computed twice.
     """
     cdef Py_ssize_t of_line = ceil_div(g.oW, CHANNEL_POSITIONS), segments = count_segments(simd, g, count), i, h, w
     for i in range(segments):
         h, w = min(i, count * of_line - 1) // of_line, min(i, count * of_line - 1) % of_line * CHANNEL_POSITIONS
-        w = max(min(w, g.oW - CHANNEL_POSITIONS), <Py_ssize_t> 0)
         positions[i] = (h * g.sH * image.width + w * g.sW) * image.lanes
         positions[segments + i] = (h * g.oW + w) * image.lanes
     return segments

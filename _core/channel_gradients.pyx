@@ -10,16 +10,17 @@ from libc.string cimport memset
 
 from refnet._core cimport openmp
 from refnet._core.blocking cimport KC, LHS_PITCH, MC, SPAN_CHAINS, TILE_PITCH, ceil_div
-from refnet._core.channel_image cimport (MAX_LANES, Lanes, channel_image, fill_image, image_size, lanes_of,
-                                         place_lines)
+from refnet._core.channel_image cimport (MAX_LANES, LaneChannels, are_used, channel_image, fill_image, image_size,
+                                         lanes_of, place_lines)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range
 from refnet._core.simd cimport ChannelGradient
 from refnet._core.workspace cimport Workspace, carve
 
 cdef enum:
-    FEW = 2        # channels, and filters, of a group,
-    WIDE_FEW = 4   # or where there are registers for all terms of a frame of the kernel
+    FEW = 2       # channels, and filters, of a group,
+    WIDE_FEW = 4  # or where there are registers for all terms of a frame of the kernel
+    GAIN = 4      # with one channel a thread is at least so many times as fast
 
 
 cdef ChannelGradients channel_gradients(const Simd* simd, const Geometry* g, Py_ssize_t samples, Py_ssize_t groups,
@@ -33,7 +34,7 @@ cdef ChannelGradients channel_gradients(const Simd* simd, const Geometry* g, Py_
     found.run = 3 if g.kW == 3 and g.sW == g.dW == 1 else 1
     found.frames, found.lines = g.oT, g.oH
     found.image = channel_image(simd, g, channels, found.frames, found.lines)
-    while found.lines > 0 and (image_size(&found.image) + 3 * found.terms * lanes > MC * TILE_PITCH
+    while found.lines > 0 and (image_size(&found.image) + (3 * found.terms + lanes) * lanes > MC * TILE_PITCH
                                or (found.frames * found.lines * g.oW + lanes) * lanes > MC * LHS_PITCH):
         if found.frames > 1:
             found.frames = found.frames // 2
@@ -44,14 +45,15 @@ cdef ChannelGradients channel_gradients(const Simd* simd, const Geometry* g, Py_
 
 
 cdef bint pays(const Simd* simd, const ChannelGradients* gradients) noexcept nogil:
-    """Whether there are few channels and filters, groups for most lanes, and a task for each thread.
+    """Whether there are few channels and filters, groups for enough lanes, and tasks for threads, or fewer but faster.
 
     Zeros of the padding are factors here: where dy is not finite, conv3d.pyx sums again.
     """
     cdef Py_ssize_t few = WIDE_FEW if simd.channel_segments > 1 else FEW
     return (gradients.image.channels <= few and gradients.filters <= few and gradients.terms <= KC
-            and 3 * gradients.blocks * (simd.nr // 2) <= 4 * gradients.groups * gradients.filters
-            and gradients.blocks >= openmp.max_threads() and gradients.lines > 0)
+            and are_used(&gradients.image, gradients.blocks, gradients.groups * gradients.filters)
+            and gradients.blocks * max(1, GAIN // gradients.image.channels) >= openmp.max_threads()
+            and gradients.lines > 0)
 
 
 cdef void channel_gradient(const Simd* simd, const floating* dy, const floating* x, floating* dw,
@@ -62,7 +64,7 @@ cdef void channel_gradient(const Simd* simd, const floating* dy, const floating*
     cdef Py_ssize_t lanes = gradients.image.lanes, filters = gradients.groups * gradients.filters
     cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, size = gradients.terms * lanes, n, i, j, lane
     cdef Py_ssize_t channels = gradients.groups * gradients.image.channels
-    cdef Lanes of_block = lanes_of(simd, block, gradients.filters, gradients.image.channels, gradients.groups)
+    cdef LaneChannels of_block = lanes_of(simd, block, gradients.filters, gradients.image.channels, gradients.groups)
     cdef ChannelImage image = gradients.image
     cdef const void* of_dy[MAX_LANES]
     cdef void* of_dw[MAX_LANES]

@@ -1,4 +1,4 @@
-# Images of blocks of channels, channels last, of which every lane of a vector is one: see channel_image.pyx.
+# Images of blocks of channels, channels last, one for every lane of a vector: see channel_image.pyx.
 
 from cython cimport floating
 
@@ -16,9 +16,8 @@ cdef struct ChannelImage:
     Py_ssize_t t, h, w, frames, lines, width, channels, lanes, behind
 
 
-# The channels of which the lanes of a vector are: the first that each lane reads, and how many lanes are in use; the
-# others repeat the last one.
-cdef struct Lanes:
+# The first channel that each lane of a vector reads, and how many lanes are in use; the others repeat the last one.
+cdef struct LaneChannels:
     Py_ssize_t[MAX_LANES] first
     Py_ssize_t used
 
@@ -26,8 +25,9 @@ cdef struct Lanes:
 cdef ChannelImage channel_image(const Simd* simd, const Geometry* g, Py_ssize_t channels, Py_ssize_t frames,
                                 Py_ssize_t lines) noexcept nogil
 cdef Py_ssize_t image_size(const ChannelImage* image) noexcept nogil
-cdef Lanes lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,
-                    Py_ssize_t groups) noexcept nogil
-cdef void fill_image(const Simd* simd, const floating* x, const Geometry* g, const Lanes* lanes,
+cdef bint are_used(const ChannelImage* image, Py_ssize_t blocks, Py_ssize_t results) noexcept nogil
+cdef LaneChannels lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,
+                           Py_ssize_t groups) noexcept nogil
+cdef void fill_image(const Simd* simd, const floating* x, const Geometry* g, const LaneChannels* lanes,
                      const ChannelImage* image, floating* to) noexcept nogil
 cdef void place_lines(const ChannelImage* image, const Geometry* g, Py_ssize_t* offsets) noexcept nogil

@@ -1,33 +1,23 @@
 """Images of blocks of channels, channels last: what channel_convolution.pyx and channel_gradients.pyx read.
 
-Where a group has few channels and filters, no value is read by many of its sums, and nothing that the lanes of a
-vector could have in common. So lanes are filters of several groups, each with an image of its own. Images are
-transposed once, a vector of channels at each position; what a term reads there is a vector.
+Where a group has few channels and filters, few of its sums read the same value, and the lanes of a vector would have
+nothing in common. So lanes are filters of several groups, each with an image of its own. Images are transposed once, a
+vector of channels at each position; what a term reads there is a vector.
 """
 
 from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core.blocking cimport CHANNEL_POSITIONS
-from refnet._core.geometry cimport bounded_product
-
-
-cdef inline Py_ssize_t low(Py_ssize_t kernel, Py_ssize_t pad, Py_ssize_t dilation) noexcept nogil:
-    """The first position that an axis of the kernel reads; dilation may be negative."""
-    return min((kernel - 1) * dilation, <Py_ssize_t> 0) - pad
-
-
-cdef inline Py_ssize_t extent(Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation,
-                              Py_ssize_t positions) noexcept nogil:
-    """How many positions it reads from there on."""
-    return (positions - 1) * stride + (kernel - 1) * max(dilation, -dilation) + 1
+from refnet._core.geometry cimport bounded_product, extent, first_read
 
 
 cdef ChannelImage channel_image(const Simd* simd, const Geometry* g, Py_ssize_t channels, Py_ssize_t frames,
                                 Py_ssize_t lines) noexcept nogil:
     """The image of the first frames and lines of the output."""
     cdef ChannelImage image
-    image.t, image.h, image.w = low(g.kT, g.pT, g.dT), low(g.kH, g.pH, g.dH), low(g.kW, g.pW, g.dW)
+    image.t, image.h = first_read(g.kT, g.pT, g.dT), first_read(g.kH, g.pH, g.dH)
+    image.w = first_read(g.kW, g.pW, g.dW)
     image.frames, image.lines = extent(g.kT, g.sT, g.dT, frames), extent(g.kH, g.sH, g.dH, lines)
     image.width = extent(g.kW, g.sW, g.dW, g.oW)
     image.channels, image.lanes = channels, simd.nr // 2
@@ -40,10 +30,15 @@ cdef Py_ssize_t image_size(const ChannelImage* image) noexcept nogil:
     return (bounded_product(image.channels, image.frames, image.lines, image.width) + image.behind) * image.lanes
 
 
-cdef Lanes lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,
-                    Py_ssize_t groups) noexcept nogil:
+cdef bint are_used(const ChannelImage* image, Py_ssize_t blocks, Py_ssize_t results) noexcept nogil:
+    """Whether so many results use a quarter of the lanes, as many as a micro-tile of four rows uses for one."""
+    return blocks * image.lanes <= 4 * results
+
+
+cdef LaneChannels lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,
+                           Py_ssize_t groups) noexcept nogil:
     """The lanes of a block of results, of groups of `rows` results that read `channels` channels each."""
-    cdef Lanes found
+    cdef LaneChannels found
     cdef Py_ssize_t lanes = simd.nr // 2, lane
     found.used = min(lanes, groups * rows - block * lanes)
     for lane in range(lanes):
@@ -51,7 +46,7 @@ cdef Lanes lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssiz
     return found
 
 
-cdef void fill_image(const Simd* simd, const floating* x, const Geometry* g, const Lanes* lanes,
+cdef void fill_image(const Simd* simd, const floating* x, const Geometry* g, const LaneChannels* lanes,
                      const ChannelImage* image, floating* to) noexcept nogil:
     """to (channels, frames, lines, width, lanes) <- x (any number, T, H, W), with zeros round it."""
     cdef Py_ssize_t zero = 0, volume = g.T * g.H * g.W, line = image.width * image.lanes, c, t, h, lane
@@ -77,8 +72,8 @@ cdef void place_lines(const ChannelImage* image, const Geometry* g, Py_ssize_t* 
     cdef Py_ssize_t c, kt, kh, t, h, w = -g.pW - image.w, i = 0
     for c in range(image.channels):
         for kt in range(g.kT):
-            t = kt * g.dT - g.pT - low(g.kT, g.pT, g.dT)
+            t = kt * g.dT - g.pT - first_read(g.kT, g.pT, g.dT)
             for kh in range(g.kH):
-                h = kh * g.dH - g.pH - low(g.kH, g.pH, g.dH)
+                h = kh * g.dH - g.pH - first_read(g.kH, g.pH, g.dH)
                 offsets[i] = (((c * image.frames + t) * image.lines + h) * image.width + w) * image.lanes
                 i += 1

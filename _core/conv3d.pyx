@@ -70,11 +70,11 @@ cdef Py_ssize_t NONTEMPORAL = 16 << 20
 
 
 # A convolution in tasks of so much work, each of one thread, one way of three.
-cdef struct Whole:
+cdef struct Tasks:
     const LineConvolution* lines
     const ChannelConvolution* channels
     const GroupConvolution* groups
-    Py_ssize_t tasks, work
+    Py_ssize_t count, work
 
 
 def workspace_bytes(Py_ssize_t itemsize):
@@ -124,30 +124,30 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     """y (samples, groups * results, maps) = weights times the patches of x (samples, groups * channels, ...)."""
     cdef const Simd* simd = micro_kernel.active(x)
     cdef const Geometry* g = &conv.subkernels.g
-    cdef ChannelConvolution by_channels = channel_convolution(simd, conv, groups, sizeof(floating))
+    cdef ChannelConvolution by_channels = channel_convolution(simd, conv, samples, groups, sizeof(floating))
     cdef GroupConvolution by_groups = group_convolution(simd, conv, groups)
     cdef LineConvolution by_lines
-    cdef Whole whole
+    cdef Tasks tasks
     cdef Workspace carved
     cdef Py_ssize_t i
     for i in range(openmp.max_threads()):
         carve(&carved, &workspace[i, 0], sizeof(floating))
         carved.packed.weights = carved.planned.kernel = NULL
-    whole.lines, whole.channels, whole.groups = NULL, NULL, NULL
+    tasks.lines, tasks.channels, tasks.groups = NULL, NULL, NULL
     if lines_pay(simd, conv):
         by_lines = line_convolution(simd, conv, samples, groups)
-        whole.lines, whole.tasks = &by_lines, samples * groups * by_lines.down * by_lines.across
-        whole.work = by_lines.tile_panels * by_lines.filters * by_lines.tile_lines * g.oW * by_lines.terms
-        convolve_whole(x, w, y, workspace, &whole)
+        tasks.lines, tasks.count = &by_lines, samples * groups * by_lines.down * by_lines.across
+        tasks.work = by_lines.tile_panels * by_lines.filters * by_lines.tile_lines * g.oW * by_lines.terms
+        convolve_tasks(x, w, y, workspace, &tasks)
         return 0  # no sum has met padding
     if channels_pay(simd, &by_channels, samples):
-        whole.channels, whole.tasks = &by_channels, samples * by_channels.blocks * by_channels.bands
-        whole.work = by_channels.image.lanes * g.oT * by_channels.lines * g.oW * by_channels.terms
-        convolve_whole(x, w, y, workspace, &whole)
+        tasks.channels, tasks.count = &by_channels, samples * by_channels.blocks * by_channels.bands
+        tasks.work = by_channels.image.lanes * g.oT * by_channels.lines * g.oW * by_channels.terms
+        convolve_tasks(x, w, y, workspace, &tasks)
     elif groups_pay(simd, &by_groups, samples):
-        whole.groups, whole.tasks = &by_groups, samples * groups
-        whole.work = conv.rows * conv.maps.volume * by_groups.terms
-        convolve_whole(x, w, y, workspace, &whole)
+        tasks.groups, tasks.count = &by_groups, samples * groups
+        tasks.work = conv.rows * conv.maps.volume * by_groups.terms
+        convolve_tasks(x, w, y, workspace, &tasks)
     else:
         convolve_tiles(x, w, y, workspace, conv, samples, groups)
     if met_padding(simd, w, y, conv, samples, groups):
@@ -155,23 +155,23 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     return 0
 
 
-cdef int convolve_whole(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
-                        const Whole* whole) except -1:
+cdef int convolve_tasks(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
+                        const Tasks* tasks) except -1:
     """Convolve in tasks of one thread each, by lines, channels or groups."""
     cdef const Simd* simd = micro_kernel.active(x)
-    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // whole.work), begin, end, task
+    cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // tasks.work), begin, end, task
     cdef Environment before
-    for begin in range(0, whole.tasks, batch):
-        end = min(begin + batch, whole.tasks)
-        with nogil, parallel(use_threads_if=openmp.pays(whole.tasks * whole.work // 8)):
+    for begin in range(0, tasks.count, batch):
+        end = min(begin + batch, tasks.count)
+        with nogil, parallel(use_threads_if=openmp.pays(tasks.count * tasks.work // 8)):
             before = environment.enter_default()
             for task in prange(begin, end, schedule="dynamic"):
-                if whole.lines:
-                    convolve_lines(simd, x, w, y, &workspace[openmp.thread_num(), 0], whole.lines, task)
-                elif whole.channels:
-                    convolve_channels(simd, x, w, y, &workspace[openmp.thread_num(), 0], whole.channels, task)
+                if tasks.lines:
+                    convolve_lines(simd, x, w, y, &workspace[openmp.thread_num(), 0], tasks.lines, task)
+                elif tasks.channels:
+                    convolve_channels(simd, x, w, y, &workspace[openmp.thread_num(), 0], tasks.channels, task)
                 else:
-                    convolve_group(simd, x, w, y, &workspace[openmp.thread_num(), 0], whole.groups, task)
+                    convolve_group(simd, x, w, y, &workspace[openmp.thread_num(), 0], tasks.groups, task)
             environment.restore(before)
         interrupt.between()
     return 0
@@ -345,7 +345,7 @@ def backward_weights(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::
 cdef int gradients_of_groups(const floating[:, :, ::1] dy, const floating[:, :, :, :, ::1] x, floating[:, ::1] dw,
                              unsigned char[:, ::1] workspace, Py_ssize_t tasks, const ChannelGradients* channels,
                              const GroupGradients* groups) except -1:
-    """Compute dw of whole groups, each by one thread: of a block of lanes, or else of one group."""
+    """Compute dw in tasks of one thread each: of a block of lanes, or else of a group."""
     cdef const Simd* simd = micro_kernel.active(&x[0, 0, 0, 0, 0])
     cdef Py_ssize_t work = dy.shape[0] * dy.shape[2] * ceil_div(dw.shape[0], tasks) * dw.shape[1]  # of a task
     cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // work), begin, end, task

@@ -36,6 +36,17 @@ cdef inline Py_ssize_t bounded_product(Py_ssize_t a, Py_ssize_t b, Py_ssize_t c,
     return <Py_ssize_t> min(<double> a * <double> b * <double> c * <double> d, <double> (<Py_ssize_t> 1 << 52))
 
 
+# The first position that an axis of a window reads; dilation may be negative.
+cdef inline Py_ssize_t first_read(Py_ssize_t kernel, Py_ssize_t pad, Py_ssize_t dilation) noexcept nogil:
+    return min((kernel - 1) * dilation, <Py_ssize_t> 0) - pad
+
+
+# How many positions it reads from there on, those between counted.
+cdef inline Py_ssize_t extent(Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation,
+                              Py_ssize_t positions) noexcept nogil:
+    return (positions - 1) * stride + (kernel - 1) * max(dilation, -dilation) + 1
+
+
 # Whether a kernel, a stride and a dilation are positive, and none, nor the padding, is larger than what refnet takes.
 cdef inline bint is_window(Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t pad, Py_ssize_t dilation) noexcept nogil:
     return (1 <= kernel <= LARGEST and 1 <= stride <= LARGEST and 1 <= dilation <= LARGEST

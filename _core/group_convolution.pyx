@@ -13,7 +13,7 @@ from libc.string cimport memset
 from refnet._core cimport openmp
 from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MAX_BLOCKS, MAX_MR, MAX_NR, MC, TILE_PITCH,
                                     ceil_div)
-from refnet._core.geometry cimport Geometry, bounded_product
+from refnet._core.geometry cimport Geometry, bounded_product, extent, first_read
 from refnet._core.im2col3d cimport Range, taps_of_frames, terms_of_taps
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_lhs
@@ -22,18 +22,8 @@ from refnet._core.tiles cimport Subkernel
 from refnet._core.workspace cimport PlannedColumns, Workspace, carve
 
 cdef enum:
-    FEW_ROWS = 16  # of more, gathering takes a small part of the time
+    FEW_ROWS = 16    # of more, gathering takes a small part of the time
     GATHER_ROWS = 4  # gathering a vector takes as long as that many rows of multiply-adds
-
-
-cdef inline Py_ssize_t low(Py_ssize_t kernel, Py_ssize_t pad, Py_ssize_t dilation) noexcept nogil:
-    """The first position that an axis of the kernel reads; dilation may be negative."""
-    return min((kernel - 1) * dilation, <Py_ssize_t> 0) - pad
-
-
-cdef inline Py_ssize_t extent(Py_ssize_t kernel, Py_ssize_t dilation, Py_ssize_t positions) noexcept nogil:
-    """How many positions it reads from there on."""
-    return positions + (kernel - 1) * max(dilation, -dilation)
 
 
 cdef GroupConvolution group_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t groups) noexcept nogil:
@@ -41,9 +31,10 @@ cdef GroupConvolution group_convolution(const Simd* simd, const Convolution* con
     cdef const Geometry* g = &conv.subkernels.g
     cdef GroupConvolution found
     found.conv, found.groups, found.terms = conv, groups, conv.channels * g.kT * g.kH * g.kW
-    found.t, found.h, found.w = low(g.kT, g.pT, g.dT), low(g.kH, g.pH, g.dH), low(g.kW, g.pW, g.dW)
-    found.frames, found.lines = extent(g.kT, g.dT, g.oT), extent(g.kH, g.dH, g.oH)
-    found.width = extent(g.kW, g.dW, g.oW)
+    found.t, found.h = first_read(g.kT, g.pT, g.dT), first_read(g.kH, g.pH, g.dH)
+    found.w = first_read(g.kW, g.pW, g.dW)
+    found.frames, found.lines = extent(g.kT, 1, g.dT, g.oT), extent(g.kH, 1, g.dH, g.oH)
+    found.width = extent(g.kW, 1, g.dW, g.oW)
     found.vectors = ceil_div(g.oW, simd.nr // 2)
     return found
 

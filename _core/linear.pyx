@@ -14,11 +14,11 @@ from refnet._core.environment cimport Environment
 from refnet._core.interrupt cimport Turn, Watch
 from refnet._core.simd cimport Simd
 
-# Rows of w in one task of dw, or a multiple.
+# Rows of w in one task of dw; tasks of y have a multiple.
 cdef Py_ssize_t ROWS = 16
 
-# Multiply-adds of one task of y or dx: a few tenths of a second.
-cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 1 << 32
+# Multiply-adds of one task of y or dx, for each lane of a micro-tile: a few tenths of a second.
+cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 1 << 27
 
 
 def forward(const floating[:, ::1] x, const floating[:, ::1] w, floating[:, ::1] y):
@@ -30,7 +30,7 @@ def forward(const floating[:, ::1] x, const floating[:, ::1] w, floating[:, ::1]
     cdef Turn turn
     cdef Watch watch = Watch(False)
     require(w.shape[1] == D and y.shape[0] == N and y.shape[1] == K)
-    share = min(share, UNINTERRUPTED // (N * D * ROWS + 1) + 1) * ROWS
+    share = max(1, min(share, simd.nr * UNINTERRUPTED // (N * D * ROWS + 1) + 1)) * ROWS
     with nogil, parallel(use_threads_if=openmp.pays(max(N, <Py_ssize_t> 8) * D * K // 8)):
         before = environment.enter_default()
         turn = interrupt.turn(&watch)
@@ -51,7 +51,7 @@ def input_gradient(const floating[:, ::1] dy, const floating[:, ::1] w, floating
     cdef Turn turn
     cdef Watch watch = Watch(False)
     require(w.shape[1] == D and dy.shape[0] == N and dy.shape[1] == K)
-    share = min(share, UNINTERRUPTED // (N * K * line + 1) + 1) * line
+    share = max(1, min(share, simd.nr * UNINTERRUPTED // (N * K * line + 1) + 1)) * line
     with nogil, parallel(use_threads_if=openmp.pays(max(N, <Py_ssize_t> 8) * D * K // 8)):
         before = environment.enter_default()
         turn = interrupt.turn(&watch)

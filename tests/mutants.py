@@ -137,10 +137,10 @@ KERNELS = (
         (BITS,),
     ),
     Mutant(
-        "the last segment of a line lies behind its end",
+        "positions of many groups read the next line, whatever the stride",
         "_core/channel_convolution.pyx",
-        "w = max(min(w, g.oW - CHANNEL_POSITIONS), <Py_ssize_t> 0)",
-        "w = max(w, <Py_ssize_t> 0)",
+        "positions[i] = (h * g.sH * image.width + w * g.sW) * image.lanes",
+        "positions[i] = (h * image.width + w * g.sW) * image.lanes",
         (BITS, ANY_GROUPS),
     ),
     Mutant(

@@ -197,20 +197,24 @@ def test_any_groups_are_exact(dtype, problem):
 
 @every_dtype
 @pytest.mark.parametrize(("groups", "channels"), [(1, 3), (4, 1), (4, 8), (48, 1), (48, 2)])
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 1, 2)])
 @pytest.mark.parametrize(("k", "pad", "dilation"), [(2, 2**30 - 1, 2**31 - 1), (3, 2**30, 2**30)])
-def test_windows_that_reach_as_far_as_they_may_are_exact(dtype, groups, channels, k, pad, dilation):
+def test_windows_that_reach_as_far_as_they_may_are_exact(dtype, groups, channels, k, pad, dilation, stride):
     """All but the middle tap, if there is one, lie outside. What such a window spans is no Py_ssize_t."""
     rng = np.random.default_rng(k)
     x = rng.integers(-9, 10, (2, groups * channels, 3, 3, 3))
     w = rng.integers(-9, 10, (groups * channels, channels, k, k, k))
-    attrs = {"pad": (pad,) * 3, "dilation": (dilation,) * 3, "groups": groups}
+    attrs = {"pad": (pad,) * 3, "dilation": (dilation,) * 3, "groups": groups, "stride": stride}
     y, context = core.conv3d.forward(x.astype(dtype), w.astype(dtype), **attrs)
     dy = rng.integers(-9, 10, y.shape)
     dx, dw = core.conv3d.backward(dy.astype(dtype), context)
     expected = [np.zeros(y.shape), np.zeros(x.shape), np.zeros(w.shape)]
     if k == 3:
         middle, dw_of_middle = w[:, :, 1:2, 1:2, 1:2], expected[2][:, :, 1:2, 1:2, 1:2]
-        expected[:2], dw_of_middle[...] = (sums := shifted_sums(x, middle, dy, groups=groups))[:2], sums[2]
+        expected[:2], dw_of_middle[...] = (
+            (sums := shifted_sums(x, middle, dy, groups=groups, stride=stride))[:2],
+            sums[2],
+        )
     for name, ours, theirs in zip(("y", "dx", "dw"), (y, dx, dw), expected, strict=True):
         assert np.array_equal(ours, theirs), name
 

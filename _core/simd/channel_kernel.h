@@ -6,49 +6,11 @@
 #define CHANNEL_SEGMENTS 1
 #endif
 
-/* to (count, LANES) <- `count` values of LANES rows each, from `offset` on. What lies behind is overwritten: LANES - 1
-   vectors at most. */
-TARGET static void NAME(to_channels)(const void *const *rows, ptrdiff_t offset, ptrdiff_t count, void *to_)
-{
-    REAL *to = to_;
-    for (ptrdiff_t i = 0; i < count; i += LANES, to += LANES * LANES) {
-        const unsigned lanes = LANE_RANGE(0, count - i < LANES ? count - i : LANES);
-        REAL block[LANES * LANES];
-        VECTOR column[LANES];
-        UNROLL
-        for (int lane = 0; lane < LANES; lane++) {
-            const REAL *row = (const REAL *) rows[lane] + offset + i;
-            *(UNALIGNED *) (block + lane * LANES) = MASKED_LOAD((VECTOR) {0}, MASK(lanes), row);
-            PREFETCH(row + 4 * LANES);
-        }
-        NAME(transpose_block)(block, LANES, column);
-        UNROLL
-        for (int j = 0; j < LANES; j++)
-            *(UNALIGNED *) (to + j * LANES) = column[j];
-    }
-}
-
-/* `count` values of `channels` rows each, from `offset` on, <- from (count, LANES). What lies behind is read: LANES - 1
-   vectors at most. */
-TARGET static void NAME(from_channels)(const void *from_, ptrdiff_t count, void *const *rows, ptrdiff_t offset,
-                                       ptrdiff_t channels)
-{
-    const REAL *from = from_;
-    for (ptrdiff_t i = 0; i < count; i += LANES, from += LANES * LANES) {
-        const unsigned lanes = LANE_RANGE(0, count - i < LANES ? count - i : LANES);
-        VECTOR column[LANES];
-        NAME(transpose_block)(from, LANES, column);
-        UNROLL
-        for (int lane = 0; lane < LANES; lane++)
-            if (lane < channels)
-                MASKED_STORE((REAL *) rows[lane] + offset + i, MASK(lanes), column[lane]);
-    }
-}
-
-/* The sums of some positions += a line of the kernel. Where it has three taps side by side, each value is loaded once for
-   all of them. */
-INLINE TARGET void NAME(add_taps)(const REAL *weights, const REAL *image, const struct channel_tile *tile, VECTOR *sum,
-                                  const int beside)
+/* The sums of some positions += a line of the kernel. Where it has three taps that read side by side, on or, with
+   `beside` -1, back, each value is loaded once for all of them, in that direction, so each position's taps come in
+   order. */
+INLINE TARGET void NAME(add_taps)(const REAL *weights, const REAL *image, const struct channel_tile *tile,
+                                  VECTOR *sum, const int beside)
 {
     if (beside) {
         VECTOR factor[3];
@@ -56,12 +18,15 @@ INLINE TARGET void NAME(add_taps)(const REAL *weights, const REAL *image, const 
         for (int tap = 0; tap < 3; tap++)
             factor[tap] = *(const UNALIGNED *) (weights + tap * LANES);
         UNROLL
-        for (int j = 0; j < CHANNEL_POSITIONS + 2; j++) {
+        for (int value = 0; value < CHANNEL_POSITIONS + 2; value++) {
+            const int j = beside > 0 ? value : CHANNEL_POSITIONS - 1 - value;
             const VECTOR values = *(const UNALIGNED *) (image + j * LANES);
             UNROLL
-            for (int tap = 0; tap < 3; tap++)
-                if (0 <= j - tap && j - tap < CHANNEL_POSITIONS)
-                    sum[j - tap] = FMA(factor[tap], values, sum[j - tap]);
+            for (int tap = 0; tap < 3; tap++) {
+                const int i = j - tap * beside;
+                if (0 <= i && i < CHANNEL_POSITIONS)
+                    sum[i] = FMA(factor[tap], values, sum[i]);
+            }
         }
         return;
     }
@@ -103,6 +68,8 @@ TARGET static void NAME(channel_sums)(const struct channel_tile *tile)
 {
     if (tile->taps == 3 && tile->apart == LANES && tile->step == LANES)
         NAME(sum_of_lines)(tile, 1);
+    else if (tile->taps == 3 && tile->apart == -LANES && tile->step == LANES)
+        NAME(sum_of_lines)(tile, -1);
     else
         NAME(sum_of_lines)(tile, 0);
 }
@@ -159,17 +126,23 @@ INLINE TARGET void NAME(add_runs)(const struct channel_gradient *gradient, const
         *(UNALIGNED *) (chains + i * LANES) = chain[i];
 }
 
-/* For 1 to 3 runs of 3 terms, or 1 to CHANNEL_TERMS of 1. */
+/* For 1 to 3 runs of 3 terms, or 1 to CHANNEL_TERMS of 1; with fewer registers, FEW_CHANNEL_TERMS at most. */
 TARGET static void NAME(channel_gradients)(const struct channel_gradient *gradient)
 {
 #define RUNS(n, run) case n: NAME(add_runs)(gradient, n, run); break;
     if (gradient->run == 3)
         switch (gradient->runs) {
-            RUNS(1, 3) RUNS(2, 3) RUNS(3, 3)
+            RUNS(1, 3) RUNS(2, 3)
+#if CHANNEL_SEGMENTS > 1
+            RUNS(3, 3)
+#endif
         }
     else
         switch (gradient->runs) {
-            RUNS(1, 1) RUNS(2, 1) RUNS(3, 1) RUNS(4, 1) RUNS(5, 1) RUNS(6, 1) RUNS(7, 1) RUNS(8, 1) RUNS(9, 1)
+            RUNS(1, 1) RUNS(2, 1) RUNS(3, 1) RUNS(4, 1) RUNS(5, 1) RUNS(6, 1)
+#if CHANNEL_SEGMENTS > 1
+            RUNS(7, 1) RUNS(8, 1) RUNS(9, 1)
+#endif
         }
 #undef RUNS
 }

@@ -4,11 +4,11 @@
    Its lanes are filters, and each value of the image is one value in all lanes, taken from where it lies. So a term
    that is none for some positions can be left out for them alone. Sums are those of micro_kernel.h.
 
-   With 32 registers a micro-tile is LINE_VECTORS vectors of filters wide, and terms come one by one (gcc keeps sums in
-   registers if they are an array of two dimensions, and not if it has one). With 16 it is one
-   vector wide, and the taps of a line of the kernel come at once, LINE_TAPS or WIDE_TAPS: what position p reads at its
-   second tap, position p + 1 reads at its first, and each value is loaded once for all. Where neither is so, there is a
-   stub, which is not called. */
+   With 32 registers a micro-tile is LINE_VECTORS vectors of filters wide, and terms come one by one; its sums are an
+   array of two dimensions, for gcc does not keep one of one dimension in registers. With 16 it is one vector wide,
+   and the taps of a line of the kernel come at once, LINE_TAPS or WIDE_TAPS: what position p reads at its second tap,
+   position p + 1 reads at its first, and each value is loaded once for all. Where neither is so, there is a stub,
+   which is not called. */
 
 #ifdef LINE_VECTORS
 #define LINE_FILTERS (LINE_VECTORS * LANES)

@@ -1,8 +1,8 @@
 /* Products of few samples with a matrix of weights, which is read once or written once: y = x w', dx = dy w,
    dw = dy' x, with x (samples, D), w (K, D), y (samples, K). See kernels.h.
 
-   Each element is summed as conv3d.pyx defines it, in one lane: y over D in spans of chains, dx over K in chains, dw
-   over the samples in one chain. */
+   Each element is summed as conv3d.pyx defines it, each chain in one lane: y over D in spans of chains, dx over K in
+   chains, dw over the samples in one chain. */
 
 #ifndef REFNET_LINEAR_H
 #define REFNET_LINEAR_H
@@ -122,25 +122,10 @@ INLINE TARGET void NAME(sums_of_rows)(const REAL *x, const REAL *w, REAL *y, ptr
         MASKED_STORE(y + n * y_pitch, MASK(lanes), total[n]);
 }
 
-/* lines (KC, LANES) <- what a row's chains, LANES / chains times over, read of x (chains, KC). */
-INLINE TARGET void NAME(repeat_chains)(const REAL *x, ptrdiff_t chains, REAL *lines)
-{
-    REAL block[LANES * LANES];
-    for (ptrdiff_t i = 0; i < KC; i += LANES, lines += LANES * LANES) {
-        VECTOR column[LANES];
-        for (ptrdiff_t lane = 0; lane < LANES; lane++)
-            *(UNALIGNED *) (block + lane * LANES) = *(const UNALIGNED *) (x + lane % chains * KC + i);
-        NAME(transpose_block)(block, LANES, column);
-        UNROLL
-        for (int j = 0; j < LANES; j++)
-            *(UNALIGNED *) (lines + j * LANES) = column[j];
-    }
-}
-
 /* y (samples, rows), `y_pitch` values apart, of 2 LANES / chains rows of w (rows, chains, KC), whose chains are lanes;
    lines (samples, KC, LANES) has those of x. What lies in a row side by side is read at once, however it is aligned. */
-INLINE TARGET void NAME(sums_of_chains)(const REAL *lines, const REAL *w, REAL *y, ptrdiff_t y_pitch, ptrdiff_t chains,
-                                        const int samples)
+INLINE TARGET void NAME(sums_of_chains)(const REAL *lines, const REAL *w, REAL *y, ptrdiff_t y_pitch,
+                                        ptrdiff_t chains, const int samples)
 {
     VECTOR chain[2][FEW_SAMPLES];
     REAL found[2 * LANES];
@@ -172,7 +157,7 @@ INLINE TARGET void NAME(sums_of_chains)(const REAL *lines, const REAL *w, REAL *
     }
 }
 
-/* How many rows are computed so. */
+/* How many rows are computed so; lines (samples, KC, LANES) repeat the chains of x. */
 INLINE TARGET ptrdiff_t NAME(rows_by_chains)(const REAL *x, const REAL *w, REAL *y, ptrdiff_t rows, ptrdiff_t D,
                                              ptrdiff_t y_pitch, const int samples)
 {
@@ -181,23 +166,28 @@ INLINE TARGET ptrdiff_t NAME(rows_by_chains)(const REAL *x, const REAL *w, REAL 
     ptrdiff_t row = 0;
     if (rows < at_once)
         return 0;
-    for (int n = 0; n < samples; n++)
-        NAME(repeat_chains)(x + n * D, chains, lines + n * KC * LANES);
+    for (int n = 0; n < samples; n++) {
+        const void *read[LANES];
+        for (ptrdiff_t lane = 0; lane < LANES; lane++)
+            read[lane] = x + n * D + lane % chains * KC;
+        NAME(to_channels)(read, 0, KC, lines + n * KC * LANES);
+    }
     for (; row + at_once <= rows; row += at_once)
         NAME(sums_of_chains)(lines, w + row * D, y + row, y_pitch, chains, samples);
     return row;
 }
 
-/* y (samples, rows), `y_pitch` values apart, = x (samples, D) times w (rows, D), transposed. One or two samples of whole
-   chains, of one span, go chain by chain as far as vectors are full; in double, where a line of x is for half as many
-   weights, by rows. */
+/* y (samples, rows), `y_pitch` values apart, = x (samples, D) times w (rows, D), transposed. One or two samples of
+   whole chains, of one span, go chain by chain as far as vectors are full; in double, where a line of x is for half
+   as many weights, by rows. */
 TARGET static void NAME(linear_forward)(const void *x_, const void *w_, void *y_, ptrdiff_t samples, ptrdiff_t rows,
                                         ptrdiff_t D, ptrdiff_t y_pitch)
 {
     const REAL *x = x_, *w = w_;
     REAL *y = y_;
     ptrdiff_t row = 0;
-    if (sizeof(REAL) == sizeof(float) && samples <= FEW_SAMPLES && D % KC == 0 && D <= SPAN_CHAINS * KC && LANES % (D / KC) == 0)
+    if (sizeof(REAL) == sizeof(float) && samples <= FEW_SAMPLES && KC <= D && D <= SPAN_CHAINS * KC && D % KC == 0
+        && LANES % (D / KC) == 0)
         row = samples == 1 ? NAME(rows_by_chains)(x, w, y, rows, D, y_pitch, 1)
                            : NAME(rows_by_chains)(x, w, y, rows, D, y_pitch, 2);
     for (; row < rows; row += LANES) {

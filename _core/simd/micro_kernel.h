@@ -46,9 +46,9 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     REAL *rhs = tile->rhs, *c = tile->c;
     const ptrdiff_t pitch = tile->pitch, stop = terms->stop;
     const ptrdiff_t right_sums = segments == AT_OFFSETS ? tile->right_sums : LANES;
-    /* Fused packing needs the registers, so the queue is not throttled then, and a line is taken with every term. */
+    /* Fused packing needs the registers: it takes a line with every term, throttled or not. */
     const ptrdiff_t step_bytes = gathers ? CACHE_LINE : tile->prefetch.step;
-    const ptrdiff_t run_bytes = tile->prefetch.count * step_bytes, stride = tile->prefetch.stride;
+    const ptrdiff_t run_bytes = tile->prefetch.count * tile->prefetch.step, stride = tile->prefetch.stride;
     const ptrdiff_t to_next_run = stride - run_bytes;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     ptrdiff_t tap = 0, entry = 0;

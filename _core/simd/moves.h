@@ -92,6 +92,45 @@ TARGET static void NAME(transpose)(const void *from_, ptrdiff_t pitch, void *to_
             to[i * width] = from[i];
 }
 
+/* to (count, LANES) <- `count` values of LANES rows each, from `offset` on. What lies behind is overwritten: LANES - 1
+   vectors at most. */
+TARGET static void NAME(to_channels)(const void *const *rows, ptrdiff_t offset, ptrdiff_t count, void *to_)
+{
+    REAL *to = to_;
+    for (ptrdiff_t i = 0; i < count; i += LANES, to += LANES * LANES) {
+        const unsigned lanes = LANE_RANGE(0, count - i < LANES ? count - i : LANES);
+        REAL block[LANES * LANES];
+        VECTOR column[LANES];
+        UNROLL
+        for (int lane = 0; lane < LANES; lane++) {
+            const REAL *row = (const REAL *) rows[lane] + offset + i;
+            *(UNALIGNED *) (block + lane * LANES) = MASKED_LOAD((VECTOR) {0}, MASK(lanes), row);
+            PREFETCH(row + 4 * LANES);
+        }
+        NAME(transpose_block)(block, LANES, column);
+        UNROLL
+        for (int j = 0; j < LANES; j++)
+            *(UNALIGNED *) (to + j * LANES) = column[j];
+    }
+}
+
+/* `count` values of `channels` rows each, from `offset` on, <- from (count, LANES). What lies behind is read: LANES - 1
+   vectors at most. */
+TARGET static void NAME(from_channels)(const void *from_, ptrdiff_t count, void *const *rows, ptrdiff_t offset,
+                                       ptrdiff_t channels)
+{
+    const REAL *from = from_;
+    for (ptrdiff_t i = 0; i < count; i += LANES, from += LANES * LANES) {
+        const unsigned lanes = LANE_RANGE(0, count - i < LANES ? count - i : LANES);
+        VECTOR column[LANES];
+        NAME(transpose_block)(from, LANES, column);
+        UNROLL
+        for (int lane = 0; lane < LANES; lane++)
+            if (lane < channels)
+                MASKED_STORE((REAL *) rows[lane] + offset + i, MASK(lanes), column[lane]);
+    }
+}
+
 #undef SQUARE
 #undef SQUARES
 

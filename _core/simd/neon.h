@@ -3,6 +3,7 @@
 #define ISA neon
 #define TARGET
 #define MR 12
+#define CHANNEL_SEGMENTS 2
 #define UNROLLED 8
 
 #define ZIP_PAIRS(zip, a, b) vreinterpretq_f32_f64(zip(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)))

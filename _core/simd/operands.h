@@ -60,7 +60,7 @@ struct fused_pack {
    which the second is `right_sums` values behind the first, and stored after it. Then, and if packing is fused, lhs has
    4, 8 or MR rows, those after the first `rows` anything finite. The last two are BLIS's auxinfo: what to prefetch, one
    line with every PREFETCH_TERMS, or nothing if it is at NULL, and how the call packs rhs, or NULL where it is packed
-   already; where it packs, it prefetches a line with every term, and is told of some. */
+   already; where it packs, it prefetches a line with every term, and `prefetch` is not at NULL. */
 struct micro_tile {
     ptrdiff_t rows, pitch;
     const struct terms *terms;
@@ -73,10 +73,11 @@ struct micro_tile {
     const struct fused_pack *fused;
 };
 
-/* One call of the micro-kernel of channels: sums (positions, lanes) = some lines of the kernel of weights (terms, lanes)
-   times an image, for CHANNEL_POSITIONS positions from each of one or two on, `channel_segments` of struct simd, where
-   they read; their sums lie to[i] values behind `sums`. Line k has `taps` terms, the first of which reads offsets[k]
-   values behind; they read what is `apart`, positions what is `step` values apart. */
+/* One call of the micro-kernel of channels: sums of some lines of the kernel, of weights (terms, lanes), times an
+   image. They are those of CHANNEL_POSITIONS positions of an output line, or of two lines, `channel_segments` of
+   struct simd: from[i] is where the first of them reads, and its sum lies to[i] values behind `sums`. Line k of the
+   kernel has `taps` terms, the first of which reads offsets[k] values behind; terms read what is `apart`, positions
+   what is `step` values apart. */
 struct channel_tile {
     const struct terms *lines;
     const void *weights, *image;
@@ -85,10 +86,11 @@ struct channel_tile {
     void *sums;
 };
 
-/* One call of the micro-kernel of channels' gradients: chains (runs, run, lanes) += dy (count, lanes), transposed, times an
-   image, for `count` output positions, from `first` of a line of `width` on. Of a position, terms of run k read offsets[k]
-   values behind the image, and, if there are 3, beside each other; else there is 1. Lines read what is `pitch`, positions
-   what is `step` values apart, lanes if there are 3 terms. There are CHANNEL_TERMS terms at most. */
+/* One call of the micro-kernel of channels' gradients: chains (runs, run, lanes) += dy (count, lanes), transposed,
+   times an image, for `count` output positions, from `first` of a line of `width` on. Of a position, terms of run k
+   read offsets[k] values behind the image, and, if there are 3, beside each other; else there is 1. Lines read what
+   is `pitch`, positions what is `step` values apart, lanes if there are 3 terms. There are CHANNEL_TERMS terms at
+   most. */
 struct channel_gradient {
     const void *dy, *image;
     const ptrdiff_t *offsets;
@@ -118,16 +120,17 @@ struct line_run {
 /* Whether a tap lies outside for the line's first or last position. */
 enum { FIRST_OUTSIDE = 1, LAST_OUTSIDE = 2 };
 
-/* One call of the micro-kernel of lines: c (`positions`, filters) = or += the terms of `count` runs of x times weights
-   (KC, filters), a panel; rows of c are `pitch` values apart. Positions read what is `step` values apart, 1 or LINE_STEP,
-   terms of a run, of which there are `taps` at most, what is `apart`. What the runs read `next_line` values behind x is
-   prefetched.
+/* One call of the micro-kernel of lines: c (`positions`, filters) = or += the terms of `count` runs of x times
+   weights (KC, filters), a panel; rows of c are `pitch` values apart. Positions read what is `step` values apart, 1
+   or LINE_STEP, terms of a run, of which there are `taps` at most, what is `apart`. What the runs read `next_line`
+   values behind x is prefetched.
 
-   With LINE_VECTORS there are LINE_POSITIONS, or half as many, or TAP_CHANNELS: for dw they are channels of x, terms are
-   positions, and weights are dy. For the ends of the line that are in `edges`, the taps that are `outside` are left out,
-   and a line of `prefetch` is prefetched with every term. Else there are LEAST_POSITIONS to LINE_POSITIONS and LINE_TAPS,
-   or WIDE_POSITIONS and WIDE_TAPS, and the first and last columns that they read are `skipped`. Unless `second` is 0,
-   there are half of LINE_POSITIONS of a second line, too, so many values behind in x, and `second_sums` in c. */
+   With LINE_VECTORS there are LINE_POSITIONS, or half as many, or TAP_CHANNELS: for dw they are channels of x, terms
+   are positions, and weights are dy. For the ends of the line that are in `edges`, the taps that are `outside` are
+   left out (which is looked at for every tap of a run, edges or not), and a line of `prefetch` is prefetched with
+   every term. Else there are LEAST_POSITIONS to LINE_POSITIONS and LINE_TAPS, or WIDE_POSITIONS and WIDE_TAPS, and
+   the first and last columns that they read are `skipped`. Unless `second` is 0, there are half of LINE_POSITIONS of
+   a second line, too, so many values behind in x, and `second_sums` in c. */
 struct line_tile {
     const void *x, *weights;
     void *c;

@@ -1,8 +1,7 @@
 /* The kernels of one instruction set and floating-point type, and its micro-tile.
 
-   A new kernel is a function in one of the templates (micro_kernel.h, line_kernel.h, channel_kernel.h, gather.h,
-   moves.h, linear.h), a
-   line in the list below and its declaration in simd.pxd. */
+   A new kernel is a function in one of the templates (micro_kernel.h, line_kernel.h, channel_kernel.h, gather.h, moves.h,
+   linear.h), a line in the list below and its declaration in simd.pxd. */
 
 #ifndef REFNET_SIMD_H
 #define REFNET_SIMD_H
