@@ -7,7 +7,8 @@ rounded once. `sums.h` has the order of the sums and their error.
 
 from cython cimport floating
 from cython.parallel cimport parallel, prange
-from libc.math cimport isfinite, sqrt
+from libc.float cimport DBL_MIN
+from libc.math cimport fabs, isfinite, sqrt
 
 from refnet._core cimport environment, interrupt, openmp
 from refnet._core.blocking cimport ceil_div
@@ -33,6 +34,9 @@ cdef extern from "batch_norm.h" nogil:
 cdef enum:
     SAMPLE = 64
     TOGETHER = 4    # short channels: sums of one and quotients of another overlap in time
+
+
+cdef double LIFT = 2.0**512
 
 
 cdef inline double* on_a_line(double* room) noexcept nogil:
@@ -261,6 +265,23 @@ cdef struct Normalised:
     double* db
 
 
+cdef void project_lifted(const double* dy, const double* x, Pair mean, double scale, double of_mean, double of_variance,
+                         double* dx, Py_ssize_t n) noexcept nogil:
+    """dx = scale ((dy - of_mean) - (x - mean) of_variance), of_variance given times LIFT, without which it underflows.
+
+    x - mean is below 2**540 then (see `refnet.ops.batch_norm_training.units`), so that beside what is above 2**-400 the
+    product is nothing.
+    """
+    cdef Py_ssize_t p
+    cdef double rest
+    for p in range(n):
+        rest = dy[p] - of_mean
+        if fabs(rest) < 2.0**-400:
+            dx[p] = scale / LIFT * (rest * LIFT - ((x[p] - mean.high) - mean.low) * of_variance)
+        else:
+            dx[p] = scale * rest
+
+
 cdef void project_channels(const floating* dy, const floating* x, floating* dx, Normalised* of, Py_ssize_t first,
                            Py_ssize_t C, Planes channel) noexcept nogil:
     """ds, db and dx of C channels, at most TOGETHER, from the first one on."""
@@ -286,7 +307,11 @@ cdef void project_channels(const floating* dy, const floating* x, floating* dx, 
         for n in range(channel.planes):
             at = n * channel.apart + (first + c) * P
             if floating is double:
-                project_float64(dy + at, x + at, mean, scale[c], of_mean[c], of_variance[c], dx + at, P)
+                if of.ds[first + c] != 0 and fabs(of_variance[c]) < DBL_MIN:
+                    project_lifted(dy + at, x + at, mean, scale[c], of_mean[c],
+                                   of.ds[first + c] * LIFT / (count * of.deviation[first + c]), dx + at, P)
+                else:
+                    project_float64(dy + at, x + at, mean, scale[c], of_mean[c], of_variance[c], dx + at, P)
             elif kept != NULL:
                 project_kept(dy + at, kept + c * KEPT + n * P, mean, scale[c], of_mean[c], of_variance[c], dx + at, P)
             else:

@@ -9,6 +9,7 @@ from support import every_arithmetic, every_dtype, of_formulas, reals, rounding_
 
 from refnet.arithmetic import core, reference
 from refnet.ops import OPS
+from refnet.ops.batch_norm import EPSILON
 
 TINY = unit("float64")
 # A plane of less than a chain, of blocks with and without a rest, and one whose chains used to grow.
@@ -151,6 +152,32 @@ def test_squares_that_overflow_do_not_matter(arithmetic, dtype, value):
     assert np.abs(dx[0, 1].ravel() - [half, -half]).max() <= 4 * unit(dtype) * half
     kept, _ = arithmetic.running_variance.forward(x, one)
     assert kept[0] == inf and kept[1] == one.dtype.type(0.9)
+
+
+@of_formulas
+@pytest.mark.parametrize(
+    ("x", "s", "dy"),
+    [(1e250, 1e250, 1e-250), (1e307, 1e300, 1e-300), (1e307, 1e300, 1e-200), (1e250, 1, 1e100)],
+)
+def test_gradients_of_large_values_may_be_small(arithmetic, x, s, dy):
+    """What is multiplied by x may underflow where its product with x does not."""
+    rng = np.random.default_rng(0)
+    xs, dys, scale = rng.standard_normal(9) * x, rng.standard_normal(9) * dy, np.array([s / 3])
+    _, context = arithmetic.batch_norm_training.forward(xs.reshape(1, 1, 1, 3, 3), scale, np.zeros(1))
+    dx, ds, db = arithmetic.batch_norm_training.backward(dys.reshape(1, 1, 1, 3, 3), context)
+    values, given = ([Fraction(v) for v in some.tolist()] for some in (xs, dys))
+    mean, total = sum(values) / 9, sum(given)
+    variance = sum((v - mean) ** 2 for v in values) / 9 + Fraction(EPSILON)
+    deviation = Fraction(isqrt(int(variance * 2**200)), 2**100)
+    product = sum(g * (v - mean) for g, v in zip(given, values, strict=True)) / deviation
+    right = [
+        Fraction(scale[0]) / deviation * (g - total / 9 - (v - mean) / deviation * product / 9)
+        for g, v in zip(given, values, strict=True)
+    ]
+    limit = Fraction(1, 2**49) * max(map(abs, right))
+    assert all(abs(Fraction(found) - r) <= limit for found, r in zip(dx.ravel().tolist(), right, strict=True))
+    most = Fraction(1, 2**49) * sum(map(abs, given))
+    assert abs(Fraction(ds[0]) - product) <= most and abs(Fraction(db[0]) - total) <= most
 
 
 @every_arithmetic
