@@ -255,7 +255,10 @@ def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
 
 
 Threads = Annotated[
-    int | None, number("Of kernels, and of NumPy's where threadpoolctl is installed. [default: all]")
+    int | None,
+    number(
+        "Of kernels, as many as OpenMP has, and of NumPy's where threadpoolctl is installed. [default: all]"
+    ),
 ]
 
 
