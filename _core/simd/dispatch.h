@@ -32,11 +32,13 @@ enum { SPIN_CHAINS = 12 };
 #define NOINLINE __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 32")
 #define PREFETCH(p) __builtin_prefetch(p)
+#define PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 #else
 #define INLINE static
 #define NOINLINE
 #define UNROLL
 #define PREFETCH(p)
+#define PREFETCH_L2(p)
 #endif
 
 #include "baseline.h"

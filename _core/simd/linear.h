@@ -123,7 +123,8 @@ INLINE TARGET void NAME(sums_of_rows)(const REAL *x, const REAL *w, REAL *y, ptr
 }
 
 /* y (samples, rows), `y_pitch` values apart, of 2 LANES / chains rows of w (rows, chains, KC), whose chains are lanes;
-   lines (samples, KC, LANES) has those of x. What lies in a row side by side is read at once, however it is aligned. */
+   lines (samples, KC, LANES) has those of x. What lies in a row side by side is read at once, however it is aligned.
+   The rows after these are prefetched: so many streams at once are too many for a processor to follow. */
 INLINE TARGET void NAME(sums_of_chains)(const REAL *lines, const REAL *w, REAL *y, ptrdiff_t y_pitch,
                                         ptrdiff_t chains, const int samples)
 {
@@ -136,7 +137,11 @@ INLINE TARGET void NAME(sums_of_chains)(const REAL *lines, const REAL *w, REAL *
         UNROLL
         for (int half = 0; half < 2; half++) {
             VECTOR column[LANES];
-            NAME(transpose_block)(w + half * LANES * KC + i, KC, column);
+            const REAL *block = w + half * LANES * KC + i;
+            NAME(transpose_block)(block, KC, column);
+            UNROLL
+            for (int line = 0; line < LANES; line++)
+                PREFETCH_L2(block + (2 * LANES + line) * KC);
             UNROLL
             for (int term = 0; term < LANES; term++)
                 UNROLL
