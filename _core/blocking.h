@@ -18,8 +18,8 @@ enum {
     WIDE_TAPS = 7,                        /* or so many, with LINE_STEP, */
     WIDE_POSITIONS = 8,                   /* and then so many positions */
     CHANNEL_POSITIONS = 7,                /* of an output line, of a micro-tile whose lanes are channels, */
-    CHANNEL_TERMS = 9,                    /* and terms of one of dw, */
-    FEW_CHANNEL_TERMS = 6,                /* or where there are few registers */
+    MAX_CHANNEL_TERMS = 9,                /* and terms of one of dw, */
+    MAX_CHANNEL_CHAINS = 24,              /* each with a chain for every rotation */
     TAP_CHANNELS = 8,                     /* channels at one tap, in the place of positions */
     SPAN_CHAINS = 8,                      /* chains of a span of dw */
     PAD = 8,                              /* behind each row of a packed operand or a tile: its pitch is no power of
@@ -46,7 +46,6 @@ _Static_assert(NC * W_PHASES + PAD <= TILE_PITCH, "a tile holds a strip of each 
 _Static_assert(MERGED_PHASES <= 16, "a bit of an unsigned short for each merged phase");
 _Static_assert(TRANSPOSED % TAP_CHANNELS == 0, "channels that are transposed at once are whole micro-tiles");
 _Static_assert(KC * (MAX_NR / 2) <= MAX_NR * LHS_PITCH, "a chain of weights of each lane fits into the same lines");
-_Static_assert(CHANNEL_TERMS == 9 && FEW_CHANNEL_TERMS == 6, "channel_gradients has a case for each number of terms");
 _Static_assert(TRANSPOSED * MC <= MAX_NR * LHS_PITCH, "filters that are transposed fit into the lines before packing");
 
 #endif

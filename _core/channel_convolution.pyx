@@ -64,7 +64,7 @@ cdef void convolve_channels(const Simd* simd, const floating* x, const floating*
     cdef Py_ssize_t lanes = convolution.image.lanes, segments, lane, frame, i
     cdef Py_ssize_t count = min(convolution.lines, g.oH - first)
     cdef Geometry of_lines = g[0]
-    cdef LaneChannels of_block = lanes_of(simd, block, conv.rows, conv.channels, convolution.groups)
+    cdef LaneChannels of_block = lanes_of(simd, block, conv.rows, conv.channels, convolution.groups, 1)
     cdef ChannelImage image = convolution.image
     cdef void* rows[MAX_LANES]
     cdef Workspace workspace

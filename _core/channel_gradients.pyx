@@ -3,6 +3,10 @@
 The sums are those of weights_tiles.pyx. A thread computes all spans of a block of lanes, in order, some frames of the
 output at a time, or some lines of one, whose image the workspace holds; see channel_image.pyx. dy is transposed like
 the image.
+
+Where a group has a power of two of channels, lanes of the image are its channels, one after another, and dy is rotated
+among as many lanes: with each rotation a lane pairs its channel with another filter. Else each lane is a filter, and
+reads an image of every channel.
 """
 
 from cython cimport floating
@@ -29,19 +33,27 @@ cdef ChannelGradients channel_gradients(const Simd* simd, const Geometry* g, Py_
     cdef Py_ssize_t lanes = simd.nr // 2
     cdef ChannelGradients found
     found.g = g[0]
-    found.samples, found.groups, found.filters = samples, groups, filters
-    found.terms, found.blocks = channels * g.kT * g.kH * g.kW, ceil_div(groups * filters, lanes)
+    found.samples, found.groups, found.filters, found.channels = samples, groups, filters, channels
+    found.rotations = channels if filters % channels == 0 and terms_at_once(simd, channels) > 0 else 1
+    found.terms, found.blocks = channels // found.rotations * g.kT * g.kH * g.kW, ceil_div(groups * filters, lanes)
     found.run = 3 if g.kW == 3 and g.sW == g.dW == 1 else 1
     found.frames, found.lines = g.oT, g.oH
-    found.image = channel_image(simd, g, channels, found.frames, found.lines)
-    while found.lines > 0 and (image_size(&found.image) + (3 * found.terms + lanes) * lanes > MC * TILE_PITCH
+    found.image = channel_image(simd, g, channels // found.rotations, found.frames, found.lines)
+    while found.lines > 0 and (image_size(&found.image) + (3 * found.rotations * found.terms + lanes) * lanes
+                               > MC * TILE_PITCH
                                or (found.frames * found.lines * g.oW + lanes) * lanes > MC * LHS_PITCH):
         if found.frames > 1:
             found.frames = found.frames // 2
         else:
             found.lines = found.lines // 2
-        found.image = channel_image(simd, g, channels, found.frames, found.lines)
+        found.image = channel_image(simd, g, channels // found.rotations, found.frames, found.lines)
     return found
+
+
+cdef inline Py_ssize_t terms_at_once(const Simd* simd, Py_ssize_t rotations) noexcept nogil:
+    """How many terms are computed at once; 0 if dy is not rotated so."""
+    return (simd.channel_terms[0] if rotations == 1 else simd.channel_terms[1] if rotations == 2
+            else simd.channel_terms[2] if rotations == 4 else simd.channel_terms[3] if rotations == 8 else 0)
 
 
 cdef bint pays(const Simd* simd, const ChannelGradients* gradients) noexcept nogil:
@@ -50,9 +62,10 @@ cdef bint pays(const Simd* simd, const ChannelGradients* gradients) noexcept nog
     Zeros of the padding are factors here: where dy is not finite, conv3d.pyx sums again.
     """
     cdef Py_ssize_t few = WIDE_FEW if simd.channel_segments > 1 else FEW
-    return (gradients.image.channels <= few and gradients.filters <= few and gradients.terms <= KC
+    return (gradients.image.channels <= few and gradients.filters // gradients.rotations <= few
+            and gradients.terms <= KC
             and are_used(&gradients.image, gradients.blocks, gradients.groups * gradients.filters)
-            and gradients.blocks * max(1, GAIN // gradients.image.channels) >= openmp.max_threads()
+            and gradients.blocks * max(1, GAIN // gradients.channels) >= openmp.max_threads()
             and gradients.lines > 0)
 
 
@@ -62,9 +75,11 @@ cdef void channel_gradient(const Simd* simd, const floating* dy, const floating*
     """dw (groups, filters, K), of a block of lanes, = dy (samples, groups, filters, P) times the patches of x."""
     cdef const Geometry* g = &gradients.g
     cdef Py_ssize_t lanes = gradients.image.lanes, filters = gradients.groups * gradients.filters
-    cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, size = gradients.terms * lanes, n, i, j, lane
-    cdef Py_ssize_t channels = gradients.groups * gradients.image.channels
-    cdef LaneChannels of_block = lanes_of(simd, block, gradients.filters, gradients.image.channels, gradients.groups)
+    cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, terms = gradients.terms * lanes, n, i, j, lane
+    cdef Py_ssize_t rotations = gradients.rotations, size = rotations * terms, rotation, filter
+    cdef Py_ssize_t channels = gradients.groups * gradients.channels
+    cdef LaneChannels of_block = lanes_of(simd, block, gradients.filters, gradients.channels, gradients.groups,
+                                          rotations)
     cdef ChannelImage image = gradients.image
     cdef const void* of_dy[MAX_LANES]
     cdef void* of_dw[MAX_LANES]
@@ -90,9 +105,11 @@ cdef void channel_gradient(const Simd* simd, const floating* dy, const floating*
                 fill_image(simd, x + n * channels * g.T * g.H * g.W, g, &of_block, &image, to)
                 simd.to_channels(of_dy, positions.low, positions.high - positions.low, workspace.lhs)
                 add_positions(simd, <floating*> workspace.lhs, to, workspace.plan.source, sums, gradients, positions)
-    for lane in range(of_block.used):
-        of_dw[lane] = dw + (block * lanes + lane) * gradients.terms
-    simd.from_channels(sums + 2 * size, gradients.terms, of_dw, 0, of_block.used)
+    for rotation in range(rotations):
+        for lane in range(of_block.used):
+            filter = block * lanes + lane // rotations * rotations + (lane + rotation) % rotations
+            of_dw[lane] = dw + (filter * rotations + lane % rotations) * gradients.terms
+        simd.from_channels(sums + 2 * size + rotation * terms, gradients.terms, of_dw, 0, of_block.used)
 
 
 cdef void place_runs(const ChannelImage* image, const Geometry* g, Py_ssize_t run, Py_ssize_t* offsets) noexcept nogil:
@@ -108,11 +125,13 @@ cdef void add_positions(const Simd* simd, const floating* dy, const floating* im
                         floating* sums, const ChannelGradients* gradients, Range positions) noexcept nogil:
     """Add the products of some positions to the sums: those of a chain, of its span, and of all spans."""
     cdef const Geometry* g = &gradients.g
-    cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, lanes = gradients.image.lanes, size = gradients.terms * lanes
+    cdef Py_ssize_t area = g.oH * g.oW, P = g.oT * area, lanes = gradients.image.lanes
+    cdef Py_ssize_t size = gradients.rotations * gradients.terms * lanes
     cdef Py_ssize_t line = gradients.image.width * lanes, runs = gradients.terms // gradients.run
     cdef Py_ssize_t first_t = positions.low // area, first_h = positions.low % area // g.oW
     cdef Py_ssize_t position = positions.low, stop, t, h, run
     cdef ChannelGradient some
+    some.rotations, some.terms = gradients.rotations, gradients.terms
     some.run, some.width, some.pitch, some.step = gradients.run, g.oW, g.sH * line, g.sW * lanes
     while position < positions.high:
         t, h = position // area, position % area // g.oW
@@ -123,7 +142,7 @@ cdef void add_positions(const Simd* simd, const floating* dy, const floating* im
         run = 0
         while run < runs:
             some.offsets, some.chains = offsets + run, sums + run * gradients.run * lanes
-            some.runs = min(runs - run, simd.channel_terms // gradients.run)
+            some.runs = min(runs - run, terms_at_once(simd, gradients.rotations) // gradients.run)
             simd.channel_gradients(&some)
             run += some.runs
         position = stop

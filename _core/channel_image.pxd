@@ -27,7 +27,7 @@ cdef ChannelImage channel_image(const Simd* simd, const Geometry* g, Py_ssize_t 
 cdef Py_ssize_t image_size(const ChannelImage* image) noexcept nogil
 cdef bint are_used(const ChannelImage* image, Py_ssize_t blocks, Py_ssize_t results) noexcept nogil
 cdef LaneChannels lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,
-                           Py_ssize_t groups) noexcept nogil
+                           Py_ssize_t groups, Py_ssize_t rotations) noexcept nogil
 cdef void fill_image(const Simd* simd, const floating* x, const Geometry* g, const LaneChannels* lanes,
                      const ChannelImage* image, floating* to) noexcept nogil
 cdef void place_lines(const ChannelImage* image, const Geometry* g, Py_ssize_t* offsets) noexcept nogil

@@ -36,13 +36,17 @@ cdef bint are_used(const ChannelImage* image, Py_ssize_t blocks, Py_ssize_t resu
 
 
 cdef LaneChannels lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,
-                           Py_ssize_t groups) noexcept nogil:
-    """The lanes of a block of results, of groups of `rows` results that read `channels` channels each."""
+                           Py_ssize_t groups, Py_ssize_t rotations) noexcept nogil:
+    """The lanes of a block of results, of groups of `rows` results that read `channels` channels each.
+
+    With several rotations, one for each channel, lanes read the channels of their group in turn.
+    """
     cdef LaneChannels found
-    cdef Py_ssize_t lanes = simd.nr // 2, lane
+    cdef Py_ssize_t lanes = simd.nr // 2, lane, row
     found.used = min(lanes, groups * rows - block * lanes)
     for lane in range(lanes):
-        found.first[lane] = (block * lanes + min(lane, found.used - 1)) // rows * channels
+        row = block * lanes + min(lane, found.used - 1)
+        found.first[lane] = row // rows * channels + row % rotations
     return found
 
 

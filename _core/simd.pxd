@@ -73,7 +73,7 @@ cdef extern from "simd/simd.h":
         const void* dy
         const void* image
         const Py_ssize_t* offsets
-        Py_ssize_t runs, run, first, count, width, pitch, step
+        Py_ssize_t rotations, terms, runs, run, first, count, width, pitch, step
         void* chains
     ctypedef struct ExactTile "struct exact_tile":
         Py_ssize_t rows, pitch
@@ -97,7 +97,8 @@ cdef extern from "simd/simd.h":
         bint bit_masks
         Py_ssize_t mr, nr, line_filters, half_line_filters
         bint taps_at_once
-        Py_ssize_t tap_filters, channel_segments, channel_terms
+        Py_ssize_t tap_filters, channel_segments
+        Py_ssize_t[4] channel_terms
         void micro_kernel(const MicroTile* tile) noexcept nogil
         void line_kernel(const LineTile* tile) noexcept nogil
         void channel_sums(const ChannelTile* tile) noexcept nogil

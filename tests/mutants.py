@@ -137,6 +137,13 @@ KERNELS = (
         (BITS,),
     ),
     Mutant(
+        "lanes take the filter before, not the next one",
+        "_core/channel_gradients.pyx",
+        "(lane + rotation) % rotations",
+        "(lane + rotations - rotation) % rotations",
+        (BITS, ANY_GROUPS),
+    ),
+    Mutant(
         "positions of many groups read the next line, whatever the stride",
         "_core/channel_convolution.pyx",
         "positions[i] = (h * g.sH * image.width + w * g.sW) * image.lanes",

@@ -173,7 +173,9 @@ def groups(draw):
             draw(st.sampled_from([1, 2, 8, 30])),
         )
     else:
-        count, rows, channels = draw(st.integers(7, 50)), draw(st.integers(1, 4)), draw(st.integers(1, 4))
+        channels = draw(st.sampled_from([1, 2, 3, 4, 8]))
+        rows = draw(st.one_of(st.integers(1, 4), st.just(channels), st.just(2 * channels)))
+        count = draw(st.integers(7, 50))
     kernel = draw(st.tuples(*[st.integers(1, 3)] * 3))
     attrs = {"pad": draw(st.tuples(*[st.integers(0, 2)] * 3)), "groups": count}
     attrs["dilation"] = draw(st.tuples(*[st.integers(1, 2)] * 3))
@@ -196,7 +198,7 @@ def test_any_groups_are_exact(dtype, problem):
 
 
 @every_dtype
-@pytest.mark.parametrize(("groups", "channels"), [(1, 3), (4, 1), (4, 8), (48, 1), (48, 2)])
+@pytest.mark.parametrize(("groups", "channels"), [(1, 3), (4, 1), (4, 8), (48, 1), (48, 2), (24, 4), (6, 8)])
 @pytest.mark.parametrize("stride", [(1, 1, 1), (1, 1, 2)])
 @pytest.mark.parametrize(("k", "pad", "dilation"), [(2, 2**30 - 1, 2**31 - 1), (3, 2**30, 2**30)])
 def test_windows_that_reach_as_far_as_they_may_are_exact(dtype, groups, channels, k, pad, dilation, stride):

@@ -470,7 +470,27 @@ PROBLEMS = {
         (45, 1, 1, 3, 3),
         {"pad": (0, 1, 1), "groups": 45},
     ),
+    "dw, many groups of 2, twice as many filters, two spans": (
+        (2, 30, 3, 20, 37),
+        (60, 2, 1, 3, 3),
+        {"pad": (0, 1, 1), "groups": 15},
+    ),
     "dw, many groups of 4": ((1, 48, 3, 9, 11), (48, 4, 3, 3, 3), {"pad": (1, 1, 1), "groups": 12}),
+    "dw, many groups of 4, strided": (
+        (1, 44, 3, 9, 22),
+        (44, 4, 3, 1, 5),
+        {"stride": (1, 2, 2), "pad": (1, 0, 2), "groups": 11},
+    ),
+    "dw, many groups of 8, two samples": (
+        (2, 56, 3, 9, 11),
+        (56, 8, 2, 3, 3),
+        {"pad": (1, 1, 1), "groups": 7},
+    ),
+    "dw, many groups of 8, dilated": (
+        (1, 48, 2, 7, 15),
+        (48, 8, 2, 2, 2),
+        {"dilation": (1, 2, 3), "pad": (1, 1, 2), "groups": 6},
+    ),
     "dw, many groups, strided, dilated": (
         (1, 48, 4, 19, 20),
         (96, 1, 2, 5, 4),

@@ -5,9 +5,8 @@
 #define MR 6
 #define UNROLLED 8
 #define LINE_BY_TAPS
-
-/* Keeps the compiler from computing what comes later before, which needs more registers than there are. */
-#define IN_ORDER(v) __asm__ volatile("" : "+x"(v))
+#define CHANNEL_SEGMENTS 1
+#define IN_REGISTER(v) __asm__ volatile("" : "+x"(v))
 
 /* Ones between zeros: read from the right place, the mask of some lanes. */
 static const int ONES[24] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -28,6 +27,8 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define OR(a, b) _mm256_or_pd(a, b)
 #define LOAD_ROWS(p, apart) \
     _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd((p) + (apart)), 1)
+#define ROTATE_2(v) _mm256_permute_pd(v, 5)
+#define ROTATE_4(v) _mm256_permute4x64_pd(v, 0x39)
 #define UNPACK_LOW(a, b) _mm256_unpacklo_pd(a, b)
 #define UNPACK_HIGH(a, b) _mm256_unpackhi_pd(a, b)
 #define INTERLEAVE_LOW(a, b) _mm256_permute2f128_pd(UNPACK_LOW(a, b), UNPACK_HIGH(a, b), 0x20)
@@ -46,6 +47,8 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #define OR(a, b) _mm256_or_ps(a, b)
 #define LOAD_ROWS(p, apart) \
     _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + (apart)), 1)
+#define ROTATE_2(v) _mm256_permute_ps(v, 0xB1)
+#define ROTATE_4(v) _mm256_permute_ps(v, 0x39)
 #define UNPACK_LOW(a, b) _mm256_unpacklo_ps(a, b)
 #define UNPACK_HIGH(a, b) _mm256_unpackhi_ps(a, b)
 #define UNPACK_LOW_PAIRS(a, b) _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)))
@@ -63,4 +66,4 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #undef UNROLLED
 #undef CHANNEL_SEGMENTS
 #undef LINE_BY_TAPS
-#undef IN_ORDER
+#undef IN_REGISTER

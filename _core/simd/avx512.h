@@ -6,6 +6,7 @@
 #define UNROLLED 8
 #define LINE_VECTORS 2
 #define CHANNEL_SEGMENTS 2
+#define IN_REGISTER(v) __asm__ volatile("" : "+v"(v))
 
 #define LANE_RANGES(first, last) ((1u << (last)) - (1u << (first)))
 #define INSERT(to, p, i) _mm512_insertf32x4(to, _mm_loadu_ps((const float *) (p)), i)
@@ -13,17 +14,21 @@
     INSERT(INSERT(INSERT(_mm512_castps128_ps512(_mm_loadu_ps((const float *) (p))), (p) + (apart), 1), \
                   (p) + 2 * (apart), 2), (p) + 3 * (apart), 3)
 
-/* Four rows of four squares each, transposed: two steps of pairs. */
-#define TRANSPOSE_SQUARES(shuffle, load, a, b, c, d, p, apart) \
+/* 32 bytes of each of two rows. */
+#define LOAD_TWO_ROWS(p, apart) \
+    _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_loadu_pd((const double *) (p))), \
+                       _mm256_loadu_pd((const double *) ((p) + (apart))), 1)
+
+/* Four rows of four squares each, transposed: two steps of pairs, the first while loading. */
+#define TRANSPOSE_SQUARES(cast, a, b, c, d, p, apart) \
     do { \
-        const VECTOR first_ = load(p), second_ = load((p) + (apart)); \
-        const VECTOR third_ = load((p) + 2 * (apart)), fourth_ = load((p) + 3 * (apart)); \
-        const VECTOR low_ = shuffle(first_, second_, 0x44), high_ = shuffle(first_, second_, 0xEE); \
-        const VECTOR more_low_ = shuffle(third_, fourth_, 0x44), more_high_ = shuffle(third_, fourth_, 0xEE); \
-        a = shuffle(low_, more_low_, 0x88); \
-        b = shuffle(low_, more_low_, 0xDD); \
-        c = shuffle(high_, more_high_, 0x88); \
-        d = shuffle(high_, more_high_, 0xDD); \
+        const __m512d low_ = LOAD_TWO_ROWS(p, apart), high_ = LOAD_TWO_ROWS((p) + LANES / 2, apart); \
+        const __m512d more_low_ = LOAD_TWO_ROWS((p) + 2 * (apart), apart); \
+        const __m512d more_high_ = LOAD_TWO_ROWS((p) + 2 * (apart) + LANES / 2, apart); \
+        a = cast(_mm512_shuffle_f64x2(low_, more_low_, 0x88)); \
+        b = cast(_mm512_shuffle_f64x2(low_, more_low_, 0xDD)); \
+        c = cast(_mm512_shuffle_f64x2(high_, more_high_, 0x88)); \
+        d = cast(_mm512_shuffle_f64x2(high_, more_high_, 0xDD)); \
     } while (0)
 
 #define REAL double
@@ -39,8 +44,9 @@
 #define STORE_NONTEMPORAL(p, v) _mm512_stream_pd(p, v)
 #define OR(a, b) _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)))
 #define LOAD_ROWS(p, apart) _mm512_castps_pd(LOAD_FOUR_ROWS(p, apart))
-#define LOAD_SQUARES(a, b, c, d, p, apart) \
-    TRANSPOSE_SQUARES(_mm512_shuffle_f64x2, _mm512_loadu_pd, a, b, c, d, p, apart)
+#define LOAD_SQUARES(a, b, c, d, p, apart) TRANSPOSE_SQUARES(, a, b, c, d, p, apart)
+#define ROTATE_2(v) _mm512_permute_pd(v, 0x55)
+#define ROTATE_4(v) _mm512_permutex_pd(v, 0x39)
 #define UNPACK_LOW(a, b) _mm512_unpacklo_pd(a, b)
 #define UNPACK_HIGH(a, b) _mm512_unpackhi_pd(a, b)
 #define INTERLEAVE_LOW(a, b) _mm512_permutex2var_pd(a, _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), b)
@@ -60,8 +66,10 @@
 #define STORE_NONTEMPORAL(p, v) _mm512_stream_ps(p, v)
 #define OR(a, b) _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)))
 #define LOAD_ROWS(p, apart) LOAD_FOUR_ROWS(p, apart)
-#define LOAD_SQUARES(a, b, c, d, p, apart) \
-    TRANSPOSE_SQUARES(_mm512_shuffle_f32x4, _mm512_loadu_ps, a, b, c, d, p, apart)
+#define LOAD_SQUARES(a, b, c, d, p, apart) TRANSPOSE_SQUARES(_mm512_castpd_ps, a, b, c, d, p, apart)
+#define ROTATE_2(v) _mm512_permute_ps(v, 0xB1)
+#define ROTATE_4(v) _mm512_permute_ps(v, 0x39)
+#define ROTATE_8(v) _mm512_permutexvar_ps(_mm512_set_epi32(8, 15, 14, 13, 12, 11, 10, 9, 0, 7, 6, 5, 4, 3, 2, 1), v)
 #define UNPACK_LOW(a, b) _mm512_unpacklo_ps(a, b)
 #define UNPACK_HIGH(a, b) _mm512_unpackhi_ps(a, b)
 #define UNPACK_LOW_PAIRS(a, b) _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)))
@@ -77,6 +85,7 @@
 #undef LANE_RANGES
 #undef INSERT
 #undef LOAD_FOUR_ROWS
+#undef LOAD_TWO_ROWS
 #undef TRANSPOSE_SQUARES
 #undef ISA
 #undef TARGET
@@ -84,3 +93,4 @@
 #undef UNROLLED
 #undef LINE_VECTORS
 #undef CHANNEL_SEGMENTS
+#undef IN_REGISTER

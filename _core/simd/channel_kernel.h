@@ -1,9 +1,31 @@
 /* Kernels whose lanes are channels, each with an image, weights and sums of its own. See kernels.h.
 
-   An image lies channels last, LANES of them. Optional: CHANNEL_SEGMENTS, where there are registers for 2. */
+   An image lies channels last, LANES of them. Optional: ROTATE_2, ROTATE_4 and ROTATE_8, which rotate each group of so
+   many lanes by one: lane l takes the value of lane l + 1. */
 
-#ifndef CHANNEL_SEGMENTS
-#define CHANNEL_SEGMENTS 1
+/* Terms of dw at once, for 1, 2, 4 and 8 rotations: as many as registers have room for. */
+#if CHANNEL_SEGMENTS > 1
+#define REGISTERS(wide, narrow) wide
+#else
+#define REGISTERS(wide, narrow) narrow
+#endif
+#ifdef ROTATE_2
+#define TERMS_OF_2 REGISTERS(9, 3)
+#else
+#define TERMS_OF_2 0
+#define ROTATE_2(v) (v)
+#endif
+#ifdef ROTATE_4
+#define TERMS_OF_4 REGISTERS(6, 3)
+#else
+#define TERMS_OF_4 0
+#define ROTATE_4(v) (v)
+#endif
+#ifdef ROTATE_8
+#define TERMS_OF_8 REGISTERS(3, 0)
+#else
+#define TERMS_OF_8 0
+#define ROTATE_8(v) (v)
 #endif
 
 /* The sums of some positions += a line of the kernel. Where it has three taps that read side by side, on or, with
@@ -20,7 +42,9 @@ INLINE TARGET void NAME(add_taps)(const REAL *weights, const REAL *image, const 
         UNROLL
         for (int value = 0; value < CHANNEL_POSITIONS + 2; value++) {
             const int j = beside > 0 ? value : CHANNEL_POSITIONS - 1 - value;
-            const VECTOR values = *(const UNALIGNED *) (image + j * LANES);
+            VECTOR values = *(const UNALIGNED *) (image + j * LANES);
+            if (CHANNEL_SEGMENTS > 1) /* gcc would load it for each tap */
+                IN_REGISTER(values);
             UNROLL
             for (int tap = 0; tap < 3; tap++) {
                 const int i = j - tap * beside;
@@ -74,46 +98,60 @@ TARGET static void NAME(channel_sums)(const struct channel_tile *tile)
         NAME(sum_of_lines)(tile, 0);
 }
 
-/* The chains of some runs += the products of dy (count, LANES) and what positions of a line read. Of a run of three,
-   a value is loaded for its last term, and is that of the one before at the next position. */
+/* The chains of some runs += the products of dy (count, LANES), rotated by 0 to `rotations` - 1 lanes, and what
+   positions of a line read. Of a run of three, a value is loaded for its last term, and is that of the one before at
+   the next position. */
 INLINE TARGET void NAME(add_positions)(const REAL *dy, const REAL *const *image, ptrdiff_t count, ptrdiff_t step,
-                                       VECTOR *chain, const int runs, const int run)
+                                       VECTOR *chain, const int rotations, const int runs, const int run)
 {
-    VECTOR before[CHANNEL_TERMS];
+    VECTOR value[MAX_CHANNEL_TERMS];
     UNROLL
-    for (int i = 0; i < runs * (run - 1); i++)
-        before[i] = *(const UNALIGNED *) (image[i / (run - 1)] + i % (run - 1) * LANES);
-    for (ptrdiff_t i = 0; i < count; i++, dy += LANES) {
-        const VECTOR factor = *(const UNALIGNED *) dy;
+    for (int k = 0; k < runs; k++)
         UNROLL
-        for (int k = 0; k < runs; k++) {
-            const VECTOR values = *(const UNALIGNED *) (image[k] + i * step + (run - 1) * LANES);
+        for (int tap = 0; tap < run - 1; tap++)
+            value[k * run + tap] = *(const UNALIGNED *) (image[k] + tap * LANES);
+    for (ptrdiff_t i = 0; i < count; i++, dy += LANES) {
+        VECTOR factor = *(const UNALIGNED *) dy;
+        UNROLL
+        for (int k = 0; k < runs; k++)
+            value[k * run + run - 1] = *(const UNALIGNED *) (image[k] + i * step + (run - 1) * LANES);
+        UNROLL
+        for (int rotation = 0; rotation < rotations; rotation++) {
             UNROLL
-            for (int tap = 0; tap < run - 1; tap++) {
-                VECTOR *earlier = before + k * (run - 1);
-                chain[k * run + tap] = FMA(factor, earlier[tap], chain[k * run + tap]);
-                earlier[tap] = tap < run - 2 ? earlier[tap + 1] : values;
-            }
-            chain[k * run + run - 1] = FMA(factor, values, chain[k * run + run - 1]);
+            for (int term = 0; term < runs * run; term++)
+                chain[rotation * runs * run + term] = FMA(factor, value[term], chain[rotation * runs * run + term]);
+            if (rotations == 8)
+                factor = ROTATE_8(factor);
+            else if (rotations == 4)
+                factor = ROTATE_4(factor);
+            else
+                factor = ROTATE_2(factor);
         }
+        UNROLL
+        for (int k = 0; k < runs; k++)
+            UNROLL
+            for (int tap = 0; tap < run - 1; tap++)
+                value[k * run + tap] = value[k * run + tap + 1];
     }
 }
 
-INLINE TARGET void NAME(add_runs)(const struct channel_gradient *gradient, const int runs, const int run)
+INLINE TARGET void NAME(add_runs)(const struct channel_gradient *gradient, const int rotations, const int runs,
+                                  const int run)
 {
-    const REAL *dy = gradient->dy, *image[CHANNEL_TERMS];
+    const REAL *dy = gradient->dy, *image[MAX_CHANNEL_TERMS];
     REAL *chains = gradient->chains;
-    VECTOR chain[CHANNEL_TERMS];
+    const ptrdiff_t apart = gradient->terms * LANES;
+    VECTOR chain[MAX_CHANNEL_CHAINS];
     UNROLL
     for (int k = 0; k < runs; k++)
         image[k] = (const REAL *) gradient->image + gradient->offsets[k] + gradient->first * gradient->step;
     UNROLL
-    for (int i = 0; i < runs * run; i++)
-        chain[i] = *(const UNALIGNED *) (chains + i * LANES);
+    for (int i = 0; i < rotations * runs * run; i++)
+        chain[i] = *(const UNALIGNED *) (chains + i / (runs * run) * apart + i % (runs * run) * LANES);
     ptrdiff_t first = gradient->first;
     for (ptrdiff_t left = gradient->count; left > 0;) {
         const ptrdiff_t count = left < gradient->width - first ? left : gradient->width - first;
-        NAME(add_positions)(dy, image, count, run > 1 ? LANES : gradient->step, chain, runs, run);
+        NAME(add_positions)(dy, image, count, run > 1 ? LANES : gradient->step, chain, rotations, runs, run);
         dy += count * LANES;
         UNROLL
         for (int k = 0; k < runs; k++)
@@ -122,27 +160,30 @@ INLINE TARGET void NAME(add_runs)(const struct channel_gradient *gradient, const
         first = 0;
     }
     UNROLL
-    for (int i = 0; i < runs * run; i++)
-        *(UNALIGNED *) (chains + i * LANES) = chain[i];
+    for (int i = 0; i < rotations * runs * run; i++)
+        *(UNALIGNED *) (chains + i / (runs * run) * apart + i % (runs * run) * LANES) = chain[i];
 }
 
-/* For 1 to 3 runs of 3 terms, or 1 to CHANNEL_TERMS of 1; with fewer registers, FEW_CHANNEL_TERMS at most. */
+/* For some rotations, as many terms as `channel_terms` of struct simd says: in runs of 3, or of 1. */
 TARGET static void NAME(channel_gradients)(const struct channel_gradient *gradient)
 {
-#define RUNS(n, run) case n: NAME(add_runs)(gradient, n, run); break;
-    if (gradient->run == 3)
-        switch (gradient->runs) {
-            RUNS(1, 3) RUNS(2, 3)
+#define CASE(rotations, runs, run) case (rotations) << 8 | (runs) << 4 | (run): \
+        NAME(add_runs)(gradient, rotations, runs, run); \
+        break;
+#define UP_TO_3(rotations) CASE(rotations, 1, 3) CASE(rotations, 1, 1) CASE(rotations, 2, 1) CASE(rotations, 3, 1)
+#define UP_TO_6(rotations) UP_TO_3(rotations) CASE(rotations, 2, 3) \
+    CASE(rotations, 4, 1) CASE(rotations, 5, 1) CASE(rotations, 6, 1)
+#define UP_TO_9(rotations) UP_TO_6(rotations) CASE(rotations, 3, 3) \
+    CASE(rotations, 7, 1) CASE(rotations, 8, 1) CASE(rotations, 9, 1)
+    switch (gradient->rotations << 8 | gradient->runs << 4 | gradient->run) {
 #if CHANNEL_SEGMENTS > 1
-            RUNS(3, 3)
+        UP_TO_9(1) UP_TO_9(2) UP_TO_6(4) UP_TO_3(8)
+#else
+        UP_TO_6(1) UP_TO_3(2) UP_TO_3(4)
 #endif
-        }
-    else
-        switch (gradient->runs) {
-            RUNS(1, 1) RUNS(2, 1) RUNS(3, 1) RUNS(4, 1) RUNS(5, 1) RUNS(6, 1)
-#if CHANNEL_SEGMENTS > 1
-            RUNS(7, 1) RUNS(8, 1) RUNS(9, 1)
-#endif
-        }
-#undef RUNS
+    }
+#undef CASE
+#undef UP_TO_3
+#undef UP_TO_6
+#undef UP_TO_9
 }

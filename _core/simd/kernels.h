@@ -2,9 +2,11 @@
 
        ISA, TARGET                    the instruction set: its name, how functions are compiled for it
        MR, UNROLLED                   rows of its micro-tile, terms that it takes at once
+       CHANNEL_SEGMENTS               2 where there are 32 registers, else 1
+       IN_REGISTER(v)                 keeps a value in a register, computed before what comes later
        REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
-   defined, LINE_VECTORS, or LINE_BY_TAPS and IN_ORDER, where the micro-kernel of lines is used, EXACT_ROWS where exact
+   defined, LINE_VECTORS, or LINE_BY_TAPS, where the micro-kernel of lines is used, EXACT_ROWS where exact
    sums are made, and what the templates below call optional where the instruction set has it. What depends on the type
    is undefined at the end, so that it can be included again. */
 
@@ -33,7 +35,7 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
 static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, BIT_MASKS, MR, NR,
                                        LINE_FILTERS, HALF_LINE_FILTERS, TAPS_AT_ONCE, TAP_FILTERS, CHANNEL_SEGMENTS,
-                                       CHANNEL_SEGMENTS > 1 ? CHANNEL_TERMS : FEW_CHANNEL_TERMS,
+                                       {REGISTERS(9, 6), TERMS_OF_2, TERMS_OF_4, TERMS_OF_8},
                                        SIMD_KERNELS(KERNEL_ENTRY)};
 
 #ifdef EXACT_ROWS
@@ -74,3 +76,10 @@ static const struct exact JOIN(exact, ISA, REAL) = {EXACT_ROWS, NAME(exact_kerne
 #undef INTERLEAVE_LOW
 #undef INTERLEAVE_HIGH
 #undef STORE_NONTEMPORAL
+#undef ROTATE_2
+#undef ROTATE_4
+#undef ROTATE_8
+#undef TERMS_OF_2
+#undef TERMS_OF_4
+#undef TERMS_OF_8
+#undef REGISTERS

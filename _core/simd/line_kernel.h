@@ -170,7 +170,7 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int taps,
                         const int p = backwards ? start - (value - tap) : (value - tap) / step;
                         VECTOR *to = sum + line * positions + p;
                         *to = FMA(factor, of_tap[tap], *to);
-                        IN_ORDER(*to);
+                        IN_REGISTER(*to);
                     }
             }
         }

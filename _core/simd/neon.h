@@ -3,8 +3,9 @@
 #define ISA neon
 #define TARGET
 #define MR 12
-#define CHANNEL_SEGMENTS 2
 #define UNROLLED 8
+#define CHANNEL_SEGMENTS 2
+#define IN_REGISTER(v) __asm__ volatile("" : "+w"(v))
 
 #define ZIP_PAIRS(zip, a, b) vreinterpretq_f32_f64(zip(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)))
 
@@ -15,6 +16,7 @@
 #define FMA(a, b, c) vfmaq_f64(c, a, b)
 #define OR(a, b) vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b)))
 #define LOAD_ROWS(p, apart) vld1q_f64(p)
+#define ROTATE_2(v) vextq_f64(v, v, 1)
 #define UNPACK_LOW(a, b) vzip1q_f64(a, b)
 #define UNPACK_HIGH(a, b) vzip2q_f64(a, b)
 #define INTERLEAVE_LOW(a, b) vzip1q_f64(a, b)
@@ -28,6 +30,8 @@
 #define FMA(a, b, c) vfmaq_f32(c, a, b)
 #define OR(a, b) vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)))
 #define LOAD_ROWS(p, apart) vld1q_f32(p)
+#define ROTATE_2(v) vrev64q_f32(v)
+#define ROTATE_4(v) vextq_f32(v, v, 1)
 #define UNPACK_LOW(a, b) vzip1q_f32(a, b)
 #define UNPACK_HIGH(a, b) vzip2q_f32(a, b)
 #define UNPACK_LOW_PAIRS(a, b) ZIP_PAIRS(vzip1q_f64, a, b)
@@ -44,3 +48,4 @@
 #undef MR
 #undef UNROLLED
 #undef CHANNEL_SEGMENTS
+#undef IN_REGISTER

@@ -86,15 +86,16 @@ struct channel_tile {
     void *sums;
 };
 
-/* One call of the micro-kernel of channels' gradients: chains (runs, run, lanes) += dy (count, lanes), transposed,
-   times an image, for `count` output positions, from `first` of a line of `width` on. Of a position, terms of run k
-   read offsets[k] values behind the image, and, if there are 3, beside each other; else there is 1. Lines read what
-   is `pitch`, positions what is `step` values apart, lanes if there are 3 terms. There are CHANNEL_TERMS terms at
-   most. */
+/* One call of the micro-kernel of channels' gradients: chains (rotations, terms, lanes), of which there are `runs` runs
+   of `run` terms from `chains` on, += dy (count, lanes), transposed, times an image, for `count` output positions, from
+   `first` of a line of `width` on. With rotation r, lane l takes dy of lane l + r, where the `rotations` lanes of its
+   group go round. Of a position, terms of run k read offsets[k] values behind the image, and, if there are 3, beside
+   each other; else there is 1. Lines read what is `pitch`, positions what is `step` values apart, lanes if there are 3
+   terms. */
 struct channel_gradient {
     const void *dy, *image;
     const ptrdiff_t *offsets;
-    ptrdiff_t runs, run, first, count, width, pitch, step;
+    ptrdiff_t rotations, terms, runs, run, first, count, width, pitch, step;
     void *chains;
 };
 

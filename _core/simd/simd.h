@@ -48,7 +48,8 @@ struct simd {
     ptrdiff_t line_filters, half_line_filters; /* of a micro-tile of LINE_POSITIONS, and half; 0 if there is none */
     int taps_at_once;                          /* whether a line of the kernel must have LINE_TAPS or WIDE_TAPS */
     ptrdiff_t tap_filters;                     /* of one of TAP_CHANNELS; 0 if there is none */
-    ptrdiff_t channel_segments, channel_terms; /* of CHANNEL_POSITIONS, of one whose lanes are channels; of its dw */
+    ptrdiff_t channel_segments; /* of CHANNEL_POSITIONS, of one whose lanes are channels, */
+    ptrdiff_t channel_terms[4]; /* and terms of its dw for 1, 2, 4 and 8 rotations; 0 if there is none */
     SIMD_KERNELS(KERNEL_FIELD)
 };
 
