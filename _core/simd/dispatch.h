@@ -33,12 +33,14 @@ enum { SPIN_CHAINS = 12 };
 #define UNROLL _Pragma("GCC unroll 32")
 #define PREFETCH(p) __builtin_prefetch(p)
 #define PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
+#define FORGET() __asm__ volatile("" : : : "memory") /* what memory held: it is loaded again */
 #else
 #define INLINE static
 #define NOINLINE
 #define UNROLL
 #define PREFETCH(p)
 #define PREFETCH_L2(p)
+#define FORGET()
 #endif
 
 #include "baseline.h"

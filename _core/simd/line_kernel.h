@@ -33,9 +33,9 @@ INLINE TARGET void NAME(line_term)(VECTOR sum[][2 * LINE_VECTORS], const REAL *x
     }
 }
 
-/* The micro-kernel for some positions, vectors of filters and step. */
+/* The micro-kernel for some positions, vectors of filters and step; channels have no edges. */
 INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int vectors,
-                                   const int step)
+                                   const int step, const int has_edges)
 {
     const ptrdiff_t run_bytes = tile->prefetch.count * CACHE_LINE, stride = tile->prefetch.stride;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
@@ -51,6 +51,7 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
         }
     }
     for (; run < stop; run++) {
+        FORGET(); /* kept over all runs, pointers would be spilled to vector registers, and wait behind multiply-adds */
         const REAL *x = (const REAL *) tile->x + run->at;
         const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
         const unsigned char *outside = tile->outside + run->tap, *const end = outside + run->count;
@@ -61,7 +62,7 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
             const int run_ended = next == run_end;
             next = run_ended ? next + stride - run_bytes : next;
             run_end = run_ended ? run_end + stride : run_end;
-            switch (*outside & tile->edges) {
+            switch (has_edges ? *outside & tile->edges : 0) {
                 case FIRST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 1, positions); break;
                 case LAST_OUTSIDE: NAME(line_term)(sum, x, weights, vectors, step, 0, positions - 1); break;
                 default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
@@ -78,22 +79,28 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
     }
 }
 
-/* For LINE_POSITIONS positions, half as many and twice as many filters, or TAP_CHANNELS channels. */
-INLINE TARGET void NAME(line_sums_of_step)(const struct line_tile *tile, const int step)
-{
-    switch (tile->positions) {
-        case LINE_POSITIONS / 2: NAME(line_sums)(tile, LINE_POSITIONS / 2, 2 * LINE_VECTORS, step); break;
-        case TAP_CHANNELS: NAME(line_sums)(tile, TAP_CHANNELS, LINE_VECTORS, step); break;
-        default: NAME(line_sums)(tile, LINE_POSITIONS, LINE_VECTORS, step);
+/* LINE_POSITIONS positions, half as many and twice as many filters, or TAP_CHANNELS channels. Each is a function: gcc
+   gives the sums of several in one too few registers. */
+#define LINE_SUMS(name, positions, vectors, step, has_edges) \
+    NOINLINE TARGET static void NAME(name)(const struct line_tile *tile) \
+    { \
+        NAME(line_sums)(tile, positions, vectors, step, has_edges); \
     }
-}
+LINE_SUMS(whole_line, LINE_POSITIONS, LINE_VECTORS, 1, 1)
+LINE_SUMS(whole_line_strided, LINE_POSITIONS, LINE_VECTORS, LINE_STEP, 1)
+LINE_SUMS(half_line, LINE_POSITIONS / 2, 2 * LINE_VECTORS, 1, 1)
+LINE_SUMS(half_line_strided, LINE_POSITIONS / 2, 2 * LINE_VECTORS, LINE_STEP, 1)
+LINE_SUMS(channels_at_tap, TAP_CHANNELS, LINE_VECTORS, 1, 0)
+#undef LINE_SUMS
 
 TARGET static void NAME(line_kernel)(const struct line_tile *tile)
 {
-    if (tile->step == 1)
-        NAME(line_sums_of_step)(tile, 1);
+    if (tile->positions == TAP_CHANNELS)
+        NAME(channels_at_tap)(tile);
+    else if (tile->positions == LINE_POSITIONS / 2)
+        (tile->step == 1 ? NAME(half_line) : NAME(half_line_strided))(tile);
     else
-        NAME(line_sums_of_step)(tile, LINE_STEP);
+        (tile->step == 1 ? NAME(whole_line) : NAME(whole_line_strided))(tile);
 }
 
 #elif defined(LINE_BY_TAPS)
