@@ -1,4 +1,7 @@
-"""Blobs of more than 2**31 values. Those that need gigabytes are marked `large`: nox -s large runs them."""
+"""Blobs of more than 2**31 values. Those that need gigabytes are marked `large`: nox -s large runs them.
+
+Each has a small twin, which is always run.
+"""
 
 import numpy as np
 import pytest
@@ -48,9 +51,14 @@ def whole_numbers(shape, dtype):
     return x, total, size, squares
 
 
-@pytest.mark.large
 @pytest.mark.parametrize(
-    ("dtype", "shape"), [("float32", (1, 1, 1, 65537, 32768)), ("float64", (1, 1, 1, 32769, 32768))]
+    ("dtype", "shape"),
+    [
+        ("float32", (1, 1, 1, 3, 32768)),
+        ("float64", (1, 1, 1, 3, 32768)),
+        pytest.param("float32", (1, 1, 1, 65537, 32768), marks=pytest.mark.large),
+        pytest.param("float64", (1, 1, 1, 32769, 32768), marks=pytest.mark.large),
+    ],
 )
 def test_sums_of_the_largest_planes_are_within_their_bounds(dtype, shape):
     """A plane of more than 2^31 float32 values, or 8 GiB of float64, in every operator that sums one."""
@@ -58,9 +66,8 @@ def test_sums_of_the_largest_planes_are_within_their_bounds(dtype, shape):
     n, u, one = x.size, unit(dtype), np.ones(1, dtype)
     off = (36 + 2.0**-61 * n) * 2.0**-53 * size  # sums.h
     found = {}
-    _, ds, db = core.affine.backward(
-        x, Context((x, one), (x.shape, (1,), (1,)), x.shape, x.dtype), (False, True, True)
-    )
+    context = Context("core", "affine", (x, one), (x.shape, (1,), (1,)), x.shape, x.dtype)
+    _, ds, db = core.affine.backward(x, context, (False, True, True))
     found["db"] = abs(int(db[0]) - total), u * abs(total) + off
     found["ds"] = abs(int(ds[0]) - squares), u * squares + 70 * 2.0**-53 * squares
     y, _ = core.global_average_pool.forward(x, over_time=True)
@@ -80,65 +87,77 @@ def test_sums_of_the_largest_planes_are_within_their_bounds(dtype, shape):
 LONG = 2**31 + 64
 
 
-def ending(*last, shape=(1, 1, 1, 1, LONG)):
-    """Float32 zeros whose last values are these."""
-    x = np.zeros(shape, "float32")
-    x.reshape(-1)[len(x.reshape(-1)) - len(last) :] = last
+def ending(shape, *last):
+    """Float32 zeros whose last values are these; of one number, a line of as many."""
+    x = np.zeros((1, 1, 1, 1, shape) if isinstance(shape, int) else shape, "float32")
+    x.reshape(-1)[x.size - len(last) :] = last
     return x
 
 
 ONE_CHANNEL = np.ones(1, "float32")
 ALONG = {"kernel": (1, 1, 8), "stride": (1, 1, 8)}
-# The inputs of an operator, its attributes, the last value of y and one that is not near it.
-LONG_PROBLEMS = {
-    "relu": (lambda: (ending(-1, 3),), {}, 3, 0),
-    "add": (lambda: (ending(3), ending(4)), {}, 7, 0),
-    "affine": (lambda: (ending(3), 2 * ONE_CHANNEL, 5 * ONE_CHANNEL), {}, 11, 5),
-    "batch_norm": (
-        lambda: (ending(3), 2 * ONE_CHANNEL, 5 * ONE_CHANNEL, 0 * ONE_CHANNEL, (1 - 0.25) * ONE_CHANNEL),
-        {"epsilon": 0.25},
-        11,
-        5,
-    ),
-    "dropout": (lambda: (ending(3), ending(1)), {"ratio": 0.5}, 6, 0),
-    "max_pool3d": (lambda: (ending(3, -1),), ALONG, 3, 0),
-    "average_pool3d": (lambda: (ending(3, 5),), ALONG, 1, 0),
-    "global_average_pool": (lambda: (ending(LONG),), {"over_time": True}, 1, 1),
-    "conv3d": (lambda: (ending(3), np.full((1, 1, 1, 1, 1), 2, "float32")), {}, 6, 0),
-    "linear": (lambda: (ending(3, shape=(1, LONG)), ending(2, shape=(1, LONG))), {}, 6, 6),
-    "softmax": (lambda: (ending(60, shape=(1, LONG)),), {}, 1, np.float32(np.exp(-60))),
-    "cross_entropy": (
-        lambda: (ending(60, shape=(1, LONG)), np.array([LONG - 1])),
-        {},
-        np.float32(np.exp(-60) * (LONG - 1)),
-        np.float32(np.exp(-60) * (LONG - 1)),
-    ),
-    "time_to_channels": (lambda: (ending(3, shape=(1, 1, 2, 1, LONG // 2)),), {}, 3, 0),
-    "time_to_batch": (lambda: (ending(3, shape=(1, 1, 2, 1, LONG // 2)),), {}, 3, 0),
-    "upsample_nearest": (lambda: (ending(3, shape=(1, 1, 1, 2, LONG // 8)),), {}, 3, 0),
-}
 
 
-@pytest.mark.large
-@pytest.mark.parametrize("op", LONG_PROBLEMS)
-def test_an_axis_of_more_elements_than_an_int_counts(op):
-    make, attrs, last, other = LONG_PROBLEMS[op]
+def long_problems(n):
+    """By operator: inputs along an axis of n, attributes, the last value of y and one that is not near it."""
+    return {
+        "relu": (lambda: (ending(n, -1, 3),), {}, 3, 0),
+        "add": (lambda: (ending(n, 3), ending(n, 4)), {}, 7, 0),
+        "affine": (lambda: (ending(n, 3), 2 * ONE_CHANNEL, 5 * ONE_CHANNEL), {}, 11, 5),
+        "batch_norm": (
+            lambda: (
+                ending(n, 3),
+                2 * ONE_CHANNEL,
+                5 * ONE_CHANNEL,
+                0 * ONE_CHANNEL,
+                (1 - 0.25) * ONE_CHANNEL,
+            ),
+            {"epsilon": 0.25},
+            11,
+            5,
+        ),
+        "dropout": (lambda: (ending(n, 3), ending(n, 1)), {"ratio": 0.5}, 6, 0),
+        "max_pool3d": (lambda: (ending(n, 3, -1),), ALONG, 3, 0),
+        "average_pool3d": (lambda: (ending(n, 3, 5),), ALONG, 1, 0),
+        "global_average_pool": (lambda: (ending(n, n),), {"over_time": True}, 1, 1),
+        "conv3d": (lambda: (ending(n, 3), np.full((1, 1, 1, 1, 1), 2, "float32")), {}, 6, 0),
+        "linear": (lambda: (ending((1, n), 3), ending((1, n), 2)), {}, 6, 6),
+        "softmax": (lambda: (ending((1, n), 60),), {}, 1, np.float32(np.exp(-60))),
+        "cross_entropy": (
+            lambda: (ending((1, n), 60), np.array([n - 1])),
+            {},
+            np.float32(np.exp(-60) * (n - 1)),
+            np.float32(np.exp(-60) * (n - 1)),
+        ),
+        "time_to_channels": (lambda: (ending((1, 1, 2, 1, n // 2), 3),), {}, 3, 0),
+        "time_to_batch": (lambda: (ending((1, 1, 2, 1, n // 2), 3),), {}, 3, 0),
+        "upsample_nearest": (lambda: (ending((1, 1, 1, 2, n // 8), 3),), {}, 3, 0),
+    }
+
+
+every_length = pytest.mark.parametrize("n", [4160, pytest.param(LONG, marks=pytest.mark.large)])
+
+
+@every_length
+@pytest.mark.parametrize("op", long_problems(1))
+def test_an_axis_of_more_elements_than_an_int_counts(op, n):
+    make, attrs, last, other = long_problems(n)[op]
     y, _ = core[op].forward(*make(), **attrs)
     assert np.allclose(y.reshape(-1)[-1], last, rtol=4 * unit("float32"), atol=0)
     assert np.allclose(y.reshape(-1)[y.size // 3], other, rtol=4 * unit("float32"), atol=0)
 
 
-@pytest.mark.large
+@every_length
 @pytest.mark.parametrize("op", ["relu", "affine", "conv3d", "linear", "softmax", "add"])
-def test_gradients_along_an_axis_of_more_elements_than_an_int_counts(op):
+def test_gradients_along_an_axis_of_more_elements_than_an_int_counts(op, n):
     """Of the first input; dy ends with 5, or is that where y is one number. Softmax: y (dy - sum of dy y)."""
-    make, attrs, _, _ = LONG_PROBLEMS[op]
+    make, attrs, _, _ = long_problems(n)[op]
     y, context = core[op].forward(*make(), **attrs)
     expected = {"relu": 5, "affine": 10, "conv3d": 10, "linear": 10, "softmax": 0, "add": 5}[op]
     other = np.float32(-5 * np.exp(-60)) if op == "softmax" else 0
     shape, needs = y.shape, (True, *(False for _ in context.inputs[1:]))
     if op not in ("relu", "softmax"):  # whose gradients are read off y
         del y
-    dx = core[op].backward(ending(5, shape=shape), context, needs)[0]
+    dx = core[op].backward(ending(shape, 5), context, needs)[0]
     assert dx.reshape(-1)[-1] == expected
     assert np.allclose(dx.reshape(-1)[dx.size // 3], other, rtol=8 * unit("float32"), atol=0)
