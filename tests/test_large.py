@@ -10,6 +10,7 @@ from support import every_dtype, unit
 from refnet._core import max_pool3d
 from refnet.arithmetic import core
 from refnet.arithmetic.table import Context
+from refnet.ops.conv3d import context as conv3d_context
 
 HALF = 2**15, 2**16  # an image of 2**31 pixels
 
@@ -65,11 +66,18 @@ def test_sums_of_the_largest_planes_are_within_their_bounds(dtype, shape):
     x, total, size, squares = whole_numbers(shape, dtype)
     n, u, one = x.size, unit(dtype), np.ones(1, dtype)
     off = (36 + 2.0**-61 * n) * 2.0**-53 * size  # sums.h
+    chains = (256 + 8 + n / 2048 + 1) * u * squares  # the docstring of conv3d.pyx
     found = {}
     context = Context("core", "affine", (x, one), (x.shape, (1,), (1,)), x.shape, x.dtype)
     _, ds, db = core.affine.backward(x, context, (False, True, True))
     found["db"] = abs(int(db[0]) - total), u * abs(total) + off
     found["ds"] = abs(int(ds[0]) - squares), u * squares + 70 * 2.0**-53 * squares
+    w = np.ones((1, 1, 1, 1, 1), dtype)
+    context = Context("core", "conv3d", conv3d_context(x, w, None), (x.shape, w.shape), x.shape, x.dtype)
+    _, dw = core.conv3d.backward(x, context, (False, True))
+    found["dw"] = abs(int(dw.item()) - squares), chains
+    y, _ = core.linear.forward(x.reshape(1, -1), x.reshape(1, -1))
+    found["linear"] = abs(int(y.item()) - squares), chains
     y, _ = core.global_average_pool.forward(x, over_time=True)
     found["global average"] = abs(y.item() - total / n), 2 * u * abs(total / n) + off / n
     y, _ = core.average_pool3d.forward(x, kernel=x.shape[2:])
