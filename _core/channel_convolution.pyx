@@ -25,19 +25,20 @@ cdef ChannelConvolution channel_convolution(const Simd* simd, const Convolution*
                                             Py_ssize_t groups, Py_ssize_t itemsize) noexcept nogil:
     """How it would be computed; with no line if there is no tap, or no room in the workspace for a band of one."""
     cdef const Geometry* g = &conv.subkernels.g
-    cdef Py_ssize_t lanes = simd.nr // 2
+    cdef Py_ssize_t lanes = simd.nr // 2, behind
     cdef ChannelConvolution found
     found.conv, found.groups, found.terms = conv, groups, conv.channels * g.kT * g.kH * g.kW
     found.blocks, found.lines = ceil_div(groups * conv.rows, lanes), 0 if conv.subkernels.empty else g.oH
     if samples * found.blocks < openmp.max_threads():  # a band for each thread
         found.lines = ceil_div(found.lines, ceil_div(openmp.max_threads(), samples * found.blocks))
-    found.image = channel_image(simd, g, conv.channels, g.oT, found.lines)
+    behind = max(lanes, CHANNEL_POSITIONS * g.sW)  # `to_channels` overwrites, short lines read
+    found.image = channel_image(g, conv.channels, g.oT, found.lines, lanes, behind)
     while found.lines > 0 and (image_size(&found.image) > MC * TILE_PITCH
                                or (found.lines * g.oW + MAX_LANES) * lanes > MC * LHS_PITCH
                                or 2 * count_segments(simd, g, found.lines) * <Py_ssize_t> sizeof(Py_ssize_t)
                                > KC * NC * itemsize):
         found.lines = found.lines // 2
-        found.image = channel_image(simd, g, conv.channels, g.oT, found.lines)
+        found.image = channel_image(g, conv.channels, g.oT, found.lines, lanes, behind)
     found.bands = ceil_div(g.oH, max(found.lines, <Py_ssize_t> 1))
     return found
 

@@ -15,7 +15,7 @@ from libc.string cimport memset
 from refnet._core cimport openmp
 from refnet._core.blocking cimport KC, LHS_PITCH, MC, SPAN_CHAINS, TILE_PITCH, ceil_div
 from refnet._core.channel_image cimport (MAX_LANES, LaneChannels, are_used, channel_image, fill_image, image_size,
-                                         lanes_of, place_lines)
+                                         lanes_of, place_runs)
 from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range
 from refnet._core.simd cimport ChannelGradient
@@ -38,7 +38,7 @@ cdef ChannelGradients channel_gradients(const Simd* simd, const Geometry* g, Py_
     found.terms, found.blocks = channels // found.rotations * g.kT * g.kH * g.kW, ceil_div(groups * filters, lanes)
     found.run = 3 if g.kW == 3 and g.sW == g.dW == 1 else 1
     found.frames, found.lines = g.oT, g.oH
-    found.image = channel_image(simd, g, channels // found.rotations, found.frames, found.lines)
+    found.image = channel_image(g, channels // found.rotations, found.frames, found.lines, lanes, lanes)
     while found.lines > 0 and (image_size(&found.image) + (3 * found.rotations * found.terms + lanes) * lanes
                                > MC * TILE_PITCH
                                or (found.frames * found.lines * g.oW + lanes) * lanes > MC * LHS_PITCH):
@@ -46,7 +46,7 @@ cdef ChannelGradients channel_gradients(const Simd* simd, const Geometry* g, Py_
             found.frames = found.frames // 2
         else:
             found.lines = found.lines // 2
-        found.image = channel_image(simd, g, channels // found.rotations, found.frames, found.lines)
+        found.image = channel_image(g, channels // found.rotations, found.frames, found.lines, lanes, lanes)
     return found
 
 
@@ -110,15 +110,6 @@ cdef void channel_gradient(const Simd* simd, const floating* dy, const floating*
             filter = block * lanes + lane // rotations * rotations + (lane + rotation) % rotations
             of_dw[lane] = dw + (filter * rotations + lane % rotations) * gradients.terms
         simd.from_channels(sums + 2 * size + rotation * terms, gradients.terms, of_dw, 0, of_block.used)
-
-
-cdef void place_runs(const ChannelImage* image, const Geometry* g, Py_ssize_t run, Py_ssize_t* offsets) noexcept nogil:
-    """offsets <- where the first term of each run of `run` terms reads for the first position."""
-    cdef Py_ssize_t line, tap, of_line = g.kW // run
-    place_lines(image, g, offsets)
-    for line in range(image.channels * g.kT * g.kH - 1, -1, -1):
-        for tap in range(of_line - 1, -1, -1):
-            offsets[line * of_line + tap] = offsets[line] + tap * g.dW * image.lanes
 
 
 cdef void add_positions(const Simd* simd, const floating* dy, const floating* image, const Py_ssize_t* offsets,

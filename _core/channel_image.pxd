@@ -1,4 +1,4 @@
-# Images of blocks of channels, channels last, one for every lane of a vector: see channel_image.pyx.
+# Images of channels, with their padding: see channel_image.pyx.
 
 from cython cimport floating
 
@@ -22,8 +22,8 @@ cdef struct LaneChannels:
     Py_ssize_t used
 
 
-cdef ChannelImage channel_image(const Simd* simd, const Geometry* g, Py_ssize_t channels, Py_ssize_t frames,
-                                Py_ssize_t lines) noexcept nogil
+cdef ChannelImage channel_image(const Geometry* g, Py_ssize_t channels, Py_ssize_t frames, Py_ssize_t lines,
+                                Py_ssize_t lanes, Py_ssize_t behind) noexcept nogil
 cdef Py_ssize_t image_size(const ChannelImage* image) noexcept nogil
 cdef bint are_used(const ChannelImage* image, Py_ssize_t blocks, Py_ssize_t results) noexcept nogil
 cdef LaneChannels lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, Py_ssize_t channels,
@@ -31,3 +31,4 @@ cdef LaneChannels lanes_of(const Simd* simd, Py_ssize_t block, Py_ssize_t rows, 
 cdef void fill_image(const Simd* simd, const floating* x, const Geometry* g, const LaneChannels* lanes,
                      const ChannelImage* image, floating* to) noexcept nogil
 cdef void place_lines(const ChannelImage* image, const Geometry* g, Py_ssize_t* offsets) noexcept nogil
+cdef void place_runs(const ChannelImage* image, const Geometry* g, Py_ssize_t run, Py_ssize_t* offsets) noexcept nogil

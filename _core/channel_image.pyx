@@ -1,32 +1,32 @@
-"""Images of blocks of channels, channels last: what channel_convolution.pyx and channel_gradients.pyx read.
+"""Images of channels with their padding: what channel_convolution.pyx, channel_gradients.pyx and group_convolution.pyx
+read.
 
 Where a group has few channels and filters, few of its sums read the same value, and the lanes of a vector would have
 nothing in common. So lanes are filters of several groups, each with an image of its own. Images are transposed once, a
-vector of channels at each position; what a term reads there is a vector.
+vector of channels at each position; what a term reads there is a vector. The images of a whole group, whose lanes are
+positions, have one lane.
 """
 
 from cython cimport floating
 from libc.string cimport memset
 
-from refnet._core.blocking cimport CHANNEL_POSITIONS
 from refnet._core.geometry cimport bounded_product, extent, first_read
 
 
-cdef ChannelImage channel_image(const Simd* simd, const Geometry* g, Py_ssize_t channels, Py_ssize_t frames,
-                                Py_ssize_t lines) noexcept nogil:
+cdef ChannelImage channel_image(const Geometry* g, Py_ssize_t channels, Py_ssize_t frames, Py_ssize_t lines,
+                                Py_ssize_t lanes, Py_ssize_t behind) noexcept nogil:
     """The image of the first frames and lines of the output."""
     cdef ChannelImage image
     image.t, image.h = first_read(g.kT, g.pT, g.dT), first_read(g.kH, g.pH, g.dH)
     image.w = first_read(g.kW, g.pW, g.dW)
     image.frames, image.lines = extent(g.kT, g.sT, g.dT, frames), extent(g.kH, g.sH, g.dH, lines)
     image.width = extent(g.kW, g.sW, g.dW, g.oW)
-    image.channels, image.lanes = channels, simd.nr // 2
-    image.behind = max(image.lanes, CHANNEL_POSITIONS * g.sW)
+    image.channels, image.lanes, image.behind = channels, lanes, behind
     return image
 
 
 cdef Py_ssize_t image_size(const ChannelImage* image) noexcept nogil:
-    """How many values it takes, with those that `to_channels` overwrites, and short lines read, behind it."""
+    """How many values it takes, with those behind it."""
     return (bounded_product(image.channels, image.frames, image.lines, image.width) + image.behind) * image.lanes
 
 
@@ -81,3 +81,12 @@ cdef void place_lines(const ChannelImage* image, const Geometry* g, Py_ssize_t* 
                 h = kh * g.dH - g.pH - first_read(g.kH, g.pH, g.dH)
                 offsets[i] = (((c * image.frames + t) * image.lines + h) * image.width + w) * image.lanes
                 i += 1
+
+
+cdef void place_runs(const ChannelImage* image, const Geometry* g, Py_ssize_t run, Py_ssize_t* offsets) noexcept nogil:
+    """offsets <- where the first term of each run of `run` terms reads for the first position."""
+    cdef Py_ssize_t line, tap, of_line = g.kW // run
+    place_lines(image, g, offsets)
+    for line in range(image.channels * g.kT * g.kH - 1, -1, -1):
+        for tap in range(of_line - 1, -1, -1):
+            offsets[line * of_line + tap] = offsets[line] + tap * g.dW * image.lanes

@@ -1,16 +1,16 @@
 from cython cimport floating
 
+from refnet._core.channel_image cimport ChannelImage
 from refnet._core.simd cimport Simd
 from refnet._core.tiles cimport Convolution
 
 
-# How a convolution of stride 1 with few rows in a group is computed. The image of a group, completed by zeros to
-# `frames` x `lines` x `width` positions, begins at the position (t, h, w) of x. Lines of output positions are cut into
-# `vectors`, the last of which may be partial.
+# How a convolution of stride 1 with few rows in a group is computed, from the image of a group. Lines of output
+# positions are cut into `vectors`, the last of which may be partial.
 cdef struct GroupConvolution:
     const Convolution* conv
-    Py_ssize_t groups, terms
-    Py_ssize_t t, h, w, frames, lines, width, vectors
+    ChannelImage image
+    Py_ssize_t groups, terms, vectors
 
 
 cdef GroupConvolution group_convolution(const Simd* simd, const Convolution* conv, Py_ssize_t groups) noexcept nogil

@@ -13,7 +13,8 @@ from libc.string cimport memset
 from refnet._core cimport openmp
 from refnet._core.blocking cimport (CACHE_LINE, KC, LHS_PITCH, MAX_BLOCKS, MAX_MR, MAX_NR, MC, TILE_PITCH,
                                     ceil_div)
-from refnet._core.geometry cimport Geometry, bounded_product, extent, first_read
+from refnet._core.channel_image cimport ChannelImage, channel_image, image_size, place_runs
+from refnet._core.geometry cimport Geometry
 from refnet._core.im2col3d cimport Range, taps_of_frames, terms_of_taps
 from refnet._core.micro_kernel cimport next_rows
 from refnet._core.pack cimport pack_lhs
@@ -31,18 +32,9 @@ cdef GroupConvolution group_convolution(const Simd* simd, const Convolution* con
     cdef const Geometry* g = &conv.subkernels.g
     cdef GroupConvolution found
     found.conv, found.groups, found.terms = conv, groups, conv.channels * g.kT * g.kH * g.kW
-    found.t, found.h = first_read(g.kT, g.pT, g.dT), first_read(g.kH, g.pH, g.dH)
-    found.w = first_read(g.kW, g.pW, g.dW)
-    found.frames, found.lines = extent(g.kT, 1, g.dT, g.oT), extent(g.kH, 1, g.dH, g.oH)
-    found.width = extent(g.kW, 1, g.dW, g.oW)
+    found.image = channel_image(g, conv.channels, g.oT, g.oH, 1, MAX_NR)  # the lanes behind its last line
     found.vectors = ceil_div(g.oW, simd.nr // 2)
     return found
-
-
-cdef inline Py_ssize_t image_size(const GroupConvolution* convolution) noexcept nogil:
-    """How many values the image takes, and the lanes behind its last line."""
-    return (bounded_product(convolution.conv.channels, convolution.frames, convolution.lines, convolution.width)
-            + MAX_NR)
 
 
 cdef inline Py_ssize_t count_panels(const GroupConvolution* convolution) noexcept nogil:
@@ -63,7 +55,7 @@ cdef bint pays(const Simd* simd, const GroupConvolution* convolution, Py_ssize_t
             and (conv.rows + GATHER_ROWS) * ceil_div(g.oT * g.oH * g.oW, simd.nr)
             >= conv.rows * count_panels(convolution)
             and blocks <= MAX_BLOCKS and blocks * (conv.rows + MAX_MR) <= MC
-            and image_size(convolution) <= MC * TILE_PITCH)
+            and image_size(&convolution.image) <= MC * TILE_PITCH)
 
 
 cdef void convolve_group(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
@@ -83,8 +75,8 @@ cdef void convolve_group(const Simd* simd, const floating* x, const floating* w,
     lhs, image, offsets = <floating*> workspace.lhs, <floating*> workspace.tile, workspace.plan.source
     if workspace.planned.kernel != kernel:  # the thread's first group
         workspace.planned[0] = PlannedColumns(kernel, 0, g.oT * g.oH * g.oW)
-        memset(image, 0, image_size(convolution) * sizeof(floating))
-        place_terms(convolution, offsets)
+        memset(image, 0, image_size(&convolution.image) * sizeof(floating))
+        place_runs(&convolution.image, g, 1, offsets)
     copy_image(simd, x + task * conv.channels * g.T * g.H * g.W, image, convolution)
     w += task % convolution.groups * kernel.layout.group
     for block in range(ceil_div(convolution.terms, KC)):
@@ -102,34 +94,23 @@ cdef void convolve_group(const Simd* simd, const floating* x, const floating* w,
             convolve_panel(simd, image, lhs, offsets, y, convolution, terms, frame, left)
 
 
-cdef void place_terms(const GroupConvolution* convolution, Py_ssize_t* offsets) noexcept nogil:
-    """offsets <- where in the image each term reads for the first output position."""
-    cdef const Geometry* g = &convolution.conv.subkernels.g
-    cdef Py_ssize_t taps = g.kT * g.kH * g.kW, i, tap, t, h, w
-    for i in range(convolution.terms):
-        tap = i % taps
-        t = tap // (g.kH * g.kW) * g.dT - g.pT - convolution.t
-        h = tap // g.kW % g.kH * g.dH - g.pH - convolution.h
-        w = tap % g.kW * g.dW - g.pW - convolution.w
-        offsets[i] = (((i // taps * convolution.frames + t) * convolution.lines + h) * convolution.width + w)
-
-
 cdef void copy_image(const Simd* simd, const floating* x, floating* image,
                      const GroupConvolution* convolution) noexcept nogil:
     """image (channels, frames, lines, width), with zeros round it, <- x (channels, T, H, W)."""
     cdef const Geometry* g = &convolution.conv.subkernels.g
+    cdef const ChannelImage* of_x = &convolution.image
     cdef Py_ssize_t zero = 0, c, t
-    cdef Py_ssize_t first_t = max(convolution.t, zero), stop_t = min(convolution.t + convolution.frames, g.T)
-    cdef Py_ssize_t first_h = max(convolution.h, zero), stop_h = min(convolution.h + convolution.lines, g.H)
-    cdef Py_ssize_t first_w = max(convolution.w, zero), stop_w = min(convolution.w + convolution.width, g.W)
+    cdef Py_ssize_t first_t = max(of_x.t, zero), stop_t = min(of_x.t + of_x.frames, g.T)
+    cdef Py_ssize_t first_h = max(of_x.h, zero), stop_h = min(of_x.h + of_x.lines, g.H)
+    cdef Py_ssize_t first_w = max(of_x.w, zero), stop_w = min(of_x.w + of_x.width, g.W)
     if first_w >= stop_w:
         return
-    for c in range(convolution.conv.channels):
+    for c in range(of_x.channels):
         for t in range(first_t, stop_t):
             simd.copy(x + ((c * g.T + t) * g.H + first_h) * g.W + first_w, g.W,
-                      image + (((c * convolution.frames + t - convolution.t) * convolution.lines
-                                + first_h - convolution.h) * convolution.width + first_w - convolution.w),
-                      convolution.width, stop_h - first_h, stop_w - first_w)
+                      image + (((c * of_x.frames + t - of_x.t) * of_x.lines + first_h - of_x.h) * of_x.width
+                               + first_w - of_x.w),
+                      of_x.width, stop_h - first_h, stop_w - first_w)
 
 
 cdef void convolve_panel(const Simd* simd, floating* image, const floating* lhs, const Py_ssize_t* offsets,
@@ -147,8 +128,8 @@ cdef void convolve_panel(const Simd* simd, floating* image, const floating* lhs,
     cdef bint is_last = right_at + lanes > g.oT * g.oH * g.oW
     cdef floating sums[MAX_MR * MAX_NR]
     cdef MicroTile tile
-    tile.rhs = image + (frame * convolution.lines + h) * convolution.width + w
-    tile.right = (right_h - h) * convolution.width + right_w - w
+    tile.rhs = image + (frame * convolution.image.lines + h) * convolution.image.width + w
+    tile.right = (right_h - h) * convolution.image.width + right_w - w
     tile.fused = NULL
     while row < conv.rows:
         tile.rows = next_rows(simd, conv.rows - row)
