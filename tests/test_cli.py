@@ -319,7 +319,8 @@ def test_where_a_difference_begins(refnet, tmp_path):
     )
     assert " of them computed from something that differs." in out
 
-    manifest = json.loads((tmp_path / "h" / "manifest.json").read_text())
+    unchanged = (tmp_path / "h" / "manifest.json").read_text()
+    manifest = json.loads(unchanged)
     for section, name in (
         ("blobs", "pool1"),
         ("blobs", "res3_0_branch1"),
@@ -340,6 +341,15 @@ def test_where_a_difference_begins(refnet, tmp_path):
     first = json.loads(out)["first"]
     assert "belong to" not in out
     assert code == 1 and (first["node"], first["op"], first["different"]) == ("pool1", "max_pool3d", None)
+
+    manifest = json.loads(unchanged)
+    manifest["blocked"].append("conv2")
+    manifest["tensors"]["gradients"]["bogus"] = manifest["tensors"]["gradients"]["res4_0_branch1_w"]
+    (tmp_path / "h" / "manifest.json").write_text(json.dumps(manifest))
+    out = refnet("golden", "verify", "h")[1]
+    assert "tensors equal bit for bit, 1 not; of the graph and the blocked gradients, 1 differs." in out
+    assert "The first to differ is bogus of gradients: in the manifest, but not of this recipe." in out
+    assert "1 more differs after it, " in out
 
 
 @pytest.mark.parametrize(

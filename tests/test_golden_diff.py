@@ -306,6 +306,30 @@ def test_the_first_difference_is_said_in_numbers(refnet, made, tmp_path):
     assert f"[0, 0, 0, 1, 2]: {value!r} and {value + 0.25!r}.\n" in out
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({7: np.nan}, "1 of 16,384 elements (< 0.01 %), with NaN on one side alone, at [0, 0, 0, 0, 7]."),
+        ({3: 1e9, 7: np.inf}, " of their size at most, with infinity on one side alone, at [0, 0, 0, 0, 7]."),
+        ({7: -0.0}, "1 of 16,384 elements (< 0.01 %), by the signs of zeros alone."),
+    ],
+)
+def test_a_difference_that_is_no_size_is_said(refnet, made, tmp_path, values, said):
+    def change(blob):
+        blob[0, 0, 0, 0, list(values)] = list(values.values())
+        return blob
+
+    def zero(blob):
+        blob[0, 0, 0, 0, 7] = 0
+        return blob
+
+    first = changed(made, tmp_path / "a", "conv1", zero)
+    out = refnet("golden", "diff", first.path, changed(first, tmp_path / "b", "conv1", change).path)[1]
+    assert f"The first to differ is conv1 of blobs (conv3d): {'' if said[0] == ' ' else said}" in out
+    assert said in out
+    assert "0.00e+00" not in out or values.get(7) == 0
+
+
 def test_at_80_columns_no_name_is_folded(capsys, made, tmp_path):
     other = golden.make(tmp_path / "b", replace(RECIPE, seed=1))
     tables.findings(golden.diff(made, other), "a and b", terminal.Screen(width=80))

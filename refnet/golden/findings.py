@@ -24,6 +24,7 @@ from refnet.shapes import text
 from refnet.shown import Shown, Table, counted
 
 BITS_DIFFER = "bits differ"
+ONE_SIDE = "on one side alone"
 NOT_STORED = "values are not stored"
 
 
@@ -56,7 +57,8 @@ class Finding:
         The largest |a - b|, and the largest |a - b| / max(|a|, |b|), of elements that are finite on both
         sides; None where there are none, or the tensors are not both at hand.
     where : tuple of int or None
-        Of the elements with other bits, one with the largest |a - b|.
+        Of the elements with other bits, one with the largest |a - b|; where some are NaN or infinite on one
+        side alone, the first of these.
     values : tuple of float or None
         a and b there; None where one is not finite.
     rounded : str
@@ -372,7 +374,8 @@ def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
         return found
     for what, is_it in (("NaN", np.isnan), ("infinity", np.isinf)):
         if (is_it(a) != is_it(b)).any():
-            found = replace(found, note=f"{note}, with {what} on one side alone")
+            where = tuple(map(int, np.argwhere(is_it(a) != is_it(b))[0]))
+            found = replace(found, note=f"{note}, with {what} {ONE_SIDE}", where=where, values=None)
             if what == "NaN":
                 return found
     return replace(found, max_ulp=int(ulp_distance(a, b).max()))

@@ -173,4 +173,4 @@ def _typed(what: str, found: Any, kind: type) -> Any:
 
 def _hash(what: str, found: Any) -> None:
     if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
-        raise FileError(f"{what} has sha256 {found!r}: expected 64 hex digits")
+        raise FileError(f"{what} has sha256 {found!r}: expected 64 hex digits, in small letters")

@@ -9,7 +9,7 @@ from rich.console import Console
 from refnet import memory
 from refnet.arithmetic.exact.fallback import Count, added
 from refnet.golden import Bundle, Cause, Finding, Rounding, first_difference
-from refnet.golden.findings import BITS_DIFFER, NOT_STORED
+from refnet.golden.findings import BITS_DIFFER, NOT_STORED, ONE_SIDE
 from refnet.golden.recipe import EVERY_MACHINE, GIVEN, SECTIONS, UNKNOWN
 from refnet.render.facts import FREEZE_COLUMNS, FREEZE_FIRST, FREEZE_NOTE, freeze_rows, short
 from refnet.render.terminal import say, table
@@ -217,14 +217,18 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
             console.print(f"... and {len(bad) - MOST_SHOWN} more (--json prints all)")
         console.print()
     derived = [finding for finding in found if finding.derived]
-    wrong = sum(not finding.equal for finding in derived)
-    equal = f"{what}: {len(derived) - wrong} of {len(derived)} tensors equal"
-    if rounded := [finding for finding in derived if finding.equal and finding.rounded]:
-        some = "" if len(rounded) == len(derived) - wrong else f", {len(rounded):,} of them"
+    tensors = [finding for finding in derived if finding.section in SECTIONS]
+    wrong = sum(not finding.equal for finding in tensors)
+    equal = f"{what}: {len(tensors) - wrong} of {len(tensors)} tensors equal"
+    if rounded := [finding for finding in tensors if finding.equal and finding.rounded]:
+        some = "" if len(rounded) == len(tensors) - wrong else f", {len(rounded):,} of them"
         equal += f"{some} once the wider side is rounded to {rounded[0].rounded}"
     else:
         equal += " bit for bit"
-    say(f"{equal}, {wrong} not." if wrong else f"{equal}.", console)
+    equal += f", {wrong} not" if wrong else ""
+    if others := len(bad) - sum(finding.section in SECTIONS for finding in bad):
+        equal += f"; of the graph and the blocked gradients, {_differ(others)}"
+    say(f"{equal}.", console)
     for line in _where_it_begins(bad):
         say(line, console)
 
@@ -232,11 +236,12 @@ def findings(found: Sequence[Finding], what: str, console: Console) -> None:
 def _sizes(finding: Finding) -> tuple[str, str, str, str, str]:
     """How many elements differ, which share that is, and by how much; empty where it is not known."""
     count, elements = finding.different, finding.elements
+    known = finding.max_abs is not None and (finding.max_abs > 0 or ONE_SIDE not in finding.note)
     return (
         "" if count is None else f"{count:,}",
         "" if count is None or not elements else percent(count, elements),
-        "" if finding.max_abs is None else f"{finding.max_abs:.2e}",
-        "" if finding.max_rel is None else f"{finding.max_rel:.1e}",
+        f"{finding.max_abs:.2e}" if known else "",
+        f"{finding.max_rel:.1e}" if known and finding.max_rel is not None else "",
         "" if finding.max_ulp is None else ulps(finding.max_ulp),
     )
 
@@ -319,8 +324,8 @@ def _where_it_begins(bad: Sequence[Finding]) -> Iterator[str]:
     """Say which tensor is the first to differ, how, and whether it explains the others."""
     if (first := first_difference(bad)) is None:
         return
-    place = f" ({first.op})" if first.section == "blobs" else ""
-    if first.section == "gradients":
+    place = f" ({first.op})" if first.op else ""
+    if first.op and first.section == "gradients":
         place = f" ({first.op} backward at {first.node})"
     yield f"The first to differ is {first.name} of {first.section}{place}: {_amount(first)}."
     if first.different is None and first.elements is not None:
@@ -330,10 +335,15 @@ def _where_it_begins(bad: Sequence[Finding]) -> Iterator[str]:
         )
     if others := bad[1:]:
         follow = sum(finding.follows for finding in others)
-        yield f"{len(others)} more differ after it, {follow} of them computed from something that differs."
+        more = _differ(len(others), "more ")
+        yield f"{more} after it, {follow} of them computed from something that differs."
         if alone := [finding.name for finding in others if finding.op and not finding.follows]:
             more = f" and {len(alone) - MOST_NAMED} more" if len(alone) > MOST_NAMED else ""
             yield f"Computed from what is equal, and different: {', '.join(alone[:MOST_NAMED])}{more}."
+
+
+def _differ(count: int, more: str = "") -> str:
+    return f"{count:,} {more}{'differs' if count == 1 else 'differ'}"
 
 
 def _amount(finding: Finding) -> str:
@@ -342,12 +352,16 @@ def _amount(finding: Finding) -> str:
         return finding.note
     _, share, error, relative, ulp = _sizes(finding)
     said = f"{finding.different:,} of {finding.elements:,} elements ({share})"
+    if finding.max_ulp == 0:
+        return f"{said}, by the signs of zeros alone"
     sizes = [f"{ulp} ulp"] if ulp else []
     if finding.max_abs:
         sizes.append(f"{relative} of their size")
     if sizes:
         said += f", by {' and '.join(sizes)} at most"
-    if finding.max_abs and finding.where is not None:
+    if ONE_SIDE in finding.note:
+        said += f"{finding.note[finding.note.index(', with ') :]}, at {list(finding.where or ())}"
+    elif finding.max_abs and finding.where is not None:
         said += f"; the largest error is {error}, at {list(finding.where)}"
         if finding.values is not None:
             said += ": {!r} and {!r}".format(*finding.values)
