@@ -104,7 +104,7 @@ def wheel_test(session: nox.Session) -> None:
 
 @nox.session
 def large(session: nox.Session) -> None:
-    """The tests of blobs of 2**31 values and more: up to 10 GiB of memory, one at a time."""
+    """The tests of blobs of 2**31 values and more: up to 16 GiB of memory, one at a time."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "-m", "large", "tests/test_large.py", *session.posargs)
 
