@@ -6,7 +6,7 @@
 #define UNROLLED 8
 #define LINE_VECTORS 2
 #define CHANNEL_SEGMENTS 2
-#define IN_REGISTER(v) __asm__ volatile("" : "+v"(v))
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
 
 #define LANE_RANGES(first, last) ((1u << (last)) - (1u << (first)))
 #define INSERT(to, p, i) _mm512_insertf32x4(to, _mm_loadu_ps((const float *) (p)), i)

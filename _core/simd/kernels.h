@@ -3,7 +3,7 @@
        ISA, TARGET                    the instruction set: its name, how functions are compiled for it
        MR, UNROLLED                   rows of its micro-tile, terms that it takes at once
        CHANNEL_SEGMENTS               2 where there are 32 registers, else 1
-       IN_REGISTER(v)                 keeps a value in a register, computed before what comes later
+       IN_REGISTER(v)                 keeps a value in a register; with 16, computes it before what comes later
        REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
    defined, LINE_VECTORS, or LINE_BY_TAPS, where the micro-kernel of lines is used, EXACT_ROWS where exact

@@ -5,7 +5,7 @@
 #define MR 12
 #define UNROLLED 8
 #define CHANNEL_SEGMENTS 2
-#define IN_REGISTER(v) __asm__ volatile("" : "+w"(v))
+#define IN_REGISTER(v) __asm__("" : "+w"(v))
 
 #define ZIP_PAIRS(zip, a, b) vreinterpretq_f32_f64(zip(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)))
 
