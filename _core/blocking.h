@@ -19,7 +19,8 @@ enum {
     WIDE_POSITIONS = 8,                   /* and then so many positions */
     CHANNEL_POSITIONS = 7,                /* of an output line, of a micro-tile whose lanes are channels, */
     MAX_CHANNEL_TERMS = 9,                /* and terms of one of dw, */
-    MAX_CHANNEL_CHAINS = 24,              /* each with a chain for every rotation */
+    MAX_CHANNEL_CHAINS = 24,              /* each with a chain for every rotation, */
+    MAX_ROTATIONS = 8,                    /* of which there are so many */
     TAP_CHANNELS = 8,                     /* channels at one tap, in the place of positions */
     SPAN_CHAINS = 8,                      /* chains of a span of dw */
     PAD = 8,                              /* behind each row of a packed operand or a tile: its pitch is no power of

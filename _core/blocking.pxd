@@ -13,6 +13,7 @@ cdef extern from "blocking.h":
         WIDE_TAPS
         WIDE_POSITIONS
         CHANNEL_POSITIONS
+        MAX_ROTATIONS
         TAP_CHANNELS
         SPAN_CHAINS
         PAD

@@ -13,7 +13,7 @@ from cython cimport floating
 from libc.string cimport memset
 
 from refnet._core cimport openmp
-from refnet._core.blocking cimport KC, LHS_PITCH, MC, SPAN_CHAINS, TILE_PITCH, ceil_div
+from refnet._core.blocking cimport KC, LHS_PITCH, MAX_ROTATIONS, MC, SPAN_CHAINS, TILE_PITCH, ceil_div
 from refnet._core.channel_image cimport (MAX_LANES, LaneChannels, are_used, channel_image, fill_image, image_size,
                                          lanes_of, place_runs)
 from refnet._core.geometry cimport Geometry
@@ -52,8 +52,7 @@ cdef ChannelGradients channel_gradients(const Simd* simd, const Geometry* g, Py_
 
 cdef inline Py_ssize_t terms_at_once(const Simd* simd, Py_ssize_t rotations) noexcept nogil:
     """How many terms are computed at once; 0 if dy is not rotated so."""
-    return (simd.channel_terms[0] if rotations == 1 else simd.channel_terms[1] if rotations == 2
-            else simd.channel_terms[2] if rotations == 4 else simd.channel_terms[3] if rotations == 8 else 0)
+    return simd.channel_terms[rotations] if rotations <= MAX_ROTATIONS else 0
 
 
 cdef bint pays(const Simd* simd, const ChannelGradients* gradients) noexcept nogil:
@@ -120,6 +119,7 @@ cdef void add_positions(const Simd* simd, const floating* dy, const floating* im
     cdef Py_ssize_t size = gradients.rotations * gradients.terms * lanes
     cdef Py_ssize_t line = gradients.image.width * lanes, runs = gradients.terms // gradients.run
     cdef Py_ssize_t first_t = positions.low // area, first_h = positions.low % area // g.oW
+    cdef Py_ssize_t at_once = terms_at_once(simd, gradients.rotations) // gradients.run
     cdef Py_ssize_t position = positions.low, stop, t, h, run
     cdef ChannelGradient some
     some.rotations, some.terms = gradients.rotations, gradients.terms
@@ -133,7 +133,7 @@ cdef void add_positions(const Simd* simd, const floating* dy, const floating* im
         run = 0
         while run < runs:
             some.offsets, some.chains = offsets + run, sums + run * gradients.run * lanes
-            some.runs = min(runs - run, terms_at_once(simd, gradients.rotations) // gradients.run)
+            some.runs = min(runs - run, at_once)
             simd.channel_gradients(&some)
             run += some.runs
         position = stop

@@ -98,7 +98,7 @@ cdef extern from "simd/simd.h":
         Py_ssize_t mr, nr, line_filters, half_line_filters
         bint taps_at_once
         Py_ssize_t tap_filters, channel_segments
-        Py_ssize_t[4] channel_terms
+        Py_ssize_t[9] channel_terms  # MAX_ROTATIONS + 1
         void micro_kernel(const MicroTile* tile) noexcept nogil
         void line_kernel(const LineTile* tile) noexcept nogil
         void channel_sums(const ChannelTile* tile) noexcept nogil

@@ -9,6 +9,7 @@
 #else
 #define REGISTERS(wide, narrow) narrow
 #endif
+#define TERMS_OF_1 REGISTERS(9, 6)
 #ifdef ROTATE_2
 #define TERMS_OF_2 REGISTERS(9, 3)
 #else
@@ -163,6 +164,10 @@ INLINE TARGET void NAME(add_runs)(const struct channel_gradient *gradient, const
     for (int i = 0; i < rotations * runs * run; i++)
         *(UNALIGNED *) (chains + i / (runs * run) * apart + i % (runs * run) * LANES) = chain[i];
 }
+
+_Static_assert(TERMS_OF_1 <= MAX_CHANNEL_TERMS && TERMS_OF_2 <= MAX_CHANNEL_TERMS, "terms of dw at once");
+_Static_assert(2 * TERMS_OF_2 <= MAX_CHANNEL_CHAINS && 4 * TERMS_OF_4 <= MAX_CHANNEL_CHAINS
+               && 8 * TERMS_OF_8 <= MAX_CHANNEL_CHAINS, "and their chains");
 
 /* For some rotations, as many terms as `channel_terms` of struct simd says: in runs of 3, or of 1. */
 TARGET static void NAME(channel_gradients)(const struct channel_gradient *gradient)

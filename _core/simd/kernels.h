@@ -35,7 +35,7 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
 static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, BIT_MASKS, MR, NR,
                                        LINE_FILTERS, HALF_LINE_FILTERS, TAPS_AT_ONCE, TAP_FILTERS, CHANNEL_SEGMENTS,
-                                       {REGISTERS(9, 6), TERMS_OF_2, TERMS_OF_4, TERMS_OF_8},
+                                       {[1] = TERMS_OF_1, [2] = TERMS_OF_2, [4] = TERMS_OF_4, [8] = TERMS_OF_8},
                                        SIMD_KERNELS(KERNEL_ENTRY)};
 
 #ifdef EXACT_ROWS
@@ -79,6 +79,7 @@ static const struct exact JOIN(exact, ISA, REAL) = {EXACT_ROWS, NAME(exact_kerne
 #undef ROTATE_2
 #undef ROTATE_4
 #undef ROTATE_8
+#undef TERMS_OF_1
 #undef TERMS_OF_2
 #undef TERMS_OF_4
 #undef TERMS_OF_8

@@ -49,7 +49,7 @@ struct simd {
     int taps_at_once;                          /* whether a line of the kernel must have LINE_TAPS or WIDE_TAPS */
     ptrdiff_t tap_filters;                     /* of one of TAP_CHANNELS; 0 if there is none */
     ptrdiff_t channel_segments; /* of CHANNEL_POSITIONS, of one whose lanes are channels, */
-    ptrdiff_t channel_terms[4]; /* and terms of its dw for 1, 2, 4 and 8 rotations; 0 if there is none */
+    ptrdiff_t channel_terms[MAX_ROTATIONS + 1]; /* and terms of its dw for so many rotations; 0 if there is none */
     SIMD_KERNELS(KERNEL_FIELD)
 };
 

@@ -373,8 +373,9 @@ def _compare(section: str, name: str, a: Array, b: Array, note: str) -> Finding:
     if a.dtype.kind != "f":
         return found
     for what, is_it in (("NaN", np.isnan), ("infinity", np.isinf)):
-        if (is_it(a) != is_it(b)).any():
-            where = tuple(map(int, np.argwhere(is_it(a) != is_it(b))[0]))
+        alone = is_it(a) != is_it(b)
+        if alone.any():
+            where = tuple(map(int, np.unravel_index(int(alone.argmax()), a.shape)))
             found = replace(found, note=f"{note}, with {what} {ONE_SIDE}", where=where, values=None)
             if what == "NaN":
                 return found

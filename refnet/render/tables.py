@@ -335,14 +335,15 @@ def _where_it_begins(bad: Sequence[Finding]) -> Iterator[str]:
         )
     if others := bad[1:]:
         follow = sum(finding.follows for finding in others)
-        more = _differ(len(others), "more ")
-        yield f"{more} after it, {follow} of them computed from something that differs."
+        differ = _differ(len(others), "more ")
+        yield f"{differ} after it, {follow} of them computed from something that differs."
         if alone := [finding.name for finding in others if finding.op and not finding.follows]:
             more = f" and {len(alone) - MOST_NAMED} more" if len(alone) > MOST_NAMED else ""
             yield f"Computed from what is equal, and different: {', '.join(alone[:MOST_NAMED])}{more}."
 
 
 def _differ(count: int, more: str = "") -> str:
+    """So many of something differ."""
     return f"{count:,} {more}{'differs' if count == 1 else 'differ'}"
 
 
