@@ -161,7 +161,7 @@ def _operator(problem: Problem, setting: Setting) -> Subject:
             call()
         return found.of.values()
 
-    facts = {"multiply_adds": problem.cost(DOUBLE).multiply_adds} if problem.compute_bound else {}
+    facts = problem.work if problem.compute_bound else {}
     exactly = problem.compute_bound
     return Subject(problem.name, problem.directions, ours, theirs, require, exactly, counts, facts)
 

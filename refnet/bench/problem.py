@@ -9,6 +9,7 @@ from refnet.arrays import Array
 from refnet.inputs.fill import uniform
 from refnet.op import Case, Cost
 from refnet.ops import OPS
+from refnet.trace import useful_multiply_adds
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,12 @@ class Problem:
         """The work of the call forward; a gradient of a product takes as much."""
         itemsize = np.dtype(dtype).itemsize
         return OPS[self.op].cost(*self.case.shapes, itemsize=itemsize, **self.case.attrs)
+
+    @property
+    def work(self) -> dict[str, float]:
+        """The multiply-adds of the definition, and those that read no padding, which nobody can leave out."""
+        op, shapes, attrs = OPS[self.op], self.case.shapes, self.case.attrs
+        return {
+            "multiply_adds": op.cost(*shapes, itemsize=1, **attrs).multiply_adds,
+            "useful_multiply_adds": useful_multiply_adds(op, *shapes, **attrs),
+        }

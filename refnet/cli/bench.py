@@ -188,8 +188,10 @@ def require_no_operator(name: str) -> None:
 
 
 def require_no_subject(name: str) -> None:
-    """Refuse a network or an operator where `bench` takes options alone, and say which one takes it."""
+    """Refuse a network, an operator or a file where `bench` takes options alone, and say what takes it."""
     require_no_operator(name)
+    if name.endswith(".json"):
+        raise ValueRangeError(f"{name} is a file, and --json prints: expected refnet bench --json > {name}")
     if name in ARCHITECTURES:
         raise ValueRangeError(f"{name} is an architecture: expected refnet bench --arch {name}")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from refnet.errors import require_known
 from refnet.net import Net, Node, require_net
+from refnet.op import Op
 from refnet.ops import OPS
 from refnet.shapes import Shape, size
 from refnet.trace.receptive import Fields, fields_as_json, receptive_fields
@@ -74,6 +75,22 @@ def window(
     return SlidingAxis(
         axis, source, output, kernel, stride, pad, dilation, **counts, unread=source - len(read)
     )
+
+
+def sliding_axes(op: Op, *shapes: Shape, **attrs: Any) -> tuple[SlidingAxis, ...]:
+    """Along T, H and W, the windows of an operator; none where it slides none."""
+    if op.window is None:
+        return ()
+    geometry, outputs = op.window(*shapes, **attrs), op.infer(*shapes, **attrs)[2:]
+    return tuple(window(*axis) for axis in zip("THW", shapes[0][2:], outputs, *geometry, strict=True))
+
+
+def useful_multiply_adds(op: Op, *shapes: Shape, **attrs: Any) -> int:
+    """Of the multiply-adds of a call's cost, those that read no padding."""
+    useful = op.cost(*shapes, itemsize=1, **attrs).multiply_adds
+    axes = sliding_axes(op, *shapes, **attrs)  # along each, the share of taps that meet the input
+    useful *= prod(axis.output * axis.kernel - axis.padded_taps for axis in axes)
+    return useful // prod(axis.output * axis.kernel for axis in axes)
 
 
 @dataclass(frozen=True)
@@ -195,12 +212,8 @@ def _explain(
 ) -> Explanation:
     op, shapes = OPS[node.op], [net.shape(name) for name in node.inputs]
     cost = op.cost(*shapes, itemsize=ITEMSIZE, **node.attrs)
-    windows = _windows(node, shapes)
+    windows = sliding_axes(op, *shapes, **node.attrs)
     clean = prod(axis.output - axis.padded_outputs for axis in windows)
-    useful = cost.multiply_adds
-    if windows:  # along each axis, the share of taps that meet the input
-        useful = useful * prod(axis.output * axis.kernel - axis.padded_taps for axis in windows)
-        useful //= prod(axis.output * axis.kernel for axis in windows)
     written = min(size(node.shape) * ITEMSIZE, cost.bytes)
     learns = {name for i, name in enumerate(node.inputs) if op.domain(i).gradient}
     return Explanation(
@@ -216,7 +229,7 @@ def _explain(
         _product(node, shapes) if windows and op.family == "product" else None,
         1 - clean / prod(axis.output for axis in windows) if windows else 0.0,
         cost.multiply_adds,
-        useful,
+        useful_multiply_adds(op, *shapes, **node.attrs),
         cost.bytes - written,
         written,
         cost.multiply_adds / cost.bytes if cost.bytes else 0.0,
@@ -225,15 +238,6 @@ def _explain(
         {name: gradient and name in flow and name in learns for name in node.inputs},
         tuple(sorted(stops[node.name])),
     )
-
-
-def _windows(node: Node, shapes: list[Shape]) -> tuple[SlidingAxis, ...]:
-    """Along T, H and W, the windows of an operator that slides one."""
-    slides = OPS[node.op].window
-    if slides is None:
-        return ()
-    geometry = slides(*shapes, **node.attrs)
-    return tuple(window(*axis) for axis in zip("THW", shapes[0][2:], node.shape[2:], *geometry, strict=True))
 
 
 def _product(node: Node, shapes: list[Shape]) -> Product:
