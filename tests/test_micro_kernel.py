@@ -449,6 +449,8 @@ PROBLEMS = {
     "lines of 14": ((1, 12, 2, 3, 14), (32, 12, 3, 3, 3), {"pad": (1, 1, 1)}),
     "lines of 28, two samples, chains": ((2, 64, 2, 2, 28), (62, 64, 1, 3, 3), {"pad": (0, 1, 1)}),
     "lines of 7": ((1, 64, 3, 3, 7), (61, 64, 3, 3, 3), {"pad": (1, 1, 1)}),
+    "lines of 14, in whole planes of padding": ((1, 4, 2, 3, 14), (32, 4, 3, 3, 3), {"pad": (4, 4, 1)}),
+    "lines of 7, in whole planes of padding": ((2, 4, 1, 2, 7), (64, 4, 2, 3, 3), {"pad": (3, 5, 1)}),
     "dw, groups, two spans, two samples": (
         (2, 6, 2, 35, 37),
         (12, 2, 1, 3, 2),

@@ -34,6 +34,7 @@ enum { SPIN_CHAINS = 12 };
 #define PREFETCH(p) __builtin_prefetch(p)
 #define PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 #define FORGET() __asm__ volatile("" : : : "memory") /* what memory held: it is loaded again */
+#define COMPUTED_HERE(p) __asm__("" : "+r"(p))       /* an address that is not computed before, with others */
 #else
 #define INLINE static
 #define NOINLINE
@@ -41,6 +42,7 @@ enum { SPIN_CHAINS = 12 };
 #define PREFETCH(p)
 #define PREFETCH_L2(p)
 #define FORGET()
+#define COMPUTED_HERE(p)
 #endif
 
 #include "baseline.h"

@@ -33,28 +33,37 @@ INLINE TARGET void NAME(line_term)(VECTOR sum[][2 * LINE_VECTORS], const REAL *x
     }
 }
 
-/* The micro-kernel for some positions, vectors of filters and step; channels have no edges. */
+/* The micro-kernel for some positions, vectors of filters and step; channels have no edges. The last term comes position
+   by position, and each sum is stored as it is finished: all at once, stores fill their queue, and the next call waits. */
 INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int vectors,
                                    const int step, const int has_edges)
 {
+    static const REAL zeros[2 * LINE_VECTORS * LANES];
     const ptrdiff_t run_bytes = tile->prefetch.count * CACHE_LINE, stride = tile->prefetch.stride;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     const struct line_run *run = tile->runs, *const stop = run + tile->count;
-    REAL *c = tile->c;
-    VECTOR sum[LINE_POSITIONS][2 * LINE_VECTORS];
+    const REAL *x = 0;
+    const UNALIGNED *weights = 0;
+    const unsigned char *outside = 0;
+    VECTOR sum[LINE_POSITIONS][2 * LINE_VECTORS], right[2 * LINE_VECTORS];
+    if (run == stop) {
+        for (int i = 0; i < positions && !tile->accumulate; i++)
+            for (int j = 0; j < vectors; j++)
+                ((UNALIGNED *) ((REAL *) tile->c + i * tile->pitch))[j] = (VECTOR) {0};
+        return;
+    }
     UNROLL
     for (int i = 0; i < positions; i++) {
         UNROLL
-        for (int j = 0; j < vectors; j++) {
-            PREFETCH(c + i * tile->pitch + j * LANES);
+        for (int j = 0; j < vectors; j++)
             sum[i][j] = (VECTOR) {0};
-        }
     }
     for (; run < stop; run++) {
         FORGET(); /* kept over all runs, pointers would be spilled to vector registers, and wait behind multiply-adds */
-        const REAL *x = (const REAL *) tile->x + run->at;
-        const UNALIGNED *weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
-        const unsigned char *outside = tile->outside + run->tap, *const end = outside + run->count;
+        x = (const REAL *) tile->x + run->at;
+        weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
+        outside = tile->outside + run->tap;
+        const unsigned char *const end = outside + run->count - (run + 1 == stop);
         for (; outside < end; outside++, x += tile->apart, weights += vectors) {
             PREFETCH(next);
             PREFETCH(x + tile->next_line);
@@ -69,13 +78,27 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
             }
         }
     }
+    REAL *c = tile->c;
+    const REAL *before = tile->accumulate ? c : zeros;
+    const ptrdiff_t pitch = tile->pitch, before_pitch = tile->accumulate ? pitch : 0;
+    const int edges = has_edges ? *outside & tile->edges : 0;
     UNROLL
-    for (int i = 0; i < positions; i++) {
-        UNROLL
-        for (int j = 0; j < vectors; j++) {
-            UNALIGNED *to = (UNALIGNED *) (c + i * tile->pitch + j * LANES);
-            *to = (tile->accumulate ? (VECTOR) *to : (VECTOR) {0}) + sum[i][j];
+    for (int j = 0; j < vectors; j++)
+        right[j] = weights[j];
+    UNROLL
+    for (int i = 0; i < positions; i++, c += pitch, before += before_pitch) {
+        COMPUTED_HERE(c);
+        COMPUTED_HERE(before);
+        if (!(i == 0 && edges == FIRST_OUTSIDE) && !(i == positions - 1 && edges == LAST_OUTSIDE)) {
+            const VECTOR factor = BROADCAST(x[i * step]);
+            UNROLL
+            for (int j = 0; j < vectors; j++)
+                sum[i][j] = FMA(factor, right[j], sum[i][j]);
         }
+        UNROLL
+        for (int j = 0; j < vectors; j++)
+            ((UNALIGNED *) c)[j] = ((const UNALIGNED *) before)[j] + sum[i][j];
+        FORGET(); /* nor is a sum kept for later */
     }
 }
 
