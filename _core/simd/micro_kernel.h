@@ -52,12 +52,14 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
     const ptrdiff_t to_next_run = stride - run_bytes;
     const char *next = tile->prefetch.at, *run_end = next + run_bytes;
     ptrdiff_t tap = 0, entry = 0;
-    REAL none[LANES] = {0}; /* for sums of rows that are none */
+    static const REAL zeros[LANES];
     VECTOR sum[MR][2];
+    const REAL *row = c;
     UNROLL
-    for (int i = 0; i < rows; i++) {
-        PREFETCH(c + i * pitch);
-        PREFETCH(c + i * pitch + NR - 1);
+    for (int i = 0; i < rows; i++, row += pitch) {
+        COMPUTED_HERE(row);
+        PREFETCH(row);
+        PREFETCH(row + NR - 1);
         sum[i][0] = sum[i][1] = (VECTOR) {0};
     }
 #define PREFETCH_NEXT(lines) \
@@ -87,6 +89,8 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         entry = tap * entries + fused->vector * segments;
         x = (const REAL *) fused->x + (fused->row + k) / taps * volume;
         for (; k < end; k++) {
+            if (quartered || !BIT_MASKS)
+                FORGET(); /* too many pointers: one spilled to a vector register waits behind multiply-adds */
             const unsigned quarters = quartered ? fused->quarters[tap] : 0;
             PREFETCH_NEXT(1)
             const VECTOR left = NAME(column)(x, plan, entry, segments, step, step, 0, 0);
@@ -118,16 +122,19 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         }
     }
 #undef PREFETCH_NEXT
+    /* A first chain is added to 0: a sum of nothing but underflow is 0 then, not -0. */
+    const REAL *before = tile->accumulate ? c : zeros;
+    const ptrdiff_t before_pitch = tile->accumulate ? pitch : 0, before_right = tile->accumulate ? right_sums : 0;
     UNROLL
-    for (int i = 0; i < rows; i++) {
-        const int is_none = segments != PACKED && !quartered && i >= tile->rows;
-        UNALIGNED *to = (UNALIGNED *) (is_none ? none : c + i * pitch);
-        UNALIGNED *to_right = (UNALIGNED *) (is_none ? none : c + i * pitch + right_sums);
-        /* A first chain is added to 0: a sum of nothing but underflow is 0 then, not -0. */
-        const VECTOR before = tile->accumulate ? (VECTOR) *to : (VECTOR) {0};
-        const VECTOR before_right = tile->accumulate ? (VECTOR) *to_right : (VECTOR) {0};
-        *to = before + sum[i][0];
-        *to_right = before_right + sum[i][1];
+    for (int i = 0; i < rows; i++, c += pitch, before += before_pitch) {
+        if (segments != PACKED && !quartered && i >= tile->rows)
+            break;
+        COMPUTED_HERE(c);
+        COMPUTED_HERE(before);
+        const VECTOR left = *(const UNALIGNED *) before + sum[i][0];
+        const VECTOR right = *(const UNALIGNED *) (before + before_right) + sum[i][1];
+        *(UNALIGNED *) c = left;
+        *(UNALIGNED *) (c + right_sums) = right;
     }
 }
 
