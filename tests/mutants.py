@@ -87,7 +87,7 @@ KERNELS = (
         "a first chain is not added to 0",
         "_core/simd/micro_kernel.h",
         "left = *(const UNALIGNED *) before + sum[i][0];",
-        "left = tile->accumulate ? *(const UNALIGNED *) before + sum[i][0] : sum[i][0];",
+        "left = tile->accumulate ? (VECTOR) *(const UNALIGNED *) before + sum[i][0] : sum[i][0];",
         ("test_micro_kernel.py::test_sums_of_nothing_but_underflow_are_zero_and_not_minus_zero",),
         builds=("micro_kernel",),
     ),
