@@ -34,12 +34,12 @@ cdef (Py_ssize_t, Py_ssize_t) tile_shape(Py_ssize_t rows, Py_ssize_t height, Py_
 
     A row is `height` rows of the packed left operand. If there are too few tiles, or an eighth of the time
     some thread would have none, rows or columns are split, whichever packs less again; `lhs_cost` and `rhs_cost`
-    are what packing a value of either operand costs. Tiles follow from the problem and the number of threads: no
-    bit depends on them.
+    are what packing a value of either operand costs. A tile for each thread is enough if none waits for more than
+    a 32nd of the time. Tiles follow from the problem and the number of threads: no bit depends on them.
     """
     cdef Py_ssize_t threads = openmp.max_threads(), all_work = repeats * rows * ceil_div(columns, nr)
     cdef Py_ssize_t down = ceil_div(rows, MC // height), across = ceil_div(columns, max_columns)
-    cdef Py_ssize_t d, a, work, least, best_down = 1, best_across = 1
+    cdef Py_ssize_t d, a, work, least, tiles, idle, best_down = 1, best_across = 1
     cdef bint tall, wide
     while True:
         # A few more may leave the busiest thread less to do.
@@ -50,7 +50,8 @@ cdef (Py_ssize_t, Py_ssize_t) tile_shape(Py_ssize_t rows, Py_ssize_t height, Py_
                         * ceil_div(ceil_div(columns, a), nr))
                 if least == 0 or work < least:
                     least, best_down, best_across = work, d, a
-        if repeats * down * across >= TILES_A_THREAD * threads and 8 * (least * threads - all_work) <= all_work:
+        tiles, idle = repeats * down * across, least * threads - all_work
+        if idle * (8 if tiles >= TILES_A_THREAD * threads else 32) <= all_work and tiles >= threads:
             break
         tall, wide = rows * height >= 2 * down * MIN_ROWS, columns >= 2 * across * MIN_COLUMNS
         if tall and (not wide or lhs_cost * rows * height * across > rhs_cost * columns * down):
