@@ -200,7 +200,7 @@ cdef int convolve_tiles(const floating* x, const floating* w, floating* y, unsig
                                                              * conv.count_subkernels) // simd.nr * simd.nr)
     tiling.groups = groups
     tiling.rows, tiling.columns = tile_shape(conv.rows, 1, P, max_columns, simd.nr, samples * groups, 1,
-                                             0 if terms > conv.channels else 1)
+                                             0 if terms > conv.channels else 1, terms == conv.channels)
     tiling.down, tiling.across = ceil_div(conv.rows, tiling.rows), ceil_div(P, tiling.columns)
     tiling.tasks = samples * groups * tiling.down * tiling.across
     batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // (tiling.rows * tiling.columns * max(1, terms)))

@@ -45,7 +45,7 @@ cdef struct Tiling:
 
 cdef (Py_ssize_t, Py_ssize_t) tile_shape(Py_ssize_t rows, Py_ssize_t height, Py_ssize_t columns,
                                          Py_ssize_t max_columns, Py_ssize_t nr, Py_ssize_t repeats,
-                                         int lhs_cost, int rhs_cost) noexcept nogil
+                                         int lhs_cost, int rhs_cost, bint uniform) noexcept nogil
 cdef Py_ssize_t results_of(const Convolution* conv, Py_ssize_t rows) noexcept nogil
 cdef void convolve_task(const Simd* simd, const floating* x, const floating* w, floating* y, unsigned char* memory,
                         const Convolution* conv, const Tiling* tiling, Py_ssize_t task, Turn* signals) noexcept nogil

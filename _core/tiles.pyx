@@ -23,19 +23,22 @@ from refnet._core.write_back cimport TileLayout, offset, write_back
 cdef enum:
     MIN_ROWS = 96        # of a tile: below, packing costs too much
     MIN_COLUMNS = 128
-    TILES_A_THREAD = 2   # at least, if the problem is large enough
+    TILES_A_THREAD = 2   # at least, if the problem is large enough, unless
+    LITTLE_IDLE = 32     # threads are idle for no more than a 32nd of all work,
+    MOST_IDLE = 8        # and never more than an eighth
     MAX_EXTRA = 16       # tiles along an axis, to have all threads busy to the end
 
 
 cdef (Py_ssize_t, Py_ssize_t) tile_shape(Py_ssize_t rows, Py_ssize_t height, Py_ssize_t columns,
                                          Py_ssize_t max_columns, Py_ssize_t nr, Py_ssize_t repeats,
-                                         int lhs_cost, int rhs_cost) noexcept nogil:
+                                         int lhs_cost, int rhs_cost, bint uniform) noexcept nogil:
     """(rows, columns) of equal tiles of a result, of which there are `repeats`; columns in whole panels.
 
     A row is `height` rows of the packed left operand. If there are too few tiles, or an eighth of the time
     some thread would have none, rows or columns are split, whichever packs less again; `lhs_cost` and `rhs_cost`
-    are what packing a value of either operand costs. A tile for each thread is enough if none waits for more than
-    a 32nd of the time. Tiles follow from the problem and the number of threads: no bit depends on them.
+    are what packing a value of either operand costs. A tile for each thread is enough if all values take as long,
+    `uniform`, and threads wait for no more than a 32nd of all work. Tiles follow from the problem and the number of
+    threads: no bit depends on them.
     """
     cdef Py_ssize_t threads = openmp.max_threads(), all_work = repeats * rows * ceil_div(columns, nr)
     cdef Py_ssize_t down = ceil_div(rows, MC // height), across = ceil_div(columns, max_columns)
@@ -51,7 +54,8 @@ cdef (Py_ssize_t, Py_ssize_t) tile_shape(Py_ssize_t rows, Py_ssize_t height, Py_
                 if least == 0 or work < least:
                     least, best_down, best_across = work, d, a
         tiles, idle = repeats * down * across, least * threads - all_work
-        if idle * (8 if tiles >= TILES_A_THREAD * threads else 32) <= all_work and tiles >= threads:
+        if ((tiles >= TILES_A_THREAD * threads and MOST_IDLE * idle <= all_work)
+                or (uniform and tiles >= threads and LITTLE_IDLE * idle <= all_work)):
             break
         tall, wide = rows * height >= 2 * down * MIN_ROWS, columns >= 2 * across * MIN_COLUMNS
         if tall and (not wide or lhs_cost * rows * height * across > rhs_cost * columns * down):

@@ -51,12 +51,13 @@ cdef WeightsGradient weights_gradient(const Simd* simd, const Geometry* g, Py_ss
         tile = tap_tile(simd, g, filters, channels, repeats)
         tiling.rows, tiling.columns = tile.channels * taps, tile.filters
     elif gradient.upright:
-        tiling.columns, tiling.rows = tile_shape(filters, 1, gradient.K, TILE_COLUMNS, simd.nr, repeats, 1, 4)
+        tiling.columns, tiling.rows = tile_shape(filters, 1, gradient.K, TILE_COLUMNS, simd.nr, repeats, 1, 4,
+                                                 taps == 1)
     else:
         if 1 < g.kT and taps <= KC:  # tiles of whole channels
             height, gradient.sections = taps, g.kT
         tiling.rows, tiling.columns = tile_shape(gradient.K // height, height, filters, TILE_COLUMNS, simd.nr, repeats,
-                                                 1, 1)
+                                                 1, 1, taps == 1)
         tiling.rows *= height
     tiling.down, tiling.across = ceil_div(gradient.K, tiling.rows), ceil_div(filters, tiling.columns)
     tiling.groups = groups
