@@ -21,7 +21,7 @@ from refnet.bench.measure import (
     peak,
     rounding_bound,
     steps,
-    training_multiply_adds,
+    training_work,
 )
 from refnet.bench.measurement import REFNET, Measurement, Spread
 from refnet.bench.peer import Call, Calls
@@ -194,7 +194,7 @@ def _net(name: str, input: Shape | None, options: Mapping[str, Any], setting: Se
 
     shown = [f"{name} on {text(next(iter(net.inputs.values())))}"]
     title = ", ".join([*shown, *(f"{option} {value}" for option, value in options.items())])
-    facts = {"multiply_adds": training_multiply_adds(net)}
+    facts = training_work(net)
     return Subject(title, (TRAINING,), ours, theirs, require, False, counts, facts)
 
 

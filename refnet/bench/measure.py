@@ -28,10 +28,11 @@ from refnet.errors import RefnetError
 from refnet.inputs import fill
 from refnet.net import Net
 from refnet.networks import build
+from refnet.ops import OPS
 from refnet.progress import Progress
 from refnet.shapes import Shape, size, text
 from refnet.timing import seconds
-from refnet.trace import backward_multiply_adds, trace
+from refnet.trace import backward_multiply_adds, trace, useful_multiply_adds
 
 # A peer that takes longer than this, in seconds and in refnet's times, is measured once.
 SLOW, FAR = 1.0, 10.0
@@ -95,8 +96,7 @@ def exceeding(rows: Iterable[Measurement], machine: Mapping[str, Any]) -> Iterat
     for row in rows:
         peak = OPERATIONS * machine[row.dtype]["multiply_add_peak"] / 1e9
         for name, all_of_them in row.gflops.items():
-            everything = row.facts["multiply_adds"]
-            rate = all_of_them * row.facts.get("useful_multiply_adds", everything) / everything
+            rate = all_of_them * row.facts["useful_multiply_adds"] / row.facts["multiply_adds"]
             if rate > peak:
                 less = "" if name == REFNET else "it multiplies less, as Winograd's algorithm does, or "
                 yield (
@@ -211,10 +211,11 @@ def nets(
             found = sides(net, dtype)
             shown = [f"{name} on {text(next(iter(net.inputs.values())))}"]
             title = ", ".join([*shown, *(f"{option} {value}" for option, value in options.items())])
-            work = training_multiply_adds(net)
-            own_ratios, alone = _share_of_gemm(work, dtype, found.ours[TRAINING], setting.rounds)
+            facts = training_work(net)
+            own_ratios, alone = _share_of_gemm(
+                facts["multiply_adds"], dtype, found.ours[TRAINING], setting.rounds
+            )
             beside = found.beside(TRAINING, setting.rounds)
-            facts = {"multiply_adds": work}
             row = Measurement(title, TRAINING, dtype, facts, own_ratios, *timed(alone, beside))
             recipe = {"architecture": name, "input": input, "options": dict(options), "dtype": dtype}
             rows += [row, *_memory(row, recipe, setting.threads)]
@@ -224,6 +225,16 @@ def nets(
 def training_multiply_adds(net: Net) -> int:
     """Those of a net forward and backward."""
     return sum(row.multiply_adds for row in trace(net)) + backward_multiply_adds(net)
+
+
+def training_work(net: Net) -> dict[str, int]:
+    """The same, and how many of them read no padding."""
+    flow, trainable, useful = net.gradient_flow(), net.trainable(), 0
+    for node in net.nodes:
+        gradients = sum(name in trainable for name in node.inputs[:2]) if node.name in flow else 0
+        of_one = useful_multiply_adds(OPS[node.op], *map(net.shape, node.inputs), **node.attrs)
+        useful += (1 + gradients) * of_one
+    return {"multiply_adds": training_multiply_adds(net), "useful_multiply_adds": useful}
 
 
 def rounding_bound(net: Net, dtype: str) -> float:

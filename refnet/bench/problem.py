@@ -80,8 +80,8 @@ class Problem:
         return OPS[self.op].cost(*self.case.shapes, itemsize=itemsize, **self.case.attrs)
 
     @property
-    def work(self) -> dict[str, float]:
-        """The multiply-adds of the definition, and those that read no padding, which nobody can leave out."""
+    def work(self) -> dict[str, int]:
+        """The multiply-adds of the definition, and those of them that read no padding."""
         op, shapes, attrs = OPS[self.op], self.case.shapes, self.case.attrs
         return {
             "multiply_adds": op.cost(*shapes, itemsize=1, **attrs).multiply_adds,

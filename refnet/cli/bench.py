@@ -191,7 +191,10 @@ def require_no_subject(name: str) -> None:
     """Refuse a network, an operator or a file where `bench` takes options alone, and say what takes it."""
     require_no_operator(name)
     if name.endswith(".json"):
-        raise ValueRangeError(f"{name} is a file, and --json prints: expected refnet bench --json > {name}")
+        file = shlex.quote(name)
+        write = f"refnet bench --json > {file}, for --json prints"
+        read = f"refnet bench diff {file} OTHER.json"
+        raise ValueRangeError(f"{name} is a file: expected {read if Path(name).exists() else write}")
     if name in ARCHITECTURES:
         raise ValueRangeError(f"{name} is an architecture: expected refnet bench --arch {name}")
 
