@@ -449,6 +449,17 @@ PROBLEMS = {
     "lines of 14": ((1, 12, 2, 3, 14), (32, 12, 3, 3, 3), {"pad": (1, 1, 1)}),
     "lines of 28, two samples, chains": ((2, 64, 2, 2, 28), (62, 64, 1, 3, 3), {"pad": (0, 1, 1)}),
     "lines of 7": ((1, 64, 3, 3, 7), (61, 64, 3, 3, 3), {"pad": (1, 1, 1)}),
+    "lines of 14, a last chain of one term": ((1, 19, 2, 3, 14), (32, 19, 3, 3, 3), {"pad": (1, 1, 1)}),
+    "lines of 28, strided": (
+        (1, 19, 2, 5, 28),
+        (32, 19, 3, 3, 3),
+        {"stride": (1, 2, 2), "pad": (1, 1, 1)},
+    ),
+    "lines of 14, strided": (
+        (1, 19, 2, 5, 14),
+        (64, 19, 3, 3, 3),
+        {"stride": (1, 2, 2), "pad": (1, 1, 1)},
+    ),
     "lines of 14, in whole planes of padding": ((1, 4, 2, 3, 14), (32, 4, 3, 3, 3), {"pad": (4, 4, 1)}),
     "lines of 7, in whole planes of padding": ((2, 4, 1, 2, 7), (64, 4, 2, 3, 3), {"pad": (3, 5, 1)}),
     "dw, groups, two spans, two samples": (
@@ -658,11 +669,16 @@ def assert_only_there(ours, good, reached, bad):
 
 @every_dtype
 @every_version
-def test_sums_of_nothing_but_underflow_are_zero_and_not_minus_zero(version, dtype):
+@pytest.mark.parametrize(
+    ("x", "w", "pad"),
+    [((1, 3, 4, 7, 9), (2, 3, 3, 1, 1), (1, 0, 0)), ((1, 16, 2, 7, 14), (64, 16, 3, 3, 3), (1, 1, 1))],
+    ids=["tiles", "lines"],
+)
+def test_sums_of_nothing_but_underflow_are_zero_and_not_minus_zero(x, w, pad, version, dtype):
     micro_kernel.use(version)
     tiny = np.finfo(dtype).smallest_subnormal
-    x, w = np.full((1, 3, 4, 7, 9), tiny, dtype), np.full((2, 3, 3, 1, 1), -tiny, dtype)
-    y, context = core.conv3d.forward(x, w, pad=(1, 0, 0))
+    x, w = np.full(x, tiny, dtype), np.full(w, -tiny, dtype)
+    y, context = core.conv3d.forward(x, w, pad=pad)
     dx, dw = core.conv3d.backward(np.full_like(y, tiny), context)
     dw_of_negative = core.conv3d.backward(np.full_like(y, -tiny), context)[1]
     for array in (y, dx, dw, dw_of_negative):

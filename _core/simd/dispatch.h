@@ -34,7 +34,7 @@ enum { SPIN_CHAINS = 12 };
 #define PREFETCH(p) __builtin_prefetch(p)
 #define PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 #define FORGET() __asm__ volatile("" : : : "memory") /* what memory held: it is loaded again */
-#define COMPUTED_HERE(p) __asm__("" : "+r"(p))       /* an address that is not computed before, with others */
+#define COMPUTED_HERE(p) __asm__("" : "+r"(p))       /* computes an address here, not earlier with others */
 #else
 #define INLINE static
 #define NOINLINE

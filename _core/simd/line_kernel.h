@@ -16,6 +16,15 @@
 #define TAP_FILTERS LINE_FILTERS
 #define TAPS_AT_ONCE 0
 
+/* A term of one position: its value in all lanes, times some vectors of weights. */
+INLINE TARGET void NAME(add_value)(VECTOR *sum, const REAL *value, const VECTOR *weights, const int vectors)
+{
+    const VECTOR factor = BROADCAST(*value);
+    UNROLL
+    for (int j = 0; j < vectors; j++)
+        sum[j] = FMA(factor, weights[j], sum[j]);
+}
+
 /* One term of the positions [first, last), for some vectors of filters. */
 INLINE TARGET void NAME(line_term)(VECTOR sum[][2 * LINE_VECTORS], const REAL *x, const UNALIGNED *weights,
                                    const int vectors, const int step, const int first, const int last)
@@ -25,16 +34,13 @@ INLINE TARGET void NAME(line_term)(VECTOR sum[][2 * LINE_VECTORS], const REAL *x
     for (int j = 0; j < vectors; j++)
         right[j] = weights[j];
     UNROLL
-    for (int i = first; i < last; i++) {
-        const VECTOR factor = BROADCAST(x[i * step]);
-        UNROLL
-        for (int j = 0; j < vectors; j++)
-            sum[i][j] = FMA(factor, right[j], sum[i][j]);
-    }
+    for (int i = first; i < last; i++)
+        NAME(add_value)(sum[i], x + i * step, right, vectors);
 }
 
-/* The micro-kernel for some positions, vectors of filters and step; channels have no edges. The last term comes position
-   by position, and each sum is stored as it is finished: all at once, stores fill their queue, and the next call waits. */
+/* The micro-kernel for some positions, vectors of filters and step; channels have no edges. The last term comes
+   position by position, and each sum is stored as it is finished: all at once, stores fill their queue, and the next
+   call waits. */
 INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int positions, const int vectors,
                                    const int step, const int has_edges)
 {
@@ -47,9 +53,10 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
     const unsigned char *outside = 0;
     VECTOR sum[LINE_POSITIONS][2 * LINE_VECTORS], right[2 * LINE_VECTORS];
     if (run == stop) {
-        for (int i = 0; i < positions && !tile->accumulate; i++)
-            for (int j = 0; j < vectors; j++)
-                ((UNALIGNED *) ((REAL *) tile->c + i * tile->pitch))[j] = (VECTOR) {0};
+        if (!tile->accumulate) /* where no tap reaches */
+            for (int i = 0; i < positions; i++)
+                for (int j = 0; j < vectors; j++)
+                    ((UNALIGNED *) ((REAL *) tile->c + i * tile->pitch))[j] = (VECTOR) {0};
         return;
     }
     UNROLL
@@ -58,7 +65,7 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
         for (int j = 0; j < vectors; j++)
             sum[i][j] = (VECTOR) {0};
     }
-    for (; run < stop; run++) {
+    do {
         FORGET(); /* kept over all runs, pointers would be spilled to vector registers, and wait behind multiply-adds */
         x = (const REAL *) tile->x + run->at;
         weights = (const UNALIGNED *) ((const REAL *) tile->weights + run->weights);
@@ -77,7 +84,7 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
                 default: NAME(line_term)(sum, x, weights, vectors, step, 0, positions);
             }
         }
-    }
+    } while (++run < stop);
     REAL *c = tile->c;
     const REAL *before = tile->accumulate ? c : zeros;
     const ptrdiff_t pitch = tile->pitch, before_pitch = tile->accumulate ? pitch : 0;
@@ -89,16 +96,12 @@ INLINE TARGET void NAME(line_sums)(const struct line_tile *tile, const int posit
     for (int i = 0; i < positions; i++, c += pitch, before += before_pitch) {
         COMPUTED_HERE(c);
         COMPUTED_HERE(before);
-        if (!(i == 0 && edges == FIRST_OUTSIDE) && !(i == positions - 1 && edges == LAST_OUTSIDE)) {
-            const VECTOR factor = BROADCAST(x[i * step]);
-            UNROLL
-            for (int j = 0; j < vectors; j++)
-                sum[i][j] = FMA(factor, right[j], sum[i][j]);
-        }
+        if (!(i == 0 && edges == FIRST_OUTSIDE) && !(i == positions - 1 && edges == LAST_OUTSIDE))
+            NAME(add_value)(sum[i], x + i * step, right, vectors);
         UNROLL
         for (int j = 0; j < vectors; j++)
             ((UNALIGNED *) c)[j] = ((const UNALIGNED *) before)[j] + sum[i][j];
-        FORGET(); /* nor is a sum kept for later */
+        FORGET(); /* or all sums would be stored at the end */
     }
 }
 

@@ -124,7 +124,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
 #undef PREFETCH_NEXT
     /* A first chain is added to 0: a sum of nothing but underflow is 0 then, not -0. */
     const REAL *before = tile->accumulate ? c : zeros;
-    const ptrdiff_t before_pitch = tile->accumulate ? pitch : 0, before_right = tile->accumulate ? right_sums : 0;
+    const ptrdiff_t before_pitch = tile->accumulate ? pitch : 0, before_right_sums = tile->accumulate ? right_sums : 0;
     UNROLL
     for (int i = 0; i < rows; i++, c += pitch, before += before_pitch) {
         if (segments != PACKED && !quartered && i >= tile->rows)
@@ -132,7 +132,7 @@ INLINE TARGET void NAME(sum)(const struct micro_tile *tile, const int rows, cons
         COMPUTED_HERE(c);
         COMPUTED_HERE(before);
         const VECTOR left = *(const UNALIGNED *) before + sum[i][0];
-        const VECTOR right = *(const UNALIGNED *) (before + before_right) + sum[i][1];
+        const VECTOR right = *(const UNALIGNED *) (before + before_right_sums) + sum[i][1];
         *(UNALIGNED *) c = left;
         *(UNALIGNED *) (c + right_sums) = right;
     }

@@ -129,7 +129,7 @@ enum { FIRST_OUTSIDE = 1, LAST_OUTSIDE = 2 };
    With LINE_VECTORS there are LINE_POSITIONS, or half as many, or TAP_CHANNELS: for dw they are channels of x, terms
    are positions, and weights are dy. For the ends of the line that are in `edges`, the taps that are `outside` are
    left out (which is looked at for every tap of a run, edges or not), and a line of `prefetch` is prefetched with
-   every term. Else there are LEAST_POSITIONS to LINE_POSITIONS and LINE_TAPS, or WIDE_POSITIONS and WIDE_TAPS, and
+   every term but the last. Else there are LEAST_POSITIONS to LINE_POSITIONS and LINE_TAPS, or WIDE_POSITIONS and WIDE_TAPS, and
    the first and last columns that they read are `skipped`. Unless `second` is 0, there are half of LINE_POSITIONS of
    a second line, too, so many values behind in x, and `second_sums` in c. */
 struct line_tile {
