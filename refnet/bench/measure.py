@@ -32,7 +32,8 @@ from refnet.ops import OPS
 from refnet.progress import Progress
 from refnet.shapes import Shape, size, text
 from refnet.timing import seconds
-from refnet.trace import backward_multiply_adds, trace, useful_multiply_adds
+from refnet.trace import backward_multiply_adds, trace
+from refnet.trace.explanation import useful_multiply_adds
 
 # A peer that takes longer than this, in seconds and in refnet's times, is measured once.
 SLOW, FAR = 1.0, 10.0

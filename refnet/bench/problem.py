@@ -9,7 +9,7 @@ from refnet.arrays import Array
 from refnet.inputs.fill import uniform
 from refnet.op import Case, Cost
 from refnet.ops import OPS
-from refnet.trace import useful_multiply_adds
+from refnet.trace.explanation import useful_multiply_adds
 
 
 @dataclass(frozen=True)

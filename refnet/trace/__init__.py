@@ -1,6 +1,6 @@
 """What a network is, node by node: shapes, costs, gradient flow, receptive fields, explanations."""
 
-from refnet.trace.explanation import Explanation, explain, explain_all, useful_multiply_adds
+from refnet.trace.explanation import Explanation, explain, explain_all
 from refnet.trace.freeze import FreezePoint, freeze_points
 from refnet.trace.nodes import Row, backward_multiply_adds, trace
 from refnet.trace.receptive import Field, receptive_fields
@@ -16,5 +16,4 @@ __all__ = [
     "freeze_points",
     "receptive_fields",
     "trace",
-    "useful_multiply_adds",
 ]
