@@ -5,7 +5,7 @@ a GEMM; docs/design.md draws the loops. This file has the doors, the choice of a
 tiles of the result, in parallel. tiles.pyx has loops 4 and 3, macro_kernel.pyx loops 2 and 1,
 simd/micro_kernel.h the chains; line_convolution.pyx and tap_gradients.pyx leave out all of the padding, and
 group_convolution.pyx and group_gradients.pyx compute whole groups of few channels, channel_convolution.pyx and
-channel_gradients.pyx many groups of fewer at once.
+channel_gradients.pyx many groups of fewer at once, plane_convolution.pyx such groups where they lie.
 
 The order in which each element is summed is part of the definition. A *chain* is a sequence of
 multiply-adds from 0, each of which rounds once:
@@ -52,6 +52,8 @@ from refnet._core.macro_kernel cimport add_spans
 from refnet._core.nonfinite cimport all_finite, met_padding, reads_padding, sum_again, sum_weights_again
 from refnet._core.phases cimport (Places, are_merged, has_taps, merge_weights, merged_kernel,
                                   merged_places, phase_kernel, phase_map)
+from refnet._core.plane_convolution cimport PlaneConvolution, convolve_planes, plane_convolution
+from refnet._core.plane_convolution cimport pays as planes_pay
 from refnet._core.simd cimport Simd
 from refnet._core.tap_gradients cimport pays as taps_pay
 from refnet._core.tiles cimport Convolution, Subkernel, Tiling, convolve_task, tile_shape
@@ -69,9 +71,10 @@ cdef Py_ssize_t UNINTERRUPTED = <Py_ssize_t> 1 << 27
 cdef Py_ssize_t NONTEMPORAL = 16 << 20
 
 
-# A convolution in tasks of so much work, each of one thread, one way of three.
+# A convolution in tasks of so much work, each of one thread, one way of four.
 cdef struct Tasks:
     const LineConvolution* lines
+    const PlaneConvolution* planes
     const ChannelConvolution* channels
     const GroupConvolution* groups
     Py_ssize_t count, work
@@ -126,6 +129,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     cdef const Geometry* g = &conv.subkernels.g
     cdef ChannelConvolution by_channels = channel_convolution(simd, conv, samples, groups, sizeof(floating))
     cdef GroupConvolution by_groups = group_convolution(simd, conv, groups)
+    cdef PlaneConvolution by_planes = plane_convolution(simd, conv, samples, groups)
     cdef LineConvolution by_lines
     cdef Tasks tasks
     cdef Workspace carved
@@ -133,14 +137,18 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
     for i in range(openmp.max_threads()):
         carve(&carved, &workspace[i, 0], sizeof(floating))
         carved.packed.weights = carved.planned.kernel = NULL
-    tasks.lines, tasks.channels, tasks.groups = NULL, NULL, NULL
+    tasks.lines, tasks.planes, tasks.channels, tasks.groups = NULL, NULL, NULL, NULL
     if lines_pay(simd, conv):
         by_lines = line_convolution(simd, conv, samples, groups)
         tasks.lines, tasks.count = &by_lines, samples * groups * by_lines.down * by_lines.across
         tasks.work = by_lines.tile_panels * by_lines.filters * by_lines.tile_lines * g.oW * by_lines.terms
         convolve_tasks(x, w, y, workspace, &tasks)
         return 0  # no sum has met padding
-    if channels_pay(simd, &by_channels, samples):
+    if planes_pay(simd, &by_planes):
+        tasks.planes, tasks.count = &by_planes, ceil_div(samples * groups, by_planes.of_task)
+        tasks.work = by_planes.of_task * conv.rows * conv.maps.volume * by_planes.terms
+        convolve_tasks(x, w, y, workspace, &tasks)
+    elif channels_pay(simd, &by_channels, samples):
         tasks.channels, tasks.count = &by_channels, samples * by_channels.blocks * by_channels.bands
         tasks.work = by_channels.image.lanes * g.oT * by_channels.lines * g.oW * by_channels.terms
         convolve_tasks(x, w, y, workspace, &tasks)
@@ -157,7 +165,7 @@ cdef int convolve(const floating* x, const floating* w, floating* y, unsigned ch
 
 cdef int convolve_tasks(const floating* x, const floating* w, floating* y, unsigned char[:, ::1] workspace,
                         const Tasks* tasks) except -1:
-    """Convolve in tasks of one thread each, by lines, channels or groups."""
+    """Convolve in tasks of one thread each, by lines, planes, channels or groups."""
     cdef const Simd* simd = micro_kernel.active(x)
     cdef Py_ssize_t batch = openmp.max_threads() * max(1, simd.nr * UNINTERRUPTED // tasks.work), begin, end, task
     cdef Environment before
@@ -168,6 +176,8 @@ cdef int convolve_tasks(const floating* x, const floating* w, floating* y, unsig
             for task in prange(begin, end, schedule="dynamic"):
                 if tasks.lines:
                     convolve_lines(simd, x, w, y, &workspace[openmp.thread_num(), 0], tasks.lines, task)
+                elif tasks.planes:
+                    convolve_planes(simd, x, w, y, &workspace[openmp.thread_num(), 0], tasks.planes, task)
                 elif tasks.channels:
                     convolve_channels(simd, x, w, y, &workspace[openmp.thread_num(), 0], tasks.channels, task)
                 else:

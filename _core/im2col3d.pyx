@@ -11,7 +11,7 @@ from cython cimport floating
 
 from refnet._core.blocking cimport KC, LHS_PITCH, MAX_TILE_COLUMNS, ceil_div
 from refnet._core.prefetch cimport push
-from refnet._core.simd cimport GatherRegion
+from refnet._core.simd cimport GatherRegion, lane_mask
 
 cdef enum:
     SIGN = 8 * sizeof(Py_ssize_t) - 1  # the bit that a negative number has set
@@ -96,11 +96,6 @@ cdef void plan_lanes(const Simd* simd, const GatherPlan* plan, Py_ssize_t column
 cdef inline bint has_high(const Simd* simd, const GatherPlan* plan) noexcept nogil:
     """Whether every other value of two vectors is a vector of columns."""
     return plan.g.sW == 2 and simd.vector_stride == 2
-
-
-cdef inline unsigned short lane_mask(const Simd* simd, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    """The lanes [first, last), as LANE_RANGE of the instruction set has them."""
-    return <unsigned short> ((1 << last) - (1 << first) if simd.bit_masks else first | last << 8)
 
 
 cdef void plan_tap(GatherPlan* plan, Py_ssize_t entry, Py_ssize_t tap, const Lanes* lanes,

@@ -60,6 +60,15 @@ cdef extern from "simd/simd.h":
         Py_ssize_t positions, step, taps, apart, second, second_sums
         bint accumulate
         PrefetchRun prefetch
+    ctypedef struct PlaneTile "struct plane_tile":
+        const void* x
+        const void* weights
+        void* y
+        Py_ssize_t channels, frames, x_channel, w_channel, x_frame, x_next, x_line, y_line, apart
+        Py_ssize_t lines
+        unsigned lines_read
+        unsigned* lanes
+        unsigned lanes_stored
     ctypedef struct ChannelTile "struct channel_tile":
         const Terms* lines
         const void* weights
@@ -97,10 +106,11 @@ cdef extern from "simd/simd.h":
         bint bit_masks
         Py_ssize_t mr, nr, line_filters, half_line_filters
         bint taps_at_once
-        Py_ssize_t tap_filters, channel_segments
+        Py_ssize_t tap_filters, plane_lines, channel_segments
         Py_ssize_t[9] channel_terms  # MAX_ROTATIONS + 1
         void micro_kernel(const MicroTile* tile) noexcept nogil
         void line_kernel(const LineTile* tile) noexcept nogil
+        void plane_sums(const PlaneTile* tile) noexcept nogil
         void channel_sums(const ChannelTile* tile) noexcept nogil
         void channel_gradients(const ChannelGradient* gradient) noexcept nogil
         void to_channels(const void* const* rows, Py_ssize_t offset, Py_ssize_t count, void* to) noexcept nogil
@@ -123,3 +133,8 @@ cdef extern from "simd/simd.h":
         void linear_weight_gradient(const void* dy, const void* x, void* dw, Py_ssize_t samples, Py_ssize_t rows,
                                     Py_ssize_t D, Py_ssize_t pitch) noexcept nogil
         double spin(Py_ssize_t rounds) noexcept nogil
+
+
+# The lanes [first, last), as LANE_RANGE of the instruction set has them.
+cdef inline unsigned short lane_mask(const Simd* simd, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    return <unsigned short> ((1 << last) - (1 << first) if simd.bit_masks else first | last << 8)

@@ -431,6 +431,23 @@ PROBLEMS = {
     ),
     "in groups, lines of 19 and of 37": ((1, 6, 2, 3, 37), (12, 2, 1, 2, 19), {"groups": 3}),
     "in many groups": ((1, 45, 3, 5, 14), (45, 1, 3, 3, 3), {"pad": (1, 1, 1), "groups": 45}),
+    "in many groups, lines of 9": ((1, 45, 3, 5, 9), (45, 1, 3, 3, 3), {"pad": (1, 1, 1), "groups": 45}),
+    "plane by plane, two bands, three vectors": (
+        (1, 6, 4, 17, 46),
+        (6, 1, 3, 3, 3),
+        {"pad": (1, 1, 1), "groups": 6},
+    ),
+    "plane by plane, groups of 2, more padding than kernel": (
+        (2, 12, 2, 4, 22),
+        (12, 2, 3, 3, 3),
+        {"pad": (3, 4, 4), "groups": 6},
+    ),
+    "plane by plane, twice as many filters, strided and dilated frames": (
+        (1, 7, 6, 15, 15),
+        (14, 1, 3, 3, 3),
+        {"stride": (2, 1, 1), "pad": (2, 0, 1), "dilation": (2, 1, 1), "groups": 7},
+    ),
+    "plane by plane, one frame, no padding": ((1, 6, 1, 9, 18), (6, 1, 1, 3, 3), {"groups": 6}),
     "in many groups of 2, lines of 5": (
         (2, 48, 2, 6, 4),
         (48, 2, 2, 3, 2),
@@ -617,6 +634,7 @@ NONFINITE = {
         {"stride": (2, 1, 3), "pad": (1, 2, 0), "dilation": (2, 2, 3), "groups": 2},
     ),
     "in many groups": ((2, 48, 3, 6, 9), (48, 2, 3, 3, 3), {"pad": (1, 1, 1), "groups": 24}),
+    "plane by plane": ((1, 8, 3, 16, 14), (8, 2, 3, 3, 3), {"pad": (1, 1, 1), "groups": 4}),
     "strided": ((1, 6, 4, 9, 9), (40, 6, 3, 3, 3), {"stride": (2, 2, 2), "pad": (1, 1, 1)}),
     "image": ((1, 3, 2, 9, 11), (6, 3, 1, 7, 7), {"stride": (1, 2, 2), "pad": (0, 3, 3)}),
     "image of other phases": ((2, 2, 5, 5, 9), (60, 2, 3, 2, 4), {"stride": (2, 1, 3), "pad": (1, 1, 2)}),
@@ -670,15 +688,19 @@ def assert_only_there(ours, good, reached, bad):
 @every_dtype
 @every_version
 @pytest.mark.parametrize(
-    ("x", "w", "pad"),
-    [((1, 3, 4, 7, 9), (2, 3, 3, 1, 1), (1, 0, 0)), ((1, 16, 2, 7, 14), (64, 16, 3, 3, 3), (1, 1, 1))],
-    ids=["tiles", "lines"],
+    ("x", "w", "attrs"),
+    [
+        ((1, 3, 4, 7, 9), (2, 3, 3, 1, 1), {"pad": (1, 0, 0)}),
+        ((1, 16, 2, 7, 14), (64, 16, 3, 3, 3), {"pad": (1, 1, 1)}),
+        ((1, 6, 2, 7, 14), (6, 1, 3, 3, 3), {"pad": (1, 1, 1), "groups": 6}),
+    ],
+    ids=["tiles", "lines", "planes"],
 )
-def test_sums_of_nothing_but_underflow_are_zero_and_not_minus_zero(x, w, pad, version, dtype):
+def test_sums_of_nothing_but_underflow_are_zero_and_not_minus_zero(x, w, attrs, version, dtype):
     micro_kernel.use(version)
     tiny = np.finfo(dtype).smallest_subnormal
     x, w = np.full(x, tiny, dtype), np.full(w, -tiny, dtype)
-    y, context = core.conv3d.forward(x, w, pad=pad)
+    y, context = core.conv3d.forward(x, w, **attrs)
     dx, dw = core.conv3d.backward(np.full_like(y, tiny), context)
     dw_of_negative = core.conv3d.backward(np.full_like(y, -tiny), context)[1]
     for array in (y, dx, dw, dw_of_negative):

@@ -5,6 +5,7 @@
 #define MR 6
 #define UNROLLED 8
 #define LINE_BY_TAPS
+#define PLANE_LINES 0
 #define CHANNEL_SEGMENTS 1
 #define IN_REGISTER(v) __asm__ volatile("" : "+x"(v))
 
@@ -64,6 +65,7 @@ static const long long LONG_ONES[12] = {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0};
 #undef TARGET
 #undef MR
 #undef UNROLLED
+#undef PLANE_LINES
 #undef CHANNEL_SEGMENTS
 #undef LINE_BY_TAPS
 #undef IN_REGISTER

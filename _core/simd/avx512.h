@@ -5,8 +5,10 @@
 #define MR 12
 #define UNROLLED 8
 #define LINE_VECTORS 2
+#define PLANE_LINES 14
 #define CHANNEL_SEGMENTS 2
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
+#define MASK_IN_REGISTER(mask) __asm__("" : "+k"(mask))
 
 #define LANE_RANGES(first, last) ((1u << (last)) - (1u << (first)))
 #define INSERT(to, p, i) _mm512_insertf32x4(to, _mm_loadu_ps((const float *) (p)), i)
@@ -92,5 +94,7 @@
 #undef MR
 #undef UNROLLED
 #undef LINE_VECTORS
+#undef PLANE_LINES
 #undef CHANNEL_SEGMENTS
 #undef IN_REGISTER
+#undef MASK_IN_REGISTER

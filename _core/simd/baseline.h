@@ -7,6 +7,7 @@
 #define TARGET
 #define MR 4
 #define UNROLLED 1
+#define PLANE_LINES 0
 #define CHANNEL_SEGMENTS 1
 #define IN_REGISTER(v)
 
@@ -52,5 +53,6 @@
 #undef TARGET
 #undef MR
 #undef UNROLLED
+#undef PLANE_LINES
 #undef CHANNEL_SEGMENTS
 #undef IN_REGISTER

@@ -31,7 +31,9 @@ enum { SPIN_CHAINS = 12 };
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 32")
+#define LIKELY(condition) __builtin_expect(condition, 1)
 #define PREFETCH(p) __builtin_prefetch(p)
+#define PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1)
 #define PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 #define FORGET() __asm__ volatile("" : : : "memory") /* what memory held: it is loaded again */
 #define COMPUTED_HERE(p) __asm__("" : "+r"(p))       /* computes an address here, not earlier with others */
@@ -39,7 +41,9 @@ enum { SPIN_CHAINS = 12 };
 #define INLINE static
 #define NOINLINE
 #define UNROLL
+#define LIKELY(condition) (condition)
 #define PREFETCH(p)
+#define PREFETCH_TO_WRITE(p)
 #define PREFETCH_L2(p)
 #define FORGET()
 #define COMPUTED_HERE(p)

@@ -2,7 +2,9 @@
 
        ISA, TARGET                    the instruction set: its name, how functions are compiled for it
        MR, UNROLLED                   rows of its micro-tile, terms that it takes at once
+       PLANE_LINES                    lines of the micro-kernel of planes, or 0 where it is not used
        CHANNEL_SEGMENTS               2 where there are 32 registers, else 1
+       MASK_IN_REGISTER(mask)         keeps a mask in a register, with PLANE_LINES
        IN_REGISTER(v)                 keeps a value in a register; with 16, computes it before what comes later
        REAL, LANES, BROADCAST, FMA    the type, lanes of a vector, a value in all lanes, a multiply-add of one rounding
 
@@ -30,11 +32,13 @@ _Static_assert(MR <= MAX_MR && MIN_NR <= NR && NR <= MAX_NR, "the micro-tile of 
 #include "micro_kernel.h"
 #include "moves.h"
 #include "linear.h"
+#include "plane_kernel.h"
 #include "channel_kernel.h"
 
 #define KERNEL_ENTRY(result, name, arguments) NAME(name),
 static const struct simd NAME(simd) = {TEXT(ISA), MASKED_LOADS, MAX_VECTOR_STRIDE, BIT_MASKS, MR, NR,
-                                       LINE_FILTERS, HALF_LINE_FILTERS, TAPS_AT_ONCE, TAP_FILTERS, CHANNEL_SEGMENTS,
+                                       LINE_FILTERS, HALF_LINE_FILTERS, TAPS_AT_ONCE, TAP_FILTERS, PLANE_LINES,
+                                       CHANNEL_SEGMENTS,
                                        {[1] = TERMS_OF_1, [2] = TERMS_OF_2, [4] = TERMS_OF_4, [8] = TERMS_OF_8},
                                        SIMD_KERNELS(KERNEL_ENTRY)};
 

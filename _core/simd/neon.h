@@ -4,6 +4,7 @@
 #define TARGET
 #define MR 12
 #define UNROLLED 8
+#define PLANE_LINES 0
 #define CHANNEL_SEGMENTS 2
 #define IN_REGISTER(v) __asm__("" : "+w"(v))
 
@@ -47,5 +48,6 @@
 #undef TARGET
 #undef MR
 #undef UNROLLED
+#undef PLANE_LINES
 #undef CHANNEL_SEGMENTS
 #undef IN_REGISTER

@@ -86,6 +86,20 @@ struct channel_tile {
     void *sums;
 };
 
+/* One call of the micro-kernel of planes: `lines` output lines of one filter, PLANE_LINES at most, a vector of positions
+   each, of which `lanes_stored` are stored. They are sums over `frames` planes, at least one, of each of `channels`. x
+   is what lane 0 of the first line reads at its first tap, or would; planes are `x_frame` and `x_channel` values apart,
+   the weights of a plane 9, those of a channel `w_channel`. Lines of y are `y_line` values apart, and lines that are
+   read `x_line`; bit j of `lines_read` is whether the j-th of these is inside. Taps of a line read what is `apart`,
+   inside in the `lanes` of the tap, as LANE_RANGE has them. What lies `x_next` values behind the last plane is
+   prefetched. */
+struct plane_tile {
+    const void *x, *weights;
+    void *y;
+    ptrdiff_t channels, frames, x_channel, w_channel, x_frame, x_next, x_line, y_line, apart, lines;
+    unsigned lines_read, lanes[3], lanes_stored;
+};
+
 /* One call of the micro-kernel of channels' gradients: chains (rotations, terms, lanes), of which there are `runs` runs
    of `run` terms from `chains` on, += dy (count, lanes), transposed, times an image, for `count` output positions, from
    `first` of a line of `width` on. With rotation r, lane l takes dy of lane l + r, where the `rotations` lanes of its

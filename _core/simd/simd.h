@@ -1,7 +1,7 @@
 /* The kernels of one instruction set and floating-point type, and its micro-tile.
 
-   A new kernel is a function in one of the templates (micro_kernel.h, line_kernel.h, channel_kernel.h, gather.h, moves.h,
-   linear.h), a line in the list below and its declaration in simd.pxd. */
+   A new kernel is a function in one of the templates (micro_kernel.h, line_kernel.h, plane_kernel.h, channel_kernel.h,
+   gather.h, moves.h, linear.h), a line in the list below and its declaration in simd.pxd. */
 
 #ifndef REFNET_SIMD_H
 #define REFNET_SIMD_H
@@ -13,6 +13,7 @@
 #define SIMD_KERNELS(KERNEL) \
     KERNEL(void, micro_kernel, (const struct micro_tile *tile)) \
     KERNEL(void, line_kernel, (const struct line_tile *tile)) \
+    KERNEL(void, plane_sums, (const struct plane_tile *tile)) \
     KERNEL(void, channel_sums, (const struct channel_tile *tile)) \
     KERNEL(void, channel_gradients, (const struct channel_gradient *gradient)) \
     KERNEL(void, to_channels, (const void *const *rows, ptrdiff_t offset, ptrdiff_t count, void *to)) \
@@ -48,6 +49,7 @@ struct simd {
     ptrdiff_t line_filters, half_line_filters; /* of a micro-tile of LINE_POSITIONS, and half; 0 if there is none */
     int taps_at_once;                          /* whether a line of the kernel must have LINE_TAPS or WIDE_TAPS */
     ptrdiff_t tap_filters;                     /* of one of TAP_CHANNELS; 0 if there is none */
+    ptrdiff_t plane_lines;                     /* of one whose lanes are positions of a line; 0 if there is none */
     ptrdiff_t channel_segments; /* of CHANNEL_POSITIONS, of one whose lanes are channels, */
     ptrdiff_t channel_terms[MAX_ROTATIONS + 1]; /* and terms of its dw for so many rotations; 0 if there is none */
     SIMD_KERNELS(KERNEL_FIELD)
