@@ -120,7 +120,7 @@ cdef void add_positions(const Simd* simd, const floating* dy, const floating* im
     cdef Py_ssize_t line = gradients.image.width * lanes, runs = gradients.terms // gradients.run
     cdef Py_ssize_t first_t = positions.low // area, first_h = positions.low % area // g.oW
     cdef Py_ssize_t at_once = terms_at_once(simd, gradients.rotations) // gradients.run
-    cdef Py_ssize_t position = positions.low, stop, t, h, run
+    cdef Py_ssize_t position = positions.low, stop, t, h, run, of_frame = g.kH * g.kW // gradients.run
     cdef ChannelGradient some
     some.rotations, some.terms = gradients.rotations, gradients.terms
     some.run, some.width, some.pitch, some.step = gradients.run, g.oW, g.sH * line, g.sW * lanes
@@ -134,13 +134,20 @@ cdef void add_positions(const Simd* simd, const floating* dy, const floating* im
         while run < runs:
             some.offsets, some.chains = offsets + run, sums + run * gradients.run * lanes
             some.runs = min(runs - run, at_once)
-            simd.channel_gradients(&some)
+            # Terms of one frame of the kernel that all read the padding are left out.
+            if reads_frame(g, t, run // of_frame) or run // of_frame != (run + some.runs - 1) // of_frame:
+                simd.channel_gradients(&some)
             run += some.runs
         position = stop
         if position % KC == 0 or position == P:
             add(sums + size, sums, size)
         if position % (SPAN_CHAINS * KC) == 0 or position == P:
             add(sums + 2 * size, sums + size, size)
+
+
+cdef inline bint reads_frame(const Geometry* g, Py_ssize_t t, Py_ssize_t frame) noexcept nogil:
+    """Whether a frame of the kernel, of those of all channels, reads a frame of x for an output frame."""
+    return 0 <= t * g.sT - g.pT + frame % g.kT * g.dT < g.T
 
 
 cdef inline void add(floating* sums, floating* found, Py_ssize_t size) noexcept nogil:
