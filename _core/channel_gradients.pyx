@@ -17,7 +17,7 @@ from refnet._core.blocking cimport KC, LHS_PITCH, MAX_ROTATIONS, MC, SPAN_CHAINS
 from refnet._core.channel_image cimport (MAX_LANES, LaneChannels, are_used, channel_image, fill_image, image_size,
                                          lanes_of, place_runs)
 from refnet._core.geometry cimport Geometry
-from refnet._core.im2col3d cimport Range
+from refnet._core.im2col3d cimport Range, reads
 from refnet._core.simd cimport ChannelGradient
 from refnet._core.workspace cimport Workspace, carve
 
@@ -135,7 +135,7 @@ cdef void add_positions(const Simd* simd, const floating* dy, const floating* im
             some.offsets, some.chains = offsets + run, sums + run * gradients.run * lanes
             some.runs = min(runs - run, at_once)
             # Terms of one frame of the kernel that all read the padding are left out.
-            if reads_frame(g, t, run // of_frame) or run // of_frame != (run + some.runs - 1) // of_frame:
+            if reads(g, t, run // of_frame % g.kT) or run // of_frame != (run + some.runs - 1) // of_frame:
                 simd.channel_gradients(&some)
             run += some.runs
         position = stop
@@ -143,11 +143,6 @@ cdef void add_positions(const Simd* simd, const floating* dy, const floating* im
             add(sums + size, sums, size)
         if position % (SPAN_CHAINS * KC) == 0 or position == P:
             add(sums + 2 * size, sums + size, size)
-
-
-cdef inline bint reads_frame(const Geometry* g, Py_ssize_t t, Py_ssize_t frame) noexcept nogil:
-    """Whether a frame of the kernel, of those of all channels, reads a frame of x for an output frame."""
-    return 0 <= t * g.sT - g.pT + frame % g.kT * g.dT < g.T
 
 
 cdef inline void add(floating* sums, floating* found, Py_ssize_t size) noexcept nogil:

@@ -10,6 +10,11 @@ cdef struct Range:
     Py_ssize_t low, high
 
 
+# Whether, for an output frame, the taps of a frame of the kernel read a frame of the input.
+cdef inline bint reads(const Geometry* g, Py_ssize_t frame, Py_ssize_t kt) noexcept nogil:
+    return 0 <= frame * g.sT - g.pT + kt * g.dT < g.T
+
+
 cdef void plan_gather(const Simd* simd, GatherPlan* plan, const Geometry* g, Py_ssize_t start,
                       Py_ssize_t count) noexcept nogil
 cdef bint packs_fused(const Simd* simd, Py_ssize_t rows, const GatherPlan* plan) noexcept nogil

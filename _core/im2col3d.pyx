@@ -208,11 +208,6 @@ cdef void prefetch_patches(PrefetchQueue* queue, const floating* x, const Geomet
             i = until + 1
 
 
-cdef inline bint reads(const Geometry* g, Py_ssize_t frame, Py_ssize_t kt) noexcept nogil:
-    """Whether, for an output frame, the taps of a frame of the kernel read a frame of the input."""
-    return 0 <= frame * g.sT - g.pT + kt * g.dT < g.T
-
-
 cdef Range taps_of_frames(const Geometry* g, Py_ssize_t start, Py_ssize_t count) noexcept nogil:
     """The taps of which some output position of [start, start + count) reads a frame of the input."""
     cdef Py_ssize_t taps = g.kH * g.kW, kt, frame, low = g.kT, high = 0

@@ -13,7 +13,7 @@ from cython cimport floating
 from refnet._core cimport openmp
 from refnet._core.blocking cimport KC, LHS_PITCH, ceil_div
 from refnet._core.geometry cimport Geometry
-from refnet._core.im2col3d cimport Range
+from refnet._core.im2col3d cimport Range, taps_of_frames
 from refnet._core.pack cimport pack_lhs
 from refnet._core.simd cimport PlaneTile, lane_mask
 from refnet._core.tiles cimport Subkernel
@@ -81,26 +81,24 @@ cdef void convolve_group(const Simd* simd, const floating* x, const floating* w,
     tile.x_line, tile.y_line, tile.apart = g.dH * g.W, g.dH * g.oW, g.dW
     while first < g.oH:
         tile.lines = min(convolution.lines, g.oH - first)
-        convolve_lines(simd, x, lhs, y, convolution, &tile, first if g.dH > 0 else first + tile.lines - 1)
+        convolve_band(simd, x, lhs, y, convolution, &tile, first if g.dH > 0 else first + tile.lines - 1)
         first += convolution.lines
 
 
-cdef void convolve_lines(const Simd* simd, const floating* x, const floating* lhs, floating* y,
-                         const PlaneConvolution* convolution, PlaneTile* tile, Py_ssize_t first) noexcept nogil:
-    """Some lines of all frames of y (rows, P), from the first on or back."""
+cdef void convolve_band(const Simd* simd, const floating* x, const floating* lhs, floating* y,
+                        const PlaneConvolution* convolution, PlaneTile* tile, Py_ssize_t first) noexcept nogil:
+    """A band of lines of all frames of y (rows, P), from the first on or back."""
     cdef const Convolution* conv = convolution.conv
     cdef const Geometry* g = &conv.subkernels.g
-    cdef Py_ssize_t zero = 0, lanes = simd.nr // 2, frame, vector, row, kt, t
+    cdef Py_ssize_t zero = 0, lanes = simd.nr // 2, frame, vector, row, t
     cdef unsigned inside = lines_inside(g, first - g.pH, tile.lines + TAPS - 1)
+    cdef Range taps
     for frame in range(g.oT):
-        kt, t, tile.frames = 0, frame * g.sT - g.pT, 0
-        while kt < g.kT and not 0 <= t < g.T:
-            kt, t = kt + 1, t + g.dT
-        while kt + tile.frames < g.kT and 0 <= t + tile.frames * g.dT < g.T:
-            tile.frames += 1
-        tile.lines_read = inside
+        taps = taps_of_frames(g, frame * g.oH * g.oW, 1)
+        t = frame * g.sT - g.pT + taps.low // (TAPS * TAPS) * g.dT
+        tile.frames, tile.lines_read = (taps.high - taps.low) // (TAPS * TAPS), inside
         if tile.frames == 0:  # sums of nothing
-            kt, t, tile.frames, tile.lines_read = 0, 0, 1, 0
+            t, tile.frames, tile.lines_read = 0, 1, 0
         tile.x_frame = g.dT * g.H * g.W if tile.frames > 1 else 0
         # The last frame that the next output frame reads.
         tile.x_next = (max(zero, (1 - tile.frames) * g.dT) + g.sT) * g.H * g.W
@@ -108,7 +106,7 @@ cdef void convolve_lines(const Simd* simd, const floating* x, const floating* lh
             place_lanes(simd, tile, g, vector * lanes - g.pW, min(lanes, g.oW - vector * lanes))
             tile.x = x + (t * g.H + first - g.pH) * g.W + vector * lanes - g.pW
             for row in range(conv.rows):
-                tile.weights = lhs + row * LHS_PITCH + kt * TAPS * TAPS
+                tile.weights = lhs + row * LHS_PITCH + taps.low
                 tile.y = y + row * conv.maps.volume + (frame * g.oH + first) * g.oW + vector * lanes
                 simd.plane_sums(tile)
 

@@ -188,8 +188,8 @@ KERNELS = (
     Mutant(
         "frames that read nothing are sums of the first frame",
         "_core/plane_convolution.pyx",
-        "kt, t, tile.frames, tile.lines_read = 0, 0, 1, 0",
-        "kt, t, tile.frames = 0, 0, 1",
+        "t, tile.frames, tile.lines_read = 0, 1, 0",
+        "t, tile.frames = 0, 1",
         (BITS,),
         version="avx512",
     ),
